@@ -1,0 +1,9 @@
+/** Small, pure, without project meaning: what any file may use. */
+export { AssertionFailed, assert, unreachable } from './assert.js';
+export { ByteReader } from './byte-reader.js';
+export { ByteWriter } from './byte-writer.js';
+export type { Core } from './core.js';
+export { crc32c } from './crc32c.js';
+export { ColoError, describeError, OperatorError, ProtocolError } from './errors.js';
+export { countPages, PAGE_SIZE_BYTES, type PageRange } from './pages.js';
+export { Prng } from './prng.js';

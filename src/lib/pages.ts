@@ -1,0 +1,15 @@
+/** Pages are 4 KiB everywhere in Colo; a host with another page size is refused at the hello. */
+export const PAGE_SIZE_BYTES = 4096;
+
+/** A run of guest RAM: byte offset into the RAMBlock and length in bytes, both page-aligned. */
+export interface PageRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** Sum of the ranges' lengths in pages. */
+export function countPages(ranges: readonly PageRange[]): number {
+  let bytes = 0;
+  for (const range of ranges) bytes += range.length;
+  return bytes / PAGE_SIZE_BYTES;
+}

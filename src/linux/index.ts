@@ -1,0 +1,1 @@
+export { SystemCallError } from './libc.js';
