@@ -1,1 +1,8 @@
+/** The only callers of the C library. Throws `SystemCallError`; keeps no state between calls. */
+export { monotonicUs } from './clock.js';
 export { SystemCallError } from './libc.js';
+export { createMemoryFile, dataExtents, punchHole } from './memory-file.js';
+export { MemoryMap } from './memory-map.js';
+export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
+export { ProcessMemory } from './process-memory.js';
+export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
