@@ -21,7 +21,15 @@ export class LinkError extends ColoError {
   }
 }
 
-const UNREACHABLE = new Set(['EHOSTUNREACH', 'ENETUNREACH', 'EHOSTDOWN', 'EADDRNOTAVAIL']);
+/** The last two are about our own end: an address this host has not, or that leads nowhere. */
+const UNREACHABLE = new Set([
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EHOSTDOWN',
+  'ENOTFOUND',
+  'EADDRNOTAVAIL',
+  'EINVAL',
+]);
 
 /** From the code of a socket's error. */
 export function connectErrorKind(error: unknown): 'refused' | 'unreachable' | 'timeout' | 'lost' {
@@ -31,8 +39,7 @@ export function connectErrorKind(error: unknown): 'refused' | 'unreachable' | 't
   if (code !== undefined && (UNREACHABLE.has(code) || code.startsWith('EAI_'))) {
     return 'unreachable';
   }
-  // A name that does not resolve is ENOTFOUND; the peer can't be reached under it.
-  return code === 'ENOTFOUND' ? 'unreachable' : 'lost';
+  return 'lost';
 }
 
 /** The `code` of a Node error, such as ECONNRESET. */
