@@ -6,3 +6,10 @@ export { MemoryMap } from './memory-map.js';
 export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
 export { ProcessMemory } from './process-memory.js';
 export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
+export {
+  openTap,
+  TAP_BATCH_BYTES_MAX,
+  TAP_BATCH_FRAMES_MAX,
+  type Tap,
+  type TapWriteResult,
+} from './tap.js';
