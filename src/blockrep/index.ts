@@ -1,0 +1,2 @@
+export { ImageFile } from './image-shell.js';
+export { NbdServer } from './nbd-server-shell.js';
