@@ -42,7 +42,8 @@ export interface SpillRange {
 
 interface EpochRecord {
   readonly epoch: number;
-  state: 'open' | 'closed' | 'committed';
+  /** `broken`: ended with other counts than announced; it can only be dropped. */
+  state: 'open' | 'closed' | 'broken' | 'committed';
   readonly operations: BufferedOperation[];
   bytes: number;
   memoryBytes: number;
@@ -117,9 +118,12 @@ export class EpochBuffer {
   /** Ends the epoch and compares the counts; a difference means that something was lost. */
   close(epoch: number, totals: EpochTotals): CloseResult {
     const record = this.#open(epoch);
-    record.state = 'closed';
     const found = { operations: record.operations.length, bytes: record.bytes };
-    if (found.operations === totals.operations && found.bytes === totals.bytes) return { ok: true };
+    if (found.operations === totals.operations && found.bytes === totals.bytes) {
+      record.state = 'closed';
+      return { ok: true };
+    }
+    record.state = 'broken';
     const reason =
       `Epoch ${epoch} has ${found.operations} operations with ${found.bytes} bytes where ` +
       `${totals.operations} with ${totals.bytes} were announced`;
