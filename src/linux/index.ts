@@ -1,5 +1,13 @@
 /** The only callers of the C library. Throws `SystemCallError`; keeps no state between calls. */
 export { monotonicUs } from './clock.js';
+export {
+  lockExclusive,
+  punchHole,
+  seekData,
+  seekHole,
+  seekSize,
+  zeroRange,
+} from './fallocate.js';
 export { SystemCallError } from './libc.js';
 export { createMemoryFile, dataExtents, punchHole } from './memory-file.js';
 export { MemoryMap } from './memory-map.js';
