@@ -8,12 +8,12 @@ import { assert, type PageRange, uniteRanges } from '../lib/index.js';
 import {
   createMemoryFile,
   dataExtents,
+  discardPages,
   type Mapping,
   MemoryMap,
   PagemapReader,
   PagemapScanner,
   ProcessMemory,
-  punchHole,
   SystemCallError,
 } from '../linux/index.js';
 import type { GuestRam } from './emulator.js';
@@ -110,7 +110,7 @@ export class PrivateRam implements GuestRam {
   releaseHidden(): number {
     let bytes = 0;
     for (const range of this.privatePages()) {
-      punchHole(this.#file.fd, range);
+      discardPages(this.#file.fd, range);
       bytes += range.length;
     }
     return bytes;

@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { createMemoryFile, MemoryMap, punchHole } from '../linux/index.js';
+import { createMemoryFile, discardPages, MemoryMap } from '../linux/index.js';
 
 /**
  * Where the secondary collects the PVM's pages of a checkpoint until it is committed: as large as
@@ -31,7 +31,7 @@ export class StagingArea {
 
   /** Everything reads as zeroes again and uses no memory. */
   discard(): void {
-    punchHole(this.#fd, { offset: 0, length: this.sizeBytes });
+    discardPages(this.#fd, { offset: 0, length: this.sizeBytes });
   }
 
   close(): void {

@@ -9,11 +9,10 @@ export {
   zeroRange,
 } from './fallocate.js';
 export { SystemCallError } from './libc.js';
-export { createMemoryFile, dataExtents, punchHole } from './memory-file.js';
+export { createMemoryFile, dataExtents, discardPages } from './memory-file.js';
 export { MemoryMap } from './memory-map.js';
 export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
 export { ProcessMemory } from './process-memory.js';
-export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
 export {
   openTap,
   TAP_BATCH_BYTES_MAX,
@@ -21,3 +20,4 @@ export {
   type Tap,
   type TapWriteResult,
 } from './tap.js';
+export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';

@@ -42,7 +42,7 @@ export function createMemoryFile(name: string, sizeBytes: number): number {
 }
 
 /** Gives the pages of the range back to the system; they read as zeroes afterwards. */
-export function punchHole(fd: number, range: PageRange): void {
+export function discardPages(fd: number, range: PageRange): void {
   const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
   check('fallocate', fallocate(fd, mode, range.offset, range.length));
 }
