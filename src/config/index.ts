@@ -31,5 +31,14 @@ export { ConfigurationError, type Problem, quote, ValueError } from './problem.j
 export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
 export { type Invocation, readArguments } from './settings.js';
 export { formatConfiguration, formatHelp } from './show.js';
-export type { CommandResult, DiskStatus, NodeControl, NodeStatus, PeerState } from './status.js';
+export type {
+  CommandResult,
+  DiskStatus,
+  NodeControl,
+  NodeExit,
+  NodeLogger,
+  NodeStatus,
+  PeerState,
+  RunningNode,
+} from './status.js';
 export { type Address, formatAddress, parseName } from './values.js';

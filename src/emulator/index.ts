@@ -21,4 +21,5 @@ export {
 } from './machine-definition.js';
 export { type LaunchOptions, launchQemu } from './qemu-emulator-shell.js';
 export { resolveMachineDefinition } from './qemu-probe-shell.js';
+export { makeRuntimeDir } from './runtime-dir-shell.js';
 export { StagingArea } from './staging-area-shell.js';

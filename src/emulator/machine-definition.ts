@@ -16,7 +16,7 @@ import {
   VCPUS_MAX,
 } from './limits.js';
 
-const name = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/);
+const name = z.string().regex(/^[a-z0-9][a-z0-9_-]{0,31}$/);
 // An argument with a NUL would be cut there by execve.
 const text = z
   .string()
@@ -55,7 +55,7 @@ const schema = z.strictObject({
       message: 'two disks have the same name',
     }),
   nics: z
-    .array(z.strictObject({ mac: z.string().regex(/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/) }))
+    .array(z.strictObject({ name, mac: z.string().regex(/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/) }))
     .max(NICS_MAX),
   extraArguments: z.array(text).max(EXTRA_ARGUMENTS_MAX),
 });

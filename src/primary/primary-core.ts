@@ -319,14 +319,12 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   }
 
   #captured(epoch: number, atUs: number, nowUs: number): PrimaryOutput[] {
-    // The guest runs the next epoch now, also when the session ended while it was paused.
-    assert(epoch === this.#epoch, `Captured epoch ${epoch} while ${this.#epoch} runs`);
+    const phase = this.#phase();
+    // Of a session that ended while the guest was paused.
+    if (phase?.kind !== 'capturing' || epoch !== this.#epoch) return [];
     this.#epoch += 1;
     this.#resumedAtUs = atUs;
-    const phase = this.#phase();
-    if (phase?.kind === 'capturing') {
-      this.#setPhase({ kind: 'committing', trigger: phase.trigger, sinceUs: nowUs });
-    }
+    this.#setPhase({ kind: 'committing', trigger: phase.trigger, sinceUs: nowUs });
     return [];
   }
 
@@ -367,6 +365,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #alone(reason: string, nowUs: number): PrimaryOutput[] {
     this.#detector.stop();
     this.#pending = undefined;
+    // Parts of the running epoch, and of the next, may have been sent: no later session uses them.
+    this.#epoch += 2;
     this.#state = { kind: 'alone', retryAtUs: nowUs + CONNECT_RETRY_US, reason };
     return [
       { kind: 'runAlone', reason },

@@ -26,7 +26,7 @@ export const CHANNEL_LIMITS: Readonly<Record<Channel, LinkLimits>> = {
   control: { maxPayloadBytes: MIB, highWaterBytes: MIB, queuedBytesMax: 16 * MIB },
   ram: { maxPayloadBytes: 4 * MIB, highWaterBytes: 8 * MIB, queuedBytesMax: 64 * MIB },
   disk: { maxPayloadBytes: 2 * MIB, highWaterBytes: 8 * MIB, queuedBytesMax: 64 * MIB },
-  network: { maxPayloadBytes: MIB, highWaterBytes: 4 * MIB, queuedBytesMax: 64 * MIB },
+  network: { maxPayloadBytes: 2 * MIB, highWaterBytes: 4 * MIB, queuedBytesMax: 64 * MIB },
 };
 
 /** Bytes of text in an attachRefused: one sentence. A longer one is cut by the sender, and is a
