@@ -3,6 +3,7 @@
  * a peer's process is there. Each connection sends an attach and waits for the answer.
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { type Logger, ProtocolError } from '../lib/index.js';
 import {
   type Attach,
@@ -18,7 +19,7 @@ import {
 } from './attach-wire.js';
 import { connectErrorKind, LinkError } from './errors.js';
 import type { Frame } from './frame-wire.js';
-import { CHANNEL_LIMITS, UNATTACHED_LIMITS } from './limits.js';
+import { CHANNEL_LIMITS, PROBE_PAUSE_MS, UNATTACHED_LIMITS } from './limits.js';
 import { Link, type LinkCloseReason } from './link.js';
 import { Session } from './session.js';
 import { type Endpoint, openStream } from './stream.js';
@@ -85,8 +86,31 @@ export interface ProbeOptions extends Endpoint {
   readonly timeoutMs: number;
 }
 
-/** Asks once; never rejects. A probe does not disturb a session that is there. */
+/**
+ * Never rejects, and does not disturb a session that is there. Asks again while the connection is
+ * closed without an answer: the kernel closes the sockets of a killed process one by one, and the
+ * listening one may come last (seen on Linux 6.18).
+ */
 export async function probePeer(options: ProbeOptions): Promise<ProbeResult> {
+  const interruption = interruptAfter(options.timeoutMs, `${options.host}:${options.port}`);
+  try {
+    for (;;) {
+      const result = await probeOnce(options, interruption.promise);
+      if (result !== 'lost') return result;
+      await Promise.race([delay(PROBE_PAUSE_MS), interruption.promise]);
+    }
+  } catch (error) {
+    if (error instanceof LinkError && error.kind === 'timeout') return 'silent';
+    throw error;
+  } finally {
+    interruption.cancel();
+  }
+}
+
+async function probeOnce(
+  options: ProbeOptions,
+  timeout: Promise<never>,
+): Promise<ProbeResult | 'lost'> {
   const link = new Link(openStream(options), {
     log: SILENT,
     limits: UNATTACHED_LIMITS,
@@ -98,18 +122,17 @@ export async function probePeer(options: ProbeOptions): Promise<ProbeResult> {
     purpose: 'probe',
     versions: PROTOCOL_VERSIONS,
   };
-  const interruption = interruptAfter(options.timeoutMs, link.remoteAddress);
   try {
-    const answer = await Promise.race([askAttach(link, attach), interruption.promise]);
+    const answer = await Promise.race([askAttach(link, attach), timeout]);
     if (answer.type !== FRAME_TYPES.probeOk) return 'silent';
     decodeProbeOk(answer.payload);
     return 'alive';
   } catch (error) {
     if (error instanceof ProtocolError) return 'silent';
     if (!(error instanceof LinkError)) throw error;
-    return error.kind === 'refused' || error.kind === 'unreachable' ? error.kind : 'silent';
+    if (error.kind === 'refused' || error.kind === 'unreachable') return error.kind;
+    return error.kind === 'lost' ? 'lost' : 'silent';
   } finally {
-    interruption.cancel();
     link.destroy();
   }
 }

@@ -51,3 +51,7 @@ export const PENDING_CONNECTIONS_MAX = 64;
 
 /** Milliseconds for a graceful close to flush and to see the peer's FIN; then it is destroyed. */
 export const CLOSE_DEADLINE_MS = 2000;
+
+/** Milliseconds before a probe whose connection was closed without an answer is made again: a
+ * process that dies needs about as long to let go of its sockets. Ends with the probe's time-out. */
+export const PROBE_PAUSE_MS = 5;

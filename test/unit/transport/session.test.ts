@@ -245,7 +245,7 @@ test('a probe tells a listener from nothing, from silence and from something els
   t.is(await probe(await freePort()), 'refused');
   t.is(await probe(await foreignServer(t, () => {}), 50), 'silent');
   const closes = await foreignServer(t, (socket) => socket.end());
-  t.is(await probe(closes), 'silent');
+  t.is(await probe(closes, 50), 'silent');
   const http = await foreignServer(t, (socket) => socket.write('HTTP/1.1 400 Bad Request\r\n\r\n'));
   t.is(await probe(http), 'silent');
   const odd = await foreignServer(t, (socket) => {
@@ -253,6 +253,17 @@ test('a probe tells a listener from nothing, from silence and from something els
   });
   t.is(await probe(odd), 'silent');
   t.deepEqual(listening.log.lines, []);
+});
+
+test('a probe of a process that is just going asks again until it is gone', async (t) => {
+  const server = net.createServer((socket) => {
+    server.close();
+    socket.resetAndDestroy();
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as net.AddressInfo;
+  t.is(await probePeer({ host: '127.0.0.1', port, timeoutMs: 20_000 }), 'refused');
 });
 
 test('a probe from an address that this host does not have is unreachable', async (t) => {
