@@ -40,7 +40,7 @@ export interface NicOptions {
   readonly log: Logger;
 }
 
-/** Frames and bytes since the start, except `guestQueueBytes` and the gate's `held*`. */
+/** Frames and bytes since the start, except `*QueueBytes` and the gate's `held*`. */
 export interface NicStats extends GateCounters {
   readonly state: GateState;
   readonly connected: boolean;
@@ -58,6 +58,8 @@ export interface NicStats extends GateCounters {
   readonly outputBytes: number;
   /** Released, but not taken by the TAP: link down, no kernel buffer, or silenced in between. */
   readonly lanDroppedFrames: number;
+  /** Released, not yet written to the TAP. */
+  readonly lanQueueBytes: number;
   readonly refusedConnections: number;
   readonly protocolErrors: number;
   readonly announcementsSent: number;
@@ -133,6 +135,7 @@ export class Nic {
       outputFrames: this.#outputFrames,
       outputBytes: this.#bytesFromQemu,
       lanDroppedFrames: this.#lanDroppedFrames,
+      lanQueueBytes: this.#lanQueue.bytes,
       refusedConnections: this.#refusedConnections,
       protocolErrors: this.#protocolErrors,
       announcementsSent: this.#announcementsSent,

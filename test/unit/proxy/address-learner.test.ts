@@ -99,6 +99,12 @@ test('a router is known by its advertisements', (t) => {
   t.deepEqual(learned(routerAdvertisement), [`${MAC}/0 ${LINK_LOCAL} confirmed router`]);
 });
 
+test('an address that is known becomes confirmed and a router when the guest says so', (t) => {
+  const advertisement = neighbourAdvertisement(V6, 'e0000000');
+  t.deepEqual(learned(ipv6(V6), advertisement), [`${MAC}/0 ${V6} confirmed router`]);
+  t.deepEqual(learned(advertisement, ipv6(V6)), [`${MAC}/0 ${V6} confirmed router`]);
+});
+
 test('addresses that no host has leave only the MAC', (t) => {
   for (const frame of [
     arp('00000000'),

@@ -6,14 +6,20 @@
  *
  *     client (TAP lan0) -- bridge br0 -- TAP colo0 -- Nic -- unix socket -- guest (a plain socket)
  */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Logger } from '../../../src/lib/index.js';
 import { openTap, type Tap } from '../../../src/linux/index.js';
-import { BatchDecoder, encodeBatch, forEachFrame, Nic } from '../../../src/proxy/index.js';
+import {
+  BatchDecoder,
+  encodeAnnouncement,
+  encodeBatch,
+  forEachFrame,
+  Nic,
+} from '../../../src/proxy/index.js';
 import { HELD_BYTES_HARD } from '../../../src/proxy/limits.js';
 import { attachToBridge, bringUp } from '../../../src/proxy/link-shell.js';
 
@@ -294,6 +300,36 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<Observation>> = {
     lab.nic.announce();
     lab.nic.silence();
     return { whileSilent, sent: lab.nic.stats.announcementsSent };
+  },
+
+  /** A QEMU without a system, whose NIC announces itself. */
+  async qemu(lab) {
+    lab.guest.destroy();
+    await waitFor(() => !lab.nic.stats.connected);
+    const emitted: Buffer[] = [];
+    lab.nic.onOutput = (batch) => forEachFrame(batch, (each) => emitted.push(each));
+    lab.nic.hold(1);
+    const qemu = spawn(
+      'qemu-system-x86_64',
+      [
+        ['-nodefaults', '-display', 'none', '-accel', 'tcg', '-m', '16', '-qmp', 'stdio'],
+        ['-netdev', `stream,id=n0,server=off,addr.type=unix,addr.path=${lab.socketPath}`],
+        ['-device', `virtio-net-pci,netdev=n0,mac=${GUEST_MAC.replace(/..(?!$)/g, '$&:')}`],
+      ].flat(),
+      { stdio: ['pipe', 'ignore', 'inherit'] },
+    );
+    try {
+      await waitFor(() => lab.nic.stats.connected);
+      const rounds = { initial: 10, max: 10, rounds: 2, step: 0 };
+      qemu.stdin.write('{"execute":"qmp_capabilities"}');
+      qemu.stdin.write(JSON.stringify({ execute: 'announce-self', arguments: rounds }));
+      await waitFor(() => emitted.length >= 2);
+    } finally {
+      qemu.kill('SIGKILL');
+    }
+    const ours = encodeAnnouncement(lab.nic.addresses.announceable());
+    const { heldFrames } = lab.nic.stats;
+    return { sameAsOurs: encodeBatch(emitted.slice(0, 1)).equals(ours), heldFrames };
   },
 
   async stop(lab) {

@@ -17,7 +17,10 @@ import {
 
 const run = promisify(execFile);
 const CHILD = fileURLToPath(new URL('./nic-child.js', import.meta.url));
-const UNSHARE = process.getuid?.() === 0 ? ['--net'] : ['--user', '--map-root-user', '--net'];
+/** A PID namespace too: when the child ends, however, what it started ends with it. */
+const NAMESPACES = ['--net', '--pid', '--fork', '--kill-child'];
+const UNSHARE =
+  process.getuid?.() === 0 ? NAMESPACES : ['--user', '--map-root-user', ...NAMESPACES];
 
 /** Why these tests can't run here; undefined when they can. */
 function obstacle(): string | undefined {
@@ -40,11 +43,7 @@ async function observe(t: ExecutionContext, scenario: string): Promise<Record<st
   t.teardown(() => rmSync(directory, { recursive: true }));
   const child = [process.execPath, CHILD, scenario, directory];
   const options = { timeout: 60_000, killSignal: 'SIGKILL' } as const;
-  const { stdout } = await run(
-    'unshare',
-    [...UNSHARE, '--kill-child', '--fork', ...child],
-    options,
-  );
+  const { stdout } = await run('unshare', [...UNSHARE, ...child], options);
   return JSON.parse(stdout) as Record<string, unknown>;
 }
 
@@ -141,6 +140,14 @@ test('a link set down and up again loses only what was sent in between', async (
 
 test('announcements are repeated, never made while silent, and cancelled by silence', async (t) => {
   t.deepEqual(await observe(t, 'announce'), { whileSilent: 0, sent: 6 });
+});
+
+const qemu = spawnSync('qemu-system-x86_64', ['--version']);
+if (qemu.error !== undefined) console.error(`nic-shell: QEMU test skipped, ${qemu.error.message}`);
+const qemuTest = qemu.error === undefined ? test : ava.skip;
+
+qemuTest("QEMU's own frames arrive, and its self-announcement is byte for byte ours", async (t) => {
+  t.deepEqual(await observe(t, 'qemu'), { sameAsOurs: true, heldFrames: 2 });
 });
 
 test('stop removes the TAP and may be called again', async (t) => {
