@@ -4,7 +4,8 @@
  * arguments and file -> settings.ts (text with its place) -> keys.ts (grammar of each key, from
  * values.ts, duration.ts, devices.ts) -> resolve.ts (defaults, checks between keys) ->
  * configuration.ts (the type that the nodes take). show.ts turns it into words again; problem.ts
- * is how anything wrong is told. status.ts is what a running node answers its operator.
+ * is how anything wrong is told. status.ts is what a running node answers its operator, node.ts how
+ * a daemon starts one.
  *
  * Bad input of any kind ends in one `ConfigurationError` that lists every problem, one line each.
  */
@@ -27,6 +28,7 @@ export {
   PERIOD_US_MIN,
   SOCKET_PATH_BYTES_MAX,
 } from './limits.js';
+export type { LogContext, NodeLogger, RunningNode, StartNode } from './node.js';
 export { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
 export { type Invocation, readArguments } from './settings.js';
