@@ -2,6 +2,9 @@
 # Shared by the bash scripts: strict mode, messages, the cache directory. To be sourced.
 set -euo pipefail
 
+# A root shell made by plain `su` has no directories of system programs.
+PATH=$PATH:/usr/sbin:/sbin
+
 program=$(basename "$0")
 
 # Progress, for people: on standard error, so that standard output stays machine-readable.
