@@ -28,7 +28,7 @@ export {
   PERIOD_US_MIN,
   SOCKET_PATH_BYTES_MAX,
 } from './limits.js';
-export type { LogContext, NodeLogger, RunningNode, StartNode } from './node.js';
+export type { LogContext, NodeExit, NodeLogger, RunningNode, StartNode } from './node.js';
 export { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
 export { type Invocation, readArguments } from './settings.js';
@@ -37,10 +37,7 @@ export type {
   CommandResult,
   DiskStatus,
   NodeControl,
-  NodeExit,
-  NodeLogger,
   NodeStatus,
   PeerState,
-  RunningNode,
 } from './status.js';
 export { type Address, formatAddress, parseName } from './values.js';

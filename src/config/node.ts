@@ -14,10 +14,16 @@ export interface NodeLogger extends Logger {
   setContext(context: Partial<LogContext>): void;
 }
 
+/** How a node ended; the daemon exits with the code. */
+export interface NodeExit {
+  readonly exitCode: number;
+  readonly reason: string;
+}
+
 /** A node that runs. `finished` resolves once, after an orderly stop too, and never rejects. */
 export interface RunningNode {
   readonly control: NodeControl;
-  readonly finished: Promise<{ exitCode: number; reason: string }>;
+  readonly finished: Promise<NodeExit>;
   /** Stops in order; idempotent. `finished` resolves before or with it. */
   stop(reason: string): Promise<void>;
 }

@@ -2,7 +2,6 @@
  * What a running node tells and takes over its control socket. The node classes implement
  * `NodeControl`; src/cli carries it over the socket and prints it.
  */
-import type { Logger } from '../lib/index.js';
 
 /** What came of a command; a refusal is an answer, not an exception. */
 export type CommandResult =
@@ -17,26 +16,6 @@ export interface NodeControl {
   setPeriod(periodUs: number): CommandResult;
   /** Resolves when the checkpoint it asked for is committed or refused. */
   checkpoint(): Promise<CommandResult>;
-}
-
-/** How a node ended; the daemon exits with the code. */
-export interface NodeExit {
-  readonly exitCode: number;
-  readonly reason: string;
-}
-
-/** A node that serves: what `startPrimary` and `startSecondary` give. */
-export interface RunningNode {
-  readonly control: NodeControl;
-  /** Resolves once the node has released everything. */
-  readonly finished: Promise<NodeExit>;
-  /** Orderly demotion; resolves with `finished`. */
-  stop(reason: string): Promise<void>;
-}
-
-/** A log that puts role and epoch on every line. */
-export interface NodeLogger extends Logger {
-  setContext(context: { role?: string; epoch?: number }): void;
 }
 
 /** Where the link to the other host stands. */
