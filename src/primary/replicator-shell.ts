@@ -158,6 +158,8 @@ export class Replicator {
       await this.#sendRam(this.#framer.encode(frame));
       pages += frame.pages;
     }
+    // What is still on its way would compete with the pause for the processor.
+    await this.#session.links.ram.flushed();
     return pages;
   }
 
