@@ -4,6 +4,7 @@
  * Reading order: `startSecondary` listens, `#onSession` launches the SVM that a primary's hello asks
  * for, `#perform` has a line or two per instruction of the core, the rest are those that take more.
  */
+import { mkdir } from 'node:fs/promises';
 import type {
   CommandResult,
   NodeControl,
@@ -40,6 +41,9 @@ export async function startSecondary(
   configuration: SecondaryConfiguration,
   log: NodeLogger,
 ): Promise<RunningNode> {
+  for (const path of [configuration.stateDir, configuration.diskDir]) {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  }
   const node = new SecondaryNode(configuration, log);
   await node.listen();
   return node;
