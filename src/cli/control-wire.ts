@@ -5,13 +5,13 @@
  *   {"id":1,"ok":true,"result":{"detail":"The period is 200 ms"}}
  *   {"id":1,"ok":false,"error":{"code":"COLO_E_...","reason":"..."}}
  *
- * A line is UTF-8, at most LINE_BYTES_MAX bytes, and ends in "\n". A request names a command and its
- * arguments; a response has the id of its request, and responses come in the order of the requests.
+ * A line is UTF-8, at most LINE_BYTES_MAX bytes, and ends in "\n". A request names a command and
+ * its arguments; a response has the id of its request, and responses come in the order of requests.
  * What is no request at all breaks the format (`ProtocolError`, the connection is dropped); a
  * request for something that this version does not know is answered with an error.
  */
 import { z } from 'zod';
-import { type NodeStatus, PERIOD_US_MAX, PERIOD_US_MIN } from '../config/index.js';
+import { type NodeStatus, PERIOD_US_MAX, PERIOD_US_MIN, quote } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 import { LINE_BYTES_MAX } from './limits.js';
 
@@ -189,7 +189,8 @@ export function decodeCommand(
   request: Request,
 ): { ok: true; command: Command } | { ok: false; code: string; reason: string } {
   if (!Object.hasOwn(COMMANDS, request.command)) {
-    const reason = `Found the command ${JSON.stringify(request.command)}, expected one of ${Object.keys(COMMANDS).join(', ')}`;
+    const known = Object.keys(COMMANDS).join(', ');
+    const reason = `Found the command ${quote(request.command)}, expected one of ${known}`;
     return { ok: false, code: 'COLO_E_UNKNOWN_COMMAND', reason };
   }
   const name = request.command as Command['command'];

@@ -3,7 +3,8 @@
  *
  *   node fake-daemon.js MODE --run-dir DIR ...
  *
- * MODE: run; finish (ends by itself, exit 1); hang-stop; hang-start; fail-start; bug-start; bug-later.
+ * MODE: run; finish (ends by itself, exit 1); hang-stop; hang-start; fail-start; bug-start;
+ * bug-later.
  */
 
 import { runDaemon } from '../../src/cli/index.js';
