@@ -1,0 +1,111 @@
+/**
+ * Decides when a silent peer is a lost peer.
+ *
+ * In: heartbeats, lost links, answers to probes, ticks. Out: verdicts, at most one per input.
+ *
+ * Two ways lead to `lost`. Silence: nothing was heard for `peerTimeoutUs`. Refusal: the link broke
+ * and the peer's host answered a new connection with "nobody listens", which only a host whose
+ * process is gone does; that is proof, so it need not wait for the time-out. A peer that answers a
+ * probe is alive although the session is gone: `abandoned`, and nobody may be promoted for it.
+ *
+ * Silence is measured in time that this process was awake: a node that was itself stopped for a
+ * second (SIGSTOP, a busy host) must first read what waited in its sockets before it judges. Each
+ * tick therefore counts for at most two tick intervals.
+ */
+
+/** What came back from a connection attempt to the peer's listening port. */
+export type ProbeResult = 'alive' | 'refused' | 'unreachable' | 'silent';
+
+export type DetectorVerdict =
+  | { readonly kind: 'probe' }
+  | { readonly kind: 'lost'; readonly reason: string }
+  | { readonly kind: 'abandoned'; readonly reason: string };
+
+type State =
+  | { kind: 'idle' }
+  | { kind: 'alive'; silentUs: number; tickedAtUs: number }
+  | { kind: 'suspect'; silentUs: number; tickedAtUs: number; reason: string; probing: boolean };
+
+/** One peer's failure detector; `start` for each new session. */
+export class FailureDetector {
+  readonly #peerTimeoutUs: number;
+  readonly #tickUs: number;
+  #state: State = { kind: 'idle' };
+  #heardAtUs: number | undefined;
+
+  /** `tickUs` is how often it wants to be ticked, usually the heartbeat interval. */
+  constructor(options: { peerTimeoutUs: number; tickUs: number }) {
+    this.#peerTimeoutUs = options.peerTimeoutUs;
+    this.#tickUs = options.tickUs;
+  }
+
+  get suspected(): boolean {
+    return this.#state.kind === 'suspect';
+  }
+
+  /** When the peer was last heard; undefined before the first session. */
+  get heardAtUs(): number | undefined {
+    return this.#heardAtUs;
+  }
+
+  start(nowUs: number): void {
+    this.#heardAtUs = nowUs;
+    this.#state = { kind: 'alive', silentUs: 0, tickedAtUs: nowUs };
+  }
+
+  stop(): void {
+    this.#state = { kind: 'idle' };
+  }
+
+  heard(nowUs: number): void {
+    this.#heardAtUs = nowUs;
+    if (this.#state.kind !== 'alive') return;
+    // The next tick will count from the last one on, and what lies before now was not silence.
+    this.#state.silentUs = -Math.min(nowUs - this.#state.tickedAtUs, 2 * this.#tickUs);
+  }
+
+  linkLost(reason: string): DetectorVerdict | undefined {
+    if (this.#state.kind !== 'alive') return undefined;
+    const { silentUs, tickedAtUs } = this.#state;
+    this.#state = { kind: 'suspect', silentUs, tickedAtUs, reason, probing: true };
+    return { kind: 'probe' };
+  }
+
+  probed(result: ProbeResult): DetectorVerdict | undefined {
+    if (this.#state.kind !== 'suspect') return undefined;
+    const reason = this.#state.reason;
+    switch (result) {
+      case 'refused':
+        this.stop();
+        return { kind: 'lost', reason: `${reason}; the peer's host says that nobody listens` };
+      case 'alive':
+        this.stop();
+        return { kind: 'abandoned', reason: `${reason}; the peer's agent is alive` };
+      case 'silent':
+      case 'unreachable':
+        this.#state.probing = false;
+        return undefined;
+    }
+  }
+
+  tick(nowUs: number): DetectorVerdict | undefined {
+    const state = this.#state;
+    if (state.kind === 'idle' || nowUs < state.tickedAtUs + this.#tickUs) return undefined;
+    state.silentUs += Math.min(nowUs - state.tickedAtUs, 2 * this.#tickUs);
+    state.tickedAtUs = nowUs;
+    if (state.silentUs >= this.#peerTimeoutUs) {
+      const cause = state.kind === 'suspect' ? `${state.reason}; ` : '';
+      this.stop();
+      return { kind: 'lost', reason: `${cause}silent for ${Math.round(state.silentUs / 1000)} ms` };
+    }
+    if (state.kind === 'suspect' && !state.probing) {
+      state.probing = true;
+      return { kind: 'probe' };
+    }
+    return undefined;
+  }
+
+  deadlineUs(): number | undefined {
+    return this.#state.kind === 'idle' ? undefined : this.#state.tickedAtUs + this.#tickUs;
+  }
+}

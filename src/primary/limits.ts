@@ -1,0 +1,40 @@
+/** Bounds and thresholds of the primary; each with its unit, its reasoning and what happens. */
+
+/** Between two attempts to reach the peer. */
+export const CONNECT_RETRY_US = 1_000_000;
+
+/**
+ * From the end of the pause to `committed`, and from there to `applied`. Far above any healthy
+ * transaction; a secondary that hangs with a beating heart is dropped and the primary runs alone.
+ */
+export const COMMIT_TIMEOUT_US = 15_000_000;
+
+/** A synchronisation round that leaves less than this is followed by the first checkpoint. */
+export const SYNC_ENOUGH_BYTES = 16 * 1024 * 1024;
+
+/** Rounds of the initial synchronisation; after them the first checkpoint takes what is left. */
+export const SYNC_ROUNDS_MAX = 12;
+
+/** A pre-send round of at most this many pages (1 MiB) is followed by the pause. */
+export const PRESEND_ENOUGH_PAGES = 256;
+
+/** Pre-send rounds of one checkpoint; after them the pause takes what is left. */
+export const PRESEND_ROUNDS_MAX = 8;
+
+/** Clusters of 64 KiB that are read and sent before the disk's dirty bitmap is asked again. */
+export const DISK_SYNC_CLUSTERS = 64;
+
+/**
+ * Disk writes of one epoch after which a checkpoint is asked for: half of what the secondary
+ * buffers in memory.
+ */
+export const EPOCH_DISK_BYTES = 32 * 1024 * 1024;
+
+/** For all four connections of a session; the peer's QEMU is started after that. */
+export const CONNECT_TIMEOUT_MS = 3000;
+
+/** For the peer to read a goodbye and close the session; then this agent ends all the same. */
+export const GOODBYE_TIMEOUT_MS = 2000;
+
+/** How often held output and buffered disk writes are compared with their bounds. */
+export const BOUND_CHECK_MS = 20;

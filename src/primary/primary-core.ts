@@ -1,0 +1,400 @@
+/**
+ * The primary's state machine: when to synchronise, when to checkpoint, what may be released.
+ *
+ * In: what the link, the emulator, the operator and the clock report. Out: instructions for the
+ * node's shell, to be carried out in order. The transaction is that of DESIGN section 3:
+ *
+ *   running -> presending -> capturing -> committing -> applying -> running
+ *
+ * While `committing` and `applying` the guest already runs the next epoch. Output of epoch N is
+ * released by exactly two things: the secondary's `committed N` (I1), or the loss of the secondary,
+ * after which the primary runs on alone and nothing is held. A lost link alone releases nothing:
+ * the failure detector must say that the peer is lost, or alive without us.
+ *
+ * Before its first commit a session protects nothing: the guest's output is not held until the
+ * first capture, and the secondary is not allowed to take over from it.
+ */
+import { FailureDetector, type ProbeResult } from '../failover/index.js';
+import { assert, type Core } from '../lib/index.js';
+import type { GoodbyeKind } from '../replication/index.js';
+import {
+  COMMIT_TIMEOUT_US,
+  CONNECT_RETRY_US,
+  PRESEND_ENOUGH_PAGES,
+  PRESEND_ROUNDS_MAX,
+  SYNC_ENOUGH_BYTES,
+  SYNC_ROUNDS_MAX,
+} from './limits.js';
+
+/** What asked for a checkpoint; counted in status. */
+export type Trigger = 'sync' | 'period' | 'bound' | 'operator';
+
+export type PrimaryInput =
+  | { readonly kind: 'tick' }
+  | { readonly kind: 'peerConnected' }
+  | { readonly kind: 'peerRefused'; readonly reason: string }
+  | { readonly kind: 'linkLost'; readonly reason: string }
+  | { readonly kind: 'probed'; readonly result: ProbeResult }
+  | { readonly kind: 'heard' }
+  /** A round of the initial synchronisation was sent; this much has been written since. */
+  | { readonly kind: 'syncRound'; readonly remainingBytes: number }
+  /** A round of live pre-send was sent; it had this many pages. */
+  | { readonly kind: 'presendRound'; readonly pages: number }
+  /** The guest runs the next epoch; the state of the old one is on its way. */
+  | { readonly kind: 'captured'; readonly epoch: number; readonly atUs: number }
+  | { readonly kind: 'captureFailed'; readonly reason: string }
+  | { readonly kind: 'committed'; readonly epoch: number }
+  | { readonly kind: 'applied'; readonly epoch: number }
+  | { readonly kind: 'peerUnfit'; readonly reason: string }
+  | { readonly kind: 'checkpointRequested'; readonly trigger: 'operator' | 'bound' }
+  | { readonly kind: 'periodChanged'; readonly periodUs: number }
+  | { readonly kind: 'takeoverRequested' }
+  /** The guest can't go on: QEMU died (`handover`) or the guest powered off (`guest-off`). */
+  | { readonly kind: 'guestEnded'; readonly goodbye: GoodbyeKind; readonly reason: string }
+  | { readonly kind: 'stopRequested'; readonly reason: string };
+
+export type PrimaryOutput =
+  | { readonly kind: 'connect' }
+  | { readonly kind: 'probe' }
+  | { readonly kind: 'heartbeat' }
+  /** Send everything written so far; answer with `syncRound`. `first`: start tracking. */
+  | { readonly kind: 'syncRound'; readonly epoch: number; readonly first: boolean }
+  | { readonly kind: 'presendRound'; readonly epoch: number }
+  /** Pause, save, scan, copy, mark the streams' epoch edge, hold what follows, resume. */
+  | { readonly kind: 'capture'; readonly epoch: number; readonly trigger: Trigger }
+  | { readonly kind: 'release'; readonly epoch: number }
+  /** End the session; release all that is held and hold nothing more. */
+  | { readonly kind: 'runAlone'; readonly reason: string }
+  | { readonly kind: 'checkpointDone'; readonly epoch: number; readonly trigger: Trigger }
+  | { readonly kind: 'checkpointFailed'; readonly reason: string }
+  /** From here on no frame leaves this node, whatever happens. Before any `yielded` or goodbye. */
+  | { readonly kind: 'silence' }
+  | { readonly kind: 'sendYielded' }
+  | { readonly kind: 'sendGoodbye'; readonly goodbye: GoodbyeKind; readonly reason: string }
+  | { readonly kind: 'exit'; readonly code: number; readonly reason: string };
+
+export type PrimaryPhase =
+  | { readonly kind: 'synchronising'; readonly round: number }
+  | { readonly kind: 'running' }
+  | {
+      readonly kind: 'presending';
+      readonly trigger: Trigger;
+      readonly round: number;
+      readonly pages: number;
+    }
+  | { readonly kind: 'capturing'; readonly trigger: Trigger }
+  | { readonly kind: 'committing'; readonly trigger: Trigger; readonly sinceUs: number }
+  | { readonly kind: 'applying'; readonly sinceUs: number };
+
+export type PrimaryState =
+  | { readonly kind: 'alone'; readonly retryAtUs: number; readonly reason: string }
+  | { readonly kind: 'connecting' }
+  | { readonly kind: 'session'; readonly phase: PrimaryPhase; readonly committed: boolean }
+  | { readonly kind: 'left'; readonly reason: string };
+
+export interface PrimaryOptions {
+  readonly periodUs: number;
+  readonly minIntervalUs: number;
+  readonly peerTimeoutUs: number;
+  readonly heartbeatUs: number;
+  /** The first epoch; greater than any that this pair has used before (I5). */
+  readonly firstEpoch: number;
+}
+
+/** The pure core of the primary node; `epoch` is the one that the guest runs now. */
+export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
+  readonly #options: PrimaryOptions;
+  readonly #detector: FailureDetector;
+  #state: PrimaryState = { kind: 'alone', retryAtUs: 0, reason: 'Started' };
+  #periodUs: number;
+  #epoch: number;
+  #resumedAtUs = 0;
+  #heartbeatAtUs = 0;
+  /** A trigger that came while a transaction was under way or too early. */
+  #pending: 'operator' | 'bound' | undefined;
+
+  constructor(options: PrimaryOptions) {
+    this.#options = options;
+    this.#periodUs = options.periodUs;
+    this.#epoch = options.firstEpoch;
+    this.#detector = new FailureDetector({
+      peerTimeoutUs: options.peerTimeoutUs,
+      tickUs: options.heartbeatUs,
+    });
+  }
+
+  get state(): PrimaryState {
+    return this.#state;
+  }
+
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  get periodUs(): number {
+    return this.#periodUs;
+  }
+
+  get peerHeardAtUs(): number | undefined {
+    return this.#detector.heardAtUs;
+  }
+
+  /** True while a failover would lose nothing that the clients have seen. */
+  get isProtected(): boolean {
+    return this.#state.kind === 'session' && this.#state.committed && !this.#detector.suspected;
+  }
+
+  deadlineUs(): number | undefined {
+    const state = this.#state;
+    switch (state.kind) {
+      case 'alone':
+        return state.retryAtUs;
+      case 'connecting':
+      case 'left':
+        return undefined;
+      case 'session':
+        return Math.min(
+          this.#heartbeatAtUs,
+          this.#detector.deadlineUs() ?? Number.POSITIVE_INFINITY,
+          this.#phaseDeadlineUs(state.phase),
+        );
+    }
+  }
+
+  step(input: PrimaryInput, nowUs: number): PrimaryOutput[] {
+    if (this.#state.kind === 'left') return [];
+    switch (input.kind) {
+      case 'tick':
+        return this.#tick(nowUs);
+      case 'peerConnected':
+        return this.#connected(nowUs);
+      case 'peerRefused':
+        return this.#state.kind === 'connecting' ? this.#alone(input.reason, nowUs) : [];
+      case 'linkLost':
+      case 'probed':
+        return this.#link(input, nowUs);
+      case 'heard':
+        this.#detector.heard(nowUs);
+        return [];
+      case 'syncRound':
+        return this.#syncRound(input.remainingBytes);
+      case 'presendRound':
+        return this.#presendRound(input.pages);
+      case 'captured':
+        return this.#captured(input.epoch, input.atUs, nowUs);
+      case 'captureFailed':
+      case 'peerUnfit':
+        return this.#state.kind === 'session' ? this.#alone(input.reason, nowUs) : [];
+      case 'committed':
+        return this.#committed(input.epoch, nowUs);
+      case 'applied':
+        return this.#applied(input.epoch, nowUs);
+      case 'checkpointRequested':
+        return this.#requested(input.trigger, nowUs);
+      case 'periodChanged':
+        this.#periodUs = input.periodUs;
+        return this.#maybeBegin(nowUs);
+      case 'takeoverRequested':
+        return this.#leave(
+          [{ kind: 'silence' }, { kind: 'sendYielded' }],
+          'The secondary took over',
+        );
+      case 'guestEnded':
+      case 'stopRequested':
+        return this.#end(input);
+    }
+  }
+
+  #phaseDeadlineUs(phase: PrimaryPhase): number {
+    switch (phase.kind) {
+      case 'running':
+        return this.#beginAtUs();
+      case 'committing':
+      case 'applying':
+        return phase.sinceUs + COMMIT_TIMEOUT_US;
+      case 'synchronising':
+      case 'presending':
+      case 'capturing':
+        return Number.POSITIVE_INFINITY;
+    }
+  }
+
+  /** When the next transaction may begin: at its period, or as early as a trigger is allowed to. */
+  #beginAtUs(): number {
+    const waitUs =
+      this.#pending === undefined
+        ? Math.max(this.#periodUs, this.#options.minIntervalUs)
+        : this.#options.minIntervalUs;
+    return this.#resumedAtUs + waitUs;
+  }
+
+  #tick(nowUs: number): PrimaryOutput[] {
+    const state = this.#state;
+    if (state.kind === 'alone' && nowUs >= state.retryAtUs) {
+      this.#state = { kind: 'connecting' };
+      return [{ kind: 'connect' }];
+    }
+    if (state.kind !== 'session') return [];
+    const verdict = this.#detector.tick(nowUs);
+    if (verdict?.kind === 'lost') return this.#alone(`Secondary lost: ${verdict.reason}`, nowUs);
+    const outputs: PrimaryOutput[] = verdict?.kind === 'probe' ? [{ kind: 'probe' }] : [];
+    if (nowUs >= this.#heartbeatAtUs) {
+      this.#heartbeatAtUs = nowUs + this.#options.heartbeatUs;
+      if (!this.#detector.suspected) outputs.push({ kind: 'heartbeat' });
+    }
+    const { phase } = state;
+    const waits = phase.kind === 'committing' || phase.kind === 'applying';
+    if (waits && nowUs >= phase.sinceUs + COMMIT_TIMEOUT_US && !this.#detector.suspected) {
+      return this.#alone(`Secondary did not finish epoch ${this.#epoch - 1} in time`, nowUs);
+    }
+    return [...outputs, ...this.#maybeBegin(nowUs)];
+  }
+
+  #connected(nowUs: number): PrimaryOutput[] {
+    if (this.#state.kind !== 'connecting') return [];
+    this.#detector.start(nowUs);
+    this.#heartbeatAtUs = nowUs;
+    this.#state = {
+      kind: 'session',
+      committed: false,
+      phase: { kind: 'synchronising', round: 1 },
+    };
+    return [{ kind: 'syncRound', epoch: this.#epoch, first: true }];
+  }
+
+  #link(
+    input: Extract<PrimaryInput, { kind: 'linkLost' | 'probed' }>,
+    nowUs: number,
+  ): PrimaryOutput[] {
+    if (this.#state.kind !== 'session') return [];
+    const verdict =
+      input.kind === 'linkLost'
+        ? this.#detector.linkLost(input.reason)
+        : this.#detector.probed(input.result);
+    switch (verdict?.kind) {
+      case undefined:
+        return [];
+      case 'probe':
+        return [{ kind: 'probe' }];
+      case 'lost':
+      case 'abandoned':
+        return this.#alone(`Secondary ${verdict.kind}: ${verdict.reason}`, nowUs);
+    }
+  }
+
+  #syncRound(remainingBytes: number): PrimaryOutput[] {
+    const phase = this.#phase();
+    if (phase?.kind !== 'synchronising') return [];
+    if (remainingBytes <= SYNC_ENOUGH_BYTES || phase.round >= SYNC_ROUNDS_MAX) {
+      return this.#enterPresending('sync');
+    }
+    this.#setPhase({ kind: 'synchronising', round: phase.round + 1 });
+    return [{ kind: 'syncRound', epoch: this.#epoch, first: false }];
+  }
+
+  #maybeBegin(nowUs: number): PrimaryOutput[] {
+    if (this.#phase()?.kind !== 'running' || this.#detector.suspected) return [];
+    if (nowUs < this.#beginAtUs()) return [];
+    const trigger = this.#pending ?? 'period';
+    this.#pending = undefined;
+    return this.#enterPresending(trigger);
+  }
+
+  #enterPresending(trigger: Trigger): PrimaryOutput[] {
+    this.#setPhase({ kind: 'presending', trigger, round: 1, pages: Number.POSITIVE_INFINITY });
+    return [{ kind: 'presendRound', epoch: this.#epoch }];
+  }
+
+  /** Rounds go on while they are worth it: each must be clearly smaller than the one before. */
+  #presendRound(pages: number): PrimaryOutput[] {
+    const phase = this.#phase();
+    if (phase?.kind !== 'presending') return [];
+    const shrinks = pages < 0.7 * phase.pages;
+    if (pages <= PRESEND_ENOUGH_PAGES || !shrinks || phase.round >= PRESEND_ROUNDS_MAX) {
+      this.#setPhase({ kind: 'capturing', trigger: phase.trigger });
+      return [{ kind: 'capture', epoch: this.#epoch, trigger: phase.trigger }];
+    }
+    this.#setPhase({ ...phase, round: phase.round + 1, pages });
+    return [{ kind: 'presendRound', epoch: this.#epoch }];
+  }
+
+  #captured(epoch: number, atUs: number, nowUs: number): PrimaryOutput[] {
+    const phase = this.#phase();
+    // Of a session that ended while the guest was paused.
+    if (phase?.kind !== 'capturing' || epoch !== this.#epoch) return [];
+    this.#epoch += 1;
+    this.#resumedAtUs = atUs;
+    this.#setPhase({ kind: 'committing', trigger: phase.trigger, sinceUs: nowUs });
+    return [];
+  }
+
+  #committed(epoch: number, nowUs: number): PrimaryOutput[] {
+    const phase = this.#phase();
+    if (phase === undefined) return [];
+    if (phase.kind !== 'committing' || epoch !== this.#epoch - 1) {
+      return this.#alone(`Secondary committed epoch ${epoch} out of turn`, nowUs);
+    }
+    this.#state = { kind: 'session', committed: true, phase: { kind: 'applying', sinceUs: nowUs } };
+    return [
+      { kind: 'release', epoch },
+      { kind: 'checkpointDone', epoch, trigger: phase.trigger },
+    ];
+  }
+
+  #applied(epoch: number, nowUs: number): PrimaryOutput[] {
+    const phase = this.#phase();
+    if (phase === undefined) return [];
+    if (phase.kind !== 'applying' || epoch !== this.#epoch - 1) {
+      return this.#alone(`Secondary applied epoch ${epoch} out of turn`, nowUs);
+    }
+    this.#setPhase({ kind: 'running' });
+    return this.#maybeBegin(nowUs);
+  }
+
+  #requested(trigger: 'operator' | 'bound', nowUs: number): PrimaryOutput[] {
+    if (this.#state.kind !== 'session') {
+      return trigger === 'operator'
+        ? [{ kind: 'checkpointFailed', reason: 'No secondary is connected' }]
+        : [];
+    }
+    if (this.#pending !== 'operator') this.#pending = trigger;
+    return this.#maybeBegin(nowUs);
+  }
+
+  /** The session is over and the peer can't or won't take over: everything held may go. */
+  #alone(reason: string, nowUs: number): PrimaryOutput[] {
+    this.#detector.stop();
+    this.#pending = undefined;
+    // Parts of the running epoch, and of the next, may have been sent: no later session uses them.
+    this.#epoch += 2;
+    this.#state = { kind: 'alone', retryAtUs: nowUs + CONNECT_RETRY_US, reason };
+    return [
+      { kind: 'runAlone', reason },
+      { kind: 'checkpointFailed', reason },
+    ];
+  }
+
+  #end(input: Extract<PrimaryInput, { kind: 'guestEnded' | 'stopRequested' }>): PrimaryOutput[] {
+    const goodbye = input.kind === 'guestEnded' ? input.goodbye : 'handover';
+    const outputs: PrimaryOutput[] = [{ kind: 'silence' }];
+    if (this.#state.kind === 'session') {
+      outputs.push({ kind: 'sendGoodbye', goodbye, reason: input.reason });
+    }
+    return this.#leave(outputs, input.reason);
+  }
+
+  #leave(outputs: PrimaryOutput[], reason: string): PrimaryOutput[] {
+    this.#detector.stop();
+    this.#state = { kind: 'left', reason };
+    return [...outputs, { kind: 'checkpointFailed', reason }, { kind: 'exit', code: 0, reason }];
+  }
+
+  #phase(): PrimaryPhase | undefined {
+    return this.#state.kind === 'session' ? this.#state.phase : undefined;
+  }
+
+  #setPhase(phase: PrimaryPhase): void {
+    assert(this.#state.kind === 'session', `No session for phase ${phase.kind}`);
+    this.#state = { ...this.#state, phase };
+  }
+}

@@ -1,0 +1,74 @@
+/**
+ * The first message of a session, both ways: JSON inside the control channel's hello frames.
+ *
+ * The primary says what guest it runs and what an SVM of it needs; the secondary launches QEMU from
+ * that, or refuses with a reason that an operator can act on, before any RAM is sent. The machine
+ * definition itself is checked by src/emulator; here it is passed through as it is.
+ */
+import { z } from 'zod';
+import { ProtocolError } from '../lib/index.js';
+
+/** Raised whenever a message changes so that an older peer would misread it. */
+export const REPLICATION_VERSION = 1;
+
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+
+const helloSchema = z.object({
+  version: z.number().int(),
+  vm: z.string().max(32),
+  host: z.string().max(256),
+  /** The epoch that the guest runs now. */
+  epoch: z.number().int().nonnegative(),
+  definition: z.unknown(),
+  qemuVersion: z.string().max(256),
+  accelerator: z.enum(['kvm', 'tcg']),
+  pageSizeBytes: z.number().int(),
+  dirtyTracker: z.string().max(32),
+  mode: z.literal('checkpoint'),
+  verify: z.boolean(),
+  /** Where the primary itself listens, so that the secondary can ask whether it is alive. */
+  probePort: z.number().int().min(1).max(65535),
+  /** Digests of the files that the guest boots from; the secondary's must be the same. */
+  kernelSha256: sha256.nullable(),
+  initrdSha256: sha256.nullable(),
+});
+
+const helloReplySchema = z.discriminatedUnion('ok', [
+  z.object({ ok: z.literal(true), host: z.string().max(256), qemuVersion: z.string().max(256) }),
+  z.object({ ok: z.literal(false), reason: z.string().max(4096) }),
+]);
+
+export type Hello = z.infer<typeof helloSchema>;
+export type HelloReply = z.infer<typeof helloReplySchema>;
+
+/** Parses the primary's hello. Throws `ProtocolError` naming the first wrong field. */
+export function parseHello(json: string): Hello {
+  const value = parseJson(json);
+  const version: unknown =
+    typeof value === 'object' && value !== null && 'version' in value ? value.version : undefined;
+  if (version !== REPLICATION_VERSION) {
+    throw new ProtocolError(
+      `The peer speaks replication version ${String(version)}, this is ${REPLICATION_VERSION}`,
+    );
+  }
+  return checked(helloSchema.safeParse(value), 'hello');
+}
+
+/** Parses the secondary's answer. Throws `ProtocolError` naming the first wrong field. */
+export function parseHelloReply(json: string): HelloReply {
+  return checked(helloReplySchema.safeParse(parseJson(json)), 'hello reply');
+}
+
+function parseJson(json: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    throw new ProtocolError('The hello is not JSON', { cause: error });
+  }
+}
+
+function checked<T>(result: z.ZodSafeParseResult<T>, what: string): T {
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  throw new ProtocolError(`The ${what}'s ${issue?.path.join('.') || 'text'}: ${issue?.message}`);
+}

@@ -1,0 +1,371 @@
+/**
+ * The messages of the checkpoint protocol: payloads of transport frames, big-endian.
+ *
+ * | type   | channel | name        | payload                                                        |
+ * | ------ | ------- | ----------- | -------------------------------------------------------------- |
+ * | 0x0101 | control | hello       | be32 length + JSON (see hello.ts)                              |
+ * | 0x0102 | control | helloReply  | be32 length + JSON                                             |
+ * | 0x0103 | control | heartbeat   | sequence u64                                                   |
+ * | 0x0104 | control | endRecord   | epoch u64, RAM frames u32, pages u64, digest u32, device u32,  |
+ * |        |         |             | disks u16, then per disk operations u64, bytes u64             |
+ * | 0x0105 | control | committed   | epoch u64                                                      |
+ * | 0x0106 | control | applied     | epoch u64, duration in us u64                                  |
+ * | 0x0107 | control | unfit       | be32 length + reason                                           |
+ * | 0x0108 | control | goodbye     | kind u8, be32 length + reason                                  |
+ * | 0x0109 | control | takeover    | nothing                                                        |
+ * | 0x010a | control | yielded     | nothing                                                        |
+ * | 0x0120 | ram     | ramPages    | epoch u64, runs u32, per run offset u64, length u32, zero u8;  |
+ * |        |         |             | then the data of the runs that are not zero, back to back      |
+ * | 0x0121 | ram     | deviceState | epoch u64, then the bytes                                      |
+ * | 0x0122 | ram     | ramEnd      | epoch u64, frames u32, pages u64, verify u8, RAM digest u32    |
+ * | 0x0140 | network | inbound     | epoch u64, NIC u16, then a batch of be32-length frames         |
+ * | 0x0141 | network | addresses   | NIC u16, then the proxy's address table                        |
+ * | 0x0142 | network | epochMark   | epoch u64 that begins: what follows is inbound of it           |
+ *
+ * Types 0x0130 to 0x013f are the disk channel's and live in src/blockrep.
+ * Epoch N is what runs between checkpoints N and N + 1; every message names the epoch that it
+ * belongs to, and "committed N" means that the secondary can continue from the end of epoch N.
+ */
+import {
+  ByteReader,
+  ByteWriter,
+  crc32c,
+  PAGE_SIZE_BYTES,
+  type PageRange,
+  ProtocolError,
+} from '../lib/index.js';
+import { DEVICE_STATE_BYTES, DISKS, HELLO_BYTES, RAM_FRAME_PAGES, REASON_BYTES } from './limits.js';
+
+export const MessageType = {
+  hello: 0x0101,
+  helloReply: 0x0102,
+  heartbeat: 0x0103,
+  endRecord: 0x0104,
+  committed: 0x0105,
+  applied: 0x0106,
+  unfit: 0x0107,
+  goodbye: 0x0108,
+  takeover: 0x0109,
+  yielded: 0x010a,
+  ramPages: 0x0120,
+  deviceState: 0x0121,
+  ramEnd: 0x0122,
+  inbound: 0x0140,
+  addresses: 0x0141,
+  epochMark: 0x0142,
+} as const;
+
+/**
+ * Why a primary leaves in order. `handover`: it is silent for good and the secondary shall go on.
+ * `guest-off`: the guest powered itself off, which is to be respected, not failed over.
+ */
+export type GoodbyeKind = 'handover' | 'guest-off';
+
+/** What the secondary must have staged before it may commit `epoch` (DESIGN section 3, step 4). */
+export interface EndRecord {
+  readonly epoch: number;
+  readonly ramFrames: number;
+  readonly ramPages: number;
+  /** CRC-32C over the CRC-32Cs of the RAM frames' payloads, in order; see `RamDigest`. */
+  readonly ramDigest: number;
+  readonly deviceStateBytes: number;
+  readonly disks: readonly { readonly operations: number; readonly bytes: number }[];
+}
+
+export type ControlMessage =
+  | { readonly kind: 'hello'; readonly json: string }
+  | { readonly kind: 'helloReply'; readonly json: string }
+  | { readonly kind: 'heartbeat'; readonly sequence: number }
+  | { readonly kind: 'endRecord'; readonly record: EndRecord }
+  | { readonly kind: 'committed'; readonly epoch: number }
+  | { readonly kind: 'applied'; readonly epoch: number; readonly durationUs: number }
+  | { readonly kind: 'unfit'; readonly reason: string }
+  | { readonly kind: 'goodbye'; readonly goodbye: GoodbyeKind; readonly reason: string }
+  | { readonly kind: 'takeover' }
+  | { readonly kind: 'yielded' };
+
+/** One run of pages of a RAM frame; `data` is undefined for zero pages, else borrowed. */
+export interface RamRun extends PageRange {
+  readonly data: Buffer | undefined;
+}
+
+export type RamMessage =
+  | { readonly kind: 'ramPages'; readonly epoch: number; readonly runs: readonly RamRun[] }
+  | { readonly kind: 'deviceState'; readonly epoch: number; readonly bytes: Buffer }
+  | {
+      readonly kind: 'ramEnd';
+      readonly epoch: number;
+      readonly frames: number;
+      readonly pages: number;
+      /** CRC-32C of the whole guest RAM at the checkpoint, in a `--verify` run. */
+      readonly verifyDigest: number | undefined;
+    };
+
+export type NetworkMessage =
+  | {
+      readonly kind: 'inbound';
+      readonly epoch: number;
+      readonly nic: number;
+      readonly batch: Buffer;
+    }
+  | { readonly kind: 'addresses'; readonly nic: number; readonly table: Buffer }
+  | { readonly kind: 'epochMark'; readonly epoch: number };
+
+/** Running digest of the RAM frames of one epoch: detects a missing, doubled or swapped frame. */
+export class RamDigest {
+  #value = 0;
+
+  add(payloadCrc: number): void {
+    const bytes = Buffer.allocUnsafe(4);
+    bytes.writeUInt32BE(payloadCrc);
+    this.#value = crc32c(bytes, this.#value);
+  }
+
+  get value(): number {
+    return this.#value;
+  }
+}
+
+/** A payload ready for a transport link. */
+export interface EncodedMessage {
+  readonly type: number;
+  readonly parts: readonly Buffer[];
+}
+
+/** Encodes a message of the control channel. */
+export function encodeControl(message: ControlMessage): EncodedMessage {
+  const type = MessageType[message.kind];
+  return { type, parts: [controlPayload(message)] };
+}
+
+function controlPayload(message: ControlMessage): Buffer {
+  const writer = new ByteWriter();
+  switch (message.kind) {
+    case 'hello':
+    case 'helloReply':
+      return writer.text(message.json).finish();
+    case 'heartbeat':
+      return writer.uint53(message.sequence).finish();
+    case 'endRecord':
+      return endRecordPayload(message.record);
+    case 'committed':
+      return writer.uint53(message.epoch).finish();
+    case 'applied':
+      return writer.uint53(message.epoch).uint53(message.durationUs).finish();
+    case 'unfit':
+      return writer.text(cut(message.reason)).finish();
+    case 'goodbye':
+      writer.uint8(message.goodbye === 'handover' ? 1 : 2);
+      return writer.text(cut(message.reason)).finish();
+    case 'takeover':
+    case 'yielded':
+      return writer.finish();
+  }
+}
+
+function endRecordPayload(record: EndRecord): Buffer {
+  const writer = new ByteWriter(64 + 16 * record.disks.length)
+    .uint53(record.epoch)
+    .uint32(record.ramFrames)
+    .uint53(record.ramPages)
+    .uint32(record.ramDigest)
+    .uint32(record.deviceStateBytes)
+    .uint16(record.disks.length);
+  for (const disk of record.disks) writer.uint53(disk.operations).uint53(disk.bytes);
+  return writer.finish();
+}
+
+/** Decodes a message of the control channel. Throws `ProtocolError`. */
+export function decodeControl(type: number, payload: Buffer): ControlMessage {
+  const reader = new ByteReader(payload);
+  const message = controlMessage(type, reader);
+  reader.end();
+  return message;
+}
+
+function controlMessage(type: number, reader: ByteReader): ControlMessage {
+  switch (type) {
+    case MessageType.hello:
+      return { kind: 'hello', json: reader.text(HELLO_BYTES) };
+    case MessageType.helloReply:
+      return { kind: 'helloReply', json: reader.text(HELLO_BYTES) };
+    case MessageType.heartbeat:
+      return { kind: 'heartbeat', sequence: reader.uint53() };
+    case MessageType.endRecord:
+      return { kind: 'endRecord', record: readEndRecord(reader) };
+    case MessageType.committed:
+      return { kind: 'committed', epoch: reader.uint53() };
+    case MessageType.applied:
+      return { kind: 'applied', epoch: reader.uint53(), durationUs: reader.uint53() };
+    case MessageType.unfit:
+      return { kind: 'unfit', reason: reader.text(REASON_BYTES) };
+    case MessageType.goodbye: {
+      const kind = reader.uint8();
+      if (kind !== 1 && kind !== 2) throw new ProtocolError(`Goodbye of unknown kind ${kind}`);
+      const goodbye = kind === 1 ? 'handover' : 'guest-off';
+      return { kind: 'goodbye', goodbye, reason: reader.text(REASON_BYTES) };
+    }
+    case MessageType.takeover:
+      return { kind: 'takeover' };
+    case MessageType.yielded:
+      return { kind: 'yielded' };
+    default:
+      throw new ProtocolError(`Message type ${type} does not belong on the control channel`);
+  }
+}
+
+function readEndRecord(reader: ByteReader): EndRecord {
+  const head = {
+    epoch: reader.uint53(),
+    ramFrames: reader.uint32(),
+    ramPages: reader.uint53(),
+    ramDigest: reader.uint32(),
+    deviceStateBytes: reader.uint32(),
+  };
+  const count = reader.uint16();
+  if (count > DISKS) throw new ProtocolError(`An end record of ${count} disks, at most ${DISKS}`);
+  const disks = [];
+  for (let i = 0; i < count; i++) {
+    disks.push({ operations: reader.uint53(), bytes: reader.uint53() });
+  }
+  return { ...head, disks };
+}
+
+/** Encodes a frame of pages. `data` holds the bytes of the runs that are not zero, in order. */
+export function encodeRamPages(
+  epoch: number,
+  runs: readonly { readonly offset: number; readonly length: number; readonly zero: boolean }[],
+  data: Buffer,
+): EncodedMessage {
+  const writer = new ByteWriter(12 + 13 * runs.length).uint53(epoch).uint32(runs.length);
+  for (const run of runs) {
+    writer
+      .uint53(run.offset)
+      .uint32(run.length)
+      .uint8(run.zero ? 1 : 0);
+  }
+  return { type: MessageType.ramPages, parts: [writer.finish(), data] };
+}
+
+/** Encodes the device state of the checkpoint that ends `epoch`. */
+export function encodeDeviceState(epoch: number, bytes: Buffer): EncodedMessage {
+  const head = new ByteWriter(8).uint53(epoch).finish();
+  return { type: MessageType.deviceState, parts: [head, bytes] };
+}
+
+/** Encodes the end of an epoch on the RAM channel. */
+export function encodeRamEnd(end: {
+  epoch: number;
+  frames: number;
+  pages: number;
+  verifyDigest: number | undefined;
+}): EncodedMessage {
+  const writer = new ByteWriter()
+    .uint53(end.epoch)
+    .uint32(end.frames)
+    .uint53(end.pages)
+    .uint8(end.verifyDigest === undefined ? 0 : 1)
+    .uint32(end.verifyDigest ?? 0);
+  return { type: MessageType.ramEnd, parts: [writer.finish()] };
+}
+
+/** Decodes a message of the RAM channel; every run is checked against `ramSizeBytes`. */
+export function decodeRam(type: number, payload: Buffer, ramSizeBytes: number): RamMessage {
+  const reader = new ByteReader(payload);
+  const epoch = reader.uint53();
+  switch (type) {
+    case MessageType.ramPages:
+      return { kind: 'ramPages', epoch, runs: readRuns(reader, ramSizeBytes) };
+    case MessageType.deviceState:
+      if (reader.remaining > DEVICE_STATE_BYTES) {
+        throw new ProtocolError(`A device state of ${reader.remaining} bytes is too large`);
+      }
+      return { kind: 'deviceState', epoch, bytes: reader.rest() };
+    case MessageType.ramEnd: {
+      const frames = reader.uint32();
+      const pages = reader.uint53();
+      const verify = reader.uint8() !== 0;
+      const digest = reader.uint32();
+      reader.end();
+      return { kind: 'ramEnd', epoch, frames, pages, verifyDigest: verify ? digest : undefined };
+    }
+    default:
+      throw new ProtocolError(`Message type ${type} does not belong on the RAM channel`);
+  }
+}
+
+function readRuns(reader: ByteReader, ramSizeBytes: number): RamRun[] {
+  const count = reader.uint32();
+  if (count > RAM_FRAME_PAGES) {
+    throw new ProtocolError(`A RAM frame of ${count} runs, at most ${RAM_FRAME_PAGES}`);
+  }
+  const heads = [];
+  let pages = 0;
+  for (let i = 0; i < count; i++) {
+    const offset = reader.uint53();
+    const length = reader.uint32();
+    const zero = reader.uint8() !== 0;
+    const aligned = offset % PAGE_SIZE_BYTES === 0 && length % PAGE_SIZE_BYTES === 0;
+    if (!aligned || length === 0 || offset + length > ramSizeBytes) {
+      throw new ProtocolError(
+        `A run of ${length} bytes at ${offset} does not fit RAM of ${ramSizeBytes}`,
+      );
+    }
+    pages += length / PAGE_SIZE_BYTES;
+    if (pages > RAM_FRAME_PAGES) {
+      throw new ProtocolError(`A RAM frame of more than ${RAM_FRAME_PAGES} pages`);
+    }
+    heads.push({ offset, length, zero });
+  }
+  const runs = heads.map(({ offset, length, zero }) => ({
+    offset,
+    length,
+    data: zero ? undefined : reader.bytes(length),
+  }));
+  reader.end();
+  return runs;
+}
+
+/** Encodes LAN frames for the SVM: `batch` in the format of QEMU's stream netdev. */
+export function encodeInbound(epoch: number, nic: number, batch: Buffer): EncodedMessage {
+  const head = new ByteWriter(10).uint53(epoch).uint16(nic).finish();
+  return { type: MessageType.inbound, parts: [head, batch] };
+}
+
+/** Encodes what the primary learnt of the guest's addresses; `table` is the proxy's own format. */
+export function encodeAddresses(nic: number, table: Buffer): EncodedMessage {
+  return { type: MessageType.addresses, parts: [new ByteWriter(2).uint16(nic).finish(), table] };
+}
+
+/** Encodes the beginning of `epoch` on the network channel. */
+export function encodeEpochMark(epoch: number): EncodedMessage {
+  return { type: MessageType.epochMark, parts: [new ByteWriter(8).uint53(epoch).finish()] };
+}
+
+/** Decodes a message of the network channel; the batch itself is the proxy's to check. */
+export function decodeNetwork(type: number, payload: Buffer, nics: number): NetworkMessage {
+  const reader = new ByteReader(payload);
+  const nic = (): number => {
+    const index = reader.uint16();
+    if (index >= nics) throw new ProtocolError(`NIC ${index} of a guest that has ${nics}`);
+    return index;
+  };
+  switch (type) {
+    case MessageType.inbound:
+      return { kind: 'inbound', epoch: reader.uint53(), nic: nic(), batch: reader.rest() };
+    case MessageType.addresses:
+      return { kind: 'addresses', nic: nic(), table: reader.rest() };
+    case MessageType.epochMark: {
+      const epoch = reader.uint53();
+      reader.end();
+      return { kind: 'epochMark', epoch };
+    }
+    default:
+      throw new ProtocolError(`Message type ${type} does not belong on the network channel`);
+  }
+}
+
+function cut(reason: string): string {
+  const bytes = Buffer.from(reason, 'utf8');
+  return bytes.length <= REASON_BYTES ? reason : bytes.subarray(0, REASON_BYTES - 4).toString();
+}

@@ -1,0 +1,343 @@
+/**
+ * The secondary's state machine: what is staged, what is committed, and whether to take over.
+ *
+ * In: what arrived of an epoch, what the emulator and the disks report, the peer's signs of life,
+ * the operator. Out: instructions for the node's shell, to be carried out in order.
+ *
+ * An epoch is committed when every part of it is staged and agrees with the primary's end record,
+ * never in parts (I2, I3). `committed` is sent after the commit is recorded here (I6): from then on
+ * a failover continues from that epoch's end, so a loss that comes while it is being applied waits
+ * for the apply. A loss that comes before the commit drops what is staged.
+ *
+ * A session that broke while the peer is provably alive (`abandoned`) leaves a state that must
+ * never be promoted: the primary runs on alone and has told its clients newer things.
+ */
+import { FailureDetector, type ProbeResult } from '../failover/index.js';
+import type { Core } from '../lib/index.js';
+import type { EndRecord, GoodbyeKind } from '../replication/index.js';
+import { type StagedDisk, type StagedRam, Staging } from './staging.js';
+
+export type SecondaryInput =
+  | { readonly kind: 'tick' }
+  /** The hello is accepted and the SVM launched, paused. */
+  | { readonly kind: 'peerConnected' }
+  | { readonly kind: 'linkLost'; readonly reason: string }
+  | { readonly kind: 'probed'; readonly result: ProbeResult }
+  | { readonly kind: 'heard' }
+  | { readonly kind: 'ramStaged'; readonly ram: StagedRam }
+  | { readonly kind: 'diskStaged'; readonly disk: StagedDisk }
+  | { readonly kind: 'endRecord'; readonly record: EndRecord }
+  /** The SVM is at the end of `epoch`: RAM, disks and devices. */
+  | { readonly kind: 'applied'; readonly epoch: number; readonly durationUs: number }
+  /** The SVM, its disks or the staging can't go on; what was committed may not be servable. */
+  | { readonly kind: 'broken'; readonly reason: string }
+  | { readonly kind: 'operatorFailover'; readonly force: boolean }
+  | { readonly kind: 'yielded' }
+  | { readonly kind: 'goodbye'; readonly goodbye: GoodbyeKind; readonly reason: string }
+  | { readonly kind: 'promoted' }
+  | { readonly kind: 'stopRequested'; readonly reason: string };
+
+export type SecondaryOutput =
+  | { readonly kind: 'heartbeat' }
+  | { readonly kind: 'probe' }
+  /** All parts of the epoch are here and agree: it is what a failover continues from. */
+  | { readonly kind: 'commit'; readonly epoch: number }
+  | { readonly kind: 'sendCommitted'; readonly epoch: number }
+  | { readonly kind: 'apply'; readonly epoch: number }
+  | { readonly kind: 'sendApplied'; readonly epoch: number; readonly durationUs: number }
+  | { readonly kind: 'sendUnfit'; readonly reason: string }
+  /** Forget every part of an epoch that is not committed. */
+  | { readonly kind: 'dropStaged' }
+  | { readonly kind: 'closeSession'; readonly reason: string }
+  /** Kill the SVM and forget its state: it is not what clients have seen. */
+  | { readonly kind: 'discard'; readonly reason: string }
+  | { readonly kind: 'sendTakeover' }
+  /** Go live: TAPs open, SVM runs, neighbours are told. Answer with `promoted`. */
+  | { readonly kind: 'promote'; readonly reason: string }
+  | { readonly kind: 'alarm'; readonly message: string }
+  | { readonly kind: 'failoverDone' }
+  | { readonly kind: 'failoverRefused'; readonly reason: string }
+  | { readonly kind: 'exit'; readonly code: number; readonly reason: string };
+
+export type SecondaryState =
+  | { readonly kind: 'waiting' }
+  | { readonly kind: 'synchronising' }
+  | {
+      readonly kind: 'standby';
+      readonly committedEpoch: number;
+      readonly applying: boolean;
+      /** The peer is lost, or has left, and this is what to do once nothing is being applied. */
+      readonly next: 'promote' | 'wait' | undefined;
+      readonly reason: string;
+    }
+  /** The peer is lost and only the operator may promote (`--on-peer-loss=wait`). */
+  | { readonly kind: 'waitingForOperator'; readonly committedEpoch: number }
+  | { readonly kind: 'promoting'; readonly committedEpoch: number }
+  | { readonly kind: 'active'; readonly committedEpoch: number }
+  | { readonly kind: 'left'; readonly reason: string };
+
+export interface SecondaryOptions {
+  readonly peerTimeoutUs: number;
+  readonly heartbeatUs: number;
+  readonly onPeerLoss: 'failover' | 'wait';
+}
+
+/** The pure core of the secondary node. */
+export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
+  readonly #options: SecondaryOptions;
+  readonly #detector: FailureDetector;
+  #state: SecondaryState = { kind: 'waiting' };
+  #staging = new Staging();
+  #heartbeatAtUs = 0;
+  #takeoverAsked = false;
+
+  constructor(options: SecondaryOptions) {
+    this.#options = options;
+    this.#detector = new FailureDetector({
+      peerTimeoutUs: options.peerTimeoutUs,
+      tickUs: options.heartbeatUs,
+    });
+  }
+
+  get state(): SecondaryState {
+    return this.#state;
+  }
+
+  get committedEpoch(): number | undefined {
+    return 'committedEpoch' in this.#state ? this.#state.committedEpoch : undefined;
+  }
+
+  get peerHeardAtUs(): number | undefined {
+    return this.#detector.heardAtUs;
+  }
+
+  get peerSuspected(): boolean {
+    return this.#detector.suspected;
+  }
+
+  deadlineUs(): number | undefined {
+    const detectorUs = this.#detector.deadlineUs();
+    return detectorUs === undefined ? undefined : Math.min(this.#heartbeatAtUs, detectorUs);
+  }
+
+  step(input: SecondaryInput, nowUs: number): SecondaryOutput[] {
+    if (this.#state.kind === 'left') return [];
+    switch (input.kind) {
+      case 'tick':
+        return this.#tick(nowUs);
+      case 'peerConnected':
+        return this.#connected(nowUs);
+      case 'linkLost':
+      case 'probed':
+        return this.#link(input);
+      case 'heard':
+        this.#detector.heard(nowUs);
+        return [];
+      case 'ramStaged':
+        return this.#staged(() => this.#staging.addRam(input.ram));
+      case 'diskStaged':
+        return this.#staged(() => this.#staging.addDisk(input.disk));
+      case 'endRecord':
+        return this.#staged(() => this.#staging.addEnd(input.record));
+      case 'applied':
+        return this.#applied(input.epoch, input.durationUs);
+      case 'broken':
+        return this.#broken(input.reason);
+      case 'operatorFailover':
+        return this.#operatorFailover(input.force);
+      case 'yielded':
+        return this.#takeoverAsked ? this.#peerGone('promote', 'The primary yielded') : [];
+      case 'goodbye':
+        return this.#goodbye(input.goodbye, input.reason);
+      case 'promoted':
+        return this.#promoted();
+      case 'stopRequested':
+        return this.#stop(input.reason);
+    }
+  }
+
+  #tick(nowUs: number): SecondaryOutput[] {
+    const verdict = this.#detector.tick(nowUs);
+    if (verdict?.kind === 'lost') return this.#lost(verdict.reason);
+    const outputs: SecondaryOutput[] = verdict?.kind === 'probe' ? [{ kind: 'probe' }] : [];
+    if (this.#detector.deadlineUs() !== undefined && nowUs >= this.#heartbeatAtUs) {
+      this.#heartbeatAtUs = nowUs + this.#options.heartbeatUs;
+      if (!this.#detector.suspected) outputs.push({ kind: 'heartbeat' });
+    }
+    return outputs;
+  }
+
+  #connected(nowUs: number): SecondaryOutput[] {
+    if (this.#state.kind !== 'waiting') {
+      return [
+        { kind: 'closeSession', reason: `A secondary that is ${this.#state.kind} can't join` },
+      ];
+    }
+    this.#detector.start(nowUs);
+    this.#heartbeatAtUs = nowUs;
+    this.#staging = new Staging();
+    this.#state = { kind: 'synchronising' };
+    return [];
+  }
+
+  #link(input: Extract<SecondaryInput, { kind: 'linkLost' | 'probed' }>): SecondaryOutput[] {
+    const verdict =
+      input.kind === 'linkLost'
+        ? this.#detector.linkLost(input.reason)
+        : this.#detector.probed(input.result);
+    switch (verdict?.kind) {
+      case undefined:
+        return [];
+      case 'probe':
+        return [{ kind: 'probe' }];
+      case 'lost':
+        return this.#lost(verdict.reason);
+      case 'abandoned':
+        return this.#discard(`Session lost: ${verdict.reason}`);
+    }
+  }
+
+  #lost(reason: string): SecondaryOutput[] {
+    if (this.#takeoverAsked) return this.#peerGone('promote', reason);
+    return this.#peerGone(this.#options.onPeerLoss === 'failover' ? 'promote' : 'wait', reason);
+  }
+
+  /** The primary is lost or silent for good. What is not committed is dropped, never half-used. */
+  #peerGone(next: 'promote' | 'wait', reason: string): SecondaryOutput[] {
+    this.#detector.stop();
+    const state = this.#state;
+    if (state.kind !== 'standby')
+      return this.#discard(`Primary gone before the first commit: ${reason}`);
+    this.#staging = new Staging();
+    this.#state = { ...state, next, reason };
+    const outputs: SecondaryOutput[] = [{ kind: 'closeSession', reason }, { kind: 'dropStaged' }];
+    return state.applying ? outputs : [...outputs, ...this.#goOn()];
+  }
+
+  /** Carries out what a loss decided, once nothing is being applied any more. */
+  #goOn(): SecondaryOutput[] {
+    const state = this.#state;
+    if (state.kind !== 'standby' || state.next === undefined) return [];
+    const { committedEpoch, reason } = state;
+    if (state.next === 'wait') {
+      this.#state = { kind: 'waitingForOperator', committedEpoch };
+      return [{ kind: 'alarm', message: `${reason}; waiting for "colo failover"` }];
+    }
+    this.#state = { kind: 'promoting', committedEpoch };
+    return [{ kind: 'promote', reason }];
+  }
+
+  #staged(add: () => string | undefined): SecondaryOutput[] {
+    const state = this.#state;
+    if (state.kind !== 'synchronising' && state.kind !== 'standby') return [];
+    if (state.kind === 'standby' && state.next !== undefined) return [];
+    const disagreement = add();
+    if (disagreement !== undefined) return this.#broken(disagreement);
+    const epoch = this.#staging.completeEpoch();
+    if (epoch === undefined) return [];
+    if (state.kind === 'standby' && (state.applying || epoch <= state.committedEpoch)) {
+      return this.#broken(`Epoch ${epoch} came before ${state.committedEpoch} was applied`);
+    }
+    this.#staging = new Staging();
+    this.#state = {
+      kind: 'standby',
+      committedEpoch: epoch,
+      applying: true,
+      next: undefined,
+      reason: '',
+    };
+    return [
+      { kind: 'commit', epoch },
+      { kind: 'sendCommitted', epoch },
+      { kind: 'apply', epoch },
+    ];
+  }
+
+  #applied(epoch: number, durationUs: number): SecondaryOutput[] {
+    const state = this.#state;
+    if (state.kind !== 'standby' || !state.applying || epoch !== state.committedEpoch) return [];
+    this.#state = { ...state, applying: false };
+    if (state.next !== undefined) return this.#goOn();
+    return [{ kind: 'sendApplied', epoch, durationUs }];
+  }
+
+  /** This side can't hold what it holds: say so, and never be promoted from it. */
+  #broken(reason: string): SecondaryOutput[] {
+    const state = this.#state;
+    switch (state.kind) {
+      case 'waiting':
+      case 'left':
+        return [];
+      case 'active':
+      case 'promoting':
+        this.#state = { kind: 'left', reason };
+        return [
+          { kind: 'failoverRefused', reason },
+          { kind: 'exit', code: 1, reason },
+        ];
+      case 'synchronising':
+      case 'standby':
+      case 'waitingForOperator':
+        return [{ kind: 'sendUnfit', reason }, ...this.#discard(reason)];
+    }
+  }
+
+  #discard(reason: string): SecondaryOutput[] {
+    this.#detector.stop();
+    this.#staging = new Staging();
+    this.#state = { kind: 'waiting' };
+    const outputs: SecondaryOutput[] = [
+      { kind: 'closeSession', reason },
+      { kind: 'discard', reason },
+    ];
+    if (this.#takeoverAsked) outputs.push({ kind: 'failoverRefused', reason });
+    this.#takeoverAsked = false;
+    return outputs;
+  }
+
+  #operatorFailover(force: boolean): SecondaryOutput[] {
+    const state = this.#state;
+    switch (state.kind) {
+      case 'waiting':
+      case 'synchronising':
+      case 'left':
+        return [
+          { kind: 'failoverRefused', reason: 'This node holds no committed state of the guest' },
+        ];
+      case 'promoting':
+      case 'active':
+        return [{ kind: 'failoverRefused', reason: 'This node already runs the guest' }];
+      case 'waitingForOperator':
+        this.#takeoverAsked = true;
+        this.#state = { kind: 'promoting', committedEpoch: state.committedEpoch };
+        return [{ kind: 'promote', reason: 'The operator asked for it' }];
+      case 'standby':
+        this.#takeoverAsked = true;
+        if (force) return this.#peerGone('promote', 'The operator forced it');
+        return [{ kind: 'sendTakeover' }];
+    }
+  }
+
+  #goodbye(goodbye: GoodbyeKind, reason: string): SecondaryOutput[] {
+    if (this.#state.kind !== 'synchronising' && this.#state.kind !== 'standby') return [];
+    return goodbye === 'handover'
+      ? this.#peerGone('promote', `The primary left: ${reason}`)
+      : this.#discard(`The guest ended: ${reason}`);
+  }
+
+  #promoted(): SecondaryOutput[] {
+    if (this.#state.kind !== 'promoting') return [];
+    this.#state = { kind: 'active', committedEpoch: this.#state.committedEpoch };
+    return this.#takeoverAsked ? [{ kind: 'failoverDone' }] : [];
+  }
+
+  #stop(reason: string): SecondaryOutput[] {
+    this.#detector.stop();
+    const tell = this.#state.kind === 'synchronising' || this.#state.kind === 'standby';
+    this.#state = { kind: 'left', reason };
+    return [
+      ...(tell ? [{ kind: 'sendUnfit', reason } as const] : []),
+      { kind: 'exit', code: 0, reason },
+    ];
+  }
+}
