@@ -39,10 +39,15 @@ export class StreamClient implements LoadClient<StreamReport> {
 
   async stop(): Promise<StreamReport> {
     this.#stopping = true;
-    const { successes, longest } = this.#continuity.finish(nowUs());
+    const { longest } = this.#continuity.finish(nowUs());
     clearTimeout(this.#reconnect);
     this.#socket?.destroy();
-    return { ...this.#counts, successes, longestGap: longest, connectionsLost: this.#lost };
+    return {
+      ...this.#counts,
+      successes: this.successes,
+      longestGap: longest,
+      connectionsLost: this.#lost,
+    };
   }
 
   #connect(): void {

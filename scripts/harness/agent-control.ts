@@ -17,7 +17,11 @@ export interface AgentStatus {
   readonly epoch: number;
   readonly committedEpoch: number | null;
   readonly checkpoints: { readonly total: number; readonly failed: number };
-  readonly pauseMs: { readonly median: number | null; readonly p99: number | null };
+  readonly pauseMs: {
+    readonly last: number | null;
+    readonly median: number | null;
+    readonly p99: number | null;
+  };
   readonly dirtyPages: { readonly last: number | null; readonly inPause: number | null };
   readonly downtimeMs: number | null;
   readonly dirtyTracker: string;

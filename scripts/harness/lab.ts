@@ -2,6 +2,7 @@
  * The lab of scripts/lab as objects: namespaces for both hosts and the client, joined by a LAN bridge
  * and a replication link. Only what runs inside these namespaces is ever signalled.
  */
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from './child.js';
@@ -53,22 +54,26 @@ export class Lab {
   readonly hostb: Namespace;
   readonly client: Namespace;
 
-  private constructor() {
-    this.hosta = new Namespace('colo-hosta');
-    this.hostb = new Namespace('colo-hostb');
-    this.client = new Namespace('colo-client');
+  private constructor(id: string) {
+    this.hosta = new Namespace(`colo-${id}-hosta`);
+    this.hostb = new Namespace(`colo-${id}-hostb`);
+    this.client = new Namespace(`colo-${id}-client`);
   }
 
-  /** Creates the namespaces; the cleanup removes them and ends whatever still runs in them. */
+  /**
+   * Creates a lab of its own, beside any others; the cleanup ends what still runs in it and removes
+   * it. `root` is the source tree.
+   */
   static async up(root: string, cleanup: Cleanup): Promise<Lab> {
     const script = join(root, 'scripts/lab');
-    const up = run([script, 'up']);
+    const id = randomBytes(4).toString('hex');
+    const up = run([script, 'up', '--id', id, '--owner', String(process.pid)]);
     cleanup.add('lab', async () => {
       await up.catch(() => {});
-      await run([script, 'down']);
+      await run([script, 'down', '--id', id]);
     });
     await up;
-    return new Lab();
+    return new Lab(id);
   }
 }
 
