@@ -22,6 +22,8 @@ export const QMP_PENDING_MAX = 64;
 export const QMP_COMMAND_DEADLINE_MS = 30_000;
 /** From spawn to the first answers of QMP and of the preload library, ms. QemuError. */
 export const LAUNCH_DEADLINE_MS = 30_000;
+/** How long a failed launch waits for QEMU to end and say why, ms. Then without its words. */
+export const LAST_WORDS_MS = 1000;
 /** From a kill to the end of the process, ms; a SIGKILL ends all but uninterruptible waits. QemuError. */
 export const KILL_DEADLINE_MS = 30_000;
 
