@@ -155,7 +155,7 @@ async function meet(qemu: QemuProcess, options: LaunchOptions): Promise<Meeting>
     return { qmp, shim, report, qemuVersion };
   } catch (error) {
     // A QEMU that refuses its arguments closes its sockets and ends: its last words say why.
-    const patience = new Promise<undefined>((resolve) => {
+    const patience = new Promise<void>((resolve) => {
       setTimeout(resolve, LAST_WORDS_MS).unref();
     });
     const exit = await Promise.race([qemu.exited, patience]);
