@@ -13,7 +13,7 @@
 import { z } from 'zod';
 import { type NodeStatus, PERIOD_US_MAX, PERIOD_US_MIN, quote } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
-import { LINE_BYTES_MAX } from './limits.js';
+import { LINE_BYTES_MAX, REASON_LENGTH_MAX } from './limits.js';
 
 /** The envelope of a request; what it asks is not looked at yet. */
 export interface Request {
@@ -39,7 +39,7 @@ export type Command =
   | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> };
 
 const requestId = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-const shortText = z.string().max(4096);
+const shortText = z.string().max(REASON_LENGTH_MAX);
 
 const requestSchema = z.strictObject({
   id: requestId,
@@ -169,9 +169,13 @@ export function encodeRequest(id: number, command: Command): string {
   return `${JSON.stringify({ id, ...command })}\n`;
 }
 
-/** A response's line, with its end. */
+/** A response's line, with its end. A reason, which may quote QEMU, is cut to its limit. */
 export function encodeResponse(response: Response): string {
-  return `${JSON.stringify(response)}\n`;
+  if (response.ok) return `${JSON.stringify(response)}\n`;
+  const { code, reason } = response.error;
+  const cut =
+    reason.length > REASON_LENGTH_MAX ? `${reason.slice(0, REASON_LENGTH_MAX - 3)}...` : reason;
+  return `${JSON.stringify({ ...response, error: { code, reason: cut } })}\n`;
 }
 
 /** The envelope in a line. Throws `ProtocolError`. */
