@@ -140,11 +140,8 @@ async function meet(qemu: QemuProcess, options: LaunchOptions): Promise<Meeting>
     ...(deadlineMs === undefined ? {} : { commandDeadlineMs: deadlineMs }),
   });
   const shim = new ShimClient(qemu.socket('control'));
-  new ConsoleLog(
-    options.consoleLog ?? `${options.runtimeDir}/console.log`,
-    qemu.socket('console'),
-    log,
-  );
+  const path = options.consoleLog ?? `${options.runtimeDir}/console.log`;
+  new ConsoleLog({ path, source: qemu.socket('console'), log });
   const timer = setTimeout(() => {
     const late = new QemuError(`QEMU was not up within ${LAUNCH_DEADLINE_MS} ms`);
     qmp.fail(late);
@@ -159,7 +156,7 @@ async function meet(qemu: QemuProcess, options: LaunchOptions): Promise<Meeting>
       setTimeout(resolve, LAST_WORDS_MS).unref();
     });
     const exit = await Promise.race([qemu.exited, patience]);
-    if (exit === undefined) throw error;
+    if (exit === undefined) throw error; // It lives on and is killed by the caller.
     throw new QemuError(`${describeError(error)}; ${exit.reason}`, { cause: error });
   } finally {
     clearTimeout(timer);
