@@ -105,6 +105,7 @@ const statusSchema = z.object({
     }),
   ),
   uptimeMs: count,
+  verified: z.number().int().nonnegative(),
   lastFailure: z.string().nullable(),
 }) satisfies z.ZodType<NodeStatus>;
 

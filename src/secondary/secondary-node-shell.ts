@@ -71,6 +71,7 @@ class SecondaryNode implements RunningNode, NodeControl {
   #current: Current | undefined;
   #heartbeats = 0;
   #applied = 0;
+  #verified = 0;
   #downtimeUs: number | undefined;
   #lastFailure: string | null = null;
   #dropping: Promise<void> = Promise.resolve();
@@ -126,6 +127,7 @@ class SecondaryNode implements RunningNode, NodeControl {
       receivedBytes: receivedBytes(this.#current?.session),
       applied: this.#applied,
       downtimeUs: this.#downtimeUs,
+      verified: this.#verified,
       lastFailure: this.#lastFailure,
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
@@ -367,6 +369,7 @@ class SecondaryNode implements RunningNode, NodeControl {
     if (found !== expected) {
       throw new ProtocolError(`RAM digest is ${found.toString(16)}, not ${expected.toString(16)}`);
     }
+    this.#verified += 1;
     this.#log.debug('RAM verified', { epoch });
   }
 

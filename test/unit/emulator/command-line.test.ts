@@ -13,7 +13,7 @@ const definition = {
   cpuModel: 'qemu64',
   kernel: { image: '/boot/vmlinuz', initrd: '/boot/initrd', commandLine: 'console=ttyS0 quiet' },
   disks: [{ name: 'root', sizeBytes: 2 ** 30, readOnly: false }],
-  nics: [{ mac: '52:54:00:12:34:56' }],
+  nics: [{ name: 'lan', mac: '52:54:00:12:34:56' }],
   extraArguments: ['-device', 'virtio-rng-pci'],
 } as const;
 

@@ -4,13 +4,13 @@ import { PAGE_SIZE_BYTES } from '../../../src/lib/index.js';
 import {
   createMemoryFile,
   dataExtents,
+  discardPages,
   MemoryMap,
   PagemapReader,
   PagemapScanner,
   ProcessMemory,
   probeSoftDirty,
   probeUserfaultfd,
-  punchHole,
 } from '../../../src/linux/index.js';
 
 const GIB = 2 ** 30;
@@ -34,7 +34,7 @@ test('a map of several GiB is read and written across its windows, sparsely', (t
     { offset: GIB - PAGE_SIZE_BYTES, length: 2 * PAGE_SIZE_BYTES },
     { offset: sizeBytes - PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES },
   ]);
-  punchHole(fd, { offset: GIB, length: PAGE_SIZE_BYTES });
+  discardPages(fd, { offset: GIB, length: PAGE_SIZE_BYTES });
   t.is(map.view(GIB, 1)?.[0], 0);
 });
 
