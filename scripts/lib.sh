@@ -28,5 +28,5 @@ require_root() {
 }
 
 cache_directory() {
-  printf '%s\n' "${COLO_CACHE:-/var/cache/colo}"
+  realpath -m -- "${COLO_CACHE:-/var/cache/colo}"
 }

@@ -19,11 +19,14 @@ const COMMAND_DEADLINE_MS = 60_000;
 /** The guest's promise is 20 s on two idle cores; tests run beside others. */
 const BOOT_DEADLINE_MS = 90_000;
 const OUTPUT_BYTES_MAX = 64 << 20;
+/** System programs are found also by a root shell without their directories. */
+const ENVIRONMENT = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` };
 
 /** Runs a command and returns its standard output; rejects unless it exits with 0. */
 export async function run(file: string, args: readonly string[]): Promise<Buffer> {
   const { stdout } = await promisify(execFile)(file, args, {
     encoding: 'buffer',
+    env: ENVIRONMENT,
     maxBuffer: OUTPUT_BYTES_MAX,
     timeout: COMMAND_DEADLINE_MS,
     killSignal: 'SIGKILL',

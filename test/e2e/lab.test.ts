@@ -73,7 +73,8 @@ test.serial('a stream counts from 0 without a gap, one line every 20 ms', async 
     Array.from({ length: 51 }, (_, index) => index),
   );
   const spanMs = (fields[50]?.[1] ?? 0) - (fields[0]?.[1] ?? 0);
-  t.true(spanMs >= 1000 && spanMs < 3000, `50 intervals took ${spanMs} ms`);
+  // The first line may be late and the last in time.
+  t.true(spanMs >= 900 && spanMs < 3000, `50 intervals took ${spanMs} ms`);
 });
 
 test.serial('the sink answers how many bytes it got', async (t) => {
