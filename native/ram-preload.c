@@ -4,9 +4,8 @@
  * 2. Recognises the mmap of the guest RAM file (same inode as COLO_RAM_FD), registers it for
  *    asynchronous write tracking (userfaultfd(2), WP_ASYNC) and tells the agent where it is.
  * 3. Drops private pages (MADV_DONTNEED) on request: another process may not.
- * A shared mapping is locked on fault: reclaim would unmap a written page of the RAM file, and a
- * page that is not mapped is not reported by PAGEMAP_SCAN, so the write would be missed. A private
- * copy keeps its mark in the swap entry and may be swapped.
+ * A shared mapping is locked on fault: reclaim would unmap a written page of the RAM file and with
+ * it the mark that it was written. A private copy keeps its mark in the swap entry and may go there.
  * The control socket's format is in src/emulator/shim-wire.ts.
  */
 #define _GNU_SOURCE

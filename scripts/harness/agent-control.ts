@@ -27,6 +27,7 @@ export interface AgentStatus {
   readonly dirtyTracker: string;
   readonly accelerator: string;
   readonly sync: { readonly doneBytes: number; readonly totalBytes: number } | null;
+  readonly verified: number;
   readonly lastFailure: string | null;
 }
 

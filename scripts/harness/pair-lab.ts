@@ -188,6 +188,13 @@ export class PairLab {
     return atUs;
   }
 
+  /** A signal for the agent alone, such as SIGTERM. */
+  signalAgent(host: HostName, signal: NodeJS.Signals): void {
+    const agent = this.#agents.get(host);
+    if (agent === undefined) throw new Error(`No agent was started on ${host}`);
+    agent.kill(signal);
+  }
+
   /** Ends both agents, first by asking, then by force. */
   async stopAgents(): Promise<void> {
     await Promise.all([...this.#agents.values()].map((agent) => agent.stop()));

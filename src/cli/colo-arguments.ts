@@ -116,7 +116,7 @@ function define(
         command.option('force', {
           type: 'boolean',
           default: false,
-          describe: 'Also while the peer still answers; make sure that it is off',
+          describe: 'Without asking the primary; make sure that it is off',
         }),
       (args) => call(args, { command: 'failover', arguments: { force: args.force } }),
     )

@@ -62,7 +62,7 @@ function explain(path: string, error: unknown): unknown {
   switch ((error as NodeJS.ErrnoException).code) {
     case 'ENOENT':
       return new AgentUnreachable(
-        `Found no socket at ${path}, expected the one of an agent; start it, or see --socket and --vm`,
+        `Found no socket at ${path}, expected an agent's; start it, or see --socket and --vm`,
       );
     case 'ECONNREFUSED':
     case 'ENOTSOCK':

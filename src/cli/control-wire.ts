@@ -5,15 +5,15 @@
  *   {"id":1,"ok":true,"result":{"detail":"The period is 200 ms"}}
  *   {"id":1,"ok":false,"error":{"code":"COLO_E_...","reason":"..."}}
  *
- * A line is UTF-8, at most LINE_BYTES_MAX bytes, and ends in "\n". A request names a command and its
- * arguments; a response has the id of its request, and responses come in the order of the requests.
+ * A line is UTF-8, at most LINE_BYTES_MAX bytes, and ends in "\n". A request names a command and
+ * its arguments; a response has the id of its request, and responses come in the order of requests.
  * What is no request at all breaks the format (`ProtocolError`, the connection is dropped); a
  * request for something that this version does not know is answered with an error.
  */
 import { z } from 'zod';
-import { type NodeStatus, PERIOD_US_MAX, PERIOD_US_MIN } from '../config/index.js';
+import { type NodeStatus, PERIOD_US_MAX, PERIOD_US_MIN, quote } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
-import { LINE_BYTES_MAX } from './limits.js';
+import { LINE_BYTES_MAX, REASON_LENGTH_MAX } from './limits.js';
 
 /** The envelope of a request; what it asks is not looked at yet. */
 export interface Request {
@@ -39,7 +39,7 @@ export type Command =
   | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> };
 
 const requestId = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-const shortText = z.string().max(4096);
+const shortText = z.string().max(REASON_LENGTH_MAX);
 
 const requestSchema = z.strictObject({
   id: requestId,
@@ -105,6 +105,7 @@ const statusSchema = z.object({
     }),
   ),
   uptimeMs: count,
+  verified: z.number().int().nonnegative(),
   lastFailure: z.string().nullable(),
 }) satisfies z.ZodType<NodeStatus>;
 
@@ -169,9 +170,13 @@ export function encodeRequest(id: number, command: Command): string {
   return `${JSON.stringify({ id, ...command })}\n`;
 }
 
-/** A response's line, with its end. */
+/** A response's line, with its end. A reason, which may quote QEMU, is cut to its limit. */
 export function encodeResponse(response: Response): string {
-  return `${JSON.stringify(response)}\n`;
+  if (response.ok) return `${JSON.stringify(response)}\n`;
+  const { code, reason } = response.error;
+  const cut =
+    reason.length > REASON_LENGTH_MAX ? `${reason.slice(0, REASON_LENGTH_MAX - 3)}...` : reason;
+  return `${JSON.stringify({ ...response, error: { code, reason: cut } })}\n`;
 }
 
 /** The envelope in a line. Throws `ProtocolError`. */
@@ -189,7 +194,8 @@ export function decodeCommand(
   request: Request,
 ): { ok: true; command: Command } | { ok: false; code: string; reason: string } {
   if (!Object.hasOwn(COMMANDS, request.command)) {
-    const reason = `Found the command ${JSON.stringify(request.command)}, expected one of ${Object.keys(COMMANDS).join(', ')}`;
+    const known = Object.keys(COMMANDS).join(', ');
+    const reason = `Found the command ${quote(request.command)}, expected one of ${known}`;
     return { ok: false, code: 'COLO_E_UNKNOWN_COMMAND', reason };
   }
   const name = request.command as Command['command'];

@@ -2,9 +2,9 @@
  * The main of both daemons: arguments and configuration, log, control socket, node, signals, exit.
  *
  * Order at the start: the control socket is taken before the node starts, so that a second agent
- * for the same VM ends before it has touched the guest. Order at the end: node, control socket, log.
- * SIGTERM or SIGINT stops in order; a second one exits at once (QEMU dies with us, PDEATHSIG). While
- * the node is still starting there is nothing to stop in order, so the first one exits too.
+ * for the same VM ends before it has touched the guest. Order at the end: node, socket, log.
+ * SIGTERM or SIGINT stops in order; a second one exits at once (QEMU dies with us, PDEATHSIG).
+ * While the node is still starting there is nothing to stop in order, so the first one exits too.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { hostname } from 'node:os';

@@ -3,6 +3,9 @@
 /** One line in either direction, bytes; a full status is below 8 KiB. Hit: connection dropped. */
 export const LINE_BYTES_MAX = 64 * 1024;
 
+/** A reason or a detail, characters: a few sentences. Hit: a reason is cut. */
+export const REASON_LENGTH_MAX = 4096;
+
 /** Connections at once: an operator, a monitor, some to spare. Hit: the newest is closed. */
 export const CONNECTIONS_MAX = 16;
 

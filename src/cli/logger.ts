@@ -95,9 +95,13 @@ function formatText(line: Line): string {
 
 function formatJson(line: Line): string {
   const { fields, ...own } = line;
-  // Own names win, but for the epoch: a caller may tell of another one than the present.
-  const epoch = typeof fields['epoch'] === 'number' ? fields['epoch'] : line.epoch;
-  return printable(JSON.stringify({ ...fields, ...own, epoch }, jsonValue));
+  const shown: Record<string, unknown> = { ...own };
+  for (const [name, value] of Object.entries(fields)) {
+    // A line may tell of another epoch than the present; every other name of ours stays ours.
+    const taken = Object.hasOwn(own, name) && name !== 'epoch';
+    shown[taken ? `field.${name}` : name] = value;
+  }
+  return printable(JSON.stringify(shown, jsonValue));
 }
 
 function fieldText(value: unknown): string {

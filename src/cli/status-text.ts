@@ -11,7 +11,7 @@ export function formatStatus(status: NodeStatus): string {
     ['Role', `${status.role}, ${status.state}`],
     ['Peer', peerText(status.peer)],
     ['Epoch', `${status.epoch}, committed ${orNone(status.committedEpoch)}`],
-    ['Mode', `${status.mode}, every ${milliseconds(status.periodMs)}`],
+    ['Mode', modeText(status)],
   ];
   if (status.sync !== null) rows.push(['Synchronising', syncText(status.sync)]);
   rows.push(
@@ -21,7 +21,7 @@ export function formatStatus(status: NodeStatus): string {
     ['Sent', formatBytes(status.bytesSent)],
     ['Held output', `${status.held.frames} frames, ${formatBytes(status.held.bytes)}`],
     ['Downtime', status.downtimeMs === null ? 'none' : milliseconds(status.downtimeMs)],
-    ['Guest', `QEMU ${status.qemuVersion}, ${status.accelerator}, pages by ${status.dirtyTracker}`],
+    ['Guest', guestText(status)],
   );
   for (const disk of status.disks) {
     const parts = [
@@ -56,6 +56,16 @@ export function formatBytes(bytes: number): string {
     unit += 1;
   }
   return unit === 0 ? `${bytes} B` : `${value.toFixed(1)} ${units[unit]}`;
+}
+
+/** A secondary has no period: the primary decides. */
+function modeText({ mode, periodMs }: NodeStatus): string {
+  return periodMs > 0 ? `${mode}, every ${milliseconds(periodMs)}` : mode;
+}
+
+function guestText({ qemuVersion, accelerator, dirtyTracker }: NodeStatus): string {
+  if (qemuVersion === 'none') return 'none yet';
+  return `QEMU ${qemuVersion}, ${accelerator}, pages by ${dirtyTracker}`;
 }
 
 function peerText(peer: NodeStatus['peer']): string {

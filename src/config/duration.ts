@@ -9,7 +9,8 @@ const GRAMMAR = /^(\d{1,12})(?:\.(\d{1,6}))?(us|ms|s)$/;
 
 /** Whole microseconds of a duration text. Throws `ValueError`, also outside [minUs, maxUs]. */
 export function parseDuration(text: string, bounds: { minUs: number; maxUs: number }): number {
-  const expected = `a duration from ${formatDuration(bounds.minUs)} to ${formatDuration(bounds.maxUs)}`;
+  const range = `from ${formatDuration(bounds.minUs)} to ${formatDuration(bounds.maxUs)}`;
+  const expected = `a duration ${range}`;
   const match = GRAMMAR.exec(text);
   if (match === null) {
     const bare = /^\d+(\.\d+)?$/.test(text);

@@ -3,7 +3,7 @@
  *
  *   argv -> readArguments ----.
  *   file -> readSettingsFile -+-> flags win, key by key -> grammar of each value -> checks between
- *   defaults -----------------'   keys -> Configuration, or one ConfigurationError with all problems
+ *   defaults -----------------'   keys -> Configuration, or a ConfigurationError with all problems
  *
  * Flags replace a file's values key by key; for a repeatable key they replace the whole list.
  */

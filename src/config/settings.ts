@@ -92,6 +92,8 @@ export function readArguments(argv: readonly string[], role: Role): Invocation {
     const boolean = isKey(name) && keyDefinition(name).boolean === true;
     if (name !== 'config' && !isKey(name)) {
       complain(unknownKey(`--${quoteName(name)}`, name, role));
+      // The word behind it is probably its value, and nothing to complain about on its own.
+      if (inline === undefined && argv[index + 1]?.startsWith('-') === false) index += 1;
       continue;
     }
     const text = inline ?? (boolean ? 'yes' : argv[index + 1]);

@@ -58,5 +58,7 @@ export interface NodeStatus {
   sync: { phase: string; doneBytes: number; totalBytes: number } | null;
   disks: DiskStatus[];
   uptimeMs: number;
+  /** Checkpoints whose RAM digests were compared and equal (`verify`); the secondary counts. */
+  verified: number;
   lastFailure: string | null;
 }

@@ -1,6 +1,6 @@
 /**
  * The grammars of single values. Each parser takes the text of one setting and gives back its
- * value or throws `ValueError`. Control characters never get here: the settings reader refuses them.
+ * value or throws `ValueError`. Control characters never get here: settings.ts refuses them.
  */
 import {
   INTERFACE_NAME_LENGTH_MAX,

@@ -31,6 +31,8 @@ export interface GuestRam {
   /**
    * Writes into the RAM file, which on a private mapping is the RAM cache and is hidden wherever the
    * guest has its own copy. Never counted as a write of the guest, except by the compare tracker.
+   * TCG keeps running code that it has translated from a page before it was rewritten: code must not
+   * be changed without a `loadDeviceState` before the next `resume`.
    */
   writeFile(offset: number, bytes: Buffer): void;
   /**
@@ -38,7 +40,7 @@ export interface GuestRam {
    * the range crosses a multiple of 1 GiB; use `copyOut` then.
    */
   view(offset: number, length: number): Buffer | undefined;
-  /** All that may be other than zero, ascending; the start of a full synchronisation. */
+  /** All that may be other than zero, ascending: where a full synchronisation begins. */
   dataRanges(): PageRange[];
 }
 
@@ -49,9 +51,11 @@ export interface Emulator {
   pause(): Promise<void>;
   resume(): Promise<void>;
   /**
-   * Pages that may have been written since the last call, ascending, joined; the first call gives all
-   * touched so far. While the guest runs only the userfaultfd tracker finds anything: the others
-   * give nothing then and everything at the next call in a pause.
+   * Pages that may have been written since the last call, ascending, joined. The first call gives at
+   * least all touched so far, perhaps all of RAM: a full synchronisation calls it once, ignores the
+   * result, and then sends `ram.dataRanges`. While the guest runs only the userfaultfd tracker
+   * finds anything: the others give nothing then and everything at the next call in a pause.
+   * Throws QemuError when QEMU is gone.
    */
   scanWritten(): PageRange[];
   /** The devices' state, loadable by an emulator of the same definition. Only while paused. */
@@ -66,8 +70,8 @@ export interface Emulator {
   /** Drops those copies, so that the guest sees the RAM file again. Only while paused. */
   dropPrivate(ranges: readonly PageRange[]): Promise<void>;
   /**
-   * On a private mapping, for a guest that stays: frees the pages of the RAM file that are hidden by
-   * private copies, and returns how many bytes. They must not be dropped any more after that.
+   * On a private mapping, for a guest that was promoted: frees the pages of the RAM file that are
+   * hidden by private copies, and returns how many bytes. `dropPrivate` is wrong from then on.
    */
   releaseHidden(): number;
   /** Makes the guest's NICs announce themselves (gratuitous packets of QEMU, no guest driver needed). */

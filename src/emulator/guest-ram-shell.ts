@@ -109,7 +109,7 @@ export class PrivateRam implements GuestRam {
 
   releaseHidden(): number {
     let bytes = 0;
-    for (const range of this.privatePages()) {
+    for (const range of this.#scanner.presentPrivatePages()) {
       discardPages(this.#file.fd, range);
       bytes += range.length;
     }

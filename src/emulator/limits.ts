@@ -22,6 +22,8 @@ export const QMP_PENDING_MAX = 64;
 export const QMP_COMMAND_DEADLINE_MS = 30_000;
 /** From spawn to the first answers of QMP and of the preload library, ms. QemuError. */
 export const LAUNCH_DEADLINE_MS = 30_000;
+/** How long a failed launch waits for QEMU to end and say why, ms. Then without its words. */
+export const LAST_WORDS_MS = 1000;
 /** From a kill to the end of the process, ms; a SIGKILL ends all but uninterruptible waits. QemuError. */
 export const KILL_DEADLINE_MS = 30_000;
 
@@ -36,7 +38,7 @@ export const DROP_RANGES_MAX = 8192;
 
 /** What is kept of QEMU's stderr for the reason of its end, bytes; older text is dropped. */
 export const STDERR_KEPT_BYTES = 8192;
-/** The console log file, bytes: a guest that prints for ever starts it anew. The old text is lost, and counted. */
+/** The console log file, bytes; one older file beside it. What is older still is lost, and counted. */
 export const CONSOLE_LOG_BYTES_MAX = 64 * 2 ** 20;
 
 /** Unit of the compare tracker's reference copy, bytes: large enough to compare quickly. */

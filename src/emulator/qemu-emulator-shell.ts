@@ -3,7 +3,7 @@
  * memory file -> Buffer, and Buffer -> qcow2 memory file -> `snapshot-load`. Commands: QMP.
  */
 import { closeSync, fstatSync, readSync, writeSync } from 'node:fs';
-import { type Logger, OperatorError, type PageRange } from '../lib/index.js';
+import { describeError, type Logger, OperatorError, type PageRange } from '../lib/index.js';
 import { createMemoryFile, ProcessMemory } from '../linux/index.js';
 import { DEVICE_STATE_PATH, formatCommandLine, VM_STATE_NODE } from './command-line.js';
 import { ConsoleLog } from './console-log-shell.js';
@@ -20,7 +20,7 @@ import type {
 import { QemuError } from './errors.js';
 import { type GuestEvent, parseGuestEvent } from './guest-event.js';
 import { PrivateRam, RamFile, SharedRam } from './guest-ram-shell.js';
-import { DEVICE_STATE_BYTES_MAX, LAUNCH_DEADLINE_MS } from './limits.js';
+import { DEVICE_STATE_BYTES_MAX, LAST_WORDS_MS, LAUNCH_DEADLINE_MS } from './limits.js';
 import type { MachineDefinition } from './machine-definition.js';
 import { DEFAULT_QEMU_BINARY, resolveMachineDefinition } from './qemu-probe-shell.js';
 import { QemuProcess } from './qemu-process-shell.js';
@@ -76,10 +76,7 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
       log: options.log,
     });
     parts.qemu = qemu;
-    const exit = qemu.exited.then(({ reason }): never => {
-      throw new QemuError(reason);
-    });
-    const { qmp, shim, report, qemuVersion } = await Promise.race([meet(qemu, options), exit]);
+    const { qmp, shim, report, qemuVersion } = await meet(qemu, options);
     checkReport(report, parts.ramFile.map.sizeBytes, trackerKind, options.log);
     const { machineType, accelerator } = definition;
     const description: EmulatorDescription = {
@@ -143,11 +140,8 @@ async function meet(qemu: QemuProcess, options: LaunchOptions): Promise<Meeting>
     ...(deadlineMs === undefined ? {} : { commandDeadlineMs: deadlineMs }),
   });
   const shim = new ShimClient(qemu.socket('control'));
-  new ConsoleLog(
-    options.consoleLog ?? `${options.runtimeDir}/console.log`,
-    qemu.socket('console'),
-    log,
-  );
+  const path = options.consoleLog ?? `${options.runtimeDir}/console.log`;
+  new ConsoleLog({ path, source: qemu.socket('console'), log });
   const timer = setTimeout(() => {
     const late = new QemuError(`QEMU was not up within ${LAUNCH_DEADLINE_MS} ms`);
     qmp.fail(late);
@@ -157,11 +151,13 @@ async function meet(qemu: QemuProcess, options: LaunchOptions): Promise<Meeting>
     const [report, qemuVersion] = await Promise.all([shim.report, qmp.start()]);
     return { qmp, shim, report, qemuVersion };
   } catch (error) {
-    // A QEMU that refuses its arguments closes its sockets and ends: its last words say more.
-    qmp.fail(new QemuError('The launch failed', { cause: error }));
-    const patience = new Promise((resolve) => setTimeout(resolve, 1000).unref());
-    await Promise.race([qemu.exited, patience]);
-    throw error;
+    // A QEMU that refuses its arguments closes its sockets and ends: its last words say why.
+    const patience = new Promise<void>((resolve) => {
+      setTimeout(resolve, LAST_WORDS_MS).unref();
+    });
+    const exit = await Promise.race([qemu.exited, patience]);
+    if (exit === undefined) throw error; // It lives on and is killed by the caller.
+    throw new QemuError(`${describeError(error)}; ${exit.reason}`, { cause: error });
   } finally {
     clearTimeout(timer);
   }
@@ -262,6 +258,7 @@ class QemuEmulator implements Emulator {
   }
 
   scanWritten(): PageRange[] {
+    this.#checkAlive();
     if (this.#running && !this.#tracker.worksLive) return [];
     const ranges = this.#tracker.takeWritten();
     this.#checkAlive();
@@ -304,6 +301,7 @@ class QemuEmulator implements Emulator {
   }
 
   scanPrivate(): PageRange[] {
+    this.#checkAlive();
     const ranges = this.#privateRam?.privatePages() ?? [];
     this.#checkAlive();
     return ranges;
@@ -343,7 +341,7 @@ class QemuEmulator implements Emulator {
 
   /** A dead process has no pages: a scan of it is empty, which must not pass for "nothing written". */
   #checkAlive(): void {
-    if (this.#qemu.ended) throw new QemuError('QEMU has ended');
+    if (this.#qemu.ended || this.#killed !== undefined) throw new QemuError('QEMU has ended');
     this.#memory.copyOut(this.#ramAddress, Buffer.alloc(1));
   }
 

@@ -37,7 +37,16 @@ export function collectSoftDirty(entries: Buffer, firstOffset: number, ranges: P
   collect(entries, firstOffset, ranges, (high) => (high & SOFT_DIRTY) !== 0);
 }
 
-/** Pages of a private file mapping that the process has its own copy of. */
+/** Pages of a private file mapping that the process has its own copy of, in memory. */
+export function collectPresentPrivate(
+  entries: Buffer,
+  firstOffset: number,
+  ranges: PageRange[],
+): void {
+  collect(entries, firstOffset, ranges, (high) => (high & (PRESENT | FILE)) === PRESENT);
+}
+
+/** Pages of a private file mapping that the process has its own copy of, swapped out or not. */
 export function collectPrivate(entries: Buffer, firstOffset: number, ranges: PageRange[]): void {
   collect(
     entries,

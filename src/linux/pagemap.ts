@@ -24,7 +24,12 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { appendRange, assert, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import { check, libc } from './libc.js';
 import { MemoryMap } from './memory-map.js';
-import { collectPrivate, collectSoftDirty, PAGEMAP_ENTRY_BYTES } from './pagemap-entries.js';
+import {
+  collectPresentPrivate,
+  collectPrivate,
+  collectSoftDirty,
+  PAGEMAP_ENTRY_BYTES,
+} from './pagemap-entries.js';
 
 const PAGEMAP_SCAN = 0xc0606610;
 const PM_SCAN_WP_MATCHING = 1;
@@ -76,6 +81,7 @@ const PRIVATE: Selection = {
   any: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
   reported: 0,
 };
+const PRIVATE_PRESENT: Selection = { ...PRIVATE, any: PAGE_IS_PRESENT };
 
 /** Offsets in the result count from the start of the mapping. */
 export class PagemapScanner {
@@ -83,6 +89,7 @@ export class PagemapScanner {
   readonly #fd: number;
   readonly #memory = MemoryMap.anonymous(ARGUMENT_BYTES + REGIONS_MAX * REGION_BYTES);
   readonly #words: Uint32Array;
+  #closed = false;
 
   constructor(mapping: Mapping) {
     this.#mapping = mapping;
@@ -100,22 +107,37 @@ export class PagemapScanner {
     return this.#scan(WRITTEN);
   }
 
-  /** Pages of a private file mapping that the process has its own copy of. */
+  /**
+   * Pages of a private file mapping that the process has its own copy of; none is missed. Once
+   * `takeWritten` has been called, untouched pages may be among them: the kernel marks those it
+   * protects with an entry that looks like a swapped page.
+   */
   privatePages(): PageRange[] {
     return this.#scan(PRIVATE);
   }
 
+  /** Only pages that certainly are such copies: those in memory. */
+  presentPrivatePages(): PageRange[] {
+    return this.#scan(PRIVATE_PRESENT);
+  }
+
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     closeSync(this.#fd);
     this.#memory.close();
   }
 
   #scan(selection: Selection): PageRange[] {
+    assert(!this.#closed, 'A pagemap was read after its close');
     const ranges: PageRange[] = [];
     const { address, length } = this.#mapping;
     const end = address + length;
     let start = address;
-    while (start < end) {
+    let count = REGIONS_MAX;
+    // walk_end can't be the condition: when the last part of a walk finds no lack of space, the kernel
+    // leaves there what it noted at its own last pause, and the end would be scanned twice.
+    while (count === REGIONS_MAX && start < end) {
       this.#put(0, ARGUMENT_BYTES);
       this.#put(8, selection.flags);
       this.#put(16, start);
@@ -128,15 +150,15 @@ export class PagemapScanner {
       this.#put(72, selection.all);
       this.#put(80, selection.any);
       this.#put(88, selection.reported);
-      const count = check('PAGEMAP_SCAN', ioctl(this.#fd, PAGEMAP_SCAN, this.#memory.address));
+      count = check('PAGEMAP_SCAN', ioctl(this.#fd, PAGEMAP_SCAN, this.#memory.address));
       for (let i = 0; i < count; i++) {
         const at = ARGUMENT_BYTES + i * REGION_BYTES;
         const from = this.#get(at);
-        appendRange(ranges, { offset: from - address, length: this.#get(at + 8) - from });
+        const to = this.#get(at + 8);
+        appendRange(ranges, { offset: from - address, length: to - from });
+        start = to;
       }
-      const walked = this.#get(32);
-      assert(walked > start, `PAGEMAP_SCAN stopped at ${walked}, where it had started`);
-      start = walked;
+      start = Math.max(start, this.#get(32));
     }
     return ranges;
   }
@@ -157,6 +179,7 @@ export class PagemapReader {
   readonly #mapping: Mapping;
   readonly #fd: number;
   readonly #entries = Buffer.alloc(ENTRIES_MAX * PAGEMAP_ENTRY_BYTES);
+  #closed = false;
 
   constructor(mapping: Mapping) {
     this.#mapping = mapping;
@@ -170,15 +193,24 @@ export class PagemapReader {
     return ranges;
   }
 
+  /** As `PagemapScanner.privatePages`. */
   privatePages(): PageRange[] {
     return this.#read(collectPrivate);
   }
 
+  /** As `PagemapScanner.presentPrivatePages`. */
+  presentPrivatePages(): PageRange[] {
+    return this.#read(collectPresentPrivate);
+  }
+
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     closeSync(this.#fd);
   }
 
   #read(collect: (entries: Buffer, firstOffset: number, ranges: PageRange[]) => void): PageRange[] {
+    assert(!this.#closed, 'A pagemap was read after its close');
     const ranges: PageRange[] = [];
     const { address, length } = this.#mapping;
     for (let offset = 0; offset < length; offset += ENTRIES_MAX * PAGE_SIZE_BYTES) {

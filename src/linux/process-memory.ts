@@ -1,10 +1,11 @@
 /** Reads the memory of a child through /proc/<pid>/mem (proc(5)): what the process itself sees. */
 import { closeSync, openSync, readSync } from 'node:fs';
-import { ColoError } from '../lib/index.js';
+import { assert, ColoError } from '../lib/index.js';
 
 export class ProcessMemory {
   readonly #pid: number;
   readonly #fd: number;
+  #closed = false;
 
   constructor(pid: number) {
     this.#pid = pid;
@@ -13,6 +14,8 @@ export class ProcessMemory {
 
   /** Fills `target` from `address` on. Throws once the process is gone: its memory reads as empty. */
   copyOut(address: number, target: Buffer): void {
+    // The number may be another file's by now.
+    assert(!this.#closed, 'The memory of a process was read after its close');
     let at = 0;
     while (at < target.length) {
       const count = readSync(this.#fd, target, at, target.length - at, address + at);
@@ -24,6 +27,8 @@ export class ProcessMemory {
   }
 
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     closeSync(this.#fd);
   }
 }

@@ -72,6 +72,7 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
       overlayBytes: 0,
     })),
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
+    verified: 0,
     lastFailure: sources.lastFailure,
   };
 }

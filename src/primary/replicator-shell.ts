@@ -158,6 +158,8 @@ export class Replicator {
       await this.#sendRam(this.#framer.encode(frame));
       pages += frame.pages;
     }
+    // What is still on its way would compete with the pause for the processor.
+    await this.#session.links.ram.flushed();
     return pages;
   }
 
@@ -168,17 +170,26 @@ export class Replicator {
   async capture(): Promise<Captured> {
     const { emulator, nics } = this.#parts;
     const startUs = monotonicUs();
+    let pausedUs = startUs;
+    let takenUs = startUs;
     for (const nic of nics) nic.pauseInbound();
     let taken: Taken;
     try {
       await emulator.pause();
+      pausedUs = monotonicUs();
       taken = await this.#take();
+      takenUs = monotonicUs();
     } finally {
       const resumed = emulator.resume();
       for (const nic of nics) nic.resumeInbound();
       await resumed;
     }
     const resumedAtUs = monotonicUs();
+    this.#log.debug('Captured', {
+      stopUs: pausedUs - startUs,
+      takeUs: takenUs - pausedUs,
+      resumeUs: resumedAtUs - takenUs,
+    });
     const pagesInPause = taken.frames.reduce((sum, frame) => sum + frame.pages, 0);
     return {
       resumedAtUs,

@@ -6,7 +6,8 @@
  * any run: a million epochs are more than a day at the shortest interval, and the next block is
  * taken when half of one is used.
  */
-import { open, readFile, rename } from 'node:fs/promises';
+import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { OperatorError } from '../lib/index.js';
 
 const BLOCK = 1_000_000;
@@ -23,6 +24,7 @@ export class EpochReserve {
   /** Opens or creates the file and reserves a block; `first` is its first epoch. */
   static async open(path: string): Promise<{ reserve: EpochReserve; first: number }> {
     const reserve = new EpochReserve(path);
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     reserve.#reserved = await readNumber(path);
     const first = reserve.#reserved + 1;
     await reserve.#extend(first);

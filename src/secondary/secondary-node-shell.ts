@@ -4,6 +4,7 @@
  * Reading order: `startSecondary` listens, `#onSession` launches the SVM that a primary's hello asks
  * for, `#perform` has a line or two per instruction of the core, the rest are those that take more.
  */
+import { mkdir } from 'node:fs/promises';
 import type {
   CommandResult,
   NodeControl,
@@ -40,6 +41,9 @@ export async function startSecondary(
   configuration: SecondaryConfiguration,
   log: NodeLogger,
 ): Promise<RunningNode> {
+  for (const path of [configuration.stateDir, configuration.diskDir]) {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  }
   const node = new SecondaryNode(configuration, log);
   await node.listen();
   return node;
@@ -67,6 +71,7 @@ class SecondaryNode implements RunningNode, NodeControl {
   #current: Current | undefined;
   #heartbeats = 0;
   #applied = 0;
+  #verified = 0;
   #downtimeUs: number | undefined;
   #lastFailure: string | null = null;
   #dropping: Promise<void> = Promise.resolve();
@@ -122,6 +127,7 @@ class SecondaryNode implements RunningNode, NodeControl {
       receivedBytes: receivedBytes(this.#current?.session),
       applied: this.#applied,
       downtimeUs: this.#downtimeUs,
+      verified: this.#verified,
       lastFailure: this.#lastFailure,
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
@@ -363,6 +369,7 @@ class SecondaryNode implements RunningNode, NodeControl {
     if (found !== expected) {
       throw new ProtocolError(`RAM digest is ${found.toString(16)}, not ${expected.toString(16)}`);
     }
+    this.#verified += 1;
     this.#log.debug('RAM verified', { epoch });
   }
 

@@ -14,6 +14,7 @@ export interface StatusSources {
   readonly receivedBytes: number;
   readonly applied: number;
   readonly downtimeUs: number | undefined;
+  readonly verified: number;
   readonly lastFailure: string | null;
   readonly startedAtUs: number;
   readonly nowUs: number;
@@ -55,6 +56,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
       overlayBytes: disk.stats.overlayBytes,
     })),
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
+    verified: sources.verified,
     lastFailure: sources.lastFailure,
   };
 }

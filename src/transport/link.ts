@@ -47,6 +47,11 @@ export interface LinkOptions {
   readonly remoteAddress?: string;
 }
 
+interface Waiter {
+  readonly resolve: () => void;
+  readonly reject: (error: LinkError) => void;
+}
+
 type FrameHandler = (frame: Frame) => void;
 type CloseHandler = (reason: LinkCloseReason) => void;
 
@@ -80,7 +85,8 @@ export class Link {
   #end: LinkCloseReason | undefined;
   #closing: NodeJS.Timeout | undefined;
   #closeReason: LinkCloseReason | undefined;
-  #drainWaiters: { resolve: () => void; reject: (error: LinkError) => void }[] = [];
+  #drainWaiters: Waiter[] = [];
+  #flushWaiters: Waiter[] = [];
 
   /** The link owns `socket` from now on. */
   constructor(socket: Socket, options: LinkOptions) {
@@ -162,6 +168,14 @@ export class Link {
     return new Promise((resolve, reject) => this.#drainWaiters.push({ resolve, reject }));
   }
 
+  /** Resolves when the kernel has taken everything. Rejects with LinkError when the link closes. */
+  async flushed(): Promise<void> {
+    while (this.queuedBytes > 0 && this.#isOpen()) {
+      await new Promise<void>((resolve, reject) => this.#flushWaiters.push({ resolve, reject }));
+    }
+    if (!this.#isOpen()) throw this.#closedError();
+  }
+
   /**
    * Who gets the frames, one by one, in order; the frames of one read follow each other in the same
    * turn of the event loop. Without a handler (undefined) they wait. If it throws ProtocolError the
@@ -222,10 +236,8 @@ export class Link {
   }
 
   readonly #onWritten = (): void => {
-    if (this.#drainWaiters.length === 0 || !this.writable) return;
-    const waiters = this.#drainWaiters;
-    this.#drainWaiters = [];
-    for (const waiter of waiters) waiter.resolve();
+    if (this.writable) for (const { resolve } of this.#drainWaiters.splice(0)) resolve();
+    if (this.queuedBytes === 0) for (const { resolve } of this.#flushWaiters.splice(0)) resolve();
   };
 
   #onData(chunk: Buffer): void {
@@ -325,9 +337,8 @@ export class Link {
     clearTimeout(this.#closing);
     this.#socket.destroy();
     this.#dropInbox();
-    const waiters = this.#drainWaiters;
-    this.#drainWaiters = [];
-    for (const waiter of waiters) waiter.reject(this.#closedError());
+    const waiters = [...this.#drainWaiters.splice(0), ...this.#flushWaiters.splice(0)];
+    for (const { reject } of waiters) reject(this.#closedError());
     const handlers = this.#closeHandlers.splice(0);
     queueMicrotask(() => {
       for (const handler of handlers) handler(reason);

@@ -3,7 +3,8 @@
  *
  *   node fake-daemon.js MODE --run-dir DIR ...
  *
- * MODE: run; finish (ends by itself, exit 1); hang-stop; hang-start; fail-start; bug-start; bug-later.
+ * MODE: run; finish (ends by itself, exit 1); hang-stop; hang-start; fail-start; bug-start;
+ * bug-later.
  */
 
 import { runDaemon } from '../../src/cli/index.js';
@@ -12,8 +13,9 @@ import { AssertionFailed, ColoError } from '../../src/lib/index.js';
 import { FakeNode } from './fake-node.js';
 
 const [mode] = process.argv.splice(2, 1);
-/** Nothing listens on it; it keeps the process alive like a real node's sockets do. */
-const alive = setInterval(() => {}, 60_000);
+// Keeps the process alive like a real node's sockets do, but not longer than the test that started
+// it, however that ends.
+process.stdin.on('end', () => process.exit(99)).resume();
 
 await runDaemon('secondary', async (_configuration: SecondaryConfiguration, logger) => {
   if (mode === 'hang-start') return await new Promise<RunningNode>(() => {});
@@ -36,7 +38,6 @@ await runDaemon('secondary', async (_configuration: SecondaryConfiguration, logg
     finished,
     stop: async (reason) => {
       if (mode === 'hang-stop') return;
-      clearInterval(alive);
       finish({ exitCode: 0, reason: `Stopped by ${reason}` });
     },
   };

@@ -26,6 +26,7 @@ export function fullStatus(): NodeStatus {
     sync: { phase: 'ram', doneBytes: 128 * 1024 ** 2, totalBytes: 512 * 1024 ** 2 },
     disks: [{ name: 'disk0', sizeBytes: 2 * 1024 ** 3, bufferedBytes: 4096, overlayBytes: 0 }],
     uptimeMs: 3_725_000,
+    verified: 0,
     lastFailure: null,
   };
 }

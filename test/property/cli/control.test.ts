@@ -1,4 +1,4 @@
-/** Whatever bytes reach the control socket: one dropped connection, one log line, bounded memory. */
+/** Whatever bytes reach the control socket: one connection, one log line, bounded memory. */
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import test from 'ava';

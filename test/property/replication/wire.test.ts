@@ -59,22 +59,26 @@ test('control messages survive the wire, and every cut of them is refused', (t) 
 
 test('random bytes on any channel are a protocol error or a checked message', (t) => {
   fc.assert(
-    fc.property(fc.integer({ min: 0x100, max: 0x150 }), fc.uint8Array({ maxLength: 300 }), (type, bytes) => {
-      const payload = Buffer.from(bytes);
-      for (const decode of [
-        () => decodeControl(type, payload),
-        () => decodeRam(type, payload, 1 << 20),
-        () => decodeNetwork(type, payload, 1),
-        () => parseHello(payload.toString('latin1')),
-        () => parseHelloReply(payload.toString('latin1')),
-      ]) {
-        try {
-          decode();
-        } catch (error) {
-          if (!(error instanceof ProtocolError)) throw error;
+    fc.property(
+      fc.integer({ min: 0x100, max: 0x150 }),
+      fc.uint8Array({ maxLength: 300 }),
+      (type, bytes) => {
+        const payload = Buffer.from(bytes);
+        for (const decode of [
+          () => decodeControl(type, payload),
+          () => decodeRam(type, payload, 1 << 20),
+          () => decodeNetwork(type, payload, 1),
+          () => parseHello(payload.toString('latin1')),
+          () => parseHelloReply(payload.toString('latin1')),
+        ]) {
+          try {
+            decode();
+          } catch (error) {
+            if (!(error instanceof ProtocolError)) throw error;
+          }
         }
-      }
-    }),
+      },
+    ),
     { numRuns: 3000 },
   );
   t.pass();
@@ -118,5 +122,7 @@ test('runs that are unaligned, empty, outside RAM or too many are refused', (t) 
   ] as const) {
     t.throws(() => decodeRam(0x120, frame(offset, length), 8192), { instanceOf: ProtocolError });
   }
-  t.throws(() => decodeRam(0x120, frame(0, 32 << 20), 2 ** 31), { message: /more than 4096 pages/ });
+  t.throws(() => decodeRam(0x120, frame(0, 32 << 20), 2 ** 31), {
+    message: /more than 4096 pages/,
+  });
 });

@@ -178,6 +178,13 @@ test('the table for people shows every fact', async (t) => {
   ]);
 });
 
+test('a secondary without a guest shows neither a period nor a QEMU', async (t) => {
+  const result = { ...fullStatus(), role: 'secondary', periodMs: 0, qemuVersion: 'none' };
+  const { out } = await run(['status'], { response: { ok: true, result } as never });
+  t.regex(out, /^Mode {13}checkpoint$/m);
+  t.regex(out, /^Guest {12}none yet$/m);
+});
+
 test('a table never carries control characters to the terminal', async (t) => {
   const result = { ...fullStatus(), lastFailure: 'evil\x1b[2J\n' };
   const { out } = await run(['status'], { response: { ok: true, result } as never });

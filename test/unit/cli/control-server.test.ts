@@ -154,7 +154,9 @@ test('one connection too many is closed, the others stay', async (t) => {
 test('the socket of a dead agent is replaced', async (t) => {
   const path = join(temporaryFolder(t), 'a.sock');
   const { spawnSync } = await import('node:child_process');
-  const script = `require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`;
+  const script = `require('net').createServer().listen(process.argv[1], () => {
+    process.kill(process.pid, 'SIGKILL');
+  })`;
   spawnSync(process.execPath, ['-e', script, path]);
   t.true(statSync(path).isSocket());
   await t.throwsAsync(callAgent(path, STATUS, TIMEOUT_MS), {

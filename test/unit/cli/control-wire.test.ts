@@ -33,6 +33,12 @@ test('both kinds of responses survive their lines', (t) => {
   t.is(decodeDetail(good.result), 'x');
 });
 
+test('a reason that is too long arrives cut', (t) => {
+  const error = { code: 'COLO_E_QEMU', reason: 'x'.repeat(100_000) };
+  const response = decodeResponse(encodeResponse({ id: 1, ok: false, error }));
+  t.regex(response.ok ? '' : response.error.reason, /^x{4093}\.{3}$/);
+});
+
 test('what is no request breaks the format', (t) => {
   const lines = [
     '',

@@ -19,7 +19,7 @@ class Daemon {
   #onOutput: () => void = () => {};
 
   constructor(t: ExecutionContext, argv: string[]) {
-    this.child = spawn(process.execPath, [DAEMON, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.child = spawn(process.execPath, [DAEMON, ...argv], { stdio: ['pipe', 'pipe', 'pipe'] });
     t.teardown(() => this.child.kill('SIGKILL'));
     this.child.stdout?.on('data', (chunk: Buffer) => {
       this.out += chunk.toString();

@@ -28,7 +28,7 @@ test('a text line names time, level, host, VM, role and epoch', async (t) => {
   t.true(line.endsWith(' The peer is lost silentMs=503 peer=10.0.0.2:7800 why="no \\"beat\\""'));
 });
 
-test('a json line has the same, and the context wins over fields of its names', async (t) => {
+test('a json line has the same, and a field of a taken name is renamed', async (t) => {
   const { logger, lines } = start('json');
   logger.info('Started', { host: 'liar', level: 'x', pages: 3, big: 5n, error: new Error('no') });
   const [line = ''] = await lines();
@@ -41,6 +41,8 @@ test('a json line has the same, and the context wins over fields of its names', 
     role: 'secondary',
     epoch: 0,
     message: 'Started',
+    'field.host': 'liar',
+    'field.level': 'x',
     pages: 3,
     big: '5',
     error: 'no',

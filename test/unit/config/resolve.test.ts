@@ -212,6 +212,11 @@ test('a flag without its value, a stray word and an unknown flag are refused', (
   ]);
 });
 
+test('an unknown flag takes its value with it', (t) => {
+  const { lines } = complaint(() => resolvePrimary([...MINIMAL, '--memroy', '1GiB']));
+  t.deepEqual(lines, ['--memroy: expected a key that colo-primary knows; did you mean memory?']);
+});
+
 test('a key that takes one value is refused twice', (t) => {
   const { lines } = complaint(() => resolvePrimary(MINIMAL, 'vm = a\nvm = b\n'));
   t.deepEqual(lines, ['/c:2: vm: found once more, expected at most 1; remove the others']);

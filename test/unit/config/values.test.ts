@@ -31,7 +31,7 @@ test('a bare number is refused with the unit to add', (t) => {
   );
 });
 
-test('durations outside the range, of parts of microseconds, or in other forms are refused', (t) => {
+test('durations out of range, of parts of microseconds, or in other forms are refused', (t) => {
   for (const text of ['0ms', '61s', '0.5us', '1m', '-1s', '1e3s', ' 1s', '1 s', '', 's', '1.s']) {
     t.throws(() => parseDuration(text, BOUNDS), { instanceOf: ValueError }, text);
   }
