@@ -62,7 +62,7 @@ export async function runDemo(context: RunContext): Promise<DemoResult> {
     if (!result.ok || options.keep) keep(pair, context);
     return result;
   } catch (error) {
-    keep(pair, context);
+    if (!context.cleanup.started) keep(pair, context);
     throw error;
   }
 }
