@@ -54,6 +54,10 @@ async function measureSetup(name: SetupName, options: BenchOptions, results: Res
       say(`${name}: ${measure}`);
       for (const sample of await MEASURES[measure](setup, options)) results.add(name, sample);
     }
+  } catch (error) {
+    // After a signal everything fails, and the process ends as soon as all is cleaned up.
+    if (cleanup.started) await new Promise<never>(() => {});
+    throw error;
   } finally {
     await cleanup.run();
     stopListening();

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { nowUs } from '../clients/clock.js';
 import { run } from '../harness/child.js';
 import { ClientProcess } from '../harness/client-process.js';
+import { GUEST_ADDRESS } from '../harness/lab.js';
 import { median } from '../harness/median.js';
 import type { PairLab } from '../harness/pair-lab.js';
 import type { LoadName, LoadResult } from './loads.js';
@@ -16,6 +17,8 @@ const POLL_MS = 5;
 const SETTLE_MS = 1000;
 const WRITTEN_MIB_PER_EPOCH = [0, 1, 10, 50, 100];
 const DISK_DEPTH = 8;
+/** Before this, completions of large fetches with held output say nothing about the service. */
+const WARM_UP_MS = 3000;
 
 export interface MeasureOptions {
   readonly buildDir: string;
@@ -147,8 +150,9 @@ async function failover({ pair }: Setup, options: MeasureOptions): Promise<Sampl
   const clients = await ClientProcess.start({
     enter: pair.lab.client.enter,
     buildDir: options.buildDir,
-    target: '10.77.0.10',
+    target: GUEST_ADDRESS,
     logPath: `${pair.directory}/clients.log`,
+    args: ['--warm-up-ms', String(WARM_UP_MS)],
   });
   await delay(options.seconds * 1000);
   await pair.kill('hosta');

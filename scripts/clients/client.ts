@@ -59,6 +59,8 @@ export interface ClientReports {
 /** A load client; `stop` ends the load, waits for what is under way, verifies and reports. */
 export interface LoadClient<Report> {
   start(): void;
+  /** Outages count from now on; what was lost during the warm-up stays lost. */
+  endWarmUp(): void;
   stop(): Promise<Report>;
   /** Successes so far. */
   readonly successes: number;

@@ -37,6 +37,13 @@ export class Continuity {
     this.#startUs = atUs;
   }
 
+  /** The warm-up is over: forgets earlier gaps, and counts the one that is open from now on. */
+  restart(atUs: number): void {
+    this.#startUs = atUs;
+    if (this.#lastUs !== undefined) this.#lastUs = atUs;
+    this.#longest = undefined;
+  }
+
   /** A success; returns the gap that it ends if that is longer than the constructor's threshold. */
   success(atUs: number): Gap | undefined {
     this.#successes++;

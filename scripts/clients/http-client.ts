@@ -58,6 +58,10 @@ export class HttpClient implements LoadClient<HttpReport> {
     this.#timer = setInterval(() => this.#begin(), this.#options.intervalMs);
   }
 
+  endWarmUp(): void {
+    this.#continuity.restart(nowUs());
+  }
+
   async stop(): Promise<HttpReport> {
     clearInterval(this.#timer);
     const { longest } = this.#continuity.finish(nowUs());

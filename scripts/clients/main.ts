@@ -3,12 +3,13 @@
  *
  *     node main.js --target 10.77.0.10 [--clients http,redis,stream] [--http-interval-ms 100] ...
  *
- * Stdout is JSON lines: `started`, `rate` every 100 ms (successes since the last one), `gap`, `lost`,
+ * Stdout is JSON lines: `started` after the warm-up, `rate` every 100 ms (successes since the last one), `gap`, `lost`,
  * `verified`, and last `report`. Stdin takes one command a line: `verify` reads all acknowledged
  * writes back while the load goes on; `stop` ends the load, verifies and reports. The process also
  * ends when stdin does, so that it never outlives its parent.
  */
 import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { describeError } from '../../src/lib/index.js';
 import type { ClientName, ClientReports } from './client.js';
@@ -26,6 +27,7 @@ const { values: options } = parseArgs({
     clients: { type: 'string', default: 'http,redis,stream' },
     'http-interval-ms': { type: 'string', default: '100' },
     'gap-ms': { type: 'string', default: '300' },
+    'warm-up-ms': { type: 'string', default: '0' },
     'http-port': { type: 'string', default: '80' },
     'redis-port': { type: 'string', default: '6379' },
     'stream-port': { type: 'string', default: '7000' },
@@ -111,8 +113,10 @@ async function main(): Promise<void> {
   lines.on('close', () => process.exit(0));
   const clients = await createClients(host);
   for (const client of Object.values(clients)) client?.start();
-  tell({ type: 'started', atUs: nowUs() });
   const rates = tellRates(clients);
+  await delay(Number(options['warm-up-ms']));
+  for (const client of Object.values(clients)) client?.endWarmUp();
+  tell({ type: 'started', atUs: nowUs() });
   lines.on('line', (line) => void obey(line.trim(), clients, rates));
 }
 

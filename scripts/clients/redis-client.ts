@@ -60,6 +60,10 @@ export class RedisClient implements LoadClient<RedisReport> {
     this.#loop = this.#loopUntilStopped();
   }
 
+  endWarmUp(): void {
+    this.#continuity.restart(nowUs());
+  }
+
   async stop(): Promise<RedisReport> {
     this.#stopping = true;
     const { longest } = this.#continuity.finish(nowUs());

@@ -37,6 +37,10 @@ export class StreamClient implements LoadClient<StreamReport> {
     this.#connect();
   }
 
+  endWarmUp(): void {
+    this.#continuity.restart(nowUs());
+  }
+
   async stop(): Promise<StreamReport> {
     this.#stopping = true;
     const { longest } = this.#continuity.finish(nowUs());

@@ -20,6 +20,8 @@ async function runOnce(guest: GuestFiles, options: DemoOptions): Promise<DemoRes
   try {
     return await runDemo({ root: ROOT, guest, options, timeline, cleanup });
   } catch (error) {
+    // After a signal everything fails, and the process ends as soon as all is cleaned up.
+    if (cleanup.started) return await new Promise<never>(() => {});
     const problem = describeError(error);
     timeline.tell(`The run failed: ${problem}`);
     return { ok: false, mode: options.mode, fault: options.fault, problems: [problem] };

@@ -21,6 +21,12 @@ const REACTION_DEADLINE_MS = 10_000;
 /** A gap this long is told while the load runs; a checkpoint period must not be one. */
 const TELL_GAP_MS = 300;
 
+/**
+ * A fetch of 1 MiB takes nine round trips, and with held output each takes a period: until the first
+ * fetches are through, completions say nothing about the service.
+ */
+const WARM_UP_MS = 3000;
+
 export interface RunContext {
   readonly root: string;
   readonly guest: GuestFiles;
@@ -41,8 +47,9 @@ export async function runDemo(context: RunContext): Promise<DemoResult> {
   const pair = await bringUp(context);
   try {
     await protect(pair, timeline);
+    timeline.tell('load starts: HTTP, redis and stream clients');
     const clients = await startLoad(pair, context);
-    timeline.tell('load started: HTTP, redis and stream clients');
+    timeline.tell('warm-up is over, the measured load runs');
     const atStart = await pair.status('hosta');
     await delay(options.durationMs / 2);
     const outcome = await injectFault(pair, context);
@@ -55,7 +62,7 @@ export async function runDemo(context: RunContext): Promise<DemoResult> {
     if (!result.ok || options.keep) keep(pair, context);
     return result;
   } catch (error) {
-    keep(pair, context);
+    if (!context.cleanup.started) keep(pair, context);
     throw error;
   }
 }
@@ -100,7 +107,10 @@ async function startLoad(pair: PairLab, { options, timeline }: RunContext): Prom
     buildDir: pair.buildDir,
     target: GUEST_ADDRESS,
     logPath: `${pair.directory}/clients.log`,
-    args: ['--gap-ms', String(Math.max(TELL_GAP_MS, 2 * options.periodMs))],
+    args: [
+      ...['--gap-ms', String(Math.max(TELL_GAP_MS, 2 * options.periodMs))],
+      ...['--warm-up-ms', String(WARM_UP_MS)],
+    ],
     onEvent: (event) => tellClientEvent(event, timeline),
   });
 }

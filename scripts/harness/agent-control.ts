@@ -76,10 +76,5 @@ export async function agentStatus(socketPath: string): Promise<AgentStatus> {
 
 /** A failover now would lose nothing: the secondary holds a committed checkpoint and is connected. */
 export function isProtected(status: AgentStatus): boolean {
-  return (
-    status.role === 'primary' &&
-    status.peer.state === 'connected' &&
-    status.sync === null &&
-    status.committedEpoch !== null
-  );
+  return status.role === 'primary' && status.state === 'protected';
 }

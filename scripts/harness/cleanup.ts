@@ -25,6 +25,11 @@ export class Cleanup {
     this.#steps.push({ name, run });
   }
 
+  /** The steps run or ran: what fails now fails because of that. */
+  get started(): boolean {
+    return this.#running !== undefined;
+  }
+
   /** Runs all steps once; later calls wait for the same run. */
   run(): Promise<void> {
     this.#running ??= this.#runAll();
@@ -32,10 +37,12 @@ export class Cleanup {
   }
 
   /**
-   * From now on a signal runs the steps and ends this process with 128 + its number. Returns what
-   * ends that.
+   * From now on a signal runs the steps and ends this process with 128 + its number, and nobody
+   * reading the output does not end it. Returns what ends that.
    */
   onSignals(): () => void {
+    const ignore = (): void => {};
+    process.stdout.on('error', ignore);
     let code: number | undefined;
     const handlers = SIGNALS.map(([signal, number]) => {
       const handler = (): void => {
@@ -48,6 +55,7 @@ export class Cleanup {
       return [signal, handler] as const;
     });
     return () => {
+      process.stdout.off('error', ignore);
       for (const [signal, handler] of handlers) process.off(signal, handler);
     };
   }

@@ -1,4 +1,5 @@
 /** The load clients (scripts/clients/main.ts) as a child inside the client's namespace. */
+import { appendFileSync } from 'node:fs';
 import type { ClientEvent, ClientName, ClientReports } from '../clients/client.js';
 import { Child } from './child.js';
 import { withDeadline } from './cleanup.js';
@@ -14,6 +15,7 @@ export interface ClientProcessOptions {
   /** The compiled tree. */
   readonly buildDir: string;
   readonly target: string;
+  /** Gets every event of the clients and what they print on stderr. */
   readonly logPath: string;
   /** More arguments for main.js. */
   readonly args?: readonly string[];
@@ -49,7 +51,10 @@ export class ClientProcess {
         ...(options.args ?? []),
       ],
       logPath: options.logPath,
-      onLine: (line) => this.#receive(JSON.parse(line) as Message),
+      onLine: (line) => {
+        appendFileSync(options.logPath, `${line}\n`);
+        this.#receive(JSON.parse(line) as Message);
+      },
     });
   }
 

@@ -3,7 +3,7 @@
  * and a replication link. Only what runs inside these namespaces is ever signalled.
  */
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from './child.js';
 import type { Cleanup } from './cleanup.js';
@@ -32,7 +32,9 @@ export class Namespace {
     return ['ip', 'netns', 'exec', this.name];
   }
 
+  /** Of everything that runs in here; nothing once the namespace is gone. */
   async pids(): Promise<number[]> {
+    if (!existsSync(`/run/netns/${this.name}`)) return [];
     const text = await run(['ip', 'netns', 'pids', this.name]);
     return text.split('\n').filter(Boolean).map(Number);
   }

@@ -17,6 +17,19 @@ test('the time up to the first success is no outage', (t) => {
   t.deepEqual(track(0, [5000, 5100]).finish(5150).longest, { fromUs: 5000, toUs: 5100 });
 });
 
+test('gaps of the warm-up do not count, the one that is open at its end counts from there', (t) => {
+  const continuity = track(0, [100, 900]);
+  continuity.restart(1000);
+  continuity.success(1150);
+  t.deepEqual(continuity.finish(1200).longest, { fromUs: 1000, toUs: 1150 });
+});
+
+test('a service that does not answer after the warm-up is away since its end', (t) => {
+  const continuity = track(0, [100]);
+  continuity.restart(1000);
+  t.deepEqual(continuity.finish(1200).longest, { fromUs: 1000, toUs: 1200 });
+});
+
 test('a service that never comes back is away until the load ends', (t) => {
   t.deepEqual(track(0, [100, 200]).finish(9000).longest, { fromUs: 200, toUs: 9000 });
 });

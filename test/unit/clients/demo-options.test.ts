@@ -3,7 +3,7 @@ import { parseOptions } from '../../../scripts/demo-run/options.js';
 import { OperatorError } from '../../../src/lib/index.js';
 
 test('without arguments the primary is killed in the middle of 20 s', (t) => {
-  t.like(parseOptions([]), { fault: 'kill-primary', durationMs: 20_000, periodMs: 200, repeat: 1 });
+  t.like(parseOptions([]), { fault: 'kill-primary', durationMs: 20_000, periodMs: 100, repeat: 1 });
 });
 
 test('durations and periods may carry their unit', (t) => {
