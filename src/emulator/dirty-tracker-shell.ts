@@ -11,7 +11,6 @@ import type { DirtyTrackerKind } from './emulator.js';
 
 /** PAGEMAP_SCAN on a mapping that the preload library registered. */
 class UserfaultfdTracker implements DirtyTracker {
-  readonly kind = 'userfaultfd';
   readonly worksLive = true;
   readonly #scanner: PagemapScanner;
 
@@ -29,7 +28,6 @@ class UserfaultfdTracker implements DirtyTracker {
 }
 
 class SoftDirtyTracker implements DirtyTracker {
-  readonly kind = 'soft-dirty';
   readonly worksLive = false;
   readonly #reader: PagemapReader;
 
