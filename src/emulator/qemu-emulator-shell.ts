@@ -237,7 +237,9 @@ class QemuEmulator implements Emulator {
     } else {
       this.ram = new SharedRam(parts.ramFile);
     }
-    this.#tracker = openTracker(description.dirtyTracker, mapping, this.ram);
+    this.#tracker = openTracker(description.dirtyTracker, {
+      ...{ mapping, ramMapping: options.ramMapping, ram: this.ram },
+    });
     parts.closers.push(() => this.#tracker.close());
     qmp.onEvent((event) => this.#hear(event));
   }

@@ -182,7 +182,9 @@ function registerPrivateRam(test: SerialFn, kind: SubjectKind): void {
   test(`${kind.name}: a promoted guest is tracked, and hidden pages of its file can go`, async (t) => {
     const b = await running(kind, 'private');
     await b.emulator.pause();
+    const own = b.emulator.scanPrivate();
     b.emulator.scanWritten();
+    t.deepEqual(b.emulator.scanPrivate(), own, 'tracking does not blur what is private');
     const before = ramOf(b.emulator);
     t.true(b.emulator.releaseHidden() > 0);
     t.deepEqual(differingPages(before, ramOf(b.emulator)), []);
