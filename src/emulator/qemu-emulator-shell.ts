@@ -77,7 +77,7 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
     });
     parts.qemu = qemu;
     const { qmp, shim, report, qemuVersion } = await meet(qemu, options);
-    checkReport(report, parts.ramFile.map.sizeBytes, trackerKind, options.log);
+    checkReport(report, parts.ramFile.sizeBytes, trackerKind, options.log);
     const { machineType, accelerator } = definition;
     const description: EmulatorDescription = {
       ...{ qemuVersion, machineType, accelerator, pid: qemu.pid },
@@ -343,8 +343,11 @@ class QemuEmulator implements Emulator {
 
   /** A dead process has no pages: a scan of it is empty, which must not pass for "nothing written". */
   #checkAlive(): void {
-    if (this.#qemu.ended || this.#killed !== undefined) throw new QemuError('QEMU has ended');
-    this.#memory.copyOut(this.#ramAddress, Buffer.alloc(1));
+    const alive =
+      !this.#qemu.ended &&
+      this.#killed === undefined &&
+      this.#memory.copyOut(this.#ramAddress, Buffer.alloc(1));
+    if (!alive) throw new QemuError('QEMU has ended');
   }
 
   async #leaveHaltedState(): Promise<void> {

@@ -207,6 +207,8 @@ function registerEnd(test: SerialFn, kind: SubjectKind): void {
     await t.throwsAsync(emulator.saveDeviceState(), { code: 'COLO_E_QEMU' });
     t.throws(() => emulator.scanWritten(), { code: 'COLO_E_QEMU' });
     t.throws(() => emulator.scanPrivate(), { code: 'COLO_E_QEMU' });
+    t.throws(() => emulator.ram.copyOut(0, Buffer.alloc(1)), { code: 'COLO_E_QEMU' });
+    t.throws(() => emulator.ram.writeFile(0, Buffer.alloc(1)), { code: 'COLO_E_QEMU' });
   });
 }
 

@@ -181,6 +181,23 @@ serial('QEMU that dies is noticed, and what it said last is the reason', async (
   await t.throwsAsync(emulator.resume(), { code: 'COLO_E_QEMU' });
 });
 
+serial('a scan of a QEMU that has just died fails instead of finding nothing', async (t) => {
+  for (const ramMapping of ['shared', 'private'] as const) {
+    const { emulator, untilItRuns } = await tcg.launch({ ramMapping, startPaused: false });
+    await untilItRuns();
+    process.kill(emulator.description.pid, 'SIGKILL');
+    // No turn of the event loop in between: the end is not known here yet. The memory lives until the
+    // last thread has ended.
+    const tasks = `/proc/${emulator.description.pid}/task`;
+    while (isAlive(emulator.description.pid) || readdirSync(tasks).length > 1);
+    t.throws(() => emulator.scanWritten(), { code: 'COLO_E_QEMU' });
+    t.throws(() => emulator.scanPrivate(), { code: 'COLO_E_QEMU' });
+    if (ramMapping === 'private') {
+      t.throws(() => emulator.ram.copyOut(0, Buffer.alloc(1)), { code: 'COLO_E_QEMU' });
+    }
+  }
+});
+
 serial('a launch that QEMU refuses rejects with its words', async (t) => {
   const directory = makeTestDirectory();
   addCleanUp(async () => directory.remove());
