@@ -255,8 +255,14 @@ class QemuEmulator implements Emulator {
   }
 
   async resume(): Promise<void> {
+    // Before the command, as the guest runs before its answer is here.
     this.#running = true;
-    await this.#qmp.execute('cont');
+    try {
+      await this.#qmp.execute('cont');
+    } catch (error) {
+      this.#running = false;
+      throw error;
+    }
   }
 
   scanWritten(): PageRange[] {

@@ -129,6 +129,16 @@ serial(
   },
 );
 
+serial('shared RAM is locked against reclaim, private RAM need not be', async (t) => {
+  const locked = async (ramMapping: 'shared' | 'private'): Promise<number> => {
+    const { emulator } = await tcg.launch({ ramMapping, startPaused: true });
+    const status = readFileSync(`/proc/${emulator.description.pid}/status`, 'utf8');
+    return Number(/^VmLck:\s+(\d+) kB/m.exec(status)?.[1]) * 1024 - emulator.ram.sizeBytes;
+  };
+  t.is(await locked('shared'), 0);
+  t.true((await locked('private')) < 0);
+});
+
 serial('a kill leaves no process, no file and no descriptor behind', async (t) => {
   const directory = makeTestDirectory();
   addCleanUp(async () => directory.remove());
