@@ -11,16 +11,19 @@ import type { DirtyTrackerKind } from './emulator.js';
 
 /** PAGEMAP_SCAN on a mapping that the preload library registered. */
 class UserfaultfdTracker implements DirtyTracker {
-  readonly kind = 'userfaultfd';
   readonly worksLive = true;
   readonly #scanner: PagemapScanner;
 
-  constructor(mapping: Mapping) {
+  readonly #private: boolean;
+
+  constructor(mapping: Mapping, ramMapping: 'shared' | 'private') {
     this.#scanner = new PagemapScanner(mapping);
+    this.#private = ramMapping === 'private';
   }
 
   takeWritten(): PageRange[] {
-    return this.#scanner.takeWritten();
+    // On a private mapping it must stay visible which pages the guest has copies of.
+    return this.#private ? this.#scanner.takeWrittenTouched() : this.#scanner.takeWritten();
   }
 
   close(): void {
@@ -29,7 +32,6 @@ class UserfaultfdTracker implements DirtyTracker {
 }
 
 class SoftDirtyTracker implements DirtyTracker {
-  readonly kind = 'soft-dirty';
   readonly worksLive = false;
   readonly #reader: PagemapReader;
 
@@ -62,14 +64,19 @@ export function chooseTracker(wanted: 'auto' | DirtyTrackerKind, log: Logger): D
   return 'compare';
 }
 
+export interface TrackerOptions {
+  readonly mapping: Mapping;
+  readonly ramMapping: 'shared' | 'private';
+  readonly ram: ReadableRam;
+}
+
 export function openTracker(
   kind: DirtyTrackerKind,
-  mapping: Mapping,
-  ram: ReadableRam,
+  { mapping, ramMapping, ram }: TrackerOptions,
 ): DirtyTracker {
   switch (kind) {
     case 'userfaultfd':
-      return new UserfaultfdTracker(mapping);
+      return new UserfaultfdTracker(mapping, ramMapping);
     case 'soft-dirty':
       return new SoftDirtyTracker(mapping);
     case 'compare':

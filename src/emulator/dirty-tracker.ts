@@ -3,11 +3,9 @@
  * docs/ARCHITECTURE.md; here the interface and the reference, which only reads.
  */
 import { appendRange, assert, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
-import type { DirtyTrackerKind } from './emulator.js';
 import { COMPARE_CHUNK_BYTES } from './limits.js';
 
 export interface DirtyTracker {
-  readonly kind: DirtyTrackerKind;
   /**
    * Whether a scan may run while the guest does. If not, a write between looking and resetting (or
    * between comparing and the caller's copying) would be lost.
@@ -29,7 +27,6 @@ export interface ReadableRam {
  * RAM per scan and as much memory as the guest has touched. Also finds what the agent itself wrote.
  */
 export class CompareTracker implements DirtyTracker {
-  readonly kind = 'compare';
   readonly worksLive = false;
   readonly #ram: ReadableRam;
   /** By chunk number; a missing chunk has been all zeroes so far. */

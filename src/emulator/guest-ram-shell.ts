@@ -17,27 +17,45 @@ import {
   SystemCallError,
 } from '../linux/index.js';
 import type { GuestRam } from './emulator.js';
+import { QemuError } from './errors.js';
 
 /** The file behind guest RAM, without a name, and this process's mapping of it. */
 export class RamFile {
-  readonly fd: number;
-  readonly map: MemoryMap;
+  readonly sizeBytes: number;
+  readonly #fd: number;
+  readonly #map: MemoryMap;
   #closed = false;
 
   constructor(name: string, sizeBytes: number) {
-    this.fd = createMemoryFile(name, sizeBytes);
-    this.map = MemoryMap.ofFile(this.fd, sizeBytes);
+    this.sizeBytes = sizeBytes;
+    this.#fd = createMemoryFile(name, sizeBytes);
+    this.#map = MemoryMap.ofFile(this.#fd, sizeBytes);
+  }
+
+  /** Both throw QemuError once the guest was killed: whoever still wants its RAM is merely late. */
+  get fd(): number {
+    this.#checkOpen();
+    return this.#fd;
+  }
+
+  get map(): MemoryMap {
+    this.#checkOpen();
+    return this.#map;
   }
 
   dataRanges(): PageRange[] {
-    return dataExtents(this.fd, this.map.sizeBytes);
+    return dataExtents(this.fd, this.sizeBytes);
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.map.close();
-    closeSync(this.fd);
+    this.#map.close();
+    closeSync(this.#fd);
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new QemuError('The guest was killed, its RAM is gone');
   }
 }
 
@@ -47,7 +65,7 @@ export class SharedRam implements GuestRam {
 
   constructor(file: RamFile) {
     this.#file = file;
-    this.sizeBytes = file.map.sizeBytes;
+    this.sizeBytes = file.sizeBytes;
   }
 
   copyOut(offset: number, target: Buffer): void {
@@ -74,11 +92,12 @@ export class PrivateRam implements GuestRam {
   readonly #mapping: Mapping;
   readonly #memory: ProcessMemory;
   readonly #scanner: PagemapScanner | PagemapReader;
+  #closed = false;
 
   constructor(file: RamFile, mapping: Mapping) {
     this.#file = file;
     this.#mapping = mapping;
-    this.sizeBytes = file.map.sizeBytes;
+    this.sizeBytes = file.sizeBytes;
     this.#memory = new ProcessMemory(mapping.pid);
     this.#scanner = openPrivateScanner(mapping);
   }
@@ -88,7 +107,9 @@ export class PrivateRam implements GuestRam {
       offset >= 0 && offset + target.length <= this.sizeBytes,
       `Range ${offset}+${target.length} exceeds guest RAM of ${this.sizeBytes} bytes`,
     );
-    this.#memory.copyOut(this.#mapping.address + offset, target);
+    if (this.#closed || !this.#memory.copyOut(this.#mapping.address + offset, target)) {
+      throw new QemuError('QEMU has ended, its RAM is gone');
+    }
   }
 
   writeFile(offset: number, bytes: Buffer): void {
@@ -104,6 +125,7 @@ export class PrivateRam implements GuestRam {
   }
 
   privatePages(): PageRange[] {
+    if (this.#closed) throw new QemuError('The guest was killed, its RAM is gone');
     return this.#scanner.privatePages();
   }
 
@@ -117,6 +139,7 @@ export class PrivateRam implements GuestRam {
   }
 
   close(): void {
+    this.#closed = true;
     this.#scanner.close();
     this.#memory.close();
   }

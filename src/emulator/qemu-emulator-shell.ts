@@ -77,7 +77,7 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
     });
     parts.qemu = qemu;
     const { qmp, shim, report, qemuVersion } = await meet(qemu, options);
-    checkReport(report, parts.ramFile.map.sizeBytes, trackerKind, options.log);
+    checkReport(report, parts.ramFile.sizeBytes, trackerKind, options.log);
     const { machineType, accelerator } = definition;
     const description: EmulatorDescription = {
       ...{ qemuVersion, machineType, accelerator, pid: qemu.pid },
@@ -237,7 +237,9 @@ class QemuEmulator implements Emulator {
     } else {
       this.ram = new SharedRam(parts.ramFile);
     }
-    this.#tracker = openTracker(description.dirtyTracker, mapping, this.ram);
+    this.#tracker = openTracker(description.dirtyTracker, {
+      ...{ mapping, ramMapping: options.ramMapping, ram: this.ram },
+    });
     parts.closers.push(() => this.#tracker.close());
     qmp.onEvent((event) => this.#hear(event));
   }
@@ -253,8 +255,14 @@ class QemuEmulator implements Emulator {
   }
 
   async resume(): Promise<void> {
+    // Before the command, as the guest runs before its answer is here.
     this.#running = true;
-    await this.#qmp.execute('cont');
+    try {
+      await this.#qmp.execute('cont');
+    } catch (error) {
+      this.#running = false;
+      throw error;
+    }
   }
 
   scanWritten(): PageRange[] {
@@ -341,8 +349,11 @@ class QemuEmulator implements Emulator {
 
   /** A dead process has no pages: a scan of it is empty, which must not pass for "nothing written". */
   #checkAlive(): void {
-    if (this.#qemu.ended || this.#killed !== undefined) throw new QemuError('QEMU has ended');
-    this.#memory.copyOut(this.#ramAddress, Buffer.alloc(1));
+    const alive =
+      !this.#qemu.ended &&
+      this.#killed === undefined &&
+      this.#memory.copyOut(this.#ramAddress, Buffer.alloc(1));
+    if (!alive) throw new QemuError('QEMU has ended');
   }
 
   async #leaveHaltedState(): Promise<void> {

@@ -44,6 +44,8 @@ export class QemuProcess {
       );
     }
     this.#child = spawn(options.binary, options.commandLine, {
+      // Its own session: a Ctrl-C in our terminal is for us to decide about.
+      detached: true,
       stdio: [
         'ignore',
         'ignore',

@@ -74,6 +74,8 @@ const WRITTEN: Selection = {
   any: 0,
   reported: PAGE_IS_WRITTEN,
 };
+/** With a further condition the kernel leaves its short cut, which takes an empty entry for written. */
+const WRITTEN_TOUCHED: Selection = { ...WRITTEN, any: PAGE_IS_PRESENT | PAGE_IS_SWAPPED };
 const PRIVATE: Selection = {
   flags: 0,
   inverted: PAGE_IS_FILE,
@@ -101,16 +103,24 @@ export class PagemapScanner {
 
   /**
    * Pages written since the last call, write-protected again in the same step. The mapping must be
-   * registered with a WP_ASYNC userfaultfd.
+   * registered with a WP_ASYNC userfaultfd. The first call also gives every page never touched.
    */
   takeWritten(): PageRange[] {
     return this.#scan(WRITTEN);
   }
 
   /**
-   * Pages of a private file mapping that the process has its own copy of; none is missed. Once
-   * `takeWritten` has been called, untouched pages may be among them: the kernel marks those it
-   * protects with an entry that looks like a swapped page.
+   * The same without pages never touched, which are not protected either: reading one for the first
+   * time reports it. 20 ns per page instead of 4; leaves `privatePages` as exact as it was.
+   */
+  takeWrittenTouched(): PageRange[] {
+    return this.#scan(WRITTEN_TOUCHED);
+  }
+
+  /**
+   * Pages of a private file mapping that the process has its own copy of; none is missed. After
+   * `takeWritten`, all untouched pages are among them: the kernel marks what it protects there with
+   * an entry that looks like a swapped page.
    */
   privatePages(): PageRange[] {
     return this.#scan(PRIVATE);

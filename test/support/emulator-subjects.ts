@@ -1,5 +1,13 @@
 /** What the compliance suite runs against: QEMU with the boot-sector guest, and the fake. */
-import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -140,7 +148,7 @@ export function fakeSubject(): SubjectKind {
 /** Undefined where QEMU can run under KVM when forced to, else the reason why not. */
 export function reasonAgainstKvm(): string | undefined {
   try {
-    openSync('/dev/kvm', 'r+');
+    closeSync(openSync('/dev/kvm', 'r+'));
     return undefined;
   } catch (error) {
     return `/dev/kvm can not be opened: ${error}`;

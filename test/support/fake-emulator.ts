@@ -244,6 +244,7 @@ export class FakeEmulator implements Emulator {
     return {
       sizeBytes: file.length,
       copyOut: (offset, target) => {
+        this.#checkAlive();
         file.copy(target, 0, offset, offset + target.length);
         for (const [page, copy] of this.#copies) {
           const start = page * PAGE_SIZE_BYTES - offset;
@@ -253,6 +254,7 @@ export class FakeEmulator implements Emulator {
         }
       },
       writeFile: (offset, bytes) => {
+        this.#checkAlive();
         assert(offset + bytes.length <= file.length, `${offset}+${bytes.length} exceeds guest RAM`);
         bytes.copy(file, offset);
       },

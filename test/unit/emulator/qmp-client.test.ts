@@ -126,3 +126,13 @@ test('a command that is refused does not wait for its event', async (t) => {
     { message: 'go: no' },
   );
 });
+
+test('a command whose event never comes is given up at the deadline', async (t) => {
+  const qemu = new FakeQemu((_command, id, self) => self.say(`{"return": {}, "id": ${id}}\n`));
+  const qmp = client(qemu, 20);
+  await t.throwsAsync(
+    qmp.executeUntil('go', {}, () => false),
+    { code: 'COLO_E_QEMU', message: 'go did not end within 20 ms' },
+  );
+  await t.throwsAsync(qmp.execute('cont'), { code: 'COLO_E_QEMU' });
+});
