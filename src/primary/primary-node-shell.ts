@@ -6,6 +6,7 @@
  * capture) is strictly one after the other, also across sessions.
  */
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type {
   CommandResult,
   NodeControl,
@@ -40,6 +41,7 @@ import {
   CONNECT_TIMEOUT_MS,
   EPOCH_DISK_BYTES,
   GOODBYE_TIMEOUT_MS,
+  QEMU_EXIT_MS,
 } from './limits.js';
 import {
   PrimaryCore,
@@ -347,13 +349,17 @@ class PrimaryNode implements RunningNode, NodeControl {
       try {
         this.#driver.input(await step(current));
       } catch (error) {
-        this.#stepFailed(current, error);
+        await this.#stepFailed(current, error);
       }
     });
   }
 
-  /** The end of a session is told by the session; everything else that fails is a failed capture. */
-  #stepFailed(current: CurrentSession, error: unknown): void {
+  /**
+   * The end of a session is told by the session, and that of QEMU, which first shows as a step that
+   * fails, by QEMU: a moment later than the step. Everything else that fails is a failed capture.
+   */
+  async #stepFailed(current: CurrentSession, error: unknown): Promise<void> {
+    await Promise.race([this.#pvm.emulator.exited, delay(QEMU_EXIT_MS)]);
     if (this.#current !== current || current.session.closeReason !== undefined) return;
     this.#driver.input({ kind: 'captureFailed', reason: describeError(error) });
   }
@@ -362,7 +368,7 @@ class PrimaryNode implements RunningNode, NodeControl {
     const captured = await current.replicator.capture();
     const { pauseUs, pages, pagesInPause } = captured;
     this.#statistics.add({ trigger, pauseUs, pages, pagesInPause });
-    captured.shipped.catch((error: unknown) => this.#stepFailed(current, error));
+    void captured.shipped.catch((error: unknown) => this.#stepFailed(current, error));
     await this.#reserve.used(epoch);
     return { kind: 'captured', epoch, atUs: captured.resumedAtUs };
   }

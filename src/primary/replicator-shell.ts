@@ -175,9 +175,14 @@ export class Replicator {
     for (const nic of nics) nic.pauseInbound();
     let taken: Taken;
     try {
-      await emulator.pause();
+      const paused = emulator.pause();
+      // QEMU carries commands out in order: the save need not wait for the answer to the stop.
+      const saving = emulator.saveDeviceState();
+      // Marked as handled: whatever fails first is the error to report.
+      saving.catch(() => undefined);
+      await paused;
       pausedUs = monotonicUs();
-      taken = await this.#take();
+      taken = await this.#take(saving);
       takenUs = monotonicUs();
     } finally {
       const resumed = emulator.resume();
@@ -219,13 +224,10 @@ export class Replicator {
     return link.writable ? undefined : link.drained().catch(() => undefined);
   }
 
-  async #take(): Promise<Taken> {
+  async #take(saving: Promise<Buffer>): Promise<Taken> {
     const { emulator, nics } = this.#parts;
     const copyOut = (at: number, target: Buffer) => emulator.ram.copyOut(at, target);
     const framer = this.#framer;
-    const saving = emulator.saveDeviceState();
-    // Marked as handled: if the copying throws first, that is the error to report.
-    saving.catch(() => undefined);
     const frames = [...framer.cut(emulator.scanWritten(), copyOut)];
     await Promise.all(nics.map((nic) => nic.drain()));
     const deviceState = await saving;

@@ -297,7 +297,7 @@ async function launchConnected(ramMapping: 'shared' | 'private'): Promise<Emulat
       ...testMachine(directory.path),
       vcpus: 2,
       disks: [{ name: 'root', sizeBytes: 2 ** 20, readOnly: false }],
-      nics: [{ mac: '52:54:00:12:34:56' }],
+      nics: [{ name: 'lan', mac: '52:54:00:12:34:56' }],
     },
     ...{ ramMapping, startPaused: false, log: silentLog },
     ...{ diskSockets: [diskSocket], nicSockets: [nicSocket], runtimeDir: directory.path },
