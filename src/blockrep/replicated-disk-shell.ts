@@ -41,6 +41,8 @@ export class ReplicatedDisk implements BlockLayer {
   #operationsForwarded = 0;
   #bytesForwarded = 0;
   #writesInFlight = 0;
+  #pausing = false;
+  #flushOwed = false;
 
   constructor(options: ReplicatedDiskOptions) {
     this.#base = options.base;
@@ -121,7 +123,26 @@ export class ReplicatedDisk implements BlockLayer {
   }
 
   flush(): Promise<void> {
-    return this.#base.flush();
+    if (!this.#pausing) return this.#base.flush();
+    this.#flushOwed = true;
+    return Promise.resolve();
+  }
+
+  /**
+   * A pause of the guest begins: QEMU flushes at `stop` and at the save of device state, and the
+   * guest would stand still for the image's disk. Until `endPause` a flush is answered at once and
+   * owed. The guest may hear of it, but nobody outside may before it is done.
+   */
+  beginPause(): void {
+    this.#pausing = true;
+  }
+
+  /** Does what is owed; what the guest said since must not leave before this resolves. */
+  async endPause(): Promise<void> {
+    this.#pausing = false;
+    if (!this.#flushOwed) return;
+    this.#flushOwed = false;
+    await this.#base.flush();
   }
 
   close(): Promise<void> {

@@ -100,6 +100,7 @@ class PrimaryNode implements RunningNode, NodeControl {
   #lastFailure: string | null = null;
   #committedEpoch: number | null = null;
   #work: Promise<void> = Promise.resolve();
+  #synced: Promise<unknown> = Promise.resolve();
   #checkpointWaiters: ((result: CommandResult) => void)[] = [];
   #finish: (exit: NodeExit) => void = () => undefined;
   #leaving = false;
@@ -213,7 +214,7 @@ class PrimaryNode implements RunningNode, NodeControl {
         return;
       case 'release':
         this.#committedEpoch = output.epoch;
-        for (const nic of this.#pvm.nics) nic.release(output.epoch);
+        void this.#release(output.epoch);
         return;
       case 'runAlone':
         this.#runAlone(output.reason);
@@ -367,10 +368,26 @@ class PrimaryNode implements RunningNode, NodeControl {
   async #capture(current: CurrentSession, epoch: number, trigger: Trigger): Promise<PrimaryInput> {
     const captured = await current.replicator.capture();
     const { pauseUs, pages, pagesInPause } = captured;
+    this.#synced = captured.synced;
     this.#statistics.add({ trigger, pauseUs, pages, pagesInPause });
     void captured.shipped.catch((error: unknown) => this.#stepFailed(current, error));
     await this.#reserve.used(epoch);
     return { kind: 'captured', epoch, atUs: captured.resumedAtUs };
+  }
+
+  /** Output of a committed epoch leaves once what it may tell of is durable here too. */
+  async #release(epoch: number): Promise<void> {
+    try {
+      await this.#synced;
+      for (const nic of this.#pvm.nics) nic.release(epoch);
+    } catch (error) {
+      this.#diskFailed(describeError(error));
+    }
+  }
+
+  #diskFailed(reason: string): void {
+    this.#log.error('A disk failed', { reason });
+    this.#driver.input({ kind: 'diskFailed', reason: `A disk failed: ${reason}` });
   }
 
   #checkpointDone(epoch: number, trigger: Trigger): void {
@@ -413,6 +430,7 @@ class PrimaryNode implements RunningNode, NodeControl {
 
   #onGuestEvent(event: GuestEvent): void {
     this.#log.debug('Guest event', { event });
+    if (event.kind === 'disk-error') this.#diskFailed(`${event.operation} of ${event.device}`);
     if (event.kind !== 'shutdown') return;
     const reason = event.byGuest ? 'The guest powered off' : `QEMU shut down (${event.reason})`;
     const goodbye = event.byGuest ? 'guest-off' : 'handover';

@@ -62,6 +62,11 @@ export interface Captured {
   readonly pagesInPause: number;
   /** Resolves when all of the epoch is in the links' hands; rejects when the session ended. */
   readonly shipped: Promise<void>;
+  /**
+   * Resolves when the images hold durably what the guest was told that they do. No output of the
+   * epoch may leave before. Rejects when an image failed; handled, if nobody listens.
+   */
+  readonly synced: Promise<unknown>;
 }
 
 /** Progress of the initial synchronisation, in bytes. */
@@ -168,11 +173,13 @@ export class Replicator {
    * the guest is resumed before this rejects; output is held only if the epoch edge was reached.
    */
   async capture(): Promise<Captured> {
-    const { emulator, nics } = this.#parts;
+    const { emulator, disks, nics } = this.#parts;
     const startUs = monotonicUs();
     let pausedUs = startUs;
     let takenUs = startUs;
     for (const nic of nics) nic.pauseInbound();
+    for (const disk of disks) disk.beginPause();
+    let synced: Promise<unknown> = Promise.resolve();
     let taken: Taken;
     try {
       const paused = emulator.pause();
@@ -188,6 +195,8 @@ export class Replicator {
       const resumed = emulator.resume();
       for (const nic of nics) nic.resumeInbound();
       await resumed;
+      synced = Promise.all(disks.map((disk) => disk.endPause()));
+      synced.catch(() => undefined);
     }
     const resumedAtUs = monotonicUs();
     this.#log.debug('Captured', {
@@ -202,6 +211,7 @@ export class Replicator {
       pages: taken.framer.totals.pages + pagesInPause,
       pagesInPause,
       shipped: this.#ship(taken),
+      synced,
     };
   }
 

@@ -37,7 +37,7 @@ if (verb === 'connect') {
   const socket = connect(Number(port), host, () => socket.write(text));
   printLines(socket, Number(third));
 } else if (verb === 'fetch') {
-  const socket = connect(Number(port), host, () => socket.end(third));
+  const socket = connect(Number(port), host, () => socket.write(third));
   socket.pipe(process.stdout);
 } else if (verb === 'listen') {
   listen(Number(host), Number(port));

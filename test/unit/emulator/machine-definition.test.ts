@@ -9,7 +9,7 @@ const good = {
   accelerator: 'auto',
   machineType: 'pc',
   disks: [{ name: 'root', sizeBytes: 2 ** 30, readOnly: false }],
-  nics: [{ mac: '52:54:00:12:34:56' }],
+  nics: [{ name: 'lan', mac: '52:54:00:12:34:56' }],
   extraArguments: [],
 };
 
@@ -26,7 +26,11 @@ const wrong: [string, unknown, RegExp][] = [
   ['an unknown accelerator', { ...good, accelerator: 'xen' }, /accelerator is "xen"; .*kvm/],
   ['a machine type with a property', { ...good, machineType: 'pc,usb=on' }, /machineType is/],
   ['a missing list', { ...good, disks: undefined }, /disks is missing/],
-  ['a multicast MAC', { ...good, nics: [{ mac: '53:54:00:12:34:56' }] }, /nics\.0\.mac is/],
+  [
+    'a multicast MAC',
+    { ...good, nics: [{ name: 'lan', mac: '53:54:00:12:34:56' }] },
+    /nics\.0\.mac is/,
+  ],
   ['an unknown key', { ...good, memory: 1 }, /memory/],
   ['a NUL in an argument', { ...good, extraArguments: ['a\0b'] }, /extraArguments\.0 is/],
   ['two disks of one name', { ...good, disks: [...good.disks, ...good.disks] }, /same name/],
