@@ -1,7 +1,7 @@
 /**
- * The bench: `npm run bench -- [names] [--json] [--rounds N] [--seconds N]`. In each round the set-ups
- * come in turn, each from a fresh boot, so that a machine that is slow for a while is slow for all.
- * Stdout is the table, or with --json one line a row; progress is on stderr.
+ * The bench: `npm run bench -- [names] [--json] [--rounds N] [--seconds N]`. In each round the
+ * set-ups come in turn, each from a fresh boot, so that a machine that is slow for a while is slow
+ * for all. Stdout is the table, or with --json one line a row; progress is on stderr.
  */
 import { cpus } from 'node:os';
 import { dirname, join } from 'node:path';

@@ -1,7 +1,8 @@
 /**
  * From measured values to the lines of the result. Pure. A value is the median of its rounds; the
- * ratio compares protected with contended and is larger where protected is better: both hosts of the
- * lab share one machine's cores, so two unprotected guests under the same load are the fair baseline.
+ * ratio compares protected with contended and is larger where protected is better: both hosts of
+ * the lab share one machine's cores, so two unprotected guests under the same load are the fair
+ * baseline.
  */
 import { median } from '../harness/median.js';
 

@@ -124,9 +124,8 @@ async function moveAddress(
   place: Omit<ConstructorParameters<typeof GuestControl>[0], 'host'>,
 ): Promise<void> {
   const before = new GuestControl({ ...place, host: GUEST_ADDRESS });
-  await before.exec(
-    `echo 1 >/proc/sys/net/ipv4/conf/all/promote_secondaries && ip address add ${SECOND_ADDRESS}/24 dev eth0`,
-  );
+  await before.exec('echo 1 >/proc/sys/net/ipv4/conf/all/promote_secondaries');
+  await before.exec(`ip address add ${SECOND_ADDRESS}/24 dev eth0`);
   before.close();
   const after = new GuestControl({ ...place, host: SECOND_ADDRESS });
   await after.exec(

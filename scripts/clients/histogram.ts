@@ -30,7 +30,9 @@ export class Histogram {
     return this.#max;
   }
 
-  /** The smallest recorded bucket that at least the fraction `q` of all values reach; 0 if empty. */
+  /**
+   * The smallest recorded bucket that at least the fraction `q` of all values reach; 0 if empty.
+   */
   quantile(q: number): number {
     const wanted = Math.max(1, Math.ceil(q * this.#count));
     let seen = 0;

@@ -3,10 +3,10 @@
  * long the earlier ones take, and its SHA-256 is checked.
  *
  * Why an open loop: Linux repeats a lost SYN after one second, so a single fetch that starts while
- * the service is away takes at least that long however soon the service is back. A client that waits
- * for each answer before it asks again would measure that timer. The outage of a service is what a
- * new client sees: the longest time between two completions while fetches start all the time. What
- * the unlucky fetch saw is reported as `slowestFetchUs`.
+ * the service is away takes at least that long however soon the service is back. A client that
+ * waits for each answer before it asks again would measure that timer. The outage of a service is
+ * what a new client sees: the longest time between two completions while fetches start all the
+ * time. What the unlucky fetch saw is reported as `slowestFetchUs`.
  */
 import { createHash } from 'node:crypto';
 import { connect } from 'node:net';

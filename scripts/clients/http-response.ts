@@ -1,7 +1,7 @@
 /**
- * One HTTP/1.x response with a Content-Length, decoded as it arrives. In: bytes of a connection. Out:
- * status, then body pieces to a sink, then `done`. Source: RFC 9112 sections 2-6; chunked bodies and
- * bodies that end with the connection are refused, since nginx sends neither for a file.
+ * One HTTP/1.x response with a Content-Length, decoded as it arrives. In: bytes of a connection.
+ * Out: status, then body pieces to a sink, then `done`. Source: RFC 9112 sections 2-6; chunked
+ * bodies and bodies that end with the connection are refused, since nginx sends neither for a file.
  */
 import { ProtocolError } from '../../src/lib/index.js';
 
@@ -25,7 +25,9 @@ export class HttpResponse {
     return this.#left === 0;
   }
 
-  /** Takes the next bytes; throws `ProtocolError` on a header it can't use and on bytes too many. */
+  /**
+   * Takes the next bytes; throws `ProtocolError` on a header it can't use and on bytes too many.
+   */
   write(chunk: Buffer): void {
     let body = chunk;
     if (this.#left === undefined) {

@@ -3,10 +3,10 @@
  *
  *     node main.js --target 10.77.0.10 [--clients http,redis,stream] [--http-interval-ms 100] ...
  *
- * Stdout is JSON lines: `started` after the warm-up, `rate` every 100 ms (successes since the last one), `gap`, `lost`,
- * `verified`, and last `report`. Stdin takes one command a line: `verify` reads all acknowledged
- * writes back while the load goes on; `stop` ends the load, verifies and reports. The process also
- * ends when stdin does, so that it never outlives its parent.
+ * Stdout is JSON lines: `started` after the warm-up, `rate` every 100 ms (successes since the last
+ * one), `gap`, `lost`, `verified`, and last `report`. Stdin takes one command a line: `verify`
+ * reads all acknowledged writes back while the load goes on; `stop` ends the load, verifies and
+ * reports. The process also ends when stdin does, so that it never outlives its parent.
  */
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';

@@ -1,7 +1,7 @@
 /**
- * Joins stdin and stdout with one TCP connection: `node pipe.js <host> <port>`. The harness starts it
- * inside a network namespace to talk to a port that only exists there. Exit code 1 if the connection
- * fails; ends when either side does.
+ * Joins stdin and stdout with one TCP connection: `node pipe.js <host> <port>`. The harness starts
+ * it inside a network namespace to talk to a port that only exists there. Exit code 1 if the
+ * connection fails; ends when either side does.
  */
 import { connect } from 'node:net';
 

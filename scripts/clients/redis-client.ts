@@ -1,8 +1,8 @@
 /**
  * Redis load in a closed loop over one connection: SET of ever new keys, one at a time, each
  * acknowledged write remembered. `stop` and `verify` read them all back over a new connection: an
- * acknowledged write that is not there was lost, whatever else happened. A connection that breaks is
- * counted and replaced; the write under way then counts as not acknowledged.
+ * acknowledged write that is not there was lost, whatever else happened. A connection that breaks
+ * is counted and replaced; the write under way then counts as not acknowledged.
  */
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -23,7 +23,9 @@ import { RespConnection } from './resp-connection.js';
 /** Keys per MGET: one reply then is about 10 kB. */
 const READ_BACK_KEYS = 500;
 const RECONNECT_AFTER_MS = 100;
-/** More keys than this run can acknowledge would only fill the guest's memory; the load then pauses. */
+/**
+ * More keys than this run can acknowledge would only fill the guest's memory; the load then pauses.
+ */
 const KEYS_MAX = 1_000_000;
 
 export interface RedisOptions extends Target {

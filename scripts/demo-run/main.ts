@@ -1,4 +1,6 @@
-/** The demo: so many runs as asked for, then one JSON line. `scripts/demo` has prepared everything. */
+/**
+ * The demo: so many runs as asked for, then one JSON line. `scripts/demo` has prepared everything.
+ */
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describeError, OperatorError } from '../../src/lib/index.js';

@@ -1,4 +1,7 @@
-/** The demo's command line. In: arguments. Out: checked options, or an error that says what to change. */
+/**
+ * The demo's command line. In: arguments. Out: checked options, or an error that says what to
+ * change.
+ */
 import { parseArgs } from 'node:util';
 import { OperatorError } from '../../src/lib/index.js';
 import { FAULTS, type Fault } from './verdict.js';
@@ -26,7 +29,8 @@ Exit code: 0 if and only if everything went well ("ok":true), 1 if not, 64 for a
 
 /*
  * Why 100 ms: the guest's TCP waits at least 200 ms before it sends a segment again. With a longer
- * period its acknowledgements come later than that every now and then, and it slows down for nothing.
+ * period its acknowledgements come later than that every now and then, and it slows down for
+ * nothing.
  */
 export interface DemoOptions {
   readonly fault: Fault;

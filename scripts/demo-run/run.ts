@@ -22,8 +22,8 @@ const REACTION_DEADLINE_MS = 10_000;
 const TELL_GAP_MS = 300;
 
 /**
- * A fetch of 1 MiB takes nine round trips, and with held output each takes a period: until the first
- * fetches are through, completions say nothing about the service.
+ * A fetch of 1 MiB takes nine round trips, and with held output each takes a period: until the
+ * first fetches are through, completions say nothing about the service.
  */
 const WARM_UP_MS = 3000;
 

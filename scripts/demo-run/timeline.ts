@@ -1,6 +1,6 @@
 /**
- * What a person sees of a run: one line an event with the seconds since the start, and a bar while the
- * hosts synchronise. Quiet with `--json`.
+ * What a person sees of a run: one line an event with the seconds since the start, and a bar while
+ * the hosts synchronise. Quiet with `--json`.
  */
 import { SingleBar } from 'cli-progress';
 import { nowUs } from '../clients/clock.js';

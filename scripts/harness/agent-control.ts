@@ -74,7 +74,9 @@ export async function agentStatus(socketPath: string): Promise<AgentStatus> {
   return (await callAgent(socketPath, { command: 'status', arguments: {} })) as AgentStatus;
 }
 
-/** A failover now would lose nothing: the secondary holds a committed checkpoint and is connected. */
+/**
+ * A failover now would lose nothing: the secondary holds a committed checkpoint and is connected.
+ */
 export function isProtected(status: AgentStatus): boolean {
   return status.role === 'primary' && status.state === 'protected';
 }

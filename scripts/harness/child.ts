@@ -1,8 +1,8 @@
 /**
- * Child processes of the harness: short commands that are waited for, and long-lived ones with a log
- * file. Long-lived children are in a process group of their own, so that Ctrl-C reaches only the
- * script, which then stops them in order; and the kernel kills them when the script itself is killed
- * (PDEATHSIG through util-linux' setpriv).
+ * Child processes of the harness: short commands that are waited for, and long-lived ones with a
+ * log file. Long-lived children are in a process group of their own, so that Ctrl-C reaches only
+ * the script, which then stops them in order; and the kernel kills them when the script itself is
+ * killed (PDEATHSIG through util-linux' setpriv).
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';

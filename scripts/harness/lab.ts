@@ -1,6 +1,6 @@
 /**
- * The lab of scripts/lab as objects: namespaces for both hosts and the client, joined by a LAN bridge
- * and a replication link. Only what runs inside these namespaces is ever signalled.
+ * The lab of scripts/lab as objects: namespaces for both hosts and the client, joined by a LAN
+ * bridge and a replication link. Only what runs inside these namespaces is ever signalled.
  */
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';

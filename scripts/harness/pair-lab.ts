@@ -1,8 +1,8 @@
 /**
- * One protected guest in the lab: namespaces, both agents, the clients' place. Used by the demo, the
- * end-to-end tests and the bench.
+ * One protected guest in the lab: namespaces, both agents, the clients' place. Used by the demo,
+ * the end-to-end tests and the bench.
  *
- *     const pair = await PairLab.up({ root, ... }, cleanup);   // everything it makes is undone by cleanup
+ *     const pair = await PairLab.up({ root, ... }, cleanup);   // cleanup undoes it all
  *     await pair.startSecondary(); await pair.startPrimary(); await pair.waitProtected();
  *     ... pair.kill('hosta') ...
  */
@@ -28,7 +28,9 @@ import {
 } from './lab.js';
 
 const SOCKET_DEADLINE_MS = 20_000;
-/** Boot under TCG takes up to 20 s, the full synchronisation some more; a busy machine doubles both. */
+/**
+ * Boot under TCG takes up to 20 s, the full synchronisation some more; a busy machine doubles both.
+ */
 const PROTECTED_DEADLINE_MS = 120_000;
 const POLL_MS = 20;
 

@@ -1,7 +1,7 @@
 /**
  * The test guest without any protection: QEMU with a TAP in the host's bridge and a raw image, the
- * baseline of the bench and a way to try the guest and the clients alone. Machine, memory and devices
- * are those that the agents give it; only the back-ends of disk and NIC differ.
+ * baseline of the bench and a way to try the guest and the clients alone. Machine, memory and
+ * devices are those that the agents give it; only the back-ends of disk and NIC differ.
  */
 import { join } from 'node:path';
 import { Child, run } from './child.js';

@@ -82,7 +82,7 @@ test('http: a wrong body, a short body and a reset are each one lost connection'
   t.is(events.filter((event) => event.type === 'lost').length, 3);
 });
 
-/** A redis that knows SET and MGET on short commands; `forget` makes it lose an acknowledged key. */
+/** A redis that knows SET and MGET; `onSet` decides what a SET is answered. */
 function fakeRedis(store: Map<string, string>, onSet: (socket: Socket, key: string) => string) {
   return (socket: Socket): void => {
     const parser = new RespParser();
@@ -171,7 +171,7 @@ test('stream: lines are counted and the gaps in their numbers found', async (t) 
   t.like(report, { lines: 5, missing: 1, repeats: 1, malformed: 0, connectionsLost: 0 });
 });
 
-test('stream: a connection that ends is lost and replaced, and numbers may start anew', async (t) => {
+test('stream: a connection that ends is lost and replaced, numbers may start anew', async (t) => {
   let nth = 0;
   const target = await serve(t, (socket) => {
     if (nth++ === 0) socket.end('7 0\n');
