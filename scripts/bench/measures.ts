@@ -12,7 +12,7 @@ import type { Sample } from './rows.js';
 import type { Setup } from './setups.js';
 
 /** Much shorter than the shortest period, so that no checkpoint is missed. */
-const POLL_MS = 5;
+const POLL_MS = 20;
 /** The guest's scribbler reaches its rate and the pre-send its pace. */
 const SETTLE_MS = 1000;
 const WRITTEN_MIB_PER_EPOCH = [0, 1, 10, 50, 100];
