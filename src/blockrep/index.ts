@@ -1,7 +1,8 @@
 /**
  * The disk: NBD server for QEMU, replication of the PVM's writes, and the secondary's disk.
  *
- * Primary: QEMU -> nbd-connection-shell.ts (nbd-session.ts, nbd-wire.ts) -> replicated-disk-shell.ts
+ * Primary: QEMU -> nbd-connection-shell.ts (nbd-session.ts, nbd-wire.ts) ->
+ * replicated-disk-shell.ts
  *   -> image-shell.ts; its `onWrite` -> epoch-sender.ts -> disk-wire.ts -> the disk channel.
  * Secondary: the disk channel -> disk-wire.ts -> secondary-disk-shell.ts `stage` (epoch-buffer.ts),
  *   at commit and apply -> epoch-apply-shell.ts -> image-shell.ts. The SVM's QEMU -> NBD ->

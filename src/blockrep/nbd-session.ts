@@ -7,7 +7,8 @@
  * inside the disk, it is no write to a read-only one, its payload is complete. Requests that fail
  * these checks are answered here (`send`), so the layers never see them.
  *
- *   greeting -> clientFlags -> optionHeader <-> optionData -> request <-> payload | discard -> ended
+ *   greeting -> clientFlags -> optionHeader <-> optionData -> request <-> payload | discard ->
+ *   ended
  *
  * Memory: what was received and not asked for, plus one write payload, allocated only after its
  * length has been checked.

@@ -4,7 +4,9 @@ import { RangeQueue, type RangeTicket } from './range-queue.js';
 export class RangeLock {
   readonly #queue = new RangeQueue();
 
-  /** Runs `work` once no conflicting earlier request is left; `exclusive` excludes every overlap. */
+  /**
+   * Runs `work` once no conflicting earlier request is left; `exclusive` excludes every overlap.
+   */
   async run<T>(
     range: { offset: number; length: number; exclusive: boolean },
     work: () => Promise<T>,

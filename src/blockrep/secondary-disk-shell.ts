@@ -196,7 +196,9 @@ export class SecondaryDisk implements BlockLayer {
     return this.#unfit === undefined ? result : { ok: false, reason: this.#unfit };
   }
 
-  /** From now on the epoch's writes will be applied even if the primary dies. Needs `closeEpoch`. */
+  /**
+   * From now on the epoch's writes will be applied even if the primary dies. Needs `closeEpoch`.
+   */
   commit(epoch: number): void {
     this.#assertFit();
     this.#buffer.commit(epoch);
@@ -218,8 +220,8 @@ export class SecondaryDisk implements BlockLayer {
   /**
    * Makes this the guest's only disk. Committed epochs that were not applied are applied first and
    * the overlay discarded (the SVM must be stopped then); else the overlay stays the guest's truth.
-   * Uncommitted writes are dropped. Resolves when the guest may run on; the overlay is merged behind
-   * it (`whenMerged`). Throws when unfit.
+   * Uncommitted writes are dropped. Resolves when the guest may run on; the overlay is merged
+   * behind it (`whenMerged`). Throws when unfit.
    */
   promote(): Promise<void> {
     this.#promotion ??= this.#promote();

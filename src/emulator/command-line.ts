@@ -1,8 +1,9 @@
 /**
- * Machine definition in, QEMU's arguments out. Values go in as JSON wherever QEMU takes it, so that a
- * comma in a path is no separator; the definition's own names are checked when it is parsed.
+ * Machine definition in, QEMU's arguments out. Values go in as JSON wherever QEMU takes it, so that
+ * a comma in a path is no separator; the definition's own names are checked when it is parsed.
  *
- * Every file and socket of ours is inherited by number: nothing has a path, so nothing is left over.
+ * Every file and socket of ours is inherited by number: nothing has a path, so nothing is left
+ * over.
  */
 
 import type { ResolvedMachineDefinition } from './machine-definition.js';
@@ -68,7 +69,8 @@ function machineArguments({ definition, ramMapping }: CommandLineOptions): strin
     size: definition.memoryMib * 2 ** 20,
     'mem-path': `/proc/self/fd/${CHILD_FD.ram}`,
     share: ramMapping === 'shared',
-    // Merging would replace the guest's pages behind the tracker's back; a core would copy them out.
+    // Merging would replace the guest's pages behind the tracker's back; a core would copy them
+    // out.
     merge: false,
     dump: false,
   };

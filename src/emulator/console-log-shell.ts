@@ -12,8 +12,8 @@ export interface ConsoleLogOptions {
 
 /**
  * Copies the guest's serial console into a file. The guest decides how much it prints: at the bound
- * the file becomes `<path>.1` in place of an older one, and a new one begins. A disk that can't follow
- * makes the guest's port slow, nothing else.
+ * the file becomes `<path>.1` in place of an older one, and a new one begins. A disk that can't
+ * follow makes the guest's port slow, nothing else.
  */
 export class ConsoleLog {
   /** Bytes lost, all told: in files replaced, or never written. */

@@ -48,7 +48,10 @@ class SoftDirtyTracker implements DirtyTracker {
   }
 }
 
-/** The tracker to use: the wanted one, or by trial the best that works here. OperatorError if none does. */
+/**
+ * The tracker to use: the wanted one, or by trial the best that works here. OperatorError if none
+ * does.
+ */
 export function chooseTracker(wanted: 'auto' | DirtyTrackerKind, log: Logger): DirtyTrackerKind {
   if (wanted === 'compare') return 'compare';
   if (wanted !== 'soft-dirty') {

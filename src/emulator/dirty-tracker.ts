@@ -23,8 +23,9 @@ export interface ReadableRam {
 }
 
 /**
- * Keeps a copy of guest RAM and compares. Always right, needs no kernel support, costs a read of all
- * RAM per scan and as much memory as the guest has touched. Also finds what the agent itself wrote.
+ * Keeps a copy of guest RAM and compares. Always right, needs no kernel support, costs a read of
+ * all RAM per scan and as much memory as the guest has touched. Also finds what the agent itself
+ * wrote.
  */
 export class CompareTracker implements DirtyTracker {
   readonly worksLive = false;

@@ -29,10 +29,10 @@ export interface GuestRam {
   /** What the guest sees. */
   copyOut(offset: number, target: Buffer): void;
   /**
-   * Writes into the RAM file, which on a private mapping is the RAM cache and is hidden wherever the
-   * guest has its own copy. Never counted as a write of the guest, except by the compare tracker.
-   * TCG keeps running code that it has translated from a page before it was rewritten: code must not
-   * be changed without a `loadDeviceState` before the next `resume`.
+   * Writes into the RAM file, which on a private mapping is the RAM cache and is hidden wherever
+   * the guest has its own copy. Never counted as a write of the guest, except by the compare
+   * tracker. TCG keeps running code that it has translated from a page before it was rewritten:
+   * code must not be changed without a `loadDeviceState` before the next `resume`.
    */
   writeFile(offset: number, bytes: Buffer): void;
   /**
@@ -51,11 +51,11 @@ export interface Emulator {
   pause(): Promise<void>;
   resume(): Promise<void>;
   /**
-   * Pages that may have been written since the last call, ascending, joined. The first call gives at
-   * least all touched so far, perhaps all of RAM: a full synchronisation calls it once, ignores the
-   * result, and then sends `ram.dataRanges`. While the guest runs only the userfaultfd tracker
-   * finds anything: the others give nothing then and everything at the next call in a pause.
-   * Throws QemuError when QEMU is gone.
+   * Pages that may have been written since the last call, ascending, joined. The first call gives
+   * at least all touched so far, perhaps all of RAM: a full synchronisation calls it once, ignores
+   * the result, and then sends `ram.dataRanges`. While the guest runs only the userfaultfd tracker
+   * finds anything: the others give nothing then and everything at the next call in a pause. Throws
+   * QemuError when QEMU is gone.
    */
   scanWritten(): PageRange[];
   /** The devices' state, loadable by an emulator of the same definition. Only while paused. */
@@ -74,7 +74,10 @@ export interface Emulator {
    * hidden by private copies, and returns how many bytes. `dropPrivate` is wrong from then on.
    */
   releaseHidden(): number;
-  /** Makes the guest's NICs announce themselves (gratuitous packets of QEMU, no guest driver needed). */
+  /**
+   * Makes the guest's NICs announce themselves (gratuitous packets of QEMU, no guest driver
+   * needed).
+   */
   announce(): Promise<void>;
   /** Resolves once, when QEMU has ended by itself or by `kill`. */
   readonly exited: Promise<ExitReason>;

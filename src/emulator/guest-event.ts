@@ -1,4 +1,6 @@
-/** What QEMU tells of a guest unasked, as far as anyone here acts on it. Other events are ignored. */
+/**
+ * What QEMU tells of a guest unasked, as far as anyone here acts on it. Other events are ignored.
+ */
 import type { QmpEvent } from './qmp-wire.js';
 
 export type GuestEvent =

@@ -1,6 +1,6 @@
 /**
- * Guest RAM over both kinds of mapping. The RAM file is mapped here too; on a shared mapping that is
- * the guest's RAM itself, on a private one it is the RAM cache, and what the guest sees is read
+ * Guest RAM over both kinds of mapping. The RAM file is mapped here too; on a shared mapping that
+ * is the guest's RAM itself, on a private one it is the RAM cache, and what the guest sees is read
  * from its process.
  */
 import { closeSync } from 'node:fs';

@@ -1,7 +1,8 @@
 /**
  * The only code that knows QEMU. In reading order: emulator.ts (what a guest can do),
- * machine-definition.ts -> command-line.ts (how it is made), qemu-emulator-shell.ts (the real thing,
- * with qmp-*, shim-*, guest-ram-shell, dirty-tracker*, device-state.ts and vmstate-qcow2.ts under it).
+ * machine-definition.ts -> command-line.ts (how it is made), qemu-emulator-shell.ts (the real
+ * thing, with qmp-*, shim-*, guest-ram-shell, dirty-tracker*, device-state.ts and vmstate-qcow2.ts
+ * under it).
  */
 export type {
   Accelerator,

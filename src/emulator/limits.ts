@@ -1,6 +1,10 @@
-/** Every bound of this folder, with its unit, why it is what it is, and what happens when it is hit. */
+/**
+ * Every bound of this folder, with its unit, why it is what it is, and what happens when it is hit.
+ */
 
-/** Guest RAM, MiB. Below 16 SeaBIOS does not boot; above 1 TiB nobody has tried. Definition refused. */
+/**
+ * Guest RAM, MiB. Below 16 SeaBIOS does not boot; above 1 TiB nobody has tried. Definition refused.
+ */
 export const MEMORY_MIB_MIN = 16;
 export const MEMORY_MIB_MAX = 1024 * 1024;
 /** vCPUs: what the `pc` machine takes without further options. Definition refused. */
@@ -18,18 +22,24 @@ export const TEXT_MAX = 4096;
 export const QMP_LINE_BYTES_MAX = 16 * 2 ** 20;
 /** QMP commands without an answer: a caller has a handful under way. QemuError. */
 export const QMP_PENDING_MAX = 64;
-/** How long QEMU may take to answer a command, ms; a pause drains the disks, so seconds. QemuError. */
+/**
+ * How long QEMU may take to answer a command, ms; a pause drains the disks, so seconds. QemuError.
+ */
 export const QMP_COMMAND_DEADLINE_MS = 30_000;
 /** From spawn to the first answers of QMP and of the preload library, ms. QemuError. */
 export const LAUNCH_DEADLINE_MS = 30_000;
 /** How long a failed launch waits for QEMU to end and say why, ms. Then without its words. */
 export const LAST_WORDS_MS = 1000;
-/** From a kill to the end of the process, ms; a SIGKILL ends all but uninterruptible waits. QemuError. */
+/**
+ * From a kill to the end of the process, ms; a SIGKILL ends all but uninterruptible waits.
+ * QemuError.
+ */
 export const KILL_DEADLINE_MS = 30_000;
 
 /**
  * Device state, bytes: 105 kB for a small PC, about 10 kB more per vCPU. It has its place in the
- * VM-state file, of which only touched pages use memory. QemuError when saving, ProtocolError when loading.
+ * VM-state file, of which only touched pages use memory. QemuError when saving, ProtocolError when
+ * loading.
  */
 export const DEVICE_STATE_BYTES_MAX = 8 * 2 ** 20;
 
@@ -38,7 +48,9 @@ export const DROP_RANGES_MAX = 8192;
 
 /** What is kept of QEMU's stderr for the reason of its end, bytes; older text is dropped. */
 export const STDERR_KEPT_BYTES = 8192;
-/** The console log file, bytes; one older file beside it. What is older still is lost, and counted. */
+/**
+ * The console log file, bytes; one older file beside it. What is older still is lost, and counted.
+ */
 export const CONSOLE_LOG_BYTES_MAX = 64 * 2 ** 20;
 
 /** Unit of the compare tracker's reference copy, bytes: large enough to compare quickly. */

@@ -1,7 +1,7 @@
 /**
  * What a guest's machine is made of. The operator writes it, the primary resolves what depends on
- * its host ('auto', machine aliases) and sends it in the hello, and the secondary launches the same.
- * Device state is only exchangeable between machines of one definition.
+ * its host ('auto', machine aliases) and sends it in the hello, and the secondary launches the
+ * same. Device state is only exchangeable between machines of one definition.
  */
 import { z } from 'zod';
 import { OperatorError, ProtocolError } from '../lib/index.js';
@@ -76,7 +76,10 @@ export type ResolvedMachineDefinition = MachineDefinition & {
 
 export const DEFAULT_CPU_MODEL = 'qemu64';
 
-/** The definition in `value`, which comes from a configuration file (OperatorError) or the peer (ProtocolError). */
+/**
+ * The definition in `value`, which comes from a configuration file (OperatorError) or the peer
+ * (ProtocolError).
+ */
 export function parseMachineDefinition(
   value: unknown,
   origin: 'configuration' | 'peer' = 'configuration',

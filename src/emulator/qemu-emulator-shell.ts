@@ -1,6 +1,6 @@
 /**
- * The Emulator on stock QEMU. Bytes of the guest: RAM file <-> QEMU's mapping; device state: QEMU ->
- * memory file -> Buffer, and Buffer -> qcow2 memory file -> `snapshot-load`. Commands: QMP.
+ * The Emulator on stock QEMU. Bytes of the guest: RAM file <-> QEMU's mapping; device state: QEMU
+ * -> memory file -> Buffer, and Buffer -> qcow2 memory file -> `snapshot-load`. Commands: QMP.
  */
 import { closeSync, fstatSync, readSync, writeSync } from 'node:fs';
 import { describeError, type Logger, OperatorError, type PageRange } from '../lib/index.js';
@@ -32,11 +32,19 @@ import { encodeVmStateFile, VM_STATE_OFFSET, VM_STATE_TAG } from './vmstate-qcow
 
 export interface LaunchOptions {
   readonly definition: MachineDefinition;
-  /** The PVM's RAM is shared, so that its pages can be read; the SVM's is private (the RAM cache). */
+  /**
+   * The PVM's RAM is shared, so that its pages can be read; the SVM's is private (the RAM cache).
+   */
   readonly ramMapping: 'shared' | 'private';
-  /** Unix socket of the NBD server of each disk, whose export has the disk's name. QEMU connects at once. */
+  /**
+   * Unix socket of the NBD server of each disk, whose export has the disk's name. QEMU connects at
+   * once.
+   */
   readonly diskSockets: readonly string[];
-  /** Unix socket of the listener of each NIC: be32 length and frame, both ways. QEMU connects at once. */
+  /**
+   * Unix socket of the listener of each NIC: be32 length and frame, both ways. QEMU connects at
+   * once.
+   */
   readonly nicSockets: readonly string[];
   /** File for the guest's serial console; default `console.log` in `runtimeDir`. */
   readonly consoleLog?: string;
@@ -347,7 +355,9 @@ class QemuEmulator implements Emulator {
     }
   }
 
-  /** A dead process has no pages: a scan of it is empty, which must not pass for "nothing written". */
+  /**
+   * A dead process has no pages: a scan of it is empty, which must not pass for "nothing written".
+   */
   #checkAlive(): void {
     const alive =
       !this.#qemu.ended &&

@@ -18,7 +18,8 @@ const MACHINE_HELP_BYTES_MAX = 1024 * 1024;
 
 /**
  * The definition with `auto` and machine aliases replaced by what this host makes of them: what the
- * primary sends to the secondary. OperatorError when this host or its QEMU can't do what it asks for.
+ * primary sends to the secondary. OperatorError when this host or its QEMU can't do what it asks
+ * for.
  */
 export async function resolveMachineDefinition(
   definition: MachineDefinition,
@@ -49,8 +50,8 @@ export async function resolveMachineDefinition(
 }
 
 /**
- * Why `auto` does not take KVM here. A /dev/kvm on a CPU that shows neither vmx nor svm is emulated in
- * software and runs a kernel far slower than TCG; it works when forced.
+ * Why `auto` does not take KVM here. A /dev/kvm on a CPU that shows neither vmx nor svm is emulated
+ * in software and runs a kernel far slower than TCG; it works when forced.
  */
 function reasonAgainstKvm(): 'no-device' | 'no-cpu-support' | undefined {
   try {

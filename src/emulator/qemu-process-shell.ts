@@ -1,7 +1,7 @@
 /**
- * Starts QEMU so that it can't outlive this process, and knows how it ended. Everything it gets from
- * us it inherits: memory files, and one end of a socket pair each for QMP, console and the preload
- * library.
+ * Starts QEMU so that it can't outlive this process, and knows how it ended. Everything it gets
+ * from us it inherits: memory files, and one end of a socket pair each for QMP, console and the
+ * preload library.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';

@@ -1,7 +1,7 @@
 /**
  * QMP on the wire: bytes from QEMU in, messages out; commands in, bytes out.
- * One JSON object per line, CR LF after each (QEMU docs/interop/qmp-spec.txt, 7.2). Nothing that QEMU
- * says is trusted: a line has a bound, and a message must be one of the four kinds.
+ * One JSON object per line, CR LF after each (QEMU docs/interop/qmp-spec.txt, 7.2). Nothing that
+ * QEMU says is trusted: a line has a bound, and a message must be one of the four kinds.
  */
 import { ProtocolError } from '../lib/index.js';
 

@@ -17,7 +17,9 @@ interface Waiter {
   readonly reject: (error: Error) => void;
 }
 
-/** The agent's end of the preload library's control socket. It must stay open as long as QEMU lives. */
+/**
+ * The agent's end of the preload library's control socket. It must stay open as long as QEMU lives.
+ */
 export class ShimClient {
   readonly report: Promise<ShimReport>;
   readonly #stream: Duplex;

@@ -1,7 +1,7 @@
 /**
- * A qcow2 file (QEMU docs/interop/qcow2.txt, version 3) that holds one internal snapshot, tag `colo`,
- * and nothing else: the way in for a device state, as `snapshot-load` reads VM state from a qcow2
- * snapshot only. Written once; then each device state overwrites the data clusters in place.
+ * A qcow2 file (QEMU docs/interop/qcow2.txt, version 3) that holds one internal snapshot, tag
+ * `colo`, and nothing else: the way in for a device state, as `snapshot-load` reads VM state from a
+ * qcow2 snapshot only. Written once; then each device state overwrites the data clusters in place.
  *
  * Clusters of 64 KiB, all numbers big-endian. The disk itself is one cluster that is not allocated.
  *

@@ -1,4 +1,6 @@
-/** Assertions stay on in production: a broken invariant is a bug, and a node with a bug is silent. */
+/**
+ * Assertions stay on in production: a broken invariant is a bug, and a node with a bug is silent.
+ */
 export class AssertionFailed extends Error {
   readonly code = 'COLO_E_BUG';
   override readonly name = 'AssertionFailed';

@@ -74,7 +74,9 @@ const WRITTEN: Selection = {
   any: 0,
   reported: PAGE_IS_WRITTEN,
 };
-/** With a further condition the kernel leaves its short cut, which takes an empty entry for written. */
+/**
+ * With a further condition the kernel leaves its short cut, which takes an empty entry for written.
+ */
 const WRITTEN_TOUCHED: Selection = { ...WRITTEN, any: PAGE_IS_PRESENT | PAGE_IS_SWAPPED };
 const PRIVATE: Selection = {
   flags: 0,
@@ -145,8 +147,8 @@ export class PagemapScanner {
     const end = address + length;
     let start = address;
     let count = REGIONS_MAX;
-    // walk_end can't be the condition: when the last part of a walk finds no lack of space, the kernel
-    // leaves there what it noted at its own last pause, and the end would be scanned twice.
+    // walk_end can't be the condition: when the last part of a walk finds no lack of space, the
+    // kernel leaves there what it noted at its own last pause, and the end would be scanned twice.
     while (count === REGIONS_MAX && start < end) {
       this.#put(0, ARGUMENT_BYTES);
       this.#put(8, selection.flags);
@@ -196,7 +198,9 @@ export class PagemapReader {
     this.#fd = openSync(`/proc/${mapping.pid}/pagemap`, 'r');
   }
 
-  /** Pages written since the last call. Reading and clearing are two steps: the process must stand. */
+  /**
+   * Pages written since the last call. Reading and clearing are two steps: the process must stand.
+   */
   takeSoftDirty(): PageRange[] {
     const ranges = this.#read(collectSoftDirty);
     clearSoftDirty(this.#mapping.pid);

@@ -10,7 +10,9 @@ export class ProcessMemory {
     this.#fd = openSync(`/proc/${pid}/mem`, 'r');
   }
 
-  /** Fills `target` from `address` on. False once the process is gone: it has no memory any more. */
+  /**
+   * Fills `target` from `address` on. False once the process is gone: it has no memory any more.
+   */
   copyOut(address: number, target: Buffer): boolean {
     // The number may be another file's by now.
     assert(!this.#closed, 'The memory of a process was read after its close');

@@ -15,7 +15,9 @@ import { check, libc, SystemCallError } from './libc.js';
 
 /** Frames taken per wake-up: enough to spread the cost of one wake-up, below 1 ms of work. */
 export const TAP_BATCH_FRAMES_MAX = 256;
-/** Bytes of one batch: 256 frames of an ordinary MTU fit; a batch ends early before it overflows. */
+/**
+ * Bytes of one batch: 256 frames of an ordinary MTU fit; a batch ends early before it overflows.
+ */
 export const TAP_BATCH_BYTES_MAX = 512 * 1024;
 
 const FRAME_BYTES_MAX = 65_550;
@@ -64,7 +66,9 @@ const writeFile = libc.func('long write(int fd, const void *buffer, unsigned lon
 ) => number;
 const closeFile = libc.func('int close(int fd)') as (fd: number) => number;
 
-/** What became of a written frame: `full`: the kernel had no buffer; `down`: link or device gone. */
+/**
+ * What became of a written frame: `full`: the kernel had no buffer; `down`: link or device gone.
+ */
 export type TapWriteResult = 'ok' | 'full' | 'down';
 
 /**

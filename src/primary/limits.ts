@@ -39,5 +39,7 @@ export const GOODBYE_TIMEOUT_MS = 2000;
 /** How often held output and buffered disk writes are compared with their bounds. */
 export const BOUND_CHECK_MS = 20;
 
-/** From a step that failed because QEMU had died to the news of its death; far more than it takes. */
+/**
+ * From a step that failed because QEMU had died to the news of its death; far more than it takes.
+ */
 export const QEMU_EXIT_MS = 1000;

@@ -1,8 +1,8 @@
 /**
  * Sends one session's state to the secondary: pages, disk writes, device states, LAN input.
  *
- * In: the core's instructions (`syncRound`, `presendRound`, `capture`). Out: frames on the session's
- * links, in the order that the secondary's checks expect; nothing here decides anything.
+ * In: the core's instructions (`syncRound`, `presendRound`, `capture`). Out: frames on the
+ * session's links, in the order that the secondary's checks expect; nothing here decides anything.
  *
  * Every epoch has one RAM framer and one count of disk operations. They are closed at the epoch
  * edge, while the guest is paused; what is written after it belongs to the next epoch. The guest
@@ -121,7 +121,9 @@ export class Replicator {
     for (const disk of this.#parts.disks) disk.setMode('untracked');
   }
 
-  /** Sends what was written since the last round, all of it the first time; resolves to its size. */
+  /**
+   * Sends what was written since the last round, all of it the first time; resolves to its size.
+   */
   async syncRound(first: boolean): Promise<number> {
     const { emulator, disks } = this.#parts;
     if (first) {
@@ -152,7 +154,9 @@ export class Replicator {
     return ramBytes + disks.reduce((sum, disk) => sum + disk.dirtyBytes, 0);
   }
 
-  /** Sends the pages written since the last round while the guest runs; resolves to their number. */
+  /**
+   * Sends the pages written since the last round while the guest runs; resolves to their number.
+   */
   async presendRound(): Promise<number> {
     const { emulator } = this.#parts;
     const ranges = emulator.scanWritten();

@@ -5,8 +5,8 @@
  * MAC and IP do not change; the frames name both nevertheless, for hosts whose entry went stale
  * during the outage.
  *
- *     IPv4 address      ARP announcement as a request and as a reply (hosts differ in what they heed)
- *     IPv6 address      unsolicited neighbour advertisement to all nodes, override flag set
+ *     IPv4 address      ARP announcement as a request and as a reply (hosts differ in what they
+ *     heed) IPv6 address      unsolicited neighbour advertisement to all nodes, override flag set
  *     MAC only          reverse ARP request, as QEMU's announce-self sends
  *
  * Sources: RFC 826; RFC 5227 sections 1.1 and 3; RFC 5944 section 4.6 (the reply form); RFC 4861
@@ -58,7 +58,9 @@ function announcementFrames(address: GuestAddress): Buffer[] {
   }
 }
 
-/** Sender and target IP are the guest's; the target MAC is unused in a request, its own in a reply. */
+/**
+ * Sender and target IP are the guest's; the target MAC is unused in a request, its own in a reply.
+ */
 function arpAnnouncement(address: GuestAddress, operation: number): Buffer {
   const { mac, ip } = address;
   assert(ip.length === 4, 'ARP announces IPv4 addresses');

@@ -8,9 +8,9 @@
  *     frame    length   -            Ethernet frame without FCS           -
  *
  * In: chunks of QEMU's stream, cut anywhere. Out: batches, sliced from the chunks without a copy;
- * only a frame that spans chunks is put together in a buffer of its own. What is unfinished when the
- * stream ends is no frame and is forgotten with the decoder. A batch is never modified
- * by anybody, since several queues may share its memory.
+ * only a frame that spans chunks is put together in a buffer of its own. What is unfinished when
+ * the stream ends is no frame and is forgotten with the decoder. A batch is never modified by
+ * anybody, since several queues may share its memory.
  *
  * Source: QEMU 7.2 net/stream.c (`net_stream_receive`), net/net.c (`net_fill_rstate`).
  */
@@ -114,7 +114,9 @@ export function countFrames(batch: Buffer): number {
   return frames;
 }
 
-/** Calls `visit` with each frame (without its length; a slice, not a copy) of a well-formed batch. */
+/**
+ * Calls `visit` with each frame (without its length; a slice, not a copy) of a well-formed batch.
+ */
 export function forEachFrame(batch: Buffer, visit: (frame: Buffer) => void): void {
   let at = 0;
   while (at < batch.length) {

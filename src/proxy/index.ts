@@ -4,7 +4,8 @@
  *
  *     LAN  -> TAP -> Nic ------------------------------------------> QEMU -> guest
  *                     '-> onInbound (to the peer) ...> InboundLog ...> Nic.inject
- *     guest -> QEMU -> BatchDecoder -> AddressLearner, onOutput -> OutputGate -> LanQueue -> TAP -> LAN
+ *     guest -> QEMU -> BatchDecoder -> AddressLearner, onOutput -> OutputGate -> LanQueue -> TAP ->
+ *     LAN
  *
  * The unit is the batch (be32 length + frame, back to back): see batch-wire.ts. Read in this order:
  *

@@ -56,7 +56,9 @@ export const LAN_QUEUE_BYTES_HARD = 16 * 1024 * 1024;
  */
 export const TAP_QUEUE_FRAMES = 2048;
 
-/** Addresses remembered per NIC. One more forgets the least recently used, unconfirmed ones first. */
+/**
+ * Addresses remembered per NIC. One more forgets the least recently used, unconfirmed ones first.
+ */
 export const LEARNED_ADDRESSES_MAX = 32;
 
 /**

@@ -46,7 +46,9 @@ async function linkKind(name: string): Promise<string | undefined> {
   return link?.linkinfo?.info_kind ?? 'plain';
 }
 
-/** The host has no business of its own on a guest's wire: no link-local address, no solicitations. */
+/**
+ * The host has no business of its own on a guest's wire: no link-local address, no solicitations.
+ */
 async function silenceHostIpv6(tapName: string): Promise<void> {
   try {
     await writeFile(`/proc/sys/net/ipv6/conf/${tapName}/disable_ipv6`, '1');

@@ -209,7 +209,8 @@ export class Nic {
   async drain(): Promise<void> {
     this.#draining++;
     this.#updateBackPressure();
-    // A first turn may begin after this loop iteration's poll; only later ones contain a whole poll.
+    // A first turn may begin after this loop iteration's poll; only later ones contain a whole
+    // poll.
     await nextTurn();
     for (let turn = 0; turn < DRAIN_TURNS_MAX; turn++) {
       const before = this.#bytesFromQemu;
@@ -339,7 +340,9 @@ export class Nic {
     log.error('The TAP takes no frames', { nic: index, tap: tapName, reason });
   }
 
-  /** Not reading lets the guest's transmit queue fill, as a slow wire does; nothing is lost here. */
+  /**
+   * Not reading lets the guest's transmit queue fill, as a slow wire does; nothing is lost here.
+   */
   #updateBackPressure(): void {
     const qemu = this.#qemu;
     if (qemu === undefined) return;

@@ -151,7 +151,9 @@ export class OutputGate {
     return this.#takeHeld(count);
   }
 
-  /** No failover can contradict this guest any more: everything held, to be sent, and no holding. */
+  /**
+   * No failover can contradict this guest any more: everything held, to be sent, and no holding.
+   */
   open(): Buffer[] {
     this.#state = 'open';
     return this.#takeHeld(this.#held.length);

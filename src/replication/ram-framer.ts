@@ -3,8 +3,8 @@
  *
  * In: page ranges of one epoch and a way to copy guest RAM. Out: frames of at most
  * `RAM_FRAME_DATA_BYTES`, whose bytes are copies that no longer change under the reader's hands,
- * with zero pages flagged instead of sent. Copying (`cut`) and encoding (`encode`) are apart because
- * only the copying has to happen while the guest is paused.
+ * with zero pages flagged instead of sent. Copying (`cut`) and encoding (`encode`) are apart
+ * because only the copying has to happen while the guest is paused.
  */
 import { crc32c, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import { RAM_FRAME_DATA_BYTES, RAM_FRAME_PAGES } from './limits.js';
@@ -63,7 +63,9 @@ export class RamFramer {
     if (builder.pages > 0) yield builder.frame();
   }
 
-  /** Encodes one frame and counts it; frames must be sent in the order in which they are encoded. */
+  /**
+   * Encodes one frame and counts it; frames must be sent in the order in which they are encoded.
+   */
   encode(frame: RamFrame): EncodedMessage {
     const message = encodeRamPages(this.epoch, frame.runs, frame.data);
     this.#digest.add(payloadCrc(message.parts));

@@ -63,7 +63,9 @@ export class RamReceiver {
     return this.#verifyDigest;
   }
 
-  /** Writes the staged pages into the RAM file. The SVM is paused; private copies still hide them. */
+  /**
+   * Writes the staged pages into the RAM file. The SVM is paused; private copies still hide them.
+   */
   apply(): void {
     for (const { offset, length } of this.#staged.ranges(APPLY_CHUNK_BYTES)) {
       const bytes = this.#staging.view(offset, length);

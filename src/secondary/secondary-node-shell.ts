@@ -1,8 +1,9 @@
 /**
  * The secondary node: carries out what the core decides, and tells the core what happened.
  *
- * Reading order: `startSecondary` listens, `#onSession` launches the SVM that a primary's hello asks
- * for, `#perform` has a line or two per instruction of the core, the rest are those that take more.
+ * Reading order: `startSecondary` listens, `#onSession` launches the SVM that a primary's hello
+ * asks for, `#perform` has a line or two per instruction of the core, the rest are those that take
+ * more.
  */
 import { mkdir } from 'node:fs/promises';
 import type {

@@ -41,7 +41,9 @@ export interface Svm {
   stop(): Promise<void>;
 }
 
-/** Launches it. Throws OperatorError or ProtocolError with what the primary's operator must know. */
+/**
+ * Launches it. Throws OperatorError or ProtocolError with what the primary's operator must know.
+ */
 export async function startSvm(
   configuration: SecondaryConfiguration,
   hello: Hello,

@@ -16,12 +16,8 @@
  * probeOk (0x0004): empty.
  */
 import { ByteReader, ByteWriter, ProtocolError } from '../lib/index.js';
+import { CHANNELS, type Channel } from './channels.js';
 import { REFUSAL_TEXT_MAX_BYTES } from './limits.js';
-
-export const CHANNELS = ['control', 'ram', 'disk', 'network'] as const;
-/** One of a session's four connections; each is a TCP connection of its own, so that bulk on one
- * never delays another. `control` carries the heartbeat too. */
-export type Channel = (typeof CHANNELS)[number];
 
 export const FRAME_TYPES = {
   attach: 0x0001,

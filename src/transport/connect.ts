@@ -7,8 +7,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type Logger, ProtocolError } from '../lib/index.js';
 import {
   type Attach,
-  CHANNELS,
-  type Channel,
   decodeAttachOk,
   decodeAttachRefused,
   decodeProbeOk,
@@ -17,6 +15,7 @@ import {
   PROTOCOL_VERSIONS,
   SESSION_ID_BYTES,
 } from './attach-wire.js';
+import { CHANNELS, type Channel } from './channels.js';
 import { connectErrorKind, LinkError } from './errors.js';
 import type { Frame } from './frame-wire.js';
 import { CHANNEL_LIMITS, PROBE_PAUSE_MS, UNATTACHED_LIMITS } from './limits.js';

@@ -3,12 +3,14 @@
  *
  * Bytes from TCP → stream.ts → frame-wire.ts (frames) → link.ts (back-pressure, one reason at the
  * end) → attach-wire.ts, peer-listener.ts, connect.ts (which connection is for what) → session.ts →
- * the owner's handlers; and back. Bounds are in limits.ts; the formats in docs/protocol/transport.md.
+ * the owner's handlers; and back. Bounds are in limits.ts; the formats in
+ * docs/protocol/transport.md.
  *
- * Invariants: lengths are bounded before anything is allocated; a malformed byte ends the link and is
- * told in one log line; nothing is dropped without being counted.
+ * Invariants: lengths are bounded before anything is allocated; a malformed byte ends the link and
+ * is told in one log line; nothing is dropped without being counted.
  */
-export { CHANNELS, type Channel, PROTOCOL_VERSIONS, type VersionRange } from './attach-wire.js';
+export { PROTOCOL_VERSIONS, type VersionRange } from './attach-wire.js';
+export { CHANNELS, type Channel } from './channels.js';
 export {
   type ConnectOptions,
   connectSession,

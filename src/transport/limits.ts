@@ -1,7 +1,7 @@
 /**
  * Every bound of the transport: unit, why this value, what happens when it is hit.
  */
-import type { Channel } from './attach-wire.js';
+import type { Channel } from './channels.js';
 
 /** The bounds of one link. All are bytes. */
 export interface LinkLimits {
@@ -53,5 +53,6 @@ export const PENDING_CONNECTIONS_MAX = 64;
 export const CLOSE_DEADLINE_MS = 2000;
 
 /** Milliseconds before a probe whose connection was closed without an answer is made again: a
- * process that dies needs about as long to let go of its sockets. Ends with the probe's time-out. */
+ * process that dies needs about as long to let go of its sockets. Ends with the probe's time-out.
+ */
 export const PROBE_PAUSE_MS = 5;

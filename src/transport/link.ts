@@ -1,14 +1,14 @@
 /**
  * A link: one connection that carries frames both ways.
  *
- * In: a socket, connected or connecting, and frames to send. Out: frames received, in order, and one
- * reason when it is over. Back-pressure works both ways: a sender looks at `writable` and awaits
- * `drained()`; a receiver calls `pause()`. While no frame handler is attached the link pauses by
- * itself, so nothing that arrives early is lost.
+ * In: a socket, connected or connecting, and frames to send. Out: frames received, in order, and
+ * one reason when it is over. Back-pressure works both ways: a sender looks at `writable` and
+ * awaits `drained()`; a receiver calls `pause()`. While no frame handler is attached the link
+ * pauses by itself, so nothing that arrives early is lost.
  *
  * Invariants: the first reason wins and `onClose` handlers see it once; no frame is delivered after
- * it; handlers are never called from inside of a call that the owner makes. What is dropped (sends on
- * a closed link, received frames nobody took) is counted in `framesDropped`.
+ * it; handlers are never called from inside of a call that the owner makes. What is dropped (sends
+ * on a closed link, received frames nobody took) is counted in `framesDropped`.
  */
 import type { Socket } from 'node:net';
 import { assert, describeError, type Logger, ProtocolError } from '../lib/index.js';
@@ -20,7 +20,8 @@ import { CLOSE_DEADLINE_MS, type LinkLimits } from './limits.js';
  * Why a link is over.
  * - `ended`: the peer closed it (FIN); with `error` when that was in the middle of a frame, as when
  *   a process is killed while it sends.
- * - `reset`: the peer's kernel refused our bytes (ECONNRESET, EPIPE, ECONNREFUSED): its end is gone.
+ * - `reset`: the peer's kernel refused our bytes (ECONNRESET, EPIPE, ECONNREFUSED): its end is
+ *   gone.
  * - `protocol`: it sent something malformed; `error` is the ProtocolError.
  * - `timeout`: TCP gave up (ETIMEDOUT, no route): proves nothing about the peer.
  * - `overflow`: more than `queuedBytesMax` was queued.
@@ -129,9 +130,9 @@ export class Link {
   }
 
   /**
-   * Queues one frame, written with one system call when nothing is queued before it. Count the parts
-   * as not copied: they must not change until `queuedBytes` is 0. On a closed link the frame is dropped
-   * and counted. Above `queuedBytesMax` the link is destroyed (`overflow`).
+   * Queues one frame, written with one system call when nothing is queued before it. Count the
+   * parts as not copied: they must not change until `queuedBytes` is 0. On a closed link the frame
+   * is dropped and counted. Above `queuedBytesMax` the link is destroyed (`overflow`).
    */
   send(type: number, parts: readonly Buffer[]): void {
     if (!this.#isOpen()) {

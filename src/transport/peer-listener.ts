@@ -2,10 +2,10 @@
  * The listening side: takes connections, reads what each is for, and gathers four of one session id
  * into a session.
  *
- * A connection is `pending` from accept until it belongs to a complete session or has been answered.
- * Pending connections are few (PENDING_CONNECTIONS_MAX, the oldest goes first), short-lived
- * (ATTACH_DEADLINE_MS) and may send one small frame, so that strangers cost little and a session
- * that runs notices nothing of them.
+ * A connection is `pending` from accept until it belongs to a complete session or has been
+ * answered. Pending connections are few (PENDING_CONNECTIONS_MAX, the oldest goes first),
+ * short-lived (ATTACH_DEADLINE_MS) and may send one small frame, so that strangers cost little and
+ * a session that runs notices nothing of them.
  *
  * Invariant: a connection, or incomplete session, that is dropped is told in exactly one log line.
  */
@@ -13,8 +13,6 @@ import type { Server, Socket } from 'node:net';
 import { describeError, type Logger, ProtocolError } from '../lib/index.js';
 import {
   type Attach,
-  CHANNELS,
-  type Channel,
   decodeAttach,
   encodeAttachOk,
   encodeAttachRefused,
@@ -22,6 +20,7 @@ import {
   negotiateVersion,
   PROTOCOL_VERSIONS,
 } from './attach-wire.js';
+import { CHANNELS, type Channel } from './channels.js';
 import { LinkError } from './errors.js';
 import type { Frame } from './frame-wire.js';
 import {

@@ -5,7 +5,7 @@
  * it once, with the channel and the reason. A session carries no promise about frames that were
  * under way when it ended, not even across channels: whoever needs to know asks by messages.
  */
-import { CHANNELS, type Channel } from './attach-wire.js';
+import { CHANNELS, type Channel } from './channels.js';
 import type { Link, LinkCloseReason } from './link.js';
 
 /** Why a session is over: why its first link was. `channel` is absent if we closed it ourselves. */

@@ -196,8 +196,8 @@ serial('a scan of a QEMU that has just died fails instead of finding nothing', a
     const { emulator, untilItRuns } = await tcg.launch({ ramMapping, startPaused: false });
     await untilItRuns();
     process.kill(emulator.description.pid, 'SIGKILL');
-    // No turn of the event loop in between: the end is not known here yet. The memory lives until the
-    // last thread has ended.
+    // No turn of the event loop in between: the end is not known here yet. The memory lives until
+    // the last thread has ended.
     const tasks = `/proc/${emulator.description.pid}/task`;
     while (isAlive(emulator.description.pid) || readdirSync(tasks).length > 1);
     t.throws(() => emulator.scanWritten(), { code: 'COLO_E_QEMU' });

@@ -1,6 +1,6 @@
 /**
- * A hostile client, to be run inside a namespace: sends broken bytes over many connections, one after
- * the other, and waits for each to be closed by the other side.
+ * A hostile client, to be run inside a namespace: sends broken bytes over many connections, one
+ * after the other, and waits for each to be closed by the other side.
  *
  *   node garbage.js transport|nbd|control COUNT HOST PORT
  *   node garbage.js transport|nbd|control COUNT PATH

@@ -149,7 +149,9 @@ function qemuArguments(guest: string, manifest: Manifest, image: string): string
   ];
 }
 
-/** Resolves at the ready line; rejects, with the console's last lines, at the end or the deadline. */
+/**
+ * Resolves at the ready line; rejects, with the console's last lines, at the end or the deadline.
+ */
 function waitReady(qemu: ChildProcess): Promise<void> {
   const { stdout } = qemu;
   if (stdout === null) throw new Error('QEMU has no console');

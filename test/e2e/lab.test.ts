@@ -1,7 +1,7 @@
 /**
- * The lab of scripts/lab and the guest of scripts/build-guest, without the product: what every other
- * end-to-end test stands on. The guest runs unprotected on hosta; all talk to it comes from the
- * client's namespace. Needs root and a built guest (scripts/setup --guest).
+ * The lab of scripts/lab and the guest of scripts/build-guest, without the product: what every
+ * other end-to-end test stands on. The guest runs unprotected on hosta; all talk to it comes from
+ * the client's namespace. Needs root and a built guest (scripts/setup --guest).
  */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';

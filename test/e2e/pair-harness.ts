@@ -1,6 +1,6 @@
 /**
- * A protected pair in the lab for one test, gone afterwards however the test ends. What the agents and
- * the guest's console said is printed when it fails.
+ * A protected pair in the lab for one test, gone afterwards however the test ends. What the agents
+ * and the guest's console said is printed when it fails.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';

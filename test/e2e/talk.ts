@@ -4,7 +4,8 @@
  *
  *   node talk.js connect HOST PORT LINES [TEXT]   sends TEXT, prints the first LINES lines
  *   node talk.js fetch   HOST PORT TEXT           sends TEXT and FIN, prints all that comes
- *   node talk.js listen  PORT LINES               prints "listening"; then, for the first connection,
+ *   node talk.js listen  PORT LINES               prints "listening"; then, for the first
+ *   connection,
  *                                                 numbered lines out and its first LINES lines in
  */
 import { connect, createServer, type Socket } from 'node:net';

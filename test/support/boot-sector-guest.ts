@@ -1,9 +1,9 @@
 /**
- * The smallest guest that shows whether RAM and registers moved together: a boot sector in real mode
- * that counts for ever. It writes the count that it keeps in a register to 0x500, increments another
- * one in memory at 0x504, and the first word of each page from 0x20000 to 0x8ffff.
- * A byte other than 0 at 0x600 makes it power the machine off.
- * In a consistent state the count in memory is the register's, or one less.
+ * The smallest guest that shows whether RAM and registers moved together: a boot sector in real
+ * mode that counts for ever. It writes the count that it keeps in a register to 0x500, increments
+ * another one in memory at 0x504, and the first word of each page from 0x20000 to 0x8ffff. A byte
+ * other than 0 at 0x600 makes it power the machine off. In a consistent state the count in memory
+ * is the register's, or one less.
  */
 const CODE = Buffer.from(
   [

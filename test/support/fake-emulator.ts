@@ -1,11 +1,11 @@
 /**
  * The Emulator without QEMU, for the simulation and for tests of those who drive one: RAM is a few
  * pages, the "guest" a counter and a random number generator, and everything is a function of the
- * seed and of the calls made. It keeps the same layout as test/support/boot-sector-guest.ts, so that
- * both pass the same compliance suite.
+ * seed and of the calls made. It keeps the same layout as test/support/boot-sector-guest.ts, so
+ * that both pass the same compliance suite.
  *
- * The guest runs only in `step`. Two fakes with the same RAM and device state that take the same steps
- * stay equal; `diverge` makes one of them go another way.
+ * The guest runs only in `step`. Two fakes with the same RAM and device state that take the same
+ * steps stay equal; `diverge` makes one of them go another way.
  */
 import {
   type Emulator,

@@ -1,4 +1,7 @@
-/** An agent for the tests: launches the boot-sector guest, prints QEMU's pid, and waits to be killed. */
+/**
+ * An agent for the tests: launches the boot-sector guest, prints QEMU's pid, and waits to be
+ * killed.
+ */
 import { launchQemu } from '../../src/emulator/index.js';
 import { silentLog, testMachine } from './emulator-subjects.js';
 

@@ -1,6 +1,6 @@
 /**
- * A listener under fire: strangers send rubbish of every kind, at once, while a session runs. Each of
- * them is dropped with exactly one log line, and the session notices nothing.
+ * A listener under fire: strangers send rubbish of every kind, at once, while a session runs. Each
+ * of them is dropped with exactly one log line, and the session notices nothing.
  */
 import { once } from 'node:events';
 import net from 'node:net';

@@ -1,6 +1,6 @@
 /**
- * The soft-dirty tracker is tested here on its bits only where the kernel lacks CONFIG_MEM_SOFT_DIRTY;
- * with it, the compliance suite runs it too.
+ * The soft-dirty tracker is tested here on its bits only where the kernel lacks
+ * CONFIG_MEM_SOFT_DIRTY; with it, the compliance suite runs it too.
  */
 import test from 'ava';
 import type { PageRange } from '../../../src/lib/index.js';

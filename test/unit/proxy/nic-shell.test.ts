@@ -1,6 +1,6 @@
 /**
- * The NIC on a real TAP and bridge. Each test runs a scenario of nic-child.ts in a network namespace
- * that lives as long as that process, and judges what it observed.
+ * The NIC on a real TAP and bridge. Each test runs a scenario of nic-child.ts in a network
+ * namespace that lives as long as that process, and judges what it observed.
  */
 import { execFile, spawnSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
