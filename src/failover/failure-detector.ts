@@ -6,7 +6,9 @@
  * Two ways lead to `lost`. Silence: nothing was heard for `peerTimeoutUs`. Refusal: the link broke
  * and the peer's host answered a new connection with "nobody listens", which only a host whose
  * process is gone does; that is proof, so it need not wait for the time-out. A peer that answers a
- * probe is alive although the session is gone: `abandoned`, and nobody may be promoted for it.
+ * probe is alive although the session is gone: `abandoned`, and nobody may be promoted for it. One
+ * that answers that it runs the guest itself has taken over, or has gone on alone: `superseded`, and
+ * this side must not speak.
  *
  * Silence is measured in time that this process was awake: a node that was itself stopped for a
  * second (SIGSTOP, a busy host) must first read what waited in its sockets before it judges. Each
@@ -14,12 +16,13 @@
  */
 
 /** What came back from a connection attempt to the peer's listening port. */
-export type ProbeResult = 'alive' | 'refused' | 'unreachable' | 'silent';
+export type ProbeResult = 'alive' | 'serving' | 'refused' | 'unreachable' | 'silent';
 
 export type DetectorVerdict =
   | { readonly kind: 'probe' }
   | { readonly kind: 'lost'; readonly reason: string }
-  | { readonly kind: 'abandoned'; readonly reason: string };
+  | { readonly kind: 'abandoned'; readonly reason: string }
+  | { readonly kind: 'superseded'; readonly reason: string };
 
 type State =
   | { kind: 'idle' }
@@ -81,6 +84,9 @@ export class FailureDetector {
       case 'alive':
         this.stop();
         return { kind: 'abandoned', reason: `${reason}; the peer's agent is alive` };
+      case 'serving':
+        this.stop();
+        return { kind: 'superseded', reason: `${reason}; the peer runs the guest` };
       case 'silent':
       case 'unreachable':
         this.#state.probing = false;

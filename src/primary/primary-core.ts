@@ -282,6 +282,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
         return [];
       case 'probe':
         return [{ kind: 'probe' }];
+      case 'superseded':
+        // It was stopped for a while, and the secondary has taken over.
+        return this.#leave([{ kind: 'silence' }], verdict.reason);
       case 'lost':
       case 'abandoned':
         return this.#alone(`Secondary ${verdict.kind}: ${verdict.reason}`, nowUs);

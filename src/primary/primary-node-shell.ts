@@ -126,6 +126,7 @@ class PrimaryNode implements RunningNode, NodeControl {
       log,
       accept: () => ({ ok: false, reason: 'A primary takes no sessions' }),
       onSession: (session) => session.destroy(),
+      isServing: () => this.#core.state.kind !== 'left',
     });
     parts.hooks.onDiskWrite = (disk, operation) =>
       this.#current?.replicator.forward(disk, operation);
@@ -440,13 +441,14 @@ class PrimaryNode implements RunningNode, NodeControl {
   /** Silent already. The peer closes the session once it has read the last message. */
   async #leave(exit: NodeExit): Promise<void> {
     this.#leaving = true;
+    // Who asks from now on is told that nobody is here, which is as good as true.
+    this.#listener.close();
     this.#driver.stop();
     clearInterval(this.#boundCheck);
     this.#log.info('Leaving', { reason: exit.reason });
     const session = this.#current?.session;
     this.#current?.replicator.end();
     if (session !== undefined) await closedWithin(session, GOODBYE_TIMEOUT_MS);
-    this.#listener.close();
     await this.#work;
     await this.#pvm.stop();
     this.#finish(exit);

@@ -193,6 +193,7 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
       case 'lost':
         return this.#lost(verdict.reason);
       case 'abandoned':
+      case 'superseded':
         return this.#discard(`Session lost: ${verdict.reason}`);
     }
   }

@@ -99,6 +99,7 @@ class SecondaryNode implements RunningNode, NodeControl {
           ? { ok: false, reason: `This node is busy (${this.#core.state.kind})` }
           : { ok: true },
       onSession: (session) => void this.#onSession(session),
+      isServing: () => ['promoting', 'active'].includes(this.#core.state.kind),
     });
     log.setContext({ role: 'secondary' });
   }
@@ -392,7 +393,7 @@ class SecondaryNode implements RunningNode, NodeControl {
       for (const { nic } of svm.nics) nic.open();
       await this.#runOn(svm);
       for (const { nic, inbound } of svm.nics) {
-        nic.announce();
+        if (this.#configuration.lanAnnounce) nic.announce();
         inbound.clear();
       }
       if (heardAtUs !== undefined) this.#downtimeUs = monotonicUs() - heardAtUs;
@@ -402,7 +403,7 @@ class SecondaryNode implements RunningNode, NodeControl {
         downtimeMs: Math.round((this.#downtimeUs ?? 0) / 1000),
       });
       this.#driver.input({ kind: 'promoted' });
-      await svm.emulator.announce();
+      if (this.#configuration.lanAnnounce) await svm.emulator.announce();
     } catch (error) {
       this.#driver.input({ kind: 'broken', reason: `Promotion failed: ${describeError(error)}` });
     }

@@ -16,6 +16,7 @@ import {
   decodeAttach,
   encodeAttachOk,
   encodeAttachRefused,
+  encodeProbeOk,
   FRAME_TYPES,
   negotiateVersion,
   PROTOCOL_VERSIONS,
@@ -44,6 +45,8 @@ export interface PeerListenerOptions {
   readonly accept: (info: SessionInfo) => AcceptDecision;
   /** Right after `accept` said yes; frames wait until handlers are attached. */
   readonly onSession: (session: Session) => void;
+  /** Whether this node may speak for the guest: what a probe is told. Default: it may not. */
+  readonly isServing?: () => boolean;
   /** Someone asked whether we are here, and has been answered. */
   readonly onProbe?: (remoteAddress: string) => void;
   /** Default ATTACH_DEADLINE_MS. */
@@ -153,7 +156,8 @@ export class PeerListener {
 
   #answerProbe(pending: Pending): void {
     this.#settle(pending);
-    pending.link.send(FRAME_TYPES.probeOk, []);
+    const serving = this.#options.isServing?.() ?? false;
+    pending.link.send(FRAME_TYPES.probeOk, [encodeProbeOk(serving)]);
     pending.link.close();
     this.#options.log.debug('Probe answered', { remote: pending.link.remoteAddress });
     this.#options.onProbe?.(pending.host);

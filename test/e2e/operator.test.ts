@@ -112,3 +112,23 @@ test('a secondary that comes back is synchronised again while the guest runs', a
     t.is(reports.stream?.repeats, 0);
   });
 });
+
+test('a primary that was stopped for a while finds itself superseded and stays silent', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    const clients = await startClients(pair);
+    await pair.signalHost('hosta', 'SIGSTOP');
+    await pair.waitStatus('hostb', 'hostb took over', ({ role }) => role === 'primary');
+    await pair.signalHost('hosta', 'SIGCONT');
+    await t.throwsAsync(
+      pair.waitStatus('hosta', 'it runs', () => false, 20_000),
+      {
+        message: /ended with exit code 0/,
+      },
+    );
+    t.is((await pair.status('hostb')).role, 'primary');
+    const reports = await clients.stop();
+    t.is(reports.redis?.acknowledgedLost, 0);
+    t.is(reports.stream?.missing, 0);
+    t.is(reports.stream?.repeats, 0);
+  });
+});

@@ -56,3 +56,11 @@ test('a broken link to an unreachable host is probed again until the time-out', 
   t.like(tickUntil(d, 150, 1000), { verdict: { kind: 'probe' }, nowUs: 150 });
   t.like(tickUntil(d, 200, 1000), { verdict: { kind: 'lost' }, nowUs: 500 });
 });
+
+test('a broken link to a peer that runs the guest itself means that this side is superseded', (t) => {
+  const d = detector();
+  d.start(0);
+  d.linkLost('Ended');
+  t.is(d.probed('serving')?.kind, 'superseded');
+  t.is(d.deadlineUs(), undefined);
+});

@@ -13,6 +13,7 @@ import {
   encodeAttach,
   encodeAttachOk,
   encodeAttachRefused,
+  encodeProbeOk,
   FRAME_TYPES,
   negotiateVersion,
 } from '../../../src/transport/attach-wire.js';
@@ -68,11 +69,11 @@ const GOLDEN = [
   },
   {
     name: 'probeOk',
-    hex: '434f4c4f010000040000000076b4fe00',
+    hex: '434f4c4f0100000400000001b3c2fcdb01',
     type: FRAME_TYPES.probeOk,
-    payload: Buffer.alloc(0),
+    payload: encodeProbeOk(true),
     decode: decodeProbeOk,
-    value: undefined,
+    value: true,
   },
 ] as const;
 

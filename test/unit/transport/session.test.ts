@@ -241,6 +241,8 @@ test('a probe tells a listener from nothing, from silence and from something els
   const probe = (port: number, timeoutMs = 20_000) =>
     probePeer({ host: '127.0.0.1', port, timeoutMs });
   t.is(await probe(listening.port), 'alive');
+  const serving = await startListener(t, { isServing: () => true });
+  t.is(await probe(serving.port), 'serving');
   t.is(probed, '127.0.0.1');
   t.is(await probe(await freePort()), 'refused');
   t.is(await probe(await foreignServer(t, () => {}), 50), 'silent');
