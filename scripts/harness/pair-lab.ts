@@ -100,6 +100,7 @@ export class PairLab {
 
   async startSecondary(): Promise<void> {
     await this.#start('hostb', 'colo-secondary', [
+      ...['--allow-peer', REPLICATION_ADDRESS.hosta],
       ...['--listen', REPLICATION_ADDRESS.hostb, '--nic', 'name=lan,tap=tap0'],
       ...['--standby', this.#options.standby ?? 'paused'],
       ...(this.#options.secondaryFlags ?? []),

@@ -2,12 +2,12 @@
  * Messages of the disk channel between primary and secondary: payloads only, the frame around them
  * carries the type number. Big-endian; `disk` is the index of the disk in the machine definition.
  *
- *   0x30 write      epoch u64, disk u16, offset u64, data (1 byte to 1 MiB, to the end)
- *   0x31 zero       epoch u64, disk u16, offset u64, length u64
- *   0x32 trim       epoch u64, disk u16, offset u64, length u64
- *   0x33 sync       disk u16, offset u64, data             initial synchronisation
- *   0x34 syncZero   disk u16, offset u64, length u64       initial synchronisation
- *   0x35 epochEnd   epoch u64, disk u16, operations u64, bytes u64
+ *   0x0130 write      epoch u64, disk u16, offset u64, data (1 byte to 1 MiB, to the end)
+ *   0x0131 zero       epoch u64, disk u16, offset u64, length u64
+ *   0x0132 trim       epoch u64, disk u16, offset u64, length u64
+ *   0x0133 sync       disk u16, offset u64, data             initial synchronisation
+ *   0x0134 syncZero   disk u16, offset u64, length u64       initial synchronisation
+ *   0x0135 epochEnd   epoch u64, disk u16, operations u64, bytes u64
  *
  * u64 fields are at most 2^53 - 1. An offset plus a length must be so too; whether they lie inside
  * the disk is for the receiver to check, who knows its size.
@@ -17,12 +17,12 @@ import type { DiskOperation } from './disk-operation.js';
 import { DISK_DATA_BYTES_MAX, DISKS_MAX } from './limits.js';
 
 export const DISK_MESSAGE_TYPE = {
-  write: 0x30,
-  zero: 0x31,
-  trim: 0x32,
-  sync: 0x33,
-  syncZero: 0x34,
-  epochEnd: 0x35,
+  write: 0x0130,
+  zero: 0x0131,
+  trim: 0x0132,
+  sync: 0x0133,
+  syncZero: 0x0134,
+  epochEnd: 0x0135,
 } as const;
 
 /** `data` of a decoded message is borrowed from its payload. */

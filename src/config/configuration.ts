@@ -64,6 +64,10 @@ export interface NicPlace {
 export interface SecondaryConfiguration extends CommonConfiguration {
   readonly role: 'secondary';
   readonly listen: Address;
+  /** The only address that a primary may come from. */
+  readonly allowPeer: string | undefined;
+  /** Must be the primary's: what a stranger asks QEMU for is not done. */
+  readonly qemuArguments: readonly string[];
   /** Images with a place of their own; ask `secondaryDiskPath` for any disk. */
   readonly disks: readonly DiskSetting[];
   readonly diskDir: string;

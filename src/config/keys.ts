@@ -65,6 +65,15 @@ export const KEYS = {
     example: '10.0.0.2:7800',
     purpose: 'Where the secondary listens; port 7800 unless given.',
   },
+  'allow-peer': {
+    roles: SECONDARY,
+    parse: values.parseIpAddress,
+    value: 'IP address',
+    default: undefined,
+    defaultFrom: 'any host that reaches the port',
+    example: '10.0.0.1',
+    purpose: 'The only host that may be the primary.',
+  },
   listen: {
     roles: SECONDARY,
     parse: values.parseAddress,
@@ -189,14 +198,13 @@ export const KEYS = {
     purpose: 'Bridge for every NIC that names none.',
   },
   'qemu-arg': {
-    roles: PRIMARY,
+    roles: BOTH,
     parse: values.parseText,
     value: 'text',
     default: undefined,
     example: '-no-user-config',
-    purpose: 'One more argument for QEMU, as it stands, on both hosts.',
+    purpose: 'One more argument for QEMU, as it stands. The same on both hosts, or they refuse.',
     repeatable: true,
-    machine: true,
   },
   mode: {
     roles: PRIMARY,

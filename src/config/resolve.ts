@@ -253,6 +253,8 @@ function buildSecondary(reader: ValueReader, hostname: string): SecondaryConfigu
     role: 'secondary',
     ...common,
     listen: reader.defaulted('listen'),
+    allowPeer: reader.optional('allow-peer'),
+    qemuArguments: reader.list('qemu-arg').map(({ value }) => value),
     disks: secondaryDisks(reader),
     diskDir: reader.optional('disk-dir') ?? common.stateDir,
     nics: secondaryNics(reader),

@@ -72,6 +72,8 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     return {
       ...common,
       listen: formatAddress(c.listen),
+      'allow-peer': c.allowPeer,
+      'qemu-arg': [...c.qemuArguments],
       'disk-dir': c.diskDir,
       kernel: c.kernel,
       initrd: c.initrd,

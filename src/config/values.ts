@@ -43,6 +43,14 @@ export function parseInterfaceName(text: string): string {
   return text;
 }
 
+/** An IPv4 or IPv6 address as the kernel prints it, without port. */
+export function parseIpAddress(text: string): string {
+  const octets = text.split('.');
+  const isIpv4 = octets.length === 4 && octets.every((o) => /^\d{1,3}$/.test(o) && Number(o) < 256);
+  if (isIpv4 || IPV6.test(text)) return text;
+  throw new ValueError(text, 'an IP address', 'write it such as 10.0.0.1 or fd00::1');
+}
+
 /** `host`, `host:port`, `[v6]:port` or a bare IPv6 address. */
 export function parseAddress(text: string): Address {
   const expected = 'host, host:port or [IPv6]:port';

@@ -30,7 +30,13 @@ import {
   monotonicUs,
   parseHello,
 } from '../replication/index.js';
-import { type Frame, PeerListener, probePeer, type Session } from '../transport/index.js';
+import {
+  type AcceptDecision,
+  type Frame,
+  PeerListener,
+  probePeer,
+  type Session,
+} from '../transport/index.js';
 import { DiskReceiver } from './disk-receiver-shell.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
@@ -94,10 +100,7 @@ class SecondaryNode implements RunningNode, NodeControl {
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
     this.#listener = new PeerListener({
       log,
-      accept: () =>
-        this.#occupied
-          ? { ok: false, reason: `This node is busy (${this.#core.state.kind})` }
-          : { ok: true },
+      accept: ({ remoteAddress }) => this.#accept(remoteAddress),
       onSession: (session) => void this.#onSession(session),
       isServing: () => ['promoting', 'active'].includes(this.#core.state.kind),
     });
@@ -111,6 +114,9 @@ class SecondaryNode implements RunningNode, NodeControl {
   async listen(): Promise<void> {
     const { listen } = this.#configuration;
     await this.#listener.listen(listen);
+    if (this.#configuration.allowPeer === undefined) {
+      this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
+    }
     this.#log.info('Waiting for a primary', { host: listen.host, port: listen.port });
   }
 
@@ -153,6 +159,17 @@ class SecondaryNode implements RunningNode, NodeControl {
 
   #notHere(reason: string): CommandResult {
     return { ok: false, code: 'COLO_E_ROLE', reason };
+  }
+
+  #accept(remoteAddress: string): AcceptDecision {
+    const { allowPeer } = this.#configuration;
+    const address = remoteAddress.replace(/^::ffff:/, '');
+    if (allowPeer !== undefined && address !== allowPeer) {
+      return { ok: false, reason: `${address} is not the host that allow-peer names` };
+    }
+    return this.#occupied
+      ? { ok: false, reason: `This node is busy (${this.#core.state.kind})` }
+      : { ok: true };
   }
 
   async #onSession(session: Session): Promise<void> {

@@ -106,6 +106,10 @@ async function checkedDefinition(
     pageSize,
   );
   const sent = parseMachineDefinition(hello.definition, 'peer');
+  const [theirs, ours] = [sent.extraArguments, configuration.qemuArguments].map((list) =>
+    JSON.stringify(list),
+  );
+  refuseUnless(theirs === ours, 'list of qemu-arg', theirs ?? '', ours ?? '');
   const { kernel } = sent;
   if (kernel === undefined) return resolveMachineDefinition(sent);
   const image = configuration.kernel ?? kernel.image;

@@ -16,7 +16,7 @@ test('the write message is what its table says', (t) => {
     offset: 512,
     data,
   });
-  t.is(type, 0x30);
+  t.is(type, 0x0130);
   t.is(Buffer.concat(parts).toString('hex'), '00000000000000050002000000000000020064617461');
   t.is(parts[1], data, 'the data is not copied');
 });
@@ -39,9 +39,9 @@ test('ranges of nothing or beyond 2^53, unknown disks and types are refused', (t
     return bytes;
   };
   const max = 2n ** 53n - 1n;
-  t.notThrows(() => decodeDiskMessage(0x31, zero(max - 1n, 1n)));
+  t.notThrows(() => decodeDiskMessage(0x0131, zero(max - 1n, 1n)));
   for (const payload of [zero(0n, 0n), zero(max, 1n), zero(max + 1n, 1n), zero(0n, 1n, 64)]) {
-    t.throws(() => decodeDiskMessage(0x31, payload), { instanceOf: ProtocolError });
+    t.throws(() => decodeDiskMessage(0x0131, payload), { instanceOf: ProtocolError });
   }
   t.throws(() => decodeDiskMessage(0x36, zero(0n, 1n)), { instanceOf: ProtocolError });
 });
