@@ -158,3 +158,20 @@ test('an epoch sender splits large writes and counts what it sent', (t) => {
   t.deepEqual(sender.end(8), { kind: 'epochEnd', epoch: 8, disk: 3, operations: 4, bytes });
   t.deepEqual(sender.totals, { operations: 0, bytes: 0 });
 });
+
+test('a flush in a pause of the guest is answered at once, and done behind it', async (t) => {
+  const { base, disk } = replicated();
+  await disk.flush();
+  t.is(base.flushes, 1);
+  disk.beginPause();
+  await disk.flush();
+  await disk.flush();
+  t.is(base.flushes, 1);
+  await disk.endPause();
+  t.is(base.flushes, 2);
+  disk.beginPause();
+  await disk.endPause();
+  t.is(base.flushes, 2);
+  await disk.flush();
+  t.is(base.flushes, 3);
+});

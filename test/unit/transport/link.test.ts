@@ -78,9 +78,21 @@ test('a full queue makes the link unwritable until the peer has read', async (t)
   while (near.writable) near.send(0x100, [Buffer.alloc(1 << 20)]);
   t.true(near.queuedBytes >= SMALL.highWaterBytes);
   const drained = near.drained();
+  const flushed = near.flushed();
   far.resume();
   await drained;
   t.true(near.writable);
+  await flushed;
+  t.is(near.queuedBytes, 0);
+});
+
+test('who waits for a flush of a link that closes is told so', async (t) => {
+  const { near, far } = await linkAndSocket(t, { ...SMALL, queuedBytesMax: 64 << 20 });
+  far.pause();
+  while (near.writable) near.send(0x100, [Buffer.alloc(1 << 20)]);
+  const flushed = near.flushed();
+  near.destroy();
+  await t.throwsAsync(flushed, { code: 'COLO_E_LINK_CLOSED' });
 });
 
 test('a queue over its bound destroys the link with one log line', async (t) => {
