@@ -43,3 +43,6 @@ export const BOUND_CHECK_MS = 20;
  * From a step that failed because QEMU had died to the news of its death; far more than it takes.
  */
 export const QEMU_EXIT_MS = 1000;
+
+/** RAM frames (half a MiB each) copied during a pause before the event loop gets a turn: 10 ms. */
+export const FRAMES_PER_TURN = 64;

@@ -35,7 +35,7 @@ import {
   RamFramer,
 } from '../replication/index.js';
 import type { Link, Session } from '../transport/index.js';
-import { DISK_SYNC_CLUSTERS } from './limits.js';
+import { DISK_SYNC_CLUSTERS, FRAMES_PER_TURN } from './limits.js';
 
 /** The parts of the PVM that are replicated. */
 export interface ReplicatedParts {
@@ -242,13 +242,18 @@ export class Replicator {
     const { emulator, nics } = this.#parts;
     const copyOut = (at: number, target: Buffer) => emulator.ram.copyOut(at, target);
     const framer = this.#framer;
-    const frames = [...framer.cut(emulator.scanWritten(), copyOut)];
+    const frames: RamFrame[] = [];
+    for (const frame of framer.cut(emulator.scanWritten(), copyOut)) {
+      frames.push(frame);
+      // Pre-send leaves a frame or two; a guest that outruns it leaves seconds of copying.
+      if (frames.length % FRAMES_PER_TURN === 0) await setImmediate();
+    }
     await Promise.all(nics.map((nic) => nic.drain()));
     const deviceState = await saving;
     // Saving may itself have written guest RAM.
     frames.push(...framer.cut(emulator.scanWritten(), copyOut));
     if (!this.#forwarding) await this.#forwardFromHere();
-    const verifyDigest = this.#verify ? digestRam(emulator.ram) : undefined;
+    const verifyDigest = this.#verify ? await digestRam(emulator.ram) : undefined;
     const taken = {
       epoch: framer.epoch,
       framer,

@@ -8,11 +8,12 @@
  * Between the end of an epoch and its `apply` or `drop` the link is paused: the next epoch's pages
  * may already be on their way, and the staging area holds one epoch.
  */
+import { setImmediate } from 'node:timers/promises';
 import type { Emulator, StagingArea } from '../emulator/index.js';
 import { assert, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
 import { decodeRam, payloadCrc, RamDigest, type RamMessage } from '../replication/index.js';
 import type { Frame, Link } from '../transport/index.js';
-import { APPLY_CHUNK_BYTES } from './limits.js';
+import { APPLY_BYTES_PER_TURN, APPLY_CHUNK_BYTES } from './limits.js';
 import { PageSet } from './page-set.js';
 import type { StagedRam } from './staging.js';
 
@@ -66,11 +67,17 @@ export class RamReceiver {
   /**
    * Writes the staged pages into the RAM file. The SVM is paused; private copies still hide them.
    */
-  apply(): void {
+  async apply(): Promise<void> {
+    let appliedBytes = 0;
     for (const { offset, length } of this.#staged.ranges(APPLY_CHUNK_BYTES)) {
       const bytes = this.#staging.view(offset, length);
       assert(bytes !== undefined, `Pages at ${offset} cross a window of the staging area`);
       this.#emulator.ram.writeFile(offset, bytes);
+      appliedBytes += length;
+      if (appliedBytes >= APPLY_BYTES_PER_TURN) {
+        appliedBytes = 0;
+        await setImmediate();
+      }
     }
   }
 

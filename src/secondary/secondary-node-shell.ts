@@ -363,14 +363,14 @@ class SecondaryNode implements RunningNode, NodeControl {
     try {
       await svm.emulator.pause();
       const written = svm.emulator.scanPrivate();
-      ram.apply();
+      await ram.apply();
       await Promise.all([
         svm.emulator.dropPrivate(written),
         ...svm.disks.map((disk) => disk.apply(epoch)),
       ]);
       await svm.emulator.loadDeviceState(ram.deviceState);
       await svm.emulator.dropPrivate(svm.emulator.scanPrivate());
-      this.#verify(current, epoch);
+      await this.#verify(current, epoch);
       ram.next();
       this.#applied += 1;
       this.#driver.input({ kind: 'applied', epoch, durationUs: monotonicUs() - startUs });
@@ -381,10 +381,10 @@ class SecondaryNode implements RunningNode, NodeControl {
     }
   }
 
-  #verify({ svm, ram }: Current, epoch: number): void {
+  async #verify({ svm, ram }: Current, epoch: number): Promise<void> {
     const expected = ram.verifyDigest;
     if (expected === undefined) return;
-    const found = digestRam(svm.emulator.ram);
+    const found = await digestRam(svm.emulator.ram);
     if (found !== expected) {
       throw new ProtocolError(`RAM digest is ${found.toString(16)}, not ${expected.toString(16)}`);
     }
