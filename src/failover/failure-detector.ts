@@ -7,8 +7,8 @@
  * and the peer's host answered a new connection with "nobody listens", which only a host whose
  * process is gone does; that is proof, so it need not wait for the time-out. A peer that answers a
  * probe is alive although the session is gone: `abandoned`, and nobody may be promoted for it. One
- * that answers that it runs the guest itself has taken over, or has gone on alone: `superseded`, and
- * this side must not speak.
+ * that answers that it runs the guest itself has taken over, or has gone on alone: `superseded`,
+ * and this side must not speak.
  *
  * Silence is measured in time that this process was awake: a node that was itself stopped for a
  * second (SIGSTOP, a busy host) must first read what waited in its sockets before it judges. Each

@@ -4,8 +4,6 @@
  * Started from the configuration, stopped in reverse order; a start that fails half-way stops what
  * it had started.
  */
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type DiskOperation, ImageFile, NbdServer, ReplicatedDisk } from '../blockrep/index.js';
@@ -20,6 +18,7 @@ import {
 } from '../emulator/index.js';
 import type { Logger } from '../lib/index.js';
 import { Nic } from '../proxy/index.js';
+import { digestFile } from '../replication/index.js';
 
 const MIB = 1024 * 1024;
 
@@ -85,21 +84,13 @@ export async function startPvm(
       log,
     });
     cleanups.push(() => emulator.kill());
-    const kernelSha256 = await digestOf(definition.kernel?.image);
-    const initrdSha256 = await digestOf(definition.kernel?.initrd);
+    const kernelSha256 = await digestFile(definition.kernel?.image);
+    const initrdSha256 = await digestFile(definition.kernel?.initrd);
     return { definition, emulator, disks, nics, kernelSha256, initrdSha256, stop };
   } catch (error) {
     await stop();
     throw error;
   }
-}
-
-/** SHA-256 in hexadecimal of a file, null without one. */
-export async function digestOf(path: string | undefined): Promise<string | null> {
-  if (path === undefined) return null;
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
-  return hash.digest('hex');
 }
 
 async function defineMachine(

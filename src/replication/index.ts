@@ -4,11 +4,12 @@
  * Reading order: wire.ts (all messages, their bytes), hello.ts (the first message's text),
  * ram-framer.ts (dirty pages -> RAM frames), ram-digest-shell.ts (all of RAM, for --verify),
  * core-driver-shell.ts (runs a core in real time), epoch-reserve-shell.ts (epochs never repeat),
- * limits.ts. Meaning is in the cores of src/primary and src/secondary; bytes, frames and
- * connections are in src/transport.
+ * file-digest-shell.ts, limits.ts. Meaning is in the cores of src/primary and src/secondary; bytes,
+ * frames and connections are in src/transport.
  */
 export { CoreDriver, monotonicUs } from './core-driver-shell.js';
 export { EpochReserve } from './epoch-reserve-shell.js';
+export { digestFile } from './file-digest-shell.js';
 export { firstControlMessage } from './first-message-shell.js';
 export * from './hello.js';
 export * from './limits.js';

@@ -5,8 +5,6 @@
  * be heard before a promotion. Stopped in reverse order; a start that fails half-way stops what it
  * had started.
  */
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImageFile, NbdServer, SecondaryDisk } from '../blockrep/index.js';
@@ -22,7 +20,7 @@ import {
 } from '../emulator/index.js';
 import { type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { InboundLog, Nic } from '../proxy/index.js';
-import type { Hello } from '../replication/index.js';
+import { digestFile, type Hello } from '../replication/index.js';
 
 /** One NIC and what the primary's host has mirrored for it. */
 export interface SvmNic {
@@ -135,9 +133,9 @@ function refuseUnless(fits: boolean, what: string, theirs: string, ours: string)
 }
 
 async function checkFile(key: string, path: string, expected: string | null): Promise<void> {
-  const hash = createHash('sha256');
+  let found: string | null;
   try {
-    for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+    found = await digestFile(path);
   } catch (cause) {
     const advice = `copy the primary's file there or name it with --${key} on the secondary`;
     throw new OperatorError(
@@ -146,7 +144,7 @@ async function checkFile(key: string, path: string, expected: string | null): Pr
       { cause },
     );
   }
-  refuseUnless(hash.digest('hex') === expected, `${key} ${path}`, 'another file', 'this one');
+  refuseUnless(found === expected, `${key} ${path}`, 'another file', 'this one');
 }
 
 async function startDisks(
