@@ -4,7 +4,8 @@
  * QEMU, to the peer, or into a queue as it is.
  *
  *     field    size     order        meaning                              limit
- *     length   4        big-endian   bytes of the frame that follows      14 to 65,550
+ *     length   4        big-endian   bytes of the frame that follows      14 to 65,550; from
+ *                                                                         QEMU also less
  *     frame    length   -            Ethernet frame without FCS           -
  *
  * In: chunks of QEMU's stream, cut anywhere. Out: batches, sliced from the chunks without a copy;
@@ -43,7 +44,7 @@ export class BatchDecoder {
     }
     const start = at;
     while (chunk.length - at >= LENGTH_BYTES) {
-      const end = at + LENGTH_BYTES + checkedLength(chunk.readUInt32BE(at));
+      const end = at + LENGTH_BYTES + boundedLength(chunk.readUInt32BE(at));
       if (end > chunk.length) break;
       at = end;
     }
@@ -74,7 +75,7 @@ export class BatchDecoder {
   }
 
   #growToFrame(): void {
-    const length = checkedLength(this.#partial.readUInt32BE(0));
+    const length = boundedLength(this.#partial.readUInt32BE(0));
     const grown = Buffer.allocUnsafe(LENGTH_BYTES + length);
     grown.writeUInt32BE(length, 0);
     this.#partial = grown;
@@ -137,11 +138,13 @@ export function encodeBatch(frames: readonly Buffer[]): Buffer {
   return Buffer.concat(parts);
 }
 
+/** A guest may emit anything down to an empty frame, and must not lose its NIC for it. */
+function boundedLength(length: number): number {
+  if (length <= FRAME_BYTES_MAX) return length;
+  throw new ProtocolError(`A frame of ${length} bytes exceeds ${FRAME_BYTES_MAX}`);
+}
+
 function checkedLength(length: number): number {
-  if (length < FRAME_BYTES_MIN || length > FRAME_BYTES_MAX) {
-    throw new ProtocolError(
-      `A frame of ${length} bytes is outside ${FRAME_BYTES_MIN} to ${FRAME_BYTES_MAX}`,
-    );
-  }
-  return length;
+  if (length >= FRAME_BYTES_MIN) return boundedLength(length);
+  throw new ProtocolError(`A frame of ${length} bytes is shorter than ${FRAME_BYTES_MIN}`);
 }

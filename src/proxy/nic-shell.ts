@@ -21,6 +21,7 @@ import { LanQueue } from './lan-queue.js';
 import {
   ANNOUNCE_DELAYS_MS,
   DRAIN_TURNS_MAX,
+  FRAME_BYTES_MIN,
   GUEST_QUEUE_BYTES_MAX,
   LAN_FRAMES_PER_TURN,
 } from './limits.js';
@@ -56,7 +57,7 @@ export interface NicStats extends GateCounters {
   /** Emitted by the guest, whatever the gate did with it. */
   readonly outputFrames: number;
   readonly outputBytes: number;
-  /** Released, but not taken by the TAP: link down, no kernel buffer, or silenced in between. */
+  /** Released, but not taken by the TAP: no whole Ethernet header, link down, no kernel buffer, or silenced in between. */
   readonly lanDroppedFrames: number;
   /** Released, not yet written to the TAP. */
   readonly lanQueueBytes: number;
@@ -324,6 +325,11 @@ export class Nic {
   }
 
   #writeTap(frame: Buffer): void {
+    // No Ethernet frame, so no link that is down either: the kernel would refuse it.
+    if (frame.length < FRAME_BYTES_MIN) {
+      this.#lanDroppedFrames++;
+      return;
+    }
     const result = this.#tap?.writeFrame(frame) ?? 'down';
     if (result === 'ok') {
       this.#tapIsDown = false;

@@ -52,7 +52,7 @@ test('nothing comes out of an unfinished frame', (t) => {
 });
 
 test('lengths that no frame can have are refused, also when the length is cut', (t) => {
-  for (const length of [0, FRAME_BYTES_MIN - 1, FRAME_BYTES_MAX + 1, 0xffffffff]) {
+  for (const length of [FRAME_BYTES_MAX + 1, 0xffffffff]) {
     t.throws(() => new BatchDecoder().write(lengthField(length)), { instanceOf: ProtocolError });
     const decoder = new BatchDecoder();
     decoder.write(lengthField(length).subarray(0, 3));
@@ -60,8 +60,9 @@ test('lengths that no frame can have are refused, also when the length is cut', 
   }
 });
 
-test('the shortest and the longest frame pass', (t) => {
-  const stream = encodeBatch([Buffer.alloc(FRAME_BYTES_MIN), Buffer.alloc(FRAME_BYTES_MAX, 1)]);
+test('the shortest and the longest frame pass, and runts that a guest may emit', (t) => {
+  const lengths = [FRAME_BYTES_MIN, 1, FRAME_BYTES_MAX, 0, FRAME_BYTES_MIN - 1];
+  const stream = encodeBatch(lengths.map((length) => Buffer.alloc(length, 1)));
   t.deepEqual(Buffer.concat(new BatchDecoder().write(stream)), stream);
 });
 

@@ -225,7 +225,8 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<Observation>> = {
 
   async malformed(lab) {
     lab.nic.open();
-    lab.guest.write(Buffer.alloc(4));
+    lab.guest.write(encodeBatch([Buffer.alloc(3)]));
+    lab.guest.write(Buffer.alloc(4, 0xff));
     await once(lab.guest, 'close');
     await waitFor(() => !lab.nic.stats.connected);
     const { protocolErrors } = lab.nic.stats;
