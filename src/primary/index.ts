@@ -1,7 +1,12 @@
 /**
  * The node that runs the PVM.
  *
- * Reading order: primary-core.ts (when to checkpoint, what to release), limits.ts.
+ * guest writes, output, input -> pvm-shell.ts (what the guest stands on) -> replicator-shell.ts (onto
+ * the session's links), as primary-core.ts says; primary-node-shell.ts joins them.
+ *
+ * Reading order: primary-core.ts (when to checkpoint, what to release), replicator-shell.ts (the
+ * pause), primary-node-shell.ts, pvm-shell.ts, statistics.ts, primary-status.ts, limits.ts.
  * Invariants held here: I1, I5, I6.
  */
 export * from './primary-core.js';
+export { startPrimary } from './primary-node-shell.js';

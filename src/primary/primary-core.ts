@@ -51,6 +51,8 @@ export type PrimaryInput =
   | { readonly kind: 'takeoverRequested' }
   /** The guest can't go on: QEMU died (`handover`) or the guest powered off (`guest-off`). */
   | { readonly kind: 'guestEnded'; readonly goodbye: GoodbyeKind; readonly reason: string }
+  /** An image on this host can't be read, written or synced; the guest may stand still for it. */
+  | { readonly kind: 'diskFailed'; readonly reason: string }
   | { readonly kind: 'stopRequested'; readonly reason: string };
 
 export type PrimaryOutput =
@@ -200,8 +202,12 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
           'The secondary took over',
         );
       case 'guestEnded':
+        return this.#end(input.goodbye, input.reason);
       case 'stopRequested':
-        return this.#end(input);
+        return this.#end('handover', input.reason);
+      case 'diskFailed':
+        // The secondary's disk is whole. Without one, a guest that waits is better than none.
+        return this.isProtected ? this.#end('handover', input.reason) : [];
     }
   }
 
@@ -319,14 +325,12 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   }
 
   #captured(epoch: number, atUs: number, nowUs: number): PrimaryOutput[] {
-    // The guest runs the next epoch now, also when the session ended while it was paused.
-    assert(epoch === this.#epoch, `Captured epoch ${epoch} while ${this.#epoch} runs`);
+    const phase = this.#phase();
+    // Of a session that ended while the guest was paused.
+    if (phase?.kind !== 'capturing' || epoch !== this.#epoch) return [];
     this.#epoch += 1;
     this.#resumedAtUs = atUs;
-    const phase = this.#phase();
-    if (phase?.kind === 'capturing') {
-      this.#setPhase({ kind: 'committing', trigger: phase.trigger, sinceUs: nowUs });
-    }
+    this.#setPhase({ kind: 'committing', trigger: phase.trigger, sinceUs: nowUs });
     return [];
   }
 
@@ -367,6 +371,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #alone(reason: string, nowUs: number): PrimaryOutput[] {
     this.#detector.stop();
     this.#pending = undefined;
+    // Parts of the running epoch, and of the next, may have been sent: no later session uses them.
+    this.#epoch += 2;
     this.#state = { kind: 'alone', retryAtUs: nowUs + CONNECT_RETRY_US, reason };
     return [
       { kind: 'runAlone', reason },
@@ -374,13 +380,12 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     ];
   }
 
-  #end(input: Extract<PrimaryInput, { kind: 'guestEnded' | 'stopRequested' }>): PrimaryOutput[] {
-    const goodbye = input.kind === 'guestEnded' ? input.goodbye : 'handover';
+  #end(goodbye: GoodbyeKind, reason: string): PrimaryOutput[] {
     const outputs: PrimaryOutput[] = [{ kind: 'silence' }];
     if (this.#state.kind === 'session') {
-      outputs.push({ kind: 'sendGoodbye', goodbye, reason: input.reason });
+      outputs.push({ kind: 'sendGoodbye', goodbye, reason });
     }
-    return this.#leave(outputs, input.reason);
+    return this.#leave(outputs, reason);
   }
 
   #leave(outputs: PrimaryOutput[], reason: string): PrimaryOutput[] {

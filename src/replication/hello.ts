@@ -25,7 +25,6 @@ const helloSchema = z.object({
   pageSizeBytes: z.number().int(),
   dirtyTracker: z.string().max(32),
   mode: z.literal('checkpoint'),
-  standby: z.enum(['paused', 'running']),
   verify: z.boolean(),
   /** Where the primary itself listens, so that the secondary can ask whether it is alive. */
   probePort: z.number().int().min(1).max(65535),

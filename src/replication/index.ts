@@ -2,12 +2,16 @@
  * What primary and secondary say to each other, and what both need to say it.
  *
  * Reading order: wire.ts (all messages, their bytes), hello.ts (the first message's text),
- * ram-framer.ts (dirty pages -> RAM frames), core-driver-shell.ts (runs a core in real time),
+ * ram-framer.ts (dirty pages -> RAM frames), ram-digest.ts (all of RAM, for --verify),
+ * core-driver-shell.ts (runs a core in real time), epoch-reserve-shell.ts (epochs never repeat),
  * limits.ts. Meaning is in the cores of src/primary and src/secondary; bytes, frames and
  * connections are in src/transport.
  */
 export { CoreDriver, monotonicUs } from './core-driver-shell.js';
+export { EpochReserve } from './epoch-reserve-shell.js';
+export { firstControlMessage } from './first-message-shell.js';
 export * from './hello.js';
 export * from './limits.js';
+export { digestRam } from './ram-digest.js';
 export { payloadCrc, type RamFrame, RamFramer } from './ram-framer.js';
 export * from './wire.js';

@@ -20,3 +20,6 @@ export const HELLO_BYTES = 256 * 1024;
 
 /** Bytes of a reason that the peer gives; longer ones are cut when sent, refused when received. */
 export const REASON_BYTES = 4096;
+
+/** For a hello, or its answer, which includes the launch of QEMU; then the session is dropped. */
+export const HELLO_TIMEOUT_MS = 30_000;

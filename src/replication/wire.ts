@@ -1,27 +1,28 @@
 /**
  * The messages of the checkpoint protocol: payloads of transport frames, big-endian.
  *
- * | type | channel | name        | payload                                                        |
- * | ---- | ------- | ----------- | -------------------------------------------------------------- |
- * | 0x01 | control | hello       | be32 length + JSON (see hello.ts)                              |
- * | 0x02 | control | helloReply  | be32 length + JSON                                             |
- * | 0x03 | control | heartbeat   | sequence u64                                                   |
- * | 0x04 | control | endRecord   | epoch u64, RAM frames u32, pages u64, digest u32, device u32,  |
- * |      |         |             | disks u16, then per disk operations u64, bytes u64             |
- * | 0x05 | control | committed   | epoch u64                                                      |
- * | 0x06 | control | applied     | epoch u64, duration in us u64                                  |
- * | 0x07 | control | unfit       | be32 length + reason                                           |
- * | 0x08 | control | goodbye     | kind u8, be32 length + reason                                  |
- * | 0x09 | control | takeover    | nothing                                                        |
- * | 0x0a | control | yielded     | nothing                                                        |
- * | 0x20 | ram     | ramPages    | epoch u64, runs u32, per run offset u64, length u32, zero u8;  |
- * |      |         |             | then the data of the runs that are not zero, back to back      |
- * | 0x21 | ram     | deviceState | epoch u64, then the bytes                                      |
- * | 0x22 | ram     | ramEnd      | epoch u64, frames u32, pages u64, verify u8, RAM digest u32    |
- * | 0x40 | network | inbound     | epoch u64, NIC u16, then a batch of be32-length frames         |
- * | 0x41 | network | addresses   | NIC u16, then the proxy's address table                        |
+ * | type   | channel | name        | payload                                                        |
+ * | ------ | ------- | ----------- | -------------------------------------------------------------- |
+ * | 0x0101 | control | hello       | be32 length + JSON (see hello.ts)                              |
+ * | 0x0102 | control | helloReply  | be32 length + JSON                                             |
+ * | 0x0103 | control | heartbeat   | sequence u64                                                   |
+ * | 0x0104 | control | endRecord   | epoch u64, RAM frames u32, pages u64, digest u32, device u32,  |
+ * |        |         |             | disks u16, then per disk operations u64, bytes u64             |
+ * | 0x0105 | control | committed   | epoch u64                                                      |
+ * | 0x0106 | control | applied     | epoch u64, duration in us u64                                  |
+ * | 0x0107 | control | unfit       | be32 length + reason                                           |
+ * | 0x0108 | control | goodbye     | kind u8, be32 length + reason                                  |
+ * | 0x0109 | control | takeover    | nothing                                                        |
+ * | 0x010a | control | yielded     | nothing                                                        |
+ * | 0x0120 | ram     | ramPages    | epoch u64, runs u32, per run offset u64, length u32, zero u8;  |
+ * |        |         |             | then the data of the runs that are not zero, back to back      |
+ * | 0x0121 | ram     | deviceState | epoch u64, then the bytes                                      |
+ * | 0x0122 | ram     | ramEnd      | epoch u64, frames u32, pages u64, verify u8, RAM digest u32    |
+ * | 0x0140 | network | inbound     | epoch u64, NIC u16, then a batch of be32-length frames         |
+ * | 0x0141 | network | addresses   | NIC u16, then the proxy's address table                        |
+ * | 0x0142 | network | epochMark   | epoch u64 that begins: what follows is inbound of it           |
  *
- * Types 0x30 to 0x3f are the disk channel's and live in src/blockrep.
+ * Types 0x0130 to 0x013f are the disk channel's and live in src/blockrep.
  * Epoch N is what runs between checkpoints N and N + 1; every message names the epoch that it
  * belongs to, and "committed N" means that the secondary can continue from the end of epoch N.
  */
@@ -36,21 +37,22 @@ import {
 import { DEVICE_STATE_BYTES, DISKS, HELLO_BYTES, RAM_FRAME_PAGES, REASON_BYTES } from './limits.js';
 
 export const MessageType = {
-  hello: 0x01,
-  helloReply: 0x02,
-  heartbeat: 0x03,
-  endRecord: 0x04,
-  committed: 0x05,
-  applied: 0x06,
-  unfit: 0x07,
-  goodbye: 0x08,
-  takeover: 0x09,
-  yielded: 0x0a,
-  ramPages: 0x20,
-  deviceState: 0x21,
-  ramEnd: 0x22,
-  inbound: 0x40,
-  addresses: 0x41,
+  hello: 0x0101,
+  helloReply: 0x0102,
+  heartbeat: 0x0103,
+  endRecord: 0x0104,
+  committed: 0x0105,
+  applied: 0x0106,
+  unfit: 0x0107,
+  goodbye: 0x0108,
+  takeover: 0x0109,
+  yielded: 0x010a,
+  ramPages: 0x0120,
+  deviceState: 0x0121,
+  ramEnd: 0x0122,
+  inbound: 0x0140,
+  addresses: 0x0141,
+  epochMark: 0x0142,
 } as const;
 
 /**
@@ -106,7 +108,8 @@ export type NetworkMessage =
       readonly nic: number;
       readonly batch: Buffer;
     }
-  | { readonly kind: 'addresses'; readonly nic: number; readonly table: Buffer };
+  | { readonly kind: 'addresses'; readonly nic: number; readonly table: Buffer }
+  | { readonly kind: 'epochMark'; readonly epoch: number };
 
 /** Running digest of the RAM frames of one epoch: detects a missing, doubled or swapped frame. */
 export class RamDigest {
@@ -334,18 +337,32 @@ export function encodeAddresses(nic: number, table: Buffer): EncodedMessage {
   return { type: MessageType.addresses, parts: [new ByteWriter(2).uint16(nic).finish(), table] };
 }
 
+/** Encodes the beginning of `epoch` on the network channel. */
+export function encodeEpochMark(epoch: number): EncodedMessage {
+  return { type: MessageType.epochMark, parts: [new ByteWriter(8).uint53(epoch).finish()] };
+}
+
 /** Decodes a message of the network channel; the batch itself is the proxy's to check. */
 export function decodeNetwork(type: number, payload: Buffer, nics: number): NetworkMessage {
   const reader = new ByteReader(payload);
-  const epoch = type === MessageType.inbound ? reader.uint53() : 0;
-  if (type !== MessageType.inbound && type !== MessageType.addresses) {
-    throw new ProtocolError(`Message type ${type} does not belong on the network channel`);
+  const nic = (): number => {
+    const index = reader.uint16();
+    if (index >= nics) throw new ProtocolError(`NIC ${index} of a guest that has ${nics}`);
+    return index;
+  };
+  switch (type) {
+    case MessageType.inbound:
+      return { kind: 'inbound', epoch: reader.uint53(), nic: nic(), batch: reader.rest() };
+    case MessageType.addresses:
+      return { kind: 'addresses', nic: nic(), table: reader.rest() };
+    case MessageType.epochMark: {
+      const epoch = reader.uint53();
+      reader.end();
+      return { kind: 'epochMark', epoch };
+    }
+    default:
+      throw new ProtocolError(`Message type ${type} does not belong on the network channel`);
   }
-  const nic = reader.uint16();
-  if (nic >= nics) throw new ProtocolError(`NIC ${nic} of a guest that has ${nics}`);
-  return type === MessageType.inbound
-    ? { kind: 'inbound', epoch, nic, batch: reader.rest() }
-    : { kind: 'addresses', nic, table: reader.rest() };
 }
 
 function cut(reason: string): string {

@@ -1,0 +1,110 @@
+/*
+ * Loaded into QEMU by LD_PRELOAD: does the three things that only code inside QEMU can do.
+ * 1. Dies with the agent: PR_SET_PDEATHSIG, and SIGKILL when the control socket closes.
+ * 2. Recognises the mmap of the guest RAM file (same inode as COLO_RAM_FD), registers it for
+ *    asynchronous write tracking (userfaultfd(2), WP_ASYNC) and tells the agent where it is.
+ * 3. Drops private pages (MADV_DONTNEED) on request: another process may not.
+ * A shared mapping is locked on fault: reclaim would unmap a written page of the RAM file and with
+ * it the mark that it was written. A private copy keeps its mark in the swap entry and may go there.
+ * The control socket's format is in src/emulator/shim-wire.ts.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define RANGES_MAX 8192              /* per request; the agent splits, more is a protocol error */
+#define FEATURE_WP_UNPOPULATED (1 << 13) /* Linux 6.4; older headers lack the names */
+#define FEATURE_WP_ASYNC (1 << 15)       /* Linux 6.7 */
+
+static int control_fd = -1, track;
+static struct stat ram_file;
+static uint64_t ram_start, ram_length;
+
+static void die(void) { kill(getpid(), SIGKILL); }
+
+static int take_number(const char *name) {
+    const char *text = getenv(name);
+    int number = text ? atoi(text) : -1;
+    unsetenv(name);
+    return number;
+}
+
+__attribute__((constructor)) static void start(void) {
+    int agent = take_number("COLO_AGENT"), ram_fd = take_number("COLO_RAM_FD");
+    control_fd = take_number("COLO_CONTROL_FD");
+    track = take_number("COLO_TRACK") == 1;
+    unsetenv("LD_PRELOAD");
+    if (agent < 0 || ram_fd < 0 || control_fd < 0) return;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != agent || fstat(ram_fd, &ram_file)) die();
+    fcntl(control_fd, F_SETFD, FD_CLOEXEC);
+}
+
+static void receive(void *target, size_t size) {
+    if (recv(control_fd, target, size, MSG_WAITALL) != (ssize_t)size) die();
+}
+
+static void *serve(void *unused) {
+    static uint64_t range[RANGES_MAX][2];
+    for (uint64_t count, error;;) {
+        receive(&count, sizeof count);
+        if (count == 0 || count > RANGES_MAX) die();
+        receive(range, count * sizeof range[0]);
+        error = 0;
+        for (uint64_t i = 0; i < count; i++) {
+            uint64_t offset = range[i][0], length = range[i][1];
+            if (offset > ram_length || length > ram_length - offset) error = EINVAL;
+            else if (madvise((void *)(ram_start + offset), length, MADV_DONTNEED)) error = errno;
+        }
+        if (send(control_fd, &error, sizeof error, MSG_NOSIGNAL) != sizeof error) die();
+    }
+    return unused;
+}
+
+static void ram_mapped(void *start, size_t length, int shared) {
+    uint64_t report[5] = {(uint64_t)start, length, (uint64_t)-1, ENOSYS, 0};
+    if (track) {
+        int fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+        struct uffdio_api api = {UFFD_API, UFFD_FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC, 0};
+        struct uffdio_register range = {{(uint64_t)start, length}, UFFDIO_REGISTER_MODE_WP, 0};
+        int failed = fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &range);
+        report[2] = (uint64_t)fd;
+        report[3] = failed ? (uint64_t)errno : 0;
+    }
+    if (shared && mlock2(start, length, MLOCK_ONFAULT)) report[4] = (uint64_t)errno;
+    ram_start = report[0];
+    ram_length = length;
+    if (send(control_fd, report, sizeof report, MSG_NOSIGNAL) != sizeof report) die();
+    pthread_t thread;
+    sigset_t all, before; /* the thread must take no signal that QEMU waits for */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (pthread_create(&thread, NULL, serve, NULL)) die();
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void *mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset) {
+    void *start = (void *)syscall(SYS_mmap, at, length, protection, flags, fd, offset);
+    struct stat file;
+    if (start == MAP_FAILED || fd < 0 || control_fd < 0 || ram_length) return start;
+    int error = errno;
+    if (!fstat(fd, &file) && file.st_ino == ram_file.st_ino && file.st_dev == ram_file.st_dev)
+        ram_mapped(start, length, (flags & MAP_TYPE) != MAP_PRIVATE);
+    errno = error;
+    return start;
+}
+
+void *mmap64(void *at, size_t length, int protection, int flags, int fd, off_t offset)
+    __attribute__((alias("mmap")));

@@ -1,0 +1,147 @@
+/**
+ * The bench: `npm run bench -- [names] [--json] [--rounds N] [--seconds N]`. In each round the
+ * set-ups come in turn, each from a fresh boot, so that a machine that is slow for a while is slow
+ * for all. Stdout is the table, or with --json one line a row; progress is on stderr.
+ */
+import { cpus } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { describeError, OperatorError } from '../../src/lib/index.js';
+import { Cleanup } from '../harness/cleanup.js';
+import { guestFiles } from '../harness/guest-files.js';
+import { MEASURE_NAMES, MEASURES, type MeasureName, type MeasureOptions } from './measures.js';
+import { formatTable, Results, SETUPS, type SetupName } from './rows.js';
+import { bringUp, chooseAccelerator, type SetupOptions } from './setups.js';
+
+/** The source tree, seen from build/scripts/bench. */
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), '../../..');
+/** These have nothing to measure without protection. */
+const PROTECTED_ONLY: readonly MeasureName[] = ['pause', 'failover'];
+
+const USAGE = `Usage: npm run bench -- [name]... [option]...
+
+Names: ${MEASURE_NAMES.join(' ')} (default: all)
+
+  --rounds N     rounds; each value is the median of them (default: 3)
+  --seconds N    length of one measurement (default: 5)
+  --setups LIST  which of ${SETUPS.join(',')} (default: all)
+  --period MS    checkpoint period (default: 200)
+  --standby paused|running
+                 whether the second guest executes between checkpoints (default: paused)
+  --memory MIB   guest memory (default: 256)
+  --json         one JSON object a row instead of the table
+  --help         this text
+`;
+
+interface BenchOptions extends MeasureOptions, SetupOptions {
+  readonly names: readonly MeasureName[];
+  readonly setups: readonly SetupName[];
+  readonly rounds: number;
+}
+
+async function measureSetup(name: SetupName, options: BenchOptions, results: Results) {
+  const wanted = options.names.filter(
+    (measure) => name === 'protected' || !PROTECTED_ONLY.includes(measure),
+  );
+  if (wanted.length === 0) return;
+  const cleanup = new Cleanup();
+  const stopListening = cleanup.onSignals();
+  try {
+    say(`${name}: boot`);
+    const setup = await bringUp(name, options, cleanup);
+    for (const measure of wanted) {
+      say(`${name}: ${measure}`);
+      for (const sample of await MEASURES[measure](setup, options)) results.add(name, sample);
+    }
+  } catch (error) {
+    // After a signal everything fails, and the process ends as soon as all is cleaned up.
+    if (cleanup.started) await new Promise<never>(() => {});
+    throw error;
+  } finally {
+    await cleanup.run();
+    stopListening();
+  }
+}
+
+function readOptions() {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      rounds: { type: 'string', default: '3' },
+      seconds: { type: 'string', default: '5' },
+      setups: { type: 'string', default: SETUPS.join(',') },
+      period: { type: 'string', default: '200' },
+      standby: { type: 'string', default: 'paused' },
+      memory: { type: 'string', default: '256' },
+      json: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  return {
+    json: values.json,
+    help: values.help,
+    rounds: readNumber('rounds', values.rounds),
+    seconds: readNumber('seconds', values.seconds),
+    periodMs: readNumber('period', values.period),
+    memoryMib: readNumber('memory', values.memory),
+    standby: readName('--standby', values.standby, ['paused', 'running']),
+    setups: values.setups.split(',').map((name) => readName('--setups', name, SETUPS)),
+    names:
+      positionals.length === 0
+        ? MEASURE_NAMES
+        : MEASURE_NAMES.filter((name) =>
+            positionals.map((text) => readName('Name', text, MEASURE_NAMES)).includes(name),
+          ),
+  };
+}
+
+function readNumber(name: string, text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new OperatorError('COLO_E_OPTION', `--${name}: found "${text}", expected a whole number`);
+}
+
+function readName<T extends string>(place: string, text: string, choices: readonly T[]): T {
+  const found = choices.find((choice) => choice === text);
+  if (found !== undefined) return found;
+  const expected = choices.join(', ');
+  throw new OperatorError(
+    'COLO_E_OPTION',
+    `${place}: found "${text}", expected one of ${expected}`,
+  );
+}
+
+function say(text: string): void {
+  process.stderr.write(`bench: ${text}\n`);
+}
+
+async function main(): Promise<void> {
+  const { json, help, ...read } = readOptions();
+  if (help) {
+    process.stdout.write(USAGE);
+    return;
+  }
+  const guest = await guestFiles(ROOT);
+  const options = { ...read, root: ROOT, buildDir: join(ROOT, 'build'), guest };
+  const [cpu] = cpus();
+  say(
+    `${cpus().length} x ${cpu?.model ?? 'unknown CPU'}, ${chooseAccelerator()}, ${process.version}`,
+  );
+  const results = new Results();
+  for (let round = 1; round <= options.rounds; round++) {
+    say(`round ${round} of ${options.rounds}`);
+    for (const name of options.setups) await measureSetup(name, options, results);
+  }
+  const rows = results.rows();
+  if (json) for (const row of rows) process.stdout.write(`${JSON.stringify(row)}\n`);
+  else process.stdout.write(`${formatTable(rows)}\n`);
+}
+
+main().catch((error: unknown) => {
+  say(`error: ${describeError(error)}`);
+  const usage =
+    error instanceof OperatorError ||
+    String((error as { code?: unknown }).code).startsWith('ERR_PARSE_ARGS');
+  process.exitCode = usage ? 64 : 1;
+});

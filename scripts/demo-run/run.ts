@@ -1,0 +1,243 @@
+/**
+ * One demo run: lab up, both agents, wait until protected, load, fault in the middle, rest of the
+ * load, verification, verdict, everything down again.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { ClientEvent, ClientReports } from '../clients/client.js';
+import { nowUs } from '../clients/clock.js';
+import { lengthUs } from '../clients/continuity.js';
+import { type AgentStatus, isProtected } from '../harness/agent-control.js';
+import type { Cleanup } from '../harness/cleanup.js';
+import { ClientProcess } from '../harness/client-process.js';
+import type { GuestFiles } from '../harness/guest-files.js';
+import { GUEST_ADDRESS } from '../harness/lab.js';
+import { PairLab } from '../harness/pair-lab.js';
+import type { DemoOptions } from './options.js';
+import type { Timeline } from './timeline.js';
+import { type DemoResult, judge, OUTAGE_MS_MAX } from './verdict.js';
+
+/** Far above any outage that the verdict accepts: the time line then still says what happened. */
+const REACTION_DEADLINE_MS = 10_000;
+/** A gap this long is told while the load runs; a checkpoint period must not be one. */
+const TELL_GAP_MS = 300;
+
+/**
+ * A fetch of 1 MiB takes nine round trips, and with held output each takes a period: until the
+ * first fetches are through, completions say nothing about the service.
+ */
+const WARM_UP_MS = 3000;
+
+export interface RunContext {
+  readonly root: string;
+  readonly guest: GuestFiles;
+  readonly options: DemoOptions;
+  readonly timeline: Timeline;
+  readonly cleanup: Cleanup;
+}
+
+/** What happened to the pair at the fault. */
+interface FaultOutcome {
+  readonly before: AgentStatus;
+  readonly failedOver: boolean;
+}
+
+/** The caller runs the cleanup; files are kept when the run is not ok or throws. */
+export async function runDemo(context: RunContext): Promise<DemoResult> {
+  const { options, timeline } = context;
+  const pair = await bringUp(context);
+  try {
+    await protect(pair, timeline);
+    timeline.tell('load starts: HTTP, redis and stream clients');
+    const clients = await startLoad(pair, context);
+    timeline.tell('warm-up is over, the measured load runs');
+    const atStart = await pair.status('hosta');
+    await delay(options.durationMs / 2);
+    const outcome = await injectFault(pair, context);
+    const verified = clients.verify();
+    await delay(options.durationMs / 2);
+    const lostAtFault = await verified;
+    const reports = await clients.stop();
+    tellReports(reports, timeline);
+    const result = await conclude(pair, { ...context, atStart, outcome, lostAtFault, reports });
+    if (!result.ok || options.keep) keep(pair, context);
+    return result;
+  } catch (error) {
+    if (!context.cleanup.started) keep(pair, context);
+    throw error;
+  }
+}
+
+async function bringUp({ root, guest, options, timeline, cleanup }: RunContext): Promise<PairLab> {
+  const pair = await PairLab.up(
+    {
+      root,
+      guest,
+      memoryMib: options.memoryMib,
+      periodMs: options.periodMs,
+      mode: options.mode,
+      standby: options.standby,
+    },
+    cleanup,
+  );
+  timeline.tell('lab is up: hosta, hostb and the client, each in a network namespace');
+  return pair;
+}
+
+async function protect(pair: PairLab, timeline: Timeline): Promise<void> {
+  await pair.startSecondary();
+  timeline.tell('secondary started on hostb, without an image');
+  await pair.startPrimary();
+  timeline.tell('primary started on hosta, the guest boots');
+  let last = '';
+  const status = await pair.waitProtected(({ sync, state }) => {
+    if (sync !== null) timeline.progress(sync.doneBytes, sync.totalBytes);
+    if (state !== last) timeline.tell(`primary: ${state}`);
+    last = state;
+  });
+  timeline.endProgress();
+  const how = `${status.accelerator}, dirty pages by ${status.dirtyTracker}`;
+  timeline.tell(`synchronised and protected (${how})`);
+  await pair.waitGuest();
+  timeline.tell('the guest is up, all its services answer');
+}
+
+async function startLoad(pair: PairLab, { options, timeline }: RunContext): Promise<ClientProcess> {
+  return ClientProcess.start({
+    enter: pair.lab.client.enter,
+    buildDir: pair.buildDir,
+    target: GUEST_ADDRESS,
+    logPath: `${pair.directory}/clients.log`,
+    args: [
+      ...['--gap-ms', String(Math.max(TELL_GAP_MS, 2 * options.periodMs))],
+      ...['--warm-up-ms', String(WARM_UP_MS)],
+    ],
+    onEvent: (event) => tellClientEvent(event, timeline),
+  });
+}
+
+function tellClientEvent(event: ClientEvent, timeline: Timeline): void {
+  if (event.type === 'lost') {
+    timeline.tell(`${event.client}: connection lost: ${event.reason}`, event.atUs);
+    return;
+  }
+  const ms = Math.round(lengthUs(event.gap) / 1000);
+  timeline.tell(`${event.client}: answers again, ${ms} ms after its last answer`, event.gap.toUs);
+}
+
+async function injectFault(pair: PairLab, context: RunContext): Promise<FaultOutcome> {
+  const { timeline, options } = context;
+  const before = await pair.status('hosta');
+  switch (options.fault) {
+    case 'none':
+      timeline.tell('no fault, as asked');
+      return { before, failedOver: false };
+    case 'kill-secondary': {
+      const atUs = await pair.kill('hostb');
+      timeline.tell('FAULT: SIGKILL of everything on hostb', atUs);
+      await tellWhen(pair, timeline, {
+        host: 'hosta',
+        holds: (status) => status.peer.state !== 'connected',
+        text: 'hosta noticed it and serves on, unprotected',
+        faultUs: atUs,
+      });
+      return { before, failedOver: false };
+    }
+    case 'kill-primary':
+    case 'kill-qemu-primary': {
+      const whole = options.fault === 'kill-primary';
+      const atUs = whole ? await pair.kill('hosta') : await pair.signalQemu('hosta', 'SIGKILL');
+      const what = whole ? 'everything on hosta' : 'the emulator on hosta';
+      timeline.tell(`FAULT: SIGKILL of ${what}`, atUs);
+      const failedOver = await tellWhen(pair, timeline, {
+        host: 'hostb',
+        holds: (status) => status.role === 'primary',
+        text: 'hostb noticed it and took over',
+        faultUs: atUs,
+      });
+      return { before, failedOver };
+    }
+  }
+}
+
+interface Reaction {
+  readonly host: 'hosta' | 'hostb';
+  readonly holds: (status: AgentStatus) => boolean;
+  readonly text: string;
+  readonly faultUs: number;
+}
+
+/** Tells when a host reacted to the fault; false if it never did. */
+async function tellWhen(pair: PairLab, timeline: Timeline, reaction: Reaction): Promise<boolean> {
+  const { host, holds, text, faultUs } = reaction;
+  try {
+    await pair.waitStatus(host, text, holds, REACTION_DEADLINE_MS);
+  } catch (error) {
+    timeline.tell((error as Error).message);
+    return false;
+  }
+  const ms = Math.round((nowUs() - faultUs) / 1000);
+  timeline.tell(`${text} (seen ${ms} ms after the fault)`);
+  return true;
+}
+
+function tellReports(reports: ClientReports, timeline: Timeline): void {
+  timeline.tell('load stopped, all acknowledged writes read back');
+  const { http, redis, stream } = reports;
+  if (http !== undefined) {
+    const slowest = Math.round(http.slowestFetchUs / 1000);
+    timeline.tell(`http:   ${http.successes} fetches, the slowest took ${slowest} ms`);
+  }
+  if (redis !== undefined) {
+    const lost = redis.acknowledgedLost ?? 'an unknown number';
+    timeline.tell(`redis:  ${redis.acknowledged} writes acknowledged, ${lost} lost`);
+  }
+  if (stream !== undefined) {
+    const wrong = `${stream.missing} missing, ${stream.repeats} repeated`;
+    timeline.tell(`stream: ${stream.lines} lines, ${wrong}`);
+  }
+}
+
+interface Observations extends RunContext {
+  readonly atStart: AgentStatus;
+  readonly outcome: FaultOutcome;
+  readonly lostAtFault: number | undefined;
+  readonly reports: ClientReports;
+}
+
+async function conclude(pair: PairLab, seen: Observations): Promise<DemoResult> {
+  const { options, atStart, outcome, reports } = seen;
+  const { fault } = options;
+  // Without a fault the pair protects to the end; otherwise the last word is from before the fault.
+  const last = fault === 'none' ? await pair.status('hosta') : outcome.before;
+  const secondary = fault === 'none' ? await pair.status('hostb') : undefined;
+  const lost = reports.redis?.acknowledgedLost;
+  // Both readings must be right: one taken soon after the fault, one at the end.
+  const worst =
+    lost === undefined || seen.lostAtFault === undefined
+      ? undefined
+      : Math.max(lost, seen.lostAtFault);
+  const redis =
+    reports.redis === undefined ? {} : { redis: { ...reports.redis, acknowledgedLost: worst } };
+  const result = judge(
+    {
+      mode: last.mode,
+      fault,
+      protectedAtFault: isProtected(atStart) && isProtected(last),
+      failedOver: outcome.failedOver || secondary?.role === 'primary',
+      checkpoints: last.checkpoints.total - atStart.checkpoints.total,
+      pauseMs: { median: last.pauseMs.median ?? 0, p99: last.pauseMs.p99 ?? 0 },
+    },
+    { ...reports, ...redis },
+  );
+  for (const [client, ms] of Object.entries(result.outageMs)) {
+    seen.timeline.tell(`${client}: longest outage ${ms} ms (allowed: ${OUTAGE_MS_MAX})`);
+  }
+  return result;
+}
+
+function keep(pair: PairLab, { options, timeline }: RunContext): void {
+  pair.keepFiles(options.keep ? 'all' : 'logs');
+  timeline.endProgress();
+  const what = "Logs of both agents, of the guest's console and of the clients";
+  process.stderr.write(`${what}: ${pair.directory}\n`);
+}

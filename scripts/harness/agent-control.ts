@@ -1,0 +1,82 @@
+/**
+ * What the harness asks a running agent over its control socket: one JSON object a line each way.
+ * Unix sockets have paths, not addresses, so no namespace has to be entered. Spoken here and not
+ * through the `colo` program, because a process for every poll would take the CPU from the guests.
+ */
+import { connect } from 'node:net';
+
+const ANSWER_DEADLINE_MS = 5000;
+const ANSWER_BYTES_MAX = 1 << 20;
+
+/** The part of the agent's status that the harness uses; times are milliseconds. */
+export interface AgentStatus {
+  readonly role: 'primary' | 'secondary';
+  readonly state: string;
+  readonly mode: string;
+  readonly peer: { readonly state: string };
+  readonly epoch: number;
+  readonly committedEpoch: number | null;
+  readonly checkpoints: { readonly total: number; readonly failed: number };
+  readonly pauseMs: {
+    readonly last: number | null;
+    readonly median: number | null;
+    readonly p99: number | null;
+  };
+  readonly dirtyPages: { readonly last: number | null; readonly inPause: number | null };
+  readonly downtimeMs: number | null;
+  readonly dirtyTracker: string;
+  readonly accelerator: string;
+  readonly sync: { readonly doneBytes: number; readonly totalBytes: number } | null;
+  readonly verified: number;
+  readonly lastFailure: string | null;
+}
+
+export type AgentCommand =
+  | { readonly command: 'status'; readonly arguments: Record<string, never> }
+  | { readonly command: 'failover'; readonly arguments: { readonly force: boolean } }
+  | { readonly command: 'set-period'; readonly arguments: { readonly periodUs: number } }
+  | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> };
+
+interface Answer {
+  readonly ok: boolean;
+  readonly result?: unknown;
+  readonly error?: { readonly code: string; readonly reason: string };
+}
+
+/** The result of a command; rejects when the agent does not answer or refuses. */
+export async function callAgent(
+  socketPath: string,
+  command: AgentCommand,
+  deadlineMs = ANSWER_DEADLINE_MS,
+): Promise<unknown> {
+  const socket = connect(socketPath);
+  const late = new Error(`${socketPath}: no answer within ${deadlineMs} ms`);
+  const timer = setTimeout(() => socket.destroy(late), deadlineMs);
+  try {
+    socket.write(`${JSON.stringify({ id: 1, ...command })}\n`);
+    let text = '';
+    for await (const chunk of socket) {
+      text += chunk;
+      if (text.length > ANSWER_BYTES_MAX) throw new Error(`${socketPath}: the answer is too long`);
+      if (!text.includes('\n')) continue;
+      const answer = JSON.parse(text) as Answer;
+      if (answer.ok) return answer.result;
+      throw new Error(`${command.command}: ${answer.error?.reason ?? 'refused without a reason'}`);
+    }
+    throw new Error(`${socketPath}: the agent hung up`);
+  } finally {
+    clearTimeout(timer);
+    socket.destroy();
+  }
+}
+
+export async function agentStatus(socketPath: string): Promise<AgentStatus> {
+  return (await callAgent(socketPath, { command: 'status', arguments: {} })) as AgentStatus;
+}
+
+/**
+ * A failover now would lose nothing: the secondary holds a committed checkpoint and is connected.
+ */
+export function isProtected(status: AgentStatus): boolean {
+  return status.role === 'primary' && status.state === 'protected';
+}

@@ -1,0 +1,39 @@
+/**
+ * What every disk layer offers to the one above it. Layers stack: the NBD server talks to the top
+ * one, each forwards to the next, the last is an image file. All offsets and lengths are bytes; the
+ * caller has checked that they lie inside the disk.
+ *
+ * Order: a caller never has two overlapping writes in flight (the NBD server's range queue sees to
+ * it), so a layer need not order them. A read that overlaps a write in flight may see either.
+ */
+export interface BlockLayer {
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  /** The caller owns the buffer. */
+  read(offset: number, length: number): Promise<Buffer>;
+  /** `data` must not change afterwards: layers may keep it. `fua`: durable before it resolves. */
+  write(offset: number, data: Buffer, fua: boolean): Promise<void>;
+  writeZeroes(offset: number, length: number, options: ZeroOptions): Promise<void>;
+  /**
+   * Gives the space back. The range reads as zeroes afterwards: both guests of a pair must see the
+   * same bytes after a trim, so "undefined" is not good enough here.
+   */
+  trim(offset: number, length: number): Promise<void>;
+  /** Everything answered before the call is durable when it resolves. */
+  flush(): Promise<void>;
+  close(): Promise<void>;
+  /** Ranges that may hold something else than zeroes; without it, everything may. */
+  dataRanges?(): ByteRange[];
+}
+
+export interface ZeroOptions {
+  /** The space may be given back (NBD without NO_HOLE). */
+  readonly mayTrim: boolean;
+  /** Durable before it resolves. */
+  readonly fua: boolean;
+}
+
+export interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}

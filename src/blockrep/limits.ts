@@ -1,0 +1,110 @@
+/** Every bound of the disk path: unit, why this value, and what happens when it is reached. */
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const GIB = 1024 * MIB;
+
+/**
+ * Largest read or write payload of one NBD request, bytes. It is the figure NBD's proto.md
+ * recommends and QEMU's own client limit. A longer read is answered EINVAL; a longer write ends
+ * the connection, because its payload would have to be swallowed.
+ */
+export const NBD_PAYLOAD_BYTES_MAX = 32 * MIB;
+
+/** Longest export name, bytes (proto.md allows 4096 at most). A longer one ends the connection. */
+export const NBD_NAME_BYTES_MAX = 4096;
+
+/**
+ * Longest option data, bytes: a name, its length and a generous list of information requests.
+ * A longer option ends the connection.
+ */
+export const NBD_OPTION_BYTES_MAX = 8 * KIB;
+
+/** Options one client may send before it must choose an export; more end the connection. */
+export const NBD_OPTIONS_MAX = 64;
+
+/** Information requests read from one GO or INFO; more are answered with an error. */
+export const NBD_INFO_REQUESTS_MAX = 32;
+
+/** A client that has not chosen an export by then is dropped, milliseconds. */
+export const NBD_NEGOTIATION_MS_MAX = 10_000;
+
+/** A client that does not take its last replies by then is cut off, milliseconds. */
+export const NBD_CLOSE_MS_MAX = 2_000;
+
+/** Connections of one server: one per disk and some for tools. Further ones are closed at once. */
+export const NBD_CONNECTIONS_MAX = 16;
+
+/** Requests of one connection in progress (QEMU sends at most 16 or 32). More: reading stops. */
+export const NBD_REQUESTS_IN_FLIGHT_MAX = 128;
+
+/** Payload bytes of one connection in progress. More: reading stops until some are answered. */
+export const NBD_BYTES_IN_FLIGHT_MAX = 64 * MIB;
+
+/** Reply bytes that the client has not taken yet, per connection. More: reading stops. */
+export const NBD_REPLY_BYTES_MAX = 64 * MIB;
+
+/** Sectors are 512 bytes; an image whose size is no multiple of it is refused. */
+export const SECTOR_BYTES = 512;
+
+/** One piece of zeroes written where the file system can not punch holes, bytes. */
+export const ZERO_CHUNK_BYTES = 1 * MIB;
+
+/** Unit of the block dirty bitmap, bytes: 1 TiB of disk costs 2 MiB of bitmap. */
+export const DIRTY_CLUSTER_BYTES = 64 * KIB;
+
+/**
+ * Data bytes of one message of the disk channel: half of the frame layer's 2 MiB, so that headers
+ * never matter. Longer writes are split; a longer message ends the link.
+ */
+export const DISK_DATA_BYTES_MAX = 1 * MIB;
+
+/** Disks of one guest that the disk channel can name; a higher number ends the link. */
+export const DISKS_MAX = 64;
+
+/** Unit of the overlay, bytes: a guest's page and file system block. */
+export const OVERLAY_BLOCK_BYTES = 4 * KIB;
+
+/** Pieces in which the overlay's and the epoch buffer's memory is allocated, bytes. */
+export const SLAB_BYTES = 1 * MIB;
+
+/** What each buffered operation costs beside its data, bytes: the object that describes it. */
+export const OPERATION_OVERHEAD_BYTES = 128;
+
+/** Bounds of one secondary disk; tests choose smaller ones. */
+export interface SecondaryBounds {
+  /** Overlay data kept in memory, bytes. More spills to a file. */
+  readonly overlayMemoryBytes: number;
+  /** Overlay data in the spill file, bytes. More fails the SVM's write: the secondary is unfit. */
+  readonly overlaySpillBytes: number;
+  /** Staged data kept in memory, bytes, with the overhead above. More spills to a file. */
+  readonly bufferMemoryBytes: number;
+  /** Staged data in the spill file, bytes. More: the secondary is unfit. */
+  readonly bufferSpillBytes: number;
+  /** Staged operations, a count: their descriptions stay in memory. More: unfit. */
+  readonly bufferOperations: number;
+  /** Overlay or staged bytes from which a checkpoint is asked for: it empties both. */
+  readonly softBytes: number;
+}
+
+/**
+ * 64 MiB each is several epochs of a busy guest; the soft bound leaves a checkpoint's time before
+ * spilling starts. 16 GiB of spill is more than any link carries in an epoch.
+ */
+export const SECONDARY_BOUNDS: SecondaryBounds = {
+  overlayMemoryBytes: 64 * MIB,
+  overlaySpillBytes: 16 * GIB,
+  bufferMemoryBytes: 64 * MIB,
+  bufferSpillBytes: 16 * GIB,
+  bufferOperations: 1_000_000,
+  softBytes: 48 * MIB,
+};
+
+/** Writes to the image in progress while an epoch is applied. More threads than libuv has idle. */
+export const APPLY_CONCURRENCY = 4;
+
+/** Buffers in one write to the image while an epoch is applied; below IOV_MAX (1024). */
+export const APPLY_PARTS_MAX = 256;
+
+/** Piece in which the overlay is merged and images are read for a digest, bytes. */
+export const COPY_CHUNK_BYTES = 1 * MIB;

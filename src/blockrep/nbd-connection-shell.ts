@@ -1,0 +1,300 @@
+/**
+ * One NBD client: moves bytes between its socket and its session, and requests from the session to
+ * the export's layer. Requests run concurrently and are answered as soon as they are done, except
+ * that overlapping writes keep their order (the export's range queue).
+ *
+ * Back-pressure: at the bounds of limits.ts no further request is taken from the session and the
+ * socket is not read, until something has been answered.
+ */
+import type { Socket } from 'node:net';
+import { describeError, type Logger, ProtocolError } from '../lib/index.js';
+import type { BlockLayer } from './block-layer-shell.js';
+import { errnoOf } from './errors.js';
+import {
+  NBD_BYTES_IN_FLIGHT_MAX,
+  NBD_CLOSE_MS_MAX,
+  NBD_NEGOTIATION_MS_MAX,
+  NBD_REPLY_BYTES_MAX,
+  NBD_REQUESTS_IN_FLIGHT_MAX,
+} from './limits.js';
+import { type NbdInstruction, type NbdRequest, NbdSession } from './nbd-session.js';
+import { encodeSimpleReply, NBD_ERROR, type NbdError } from './nbd-wire.js';
+import type { RangeQueue, RangeTicket } from './range-queue.js';
+
+/** One disk as the server offers it; shared by the export's connections. */
+export interface ServedExport {
+  readonly name: string;
+  readonly layer: BlockLayer;
+  readonly writes: RangeQueue;
+  readonly stats: NbdExportStats;
+}
+
+/** Counters since the start, except for those named `inFlight`. */
+export interface NbdExportStats {
+  requests: number;
+  bytesRead: number;
+  bytesWritten: number;
+  flushes: number;
+  /** Requests that the layer failed. */
+  errors: number;
+  requestsInFlight: number;
+  bytesInFlight: number;
+}
+
+export interface NbdConnectionOptions {
+  readonly socket: Socket;
+  readonly exports: ReadonlyMap<string, ServedExport>;
+  readonly log: Logger;
+  onProtocolError(): void;
+  /** The socket is gone and nothing of this client is in progress any more. */
+  onClosed(): void;
+}
+
+export class NbdConnection {
+  readonly #options: NbdConnectionOptions;
+  readonly #socket: Socket;
+  readonly #session: NbdSession;
+  #export: ServedExport | undefined;
+  #requestsInFlight = 0;
+  #bytesInFlight = 0;
+  #pumping = false;
+  #ending = false;
+  #socketClosed = false;
+  #deadline: NodeJS.Timeout;
+  #uncork: NodeJS.Immediate | undefined;
+
+  constructor(options: NbdConnectionOptions) {
+    const { socket, exports } = options;
+    this.#options = options;
+    this.#socket = socket;
+    const infos = new Map([...exports].map(([name, served]) => [name, served.layer] as const));
+    this.#session = new NbdSession(infos);
+    this.#deadline = setTimeout(() => this.#negotiationTimeout(), NBD_NEGOTIATION_MS_MAX);
+    socket.on('data', (chunk: Buffer) => {
+      this.#session.receive(chunk);
+      this.#pump();
+    });
+    socket.on('drain', () => this.#pump());
+    socket.on('error', (error) => this.#drop('NBD connection failed', describeError(error)));
+    socket.on('close', () => {
+      clearTimeout(this.#deadline);
+      this.#socketClosed = true;
+      this.#ending = true;
+      this.#finishWhenIdle();
+    });
+    this.#pump();
+  }
+
+  /** Takes no further request, answers what is in progress, then closes. */
+  end(): void {
+    if (this.#ending) return;
+    this.#ending = true;
+    this.#socket.pause();
+    clearTimeout(this.#deadline);
+    this.#deadline = setTimeout(() => this.#socket.destroy(), NBD_CLOSE_MS_MAX);
+    this.#finishWhenIdle();
+  }
+
+  #negotiationTimeout(): void {
+    if (this.#session.negotiated) return;
+    this.#drop('NBD connection dropped', 'No export was chosen in time');
+  }
+
+  /** Carries out what the session has, up to the bounds; then reads on or stops reading. */
+  #pump(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    let starved = false;
+    while (!this.#ending && !starved && !this.#atBound()) {
+      const instruction = this.#next();
+      if (instruction === undefined) starved = true;
+      else this.#carryOut(instruction);
+    }
+    this.#pumping = false;
+    if (this.#ending) return;
+    if (!starved) this.#socket.pause();
+    else if (this.#socket.isPaused()) this.#socket.resume();
+  }
+
+  #atBound(): boolean {
+    return (
+      this.#requestsInFlight >= NBD_REQUESTS_IN_FLIGHT_MAX ||
+      this.#bytesInFlight >= NBD_BYTES_IN_FLIGHT_MAX ||
+      this.#socket.writableLength >= NBD_REPLY_BYTES_MAX
+    );
+  }
+
+  #next(): NbdInstruction | undefined {
+    try {
+      return this.#session.next();
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#options.onProtocolError();
+      this.#drop('NBD connection dropped', describeError(error));
+      return undefined;
+    }
+  }
+
+  #carryOut(instruction: NbdInstruction): void {
+    switch (instruction.kind) {
+      case 'send':
+        this.#send(instruction.bytes);
+        return;
+      case 'attach':
+        this.#export = this.#options.exports.get(instruction.name);
+        this.#options.log.info('NBD client attached', { export: instruction.name });
+        return;
+      case 'request':
+        this.#start(instruction.request);
+        return;
+      case 'end':
+        this.end();
+    }
+  }
+
+  #start(request: NbdRequest): void {
+    const served = this.#export as ServedExport;
+    const { stats } = served;
+    const length = request.kind === 'flush' ? 0 : request.length;
+    const payload = request.kind === 'read' || request.kind === 'write' ? length : 0;
+    this.#requestsInFlight += 1;
+    this.#bytesInFlight += payload;
+    stats.requests += 1;
+    stats.requestsInFlight += 1;
+    stats.bytesInFlight += payload;
+    const done = (error: NbdError | 0, data?: Buffer) => {
+      this.#requestsInFlight -= 1;
+      this.#bytesInFlight -= payload;
+      stats.requestsInFlight -= 1;
+      stats.bytesInFlight -= payload;
+      this.#send(encodeSimpleReply(request.cookie, error), data);
+      if (this.#socket.isPaused()) this.#pump();
+      this.#finishWhenIdle();
+    };
+    if (length === 0 && request.kind !== 'flush') {
+      done(0);
+      return;
+    }
+    switch (request.kind) {
+      case 'read':
+        stats.bytesRead += length;
+        served.layer.read(request.offset, length).then(
+          (data) => done(0, data),
+          (error) => done(this.#failed(served, error)),
+        );
+        return;
+      case 'flush':
+        stats.flushes += 1;
+        served.layer.flush().then(
+          () => done(0),
+          (error) => done(this.#failed(served, error)),
+        );
+        return;
+      default:
+        this.#startWrite(served, request, done);
+    }
+  }
+
+  #startWrite(
+    served: ServedExport,
+    request: Exclude<NbdRequest, { kind: 'read' | 'flush' }>,
+    done: (error: NbdError | 0) => void,
+  ): void {
+    const ticket = served.writes.enter(request.offset, request.length, true);
+    const leave = () => {
+      for (const free of served.writes.leave(ticket) as RangeTicket[]) free.resume?.();
+    };
+    const run = () => {
+      change(served, request).then(
+        () => {
+          leave();
+          done(0);
+        },
+        (error) => {
+          leave();
+          done(this.#failed(served, error));
+        },
+      );
+    };
+    if (ticket.blockers === 0) run();
+    else ticket.resume = run;
+  }
+
+  /** The answer to a failed request; the first failure of an export is logged, all are counted. */
+  #failed(served: ServedExport, error: unknown): NbdError {
+    served.stats.errors += 1;
+    if (served.stats.errors === 1) {
+      const fields = { export: served.name, reason: describeError(error) };
+      this.#options.log.error('A disk request failed; further failures are only counted', fields);
+    }
+    return nbdError(error);
+  }
+
+  /** Replies of one turn of the event loop leave in one system call. */
+  #send(bytes: Buffer, data?: Buffer): void {
+    if (this.#socketClosed || this.#socket.destroyed) return;
+    if (this.#uncork === undefined) {
+      this.#socket.cork();
+      this.#uncork = setImmediate(() => {
+        this.#uncork = undefined;
+        this.#socket.uncork();
+      });
+    }
+    this.#socket.write(bytes);
+    if (data !== undefined) this.#socket.write(data);
+  }
+
+  /** One log line, then the socket is gone. */
+  #drop(message: string, reason: string): void {
+    if (this.#socket.destroyed) return;
+    this.#ending = true;
+    this.#options.log.warn(message, { export: this.#export?.name, reason });
+    this.#socket.destroy();
+  }
+
+  #finishWhenIdle(): void {
+    if (this.#requestsInFlight > 0) return;
+    if (this.#socketClosed) {
+      this.#options.onClosed();
+      return;
+    }
+    // `end` sends what is still corked; what the client sends from now on is not read.
+    if (this.#ending && !this.#socket.writableEnded) {
+      this.#socket.end(() => this.#socket.destroy());
+    }
+  }
+}
+
+async function change(
+  served: ServedExport,
+  request: Exclude<NbdRequest, { kind: 'read' | 'flush' }>,
+): Promise<void> {
+  const { layer, stats } = served;
+  const { offset, length } = request;
+  stats.bytesWritten += length;
+  switch (request.kind) {
+    case 'write':
+      return layer.write(offset, request.data, request.fua);
+    case 'writeZeroes':
+      return layer.writeZeroes(offset, length, request);
+    case 'trim':
+      await layer.trim(offset, length);
+      if (request.fua) await layer.flush();
+  }
+}
+
+function nbdError(error: unknown): NbdError {
+  switch (errnoOf(error)) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+    case 'EFBIG':
+      return NBD_ERROR.ENOSPC;
+    case 'EPERM':
+    case 'EROFS':
+      return NBD_ERROR.EPERM;
+    case 'ENOMEM':
+      return NBD_ERROR.ENOMEM;
+    default:
+      return NBD_ERROR.EIO;
+  }
+}

@@ -1,0 +1,35 @@
+/** Exit codes (docs/operating/commands.md); the large ones are those of sysexits.h. */
+import { ConfigurationError } from '../config/index.js';
+import { ColoError, OperatorError } from '../lib/index.js';
+
+/** What a process of ours can end with. A signal's own is 128 + its number. */
+export const EXIT = {
+  ok: 0,
+  /** The command was refused, or what it asked for failed. */
+  failed: 1,
+  /** EX_USAGE: a flag or an argument is wrong. */
+  usage: 64,
+  /** EX_UNAVAILABLE: no agent answers. */
+  unreachable: 69,
+  /** EX_SOFTWARE: a bug of ours. */
+  bug: 70,
+  /** EX_CONFIG: the configuration file is wrong, or what it names does not fit this host. */
+  configuration: 78,
+} as const;
+
+/** No agent answers on a control socket. */
+export class AgentUnreachable extends ColoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super('COLO_E_UNREACHABLE', message, options);
+  }
+}
+
+/** The exit code for anything that was thrown. */
+export function exitCodeOf(error: unknown): number {
+  if (error instanceof ConfigurationError) return error.exitCode;
+  if (error instanceof AgentUnreachable) return EXIT.unreachable;
+  if (error instanceof OperatorError) {
+    return error.code === 'COLO_E_USAGE' ? EXIT.usage : EXIT.configuration;
+  }
+  return error instanceof ColoError ? EXIT.failed : EXIT.bug;
+}

@@ -1,0 +1,25 @@
+/** Every bound of the control socket, with its unit, its reason and what happens when it is hit. */
+
+/** One line in either direction, bytes; a full status is below 8 KiB. Hit: connection dropped. */
+export const LINE_BYTES_MAX = 64 * 1024;
+
+/** A reason or a detail, characters: a few sentences. Hit: a reason is cut. */
+export const REASON_LENGTH_MAX = 4096;
+
+/** Connections at once: an operator, a monitor, some to spare. Hit: the newest is closed. */
+export const CONNECTIONS_MAX = 16;
+
+/**
+ * From one answer to the next whole request, and for an answer to be read, milliseconds. Hit: the
+ * connection is closed, so that forgotten clients don't use up CONNECTIONS_MAX.
+ */
+export const IDLE_MS_MAX = 30_000;
+
+/** How long `colo` waits for an answer about what is there, milliseconds. Hit: exit 69. */
+export const ANSWER_MS_MAX = 5_000;
+
+/** How long `colo` waits for a checkpoint or a failover, milliseconds. Hit: exit 69. */
+export const DEED_MS_MAX = 60_000;
+
+/** Time between two looks of `colo status --watch`, milliseconds. */
+export const WATCH_MS = 1_000;

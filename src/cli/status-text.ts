@@ -1,0 +1,126 @@
+/** `colo status` for people: one line a fact, the name left, the value right. Pure. */
+import type { NodeStatus } from '../config/index.js';
+
+const LABEL_WIDTH = 16;
+const BAR_WIDTH = 30;
+
+/** The whole table, with a line end. Whatever the agent said in it is made printable. */
+export function formatStatus(status: NodeStatus): string {
+  const rows: [string, string][] = [
+    ['VM', `${status.vm} on ${status.host}`],
+    ['Role', `${status.role}, ${status.state}`],
+    ['Peer', peerText(status.peer)],
+    ['Epoch', `${status.epoch}, committed ${orNone(status.committedEpoch)}`],
+    ['Mode', modeText(status)],
+  ];
+  if (status.sync !== null) rows.push(['Synchronising', syncText(status.sync)]);
+  rows.push(
+    ['Checkpoints', checkpointText(status.checkpoints)],
+    ['Pause', pauseText(status.pauseMs)],
+    ['Dirty pages', dirtyText(status.dirtyPages)],
+    ['Sent', formatBytes(status.bytesSent)],
+    ['Held output', `${status.held.frames} frames, ${formatBytes(status.held.bytes)}`],
+    ['Downtime', status.downtimeMs === null ? 'none' : milliseconds(status.downtimeMs)],
+    ['Guest', guestText(status)],
+  );
+  for (const disk of status.disks) {
+    const parts = [
+      formatBytes(disk.sizeBytes),
+      `buffered ${formatBytes(disk.bufferedBytes)}`,
+      `overlay ${formatBytes(disk.overlayBytes)}`,
+    ];
+    rows.push([`Disk ${disk.name}`, parts.join(', ')]);
+  }
+  rows.push(['Up', uptimeText(status.uptimeMs)]);
+  rows.push(['Last failure', status.lastFailure ?? 'none']);
+  return rows
+    .map(([label, value]) => `${printable(label).padEnd(LABEL_WIDTH)} ${printable(value)}\n`)
+    .join('');
+}
+
+/** `[#####.....]  50 %`; a total of 0 counts as done. */
+export function formatBar(done: number, total: number): string {
+  const share = total <= 0 ? 1 : Math.min(1, Math.max(0, done / total));
+  const filled = Math.floor(share * BAR_WIDTH);
+  const bar = `${'#'.repeat(filled)}${'.'.repeat(BAR_WIDTH - filled)}`;
+  return `[${bar}] ${String(Math.floor(share * 100)).padStart(3)} %`;
+}
+
+/** Bytes in the largest unit that keeps a digit before the point. */
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return unit === 0 ? `${bytes} B` : `${value.toFixed(1)} ${units[unit]}`;
+}
+
+/** A secondary has no period: the primary decides. */
+function modeText({ mode, periodMs }: NodeStatus): string {
+  return periodMs > 0 ? `${mode}, every ${milliseconds(periodMs)}` : mode;
+}
+
+function guestText({ qemuVersion, accelerator, dirtyTracker }: NodeStatus): string {
+  if (qemuVersion === 'none') return 'none yet';
+  return `QEMU ${qemuVersion}, ${accelerator}, pages by ${dirtyTracker}`;
+}
+
+function peerText(peer: NodeStatus['peer']): string {
+  if (peer.state === 'none') return 'none';
+  const heard =
+    peer.lastHeardMs === null ? 'never heard' : `heard ${milliseconds(peer.lastHeardMs)} ago`;
+  return `${peer.address}, ${peer.state}, ${heard}`;
+}
+
+function syncText(sync: NonNullable<NodeStatus['sync']>): string {
+  const bar = formatBar(sync.doneBytes, sync.totalBytes);
+  return `${bar}  ${sync.phase}, ${formatBytes(sync.doneBytes)} of ${formatBytes(sync.totalBytes)}`;
+}
+
+function checkpointText(checkpoints: NodeStatus['checkpoints']): string {
+  const triggers = Object.entries(checkpoints.byTrigger).map(([name, count]) => `${name} ${count}`);
+  const detail = triggers.length === 0 ? '' : ` (${triggers.join(', ')})`;
+  return `${checkpoints.total}${detail}, failed ${checkpoints.failed}`;
+}
+
+function pauseText(pause: NodeStatus['pauseMs']): string {
+  if (pause.last === null) return 'none yet';
+  const parts = Object.entries(pause).map(
+    ([name, value]) => `${name} ${value === null ? 'none' : milliseconds(value)}`,
+  );
+  return parts.join(', ');
+}
+
+function dirtyText(dirty: NodeStatus['dirtyPages']): string {
+  if (dirty.last === null) return 'none yet';
+  return `${dirty.last} in the last checkpoint, ${orNone(dirty.inPause)} of them in the pause`;
+}
+
+function milliseconds(ms: number): string {
+  return `${Number(ms.toFixed(ms < 10 ? 2 : 0))} ms`;
+}
+
+function uptimeText(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
+  const parts: [number, string][] = [
+    [Math.floor(seconds / 86_400), 'd'],
+    [Math.floor(seconds / 3600) % 24, 'h'],
+    [Math.floor(seconds / 60) % 60, 'min'],
+    [seconds % 60, 's'],
+  ];
+  const first = parts.findIndex(([value]) => value > 0);
+  const shown = first === -1 ? parts.slice(-1) : parts.slice(first, first + 2);
+  return shown.map(([value, unit]) => `${value} ${unit}`).join(' ');
+}
+
+function orNone(value: number | null): string {
+  return value === null ? 'none' : String(value);
+}
+
+function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is replaced
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+}

@@ -1,0 +1,99 @@
+/**
+ * The effective configuration of one agent: checked, complete, with units in the names. Everything
+ * behind src/cli takes this and never sees a flag or a file.
+ */
+import type { DiskSetting, NicSetting } from './devices.js';
+import { defaultTap } from './devices.js';
+import type { Address } from './values.js';
+
+/** What both roles have. */
+export interface CommonConfiguration {
+  readonly vm: string;
+  /** Name of this host in logs and status. */
+  readonly host: string;
+  readonly runDir: string;
+  readonly stateDir: string;
+  readonly socketPath: string;
+  /** Bridge for every NIC that names none; undefined leaves those TAPs unconnected. */
+  readonly bridge: string | undefined;
+  readonly tracker: 'auto' | 'userfaultfd' | 'soft-dirty' | 'compare';
+  readonly peerTimeoutUs: number;
+  /** Less than a third of `peerTimeoutUs`. */
+  readonly heartbeatIntervalUs: number;
+  /** File for the guest's serial console on this host. */
+  readonly consoleLog: string | undefined;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+  readonly logFormat: 'text' | 'json';
+}
+
+/** The machine definition, which the primary also sends to the secondary. */
+export interface MachineSettings {
+  readonly memoryBytes: number;
+  readonly vcpus: number;
+  readonly accelerator: 'auto' | 'kvm' | 'tcg';
+  readonly machine: string;
+  readonly cpu: string | undefined;
+  readonly kernel: string | undefined;
+  readonly initrd: string | undefined;
+  readonly append: string | undefined;
+  readonly qemuArguments: readonly string[];
+}
+
+/** What `colo-primary` runs with. */
+export interface PrimaryConfiguration extends CommonConfiguration {
+  readonly role: 'primary';
+  readonly peer: Address;
+  readonly machine: MachineSettings;
+  readonly disks: readonly DiskSetting[];
+  readonly nics: readonly NicSetting[];
+  readonly mode: 'checkpoint';
+  readonly periodUs: number;
+  /** At most `periodUs`. */
+  readonly minIntervalUs: number;
+  readonly verify: boolean;
+}
+
+/** What a NIC of the primary is connected to on the secondary host. */
+export interface NicPlace {
+  readonly name: string;
+  readonly tap: string | undefined;
+  readonly bridge: string | undefined;
+}
+
+/** What `colo-secondary` runs with; the machine definition comes from the primary. */
+export interface SecondaryConfiguration extends CommonConfiguration {
+  readonly role: 'secondary';
+  readonly listen: Address;
+  /** Images with a place of their own; ask `secondaryDiskPath` for any disk. */
+  readonly disks: readonly DiskSetting[];
+  readonly diskDir: string;
+  /** NICs with a place of their own; ask `secondaryNic` for any NIC. */
+  readonly nics: readonly NicPlace[];
+  /** Instead of the primary's path. */
+  readonly kernel: string | undefined;
+  readonly initrd: string | undefined;
+  readonly onPeerLoss: 'failover' | 'wait';
+  readonly standby: 'paused' | 'running';
+  readonly lanAnnounce: boolean;
+}
+
+/** Either role's configuration; `role` tells them apart. */
+export type Configuration = PrimaryConfiguration | SecondaryConfiguration;
+
+/** Where the secondary keeps the image of a disk. `disk` is a checked name (`parseName`). */
+export function secondaryDiskPath(configuration: SecondaryConfiguration, disk: string): string {
+  const placed = configuration.disks.find((candidate) => candidate.name === disk);
+  return placed?.path ?? `${configuration.diskDir}/${configuration.vm}-${disk}.img`;
+}
+
+/** The TAP and bridge of a NIC on the secondary. `nic` is a checked name (`parseName`). */
+export function secondaryNic(
+  configuration: SecondaryConfiguration,
+  nic: string,
+): { tap: string; bridge: string | undefined } {
+  const placed = configuration.nics.find((candidate) => candidate.name === nic);
+  return {
+    tap: placed?.tap ?? defaultTap(configuration.vm, nic),
+    bridge: placed?.bridge ?? configuration.bridge,
+  };
+}

@@ -1,0 +1,43 @@
+/**
+ * What an agent is told to do, and what it tells: pure, usable by every folder above src/lib.
+ *
+ * arguments and file -> settings.ts (text with its place) -> keys.ts (grammar of each key, from
+ * values.ts, duration.ts, devices.ts) -> resolve.ts (defaults, checks between keys) ->
+ * configuration.ts (the type that the nodes take). show.ts turns it into words again; problem.ts
+ * is how anything wrong is told. status.ts is what a running node answers its operator, node.ts how
+ * a daemon starts one.
+ *
+ * Bad input of any kind ends in one `ConfigurationError` that lists every problem, one line each.
+ */
+export {
+  type CommonConfiguration,
+  type Configuration,
+  type MachineSettings,
+  type NicPlace,
+  type PrimaryConfiguration,
+  type SecondaryConfiguration,
+  secondaryDiskPath,
+  secondaryNic,
+} from './configuration.js';
+export { type DiskSetting, defaultMac, defaultTap, type NicSetting } from './devices.js';
+export { formatDuration, parseDuration } from './duration.js';
+export { KEY_NAMES, type Key, type KeyDefinition, keyDefinition, type Role } from './keys.js';
+export {
+  CONFIG_FILE_BYTES_MAX,
+  PERIOD_US_MAX,
+  PERIOD_US_MIN,
+  SOCKET_PATH_BYTES_MAX,
+} from './limits.js';
+export type { LogContext, NodeExit, NodeLogger, RunningNode, StartNode } from './node.js';
+export { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
+export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
+export { type Invocation, readArguments } from './settings.js';
+export { formatConfiguration, formatHelp } from './show.js';
+export type {
+  CommandResult,
+  DiskStatus,
+  NodeControl,
+  NodeStatus,
+  PeerState,
+} from './status.js';
+export { type Address, formatAddress, parseName } from './values.js';

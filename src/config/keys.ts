@@ -1,0 +1,376 @@
+/**
+ * The table of all keys: who takes a key, its grammar, its default, and the words for `--help` and
+ * docs/operating/configuration.md. A file and the flags have the same keys; adding one is one entry
+ * here, its use in resolve.ts, and its row in the document (a test compares the two).
+ */
+import { parseDisk, parseNic } from './devices.js';
+import { parseDuration } from './duration.js';
+import * as limits from './limits.js';
+import * as values from './values.js';
+
+/** What an agent is when it starts. */
+export type Role = 'primary' | 'secondary';
+
+/** One key: its grammar and what is said about it. */
+export interface KeyDefinition {
+  readonly roles: readonly Role[];
+  readonly parse: (text: string) => unknown;
+  /** What kind of value, in a word or two, with its unit. */
+  readonly value: string;
+  /** As it would stand in a file; undefined when there is none. */
+  readonly default: string | undefined;
+  /** Said instead of `default` where the default is made from other keys. */
+  readonly defaultFrom?: string;
+  readonly example: string;
+  readonly purpose: string;
+  readonly repeatable?: true;
+  /** A flag without a value means yes. */
+  readonly boolean?: true;
+  /** Part of the machine definition, which a secondary gets from its primary. */
+  readonly machine?: true;
+}
+
+const BOTH = ['primary', 'secondary'] as const;
+const PRIMARY = ['primary'] as const;
+const SECONDARY = ['secondary'] as const;
+
+const duration = (minUs: number, maxUs: number) => (text: string) =>
+  parseDuration(text, { minUs, maxUs });
+
+/** In the order in which `--check-config` and the document show them. */
+export const KEYS = {
+  vm: {
+    roles: BOTH,
+    parse: values.parseName,
+    value: 'name',
+    default: 'guest',
+    example: 'web',
+    purpose: 'Name of the VM; in the socket, file and TAP names. The same on both hosts.',
+  },
+  host: {
+    roles: BOTH,
+    parse: values.parseHostLabel,
+    value: 'name',
+    default: undefined,
+    defaultFrom: "the machine's host name",
+    example: 'rack1-a',
+    purpose: 'Name of this host in logs and status.',
+  },
+  peer: {
+    roles: PRIMARY,
+    parse: values.parseAddress,
+    value: 'host[:port]',
+    default: undefined,
+    defaultFrom: 'required',
+    example: '10.0.0.2:7800',
+    purpose: 'Where the secondary listens; port 7800 unless given.',
+  },
+  listen: {
+    roles: SECONDARY,
+    parse: values.parseAddress,
+    value: 'host[:port]',
+    default: '0.0.0.0:7800',
+    example: '10.0.0.2:7800',
+    purpose: 'Where to wait for the primary.',
+  },
+  memory: {
+    roles: PRIMARY,
+    parse: values.parseMemory,
+    value: 'size, MiB or GiB',
+    default: '512MiB',
+    example: '2GiB',
+    purpose: 'Guest memory.',
+    machine: true,
+  },
+  vcpus: {
+    roles: PRIMARY,
+    parse: values.integerParser(1, limits.VCPUS_MAX),
+    value: 'count, 1 to 255',
+    default: '1',
+    example: '2',
+    purpose: 'Guest CPUs.',
+    machine: true,
+  },
+  accel: {
+    roles: PRIMARY,
+    parse: values.choiceParser(['auto', 'kvm', 'tcg']),
+    value: 'auto, kvm or tcg',
+    default: 'auto',
+    example: 'kvm',
+    purpose: 'How the guest is executed; auto takes KVM where it is real, else TCG.',
+    machine: true,
+  },
+  machine: {
+    roles: PRIMARY,
+    parse: values.parseWord,
+    value: 'QEMU machine type',
+    default: 'pc',
+    example: 'pc-i440fx-7.2',
+    purpose: 'QEMU machine type; name a version when the hosts differ in QEMU.',
+    machine: true,
+  },
+  cpu: {
+    roles: PRIMARY,
+    parse: values.parseWord,
+    value: 'QEMU CPU model',
+    default: undefined,
+    defaultFrom: "QEMU's own",
+    example: 'qemu64',
+    purpose: 'QEMU CPU model.',
+    machine: true,
+  },
+  kernel: {
+    roles: BOTH,
+    parse: values.parsePath,
+    value: 'path',
+    default: undefined,
+    defaultFrom: 'boot from disk',
+    example: '/var/lib/colo/vmlinuz',
+    purpose:
+      "Guest kernel. On the secondary: its place there, where it differs from the primary's.",
+  },
+  initrd: {
+    roles: BOTH,
+    parse: values.parsePath,
+    value: 'path',
+    default: undefined,
+    example: '/var/lib/colo/initrd.img',
+    purpose: 'Initial RAM disk for `kernel`. On the secondary: its place there.',
+  },
+  append: {
+    roles: PRIMARY,
+    parse: values.parseText,
+    value: 'text',
+    default: undefined,
+    example: 'root=/dev/vda rw console=ttyS0',
+    purpose: 'Command line for `kernel`.',
+    machine: true,
+  },
+  disk: {
+    roles: BOTH,
+    parse: parseDisk,
+    value: 'path or name=path',
+    default: undefined,
+    defaultFrom: 'primary: none; secondary: `disk-dir`/VM-NAME.img',
+    example: 'data=/var/lib/colo/web-data.img',
+    purpose:
+      'Raw disk image. On the primary it makes a guest disk, named disk0, disk1, ... ' +
+      'unless named. On the secondary it says where the image of that name is.',
+    repeatable: true,
+  },
+  'disk-dir': {
+    roles: SECONDARY,
+    parse: values.parsePath,
+    value: 'path',
+    default: undefined,
+    defaultFrom: '`state-dir`',
+    example: '/var/lib/colo/images',
+    purpose: 'Folder for the images of disks that no `disk` key names.',
+  },
+  nic: {
+    roles: BOTH,
+    parse: parseNic,
+    value: 'name=,mac=,tap=,bridge=',
+    default: undefined,
+    defaultFrom: 'primary: one NIC when `bridge` is given, else none',
+    example: 'name=lan,mac=52:54:00:12:34:56,tap=web0,bridge=br0',
+    purpose:
+      'Guest NIC, named nic0, nic1, ... unless named. On the secondary, name= says which NIC of ' +
+      'the primary, tap= and bridge= what it is connected to there; mac= is refused.',
+    repeatable: true,
+  },
+  bridge: {
+    roles: BOTH,
+    parse: values.parseInterfaceName,
+    value: 'interface',
+    default: undefined,
+    defaultFrom: 'the TAP is left unconnected',
+    example: 'br0',
+    purpose: 'Bridge for every NIC that names none.',
+  },
+  'qemu-arg': {
+    roles: PRIMARY,
+    parse: values.parseText,
+    value: 'text',
+    default: undefined,
+    example: '-no-user-config',
+    purpose: 'One more argument for QEMU, as it stands, on both hosts.',
+    repeatable: true,
+    machine: true,
+  },
+  mode: {
+    roles: PRIMARY,
+    parse: values.choiceParser(['checkpoint']),
+    value: 'checkpoint',
+    default: 'checkpoint',
+    example: 'checkpoint',
+    purpose: 'Output policy; checkpoint holds all guest output until its epoch is committed.',
+  },
+  period: {
+    roles: PRIMARY,
+    parse: duration(limits.PERIOD_US_MIN, limits.PERIOD_US_MAX),
+    value: 'duration, 10ms to 60s',
+    default: '200ms',
+    example: '150ms',
+    purpose: 'Longest time from a resume to the next checkpoint.',
+  },
+  'min-interval': {
+    roles: PRIMARY,
+    parse: duration(limits.MIN_INTERVAL_US_MIN, limits.MIN_INTERVAL_US_MAX),
+    value: 'duration, 1ms to 60s',
+    default: '100ms',
+    example: '50ms',
+    purpose: 'Shortest time from a resume to the next checkpoint; at most `period`.',
+  },
+  'peer-timeout': {
+    roles: BOTH,
+    parse: duration(limits.PEER_TIMEOUT_US_MIN, limits.PEER_TIMEOUT_US_MAX),
+    value: 'duration, 50ms to 60s',
+    default: '500ms',
+    example: '300ms',
+    purpose: 'Silence after which the peer is lost. The same on both hosts.',
+  },
+  'heartbeat-interval': {
+    roles: BOTH,
+    parse: duration(limits.HEARTBEAT_INTERVAL_US_MIN, limits.HEARTBEAT_INTERVAL_US_MAX),
+    value: 'duration, 1ms to 10s',
+    default: '50ms',
+    example: '20ms',
+    purpose: 'Time between heartbeats; less than a third of `peer-timeout`.',
+  },
+  'on-peer-loss': {
+    roles: SECONDARY,
+    parse: values.choiceParser(['failover', 'wait']),
+    value: 'failover or wait',
+    default: 'failover',
+    example: 'wait',
+    purpose: 'What a lost primary means: take over, or wait for `colo failover`.',
+  },
+  standby: {
+    roles: SECONDARY,
+    parse: values.choiceParser(['paused', 'running']),
+    value: 'paused or running',
+    default: 'paused',
+    example: 'running',
+    purpose: 'Whether the SVM executes between checkpoints.',
+  },
+  verify: {
+    roles: PRIMARY,
+    parse: values.parseBoolean,
+    value: 'yes or no',
+    default: 'no',
+    example: 'yes',
+    purpose: 'Compare a digest of all guest RAM at every checkpoint; slow, for tests.',
+    boolean: true,
+  },
+  tracker: {
+    roles: BOTH,
+    parse: values.choiceParser(['auto', 'userfaultfd', 'soft-dirty', 'compare']),
+    value: 'auto, userfaultfd, soft-dirty or compare',
+    default: 'auto',
+    example: 'userfaultfd',
+    purpose: 'How written pages are found; auto takes the first that this kernel can.',
+  },
+  'lan-announce': {
+    roles: SECONDARY,
+    parse: values.parseBoolean,
+    value: 'yes or no',
+    default: 'yes',
+    example: 'no',
+    purpose: 'Tell the LAN where the guest is after a failover (gratuitous ARP, unsolicited NA).',
+    boolean: true,
+  },
+  'console-log': {
+    roles: BOTH,
+    parse: values.parsePath,
+    value: 'path',
+    default: undefined,
+    defaultFrom: 'not kept',
+    example: '/var/log/colo/web-console.log',
+    purpose: "File for the output of the guest's serial console on this host.",
+  },
+  'run-dir': {
+    roles: BOTH,
+    parse: values.parsePath,
+    value: 'path',
+    default: '/run/colo',
+    example: '/run/colo-test',
+    purpose: 'Folder for sockets.',
+  },
+  socket: {
+    roles: BOTH,
+    parse: values.parsePath,
+    value: 'path',
+    default: undefined,
+    defaultFrom: '`run-dir`/VM.sock',
+    example: '/run/colo/web.sock',
+    purpose: 'Control socket, at most 107 bytes.',
+  },
+  'state-dir': {
+    roles: BOTH,
+    parse: values.parsePath,
+    value: 'path',
+    default: '/var/lib/colo',
+    example: '/srv/colo',
+    purpose: 'Folder for what must outlive the agent.',
+  },
+  'log-level': {
+    roles: BOTH,
+    parse: values.choiceParser(['debug', 'info', 'warn', 'error']),
+    value: 'debug, info, warn or error',
+    default: 'info',
+    example: 'debug',
+    purpose: 'Least important line that is logged.',
+  },
+  'log-format': {
+    roles: BOTH,
+    parse: values.choiceParser(['text', 'json']),
+    value: 'text or json',
+    default: 'text',
+    example: 'json',
+    purpose: 'Form of the log lines on stderr.',
+  },
+} as const satisfies Record<string, KeyDefinition>;
+
+/** The name of a key. */
+export type Key = keyof typeof KEYS;
+
+/** What the grammar of a key gives. */
+export type KeyValue<K extends Key> = ReturnType<(typeof KEYS)[K]['parse']>;
+
+/** All key names, in the order of the table. */
+export const KEY_NAMES = Object.keys(KEYS) as readonly Key[];
+
+/** The entry of a key in its general form. */
+export function keyDefinition(key: Key): KeyDefinition {
+  return KEYS[key];
+}
+
+/** Whether `name` is a key at all; which role takes it is another question. */
+export function isKey(name: string): name is Key {
+  return Object.hasOwn(KEYS, name);
+}
+
+/** The key that was probably meant by a wrong name: at most two edits away. */
+export function nearestKey(name: string, role: Role): Key | undefined {
+  if (name.length > 30) return undefined;
+  const candidates = KEY_NAMES.filter((key) => keyDefinition(key).roles.includes(role))
+    .map((key) => ({ key, distance: editDistance(name, key) }))
+    .sort((a, b) => a.distance - b.distance);
+  const best = candidates[0];
+  return best !== undefined && best.distance <= 2 ? best.key : undefined;
+}
+
+/** Levenshtein's distance, one row at a time. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i += 1) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j += 1) {
+      const replaced = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}

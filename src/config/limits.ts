@@ -1,0 +1,57 @@
+/**
+ * Every bound of the configuration, with its unit and reason. A value outside is refused with one
+ * line (exit 78 from a file, 64 from a flag); nothing is clamped in silence.
+ */
+
+/** Longest configuration file, bytes: a full one is below 10 KiB; more is a wrong file name. */
+export const CONFIG_FILE_BYTES_MAX = 256 * 1024;
+
+/** Longest value, characters: what Linux takes as a path, and QEMU as one argument of ours. */
+export const VALUE_LENGTH_MAX = 4096;
+
+/** Values of a repeatable key: far above any machine that QEMU's `pc` has slots for. */
+export const REPEATS_MAX = 256;
+
+/** Disks of one guest: each costs an NBD server and a PCI slot, `pc` has about 28 free. */
+export const DISKS_MAX = 16;
+
+/** NICs of one guest: each costs a TAP and a PCI slot. */
+export const NICS_MAX = 8;
+
+/** Problems printed at once; the rest is counted in one last line. */
+export const PROBLEMS_SHOWN_MAX = 20;
+
+/** Problems after which a file is not read on. */
+export const PROBLEMS_MAX = 100;
+
+/** Guest memory, bytes. Below 16 MiB no kernel boots; above 1 TiB nothing was ever tried. */
+export const MEMORY_BYTES_MIN = 16 * 1024 ** 2;
+export const MEMORY_BYTES_MAX = 1024 ** 4;
+
+/** Guest CPUs: the most that the `pc` machine takes. */
+export const VCPUS_MAX = 255;
+
+/** Checkpoint period, microseconds: a pause costs milliseconds; output waits a whole period. */
+export const PERIOD_US_MIN = 10_000;
+export const PERIOD_US_MAX = 60_000_000;
+
+/** Shortest time from a resume to the next checkpoint, microseconds. */
+export const MIN_INTERVAL_US_MIN = 1_000;
+export const MIN_INTERVAL_US_MAX = 60_000_000;
+
+/** Silence that makes a peer lost, microseconds. Below 50 ms a busy host looks dead. */
+export const PEER_TIMEOUT_US_MIN = 50_000;
+export const PEER_TIMEOUT_US_MAX = 60_000_000;
+
+/** Time between heartbeats, microseconds; also less than a third of the peer timeout. */
+export const HEARTBEAT_INTERVAL_US_MIN = 1_000;
+export const HEARTBEAT_INTERVAL_US_MAX = 10_000_000;
+
+/** Linux IFNAMSIZ less its zero byte: characters of an interface name. */
+export const INTERFACE_NAME_LENGTH_MAX = 15;
+
+/** Characters of a VM, disk or NIC name: they become file names and QEMU ids. */
+export const NAME_LENGTH_MAX = 32;
+
+/** Bytes of a unix socket's path: `sun_path` is 108 with its zero byte (man 7 unix). */
+export const SOCKET_PATH_BYTES_MAX = 107;

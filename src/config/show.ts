@@ -1,0 +1,114 @@
+/**
+ * The configuration in words: what `--check-config` prints, which is itself a configuration file
+ * that gives the same configuration again, and what `--help` prints.
+ */
+import type { Configuration } from './configuration.js';
+import { formatNic } from './devices.js';
+import { formatDuration } from './duration.js';
+import { KEY_NAMES, type Key, keyDefinition, type Role } from './keys.js';
+import { formatAddress, formatMemory } from './values.js';
+
+const HELP_WIDTH = 96;
+
+/** The effective configuration as a file; keys without a value stand in comments. */
+export function formatConfiguration(configuration: Configuration): string {
+  const shown = showValues(configuration);
+  const lines: string[] = [];
+  for (const key of KEY_NAMES) {
+    if (!keyDefinition(key).roles.includes(configuration.role)) continue;
+    const value = shown[key];
+    const values = Array.isArray(value) ? value : value === undefined ? [] : [value];
+    if (values.length === 0) lines.push(`# ${key} is not set`);
+    for (const text of values) lines.push(`${key} = ${text}`);
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+/** The whole `--help` of a daemon. */
+export function formatHelp(role: Role): string {
+  const lines = [
+    `colo-${role}: runs the ${role === 'primary' ? 'PVM' : 'SVM'} of one protected VM on this host`,
+    '',
+    `Usage: colo-${role} [--config FILE] [--KEY VALUE]...`,
+    '',
+    '  --config FILE   read KEY = VALUE lines; flags win over the file',
+    `                  default: $COLO_CONFIG, else /etc/colo/${role}.conf if it is there`,
+    '  --check-config  print the effective configuration and exit',
+    '  --version       print the version and exit',
+    '  --help          print this and exit',
+    '',
+    'Keys, as flags or in the file:',
+  ];
+  for (const key of KEY_NAMES) {
+    const definition = keyDefinition(key);
+    if (!definition.roles.includes(role)) continue;
+    const fallback = definition.default ?? definition.defaultFrom ?? 'none';
+    const repeat = definition.repeatable === true ? '; may be repeated' : '';
+    lines.push(`  --${key} (${definition.value}${repeat})`);
+    const text = `${definition.purpose} Default: ${fallback}.`;
+    lines.push(...wrap(text, HELP_WIDTH).map((line) => `      ${line}`));
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function showValues(c: Configuration): Partial<Record<Key, string | string[] | undefined>> {
+  const common = {
+    vm: c.vm,
+    host: c.host,
+    bridge: c.bridge,
+    tracker: c.tracker,
+    'peer-timeout': formatDuration(c.peerTimeoutUs),
+    'heartbeat-interval': formatDuration(c.heartbeatIntervalUs),
+    'console-log': c.consoleLog,
+    'run-dir': c.runDir,
+    socket: c.socketPath,
+    'state-dir': c.stateDir,
+    'log-level': c.logLevel,
+    'log-format': c.logFormat,
+    disk: c.disks.map((disk) => `${disk.name}=${disk.path}`),
+    nic: c.nics.map(formatNic),
+  };
+  if (c.role === 'secondary') {
+    return {
+      ...common,
+      listen: formatAddress(c.listen),
+      'disk-dir': c.diskDir,
+      kernel: c.kernel,
+      initrd: c.initrd,
+      'on-peer-loss': c.onPeerLoss,
+      standby: c.standby,
+      'lan-announce': c.lanAnnounce ? 'yes' : 'no',
+    };
+  }
+  return {
+    ...common,
+    peer: formatAddress(c.peer),
+    memory: formatMemory(c.machine.memoryBytes),
+    vcpus: String(c.machine.vcpus),
+    accel: c.machine.accelerator,
+    machine: c.machine.machine,
+    cpu: c.machine.cpu,
+    kernel: c.machine.kernel,
+    initrd: c.machine.initrd,
+    append: c.machine.append,
+    'qemu-arg': [...c.machine.qemuArguments],
+    mode: c.mode,
+    period: formatDuration(c.periodUs),
+    'min-interval': formatDuration(c.minIntervalUs),
+    verify: c.verify ? 'yes' : 'no',
+  };
+}
+
+function wrap(text: string, width: number): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    if (line !== '' && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = word;
+    } else {
+      line = line === '' ? word : `${line} ${word}`;
+    }
+  }
+  return [...lines, line];
+}

@@ -1,0 +1,64 @@
+/**
+ * What a running node tells and takes over its control socket. The node classes implement
+ * `NodeControl`; src/cli carries it over the socket and prints it.
+ */
+
+/** What came of a command; a refusal is an answer, not an exception. */
+export type CommandResult =
+  | { readonly ok: true; readonly detail: string }
+  | { readonly ok: false; readonly code: string; readonly reason: string };
+
+/** A running node, as its control socket sees it. */
+export interface NodeControl {
+  status(): NodeStatus;
+  /** Makes a secondary the primary. `force` also while the peer still answers. */
+  failover(options: { force: boolean }): Promise<CommandResult>;
+  setPeriod(periodUs: number): CommandResult;
+  /** Resolves when the checkpoint it asked for is committed or refused. */
+  checkpoint(): Promise<CommandResult>;
+}
+
+/** Where the link to the other host stands. */
+export type PeerState = 'connected' | 'connecting' | 'lost' | 'none';
+
+/** One guest disk in numbers. */
+export interface DiskStatus {
+  name: string;
+  sizeBytes: number;
+  /** Written in epochs that are not committed yet. */
+  bufferedBytes: number;
+  /** The SVM's own writes since the last checkpoint; 0 on a primary. */
+  overlayBytes: number;
+}
+
+/** Everything an operator can ask of a node. Times are milliseconds: this is the CLI's side. */
+export interface NodeStatus {
+  vm: string;
+  host: string;
+  role: 'primary' | 'secondary';
+  /** The state machine's own name of its state. */
+  state: string;
+  mode: 'checkpoint';
+  peer: { address: string; state: PeerState; lastHeardMs: number | null };
+  epoch: number;
+  committedEpoch: number | null;
+  periodMs: number;
+  checkpoints: { total: number; byTrigger: Record<string, number>; failed: number };
+  pauseMs: { last: number | null; median: number | null; p99: number | null };
+  /** Of one checkpoint: shipped in all, and copied while the guest was paused. */
+  dirtyPages: { last: number | null; inPause: number | null };
+  bytesSent: number;
+  held: { frames: number; bytes: number };
+  /** Of the last failover, pause to resume. */
+  downtimeMs: number | null;
+  dirtyTracker: string;
+  accelerator: string;
+  qemuVersion: string;
+  /** Of the running full synchronisation. */
+  sync: { phase: string; doneBytes: number; totalBytes: number } | null;
+  disks: DiskStatus[];
+  uptimeMs: number;
+  /** Checkpoints whose RAM digests were compared and equal (`verify`); the secondary counts. */
+  verified: number;
+  lastFailure: string | null;
+}

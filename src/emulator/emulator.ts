@@ -1,0 +1,88 @@
+/**
+ * One guest on one host, with exactly the abilities that the rest of the project is built on.
+ * The real thing is `launchQemu`; the simulation has its own, test/support/fake-emulator.ts; both
+ * pass test/compliance/emulator-suite.ts.
+ *
+ * The order of one checkpoint on the PVM: `pause` and `saveDeviceState` (no need to await the one
+ * before calling the other, QEMU takes them in order), then `scanWritten` and copying, `resume`.
+ * On the SVM: `pause`, `scanPrivate`, `ram.writeFile` of the PVM's pages, `dropPrivate`,
+ * `loadDeviceState`, and, as the load resets devices and so rewrites ROM areas in guest RAM, again
+ * `scanPrivate` and `dropPrivate`, then `resume`.
+ */
+import type { PageRange } from '../lib/index.js';
+import type { GuestEvent } from './guest-event.js';
+
+export type Accelerator = 'kvm' | 'tcg';
+export type DirtyTrackerKind = 'userfaultfd' | 'soft-dirty' | 'compare';
+
+export interface EmulatorDescription {
+  readonly qemuVersion: string;
+  readonly machineType: string;
+  readonly accelerator: Accelerator;
+  readonly dirtyTracker: DirtyTrackerKind;
+  readonly pid: number;
+}
+
+/** Guest RAM as one array of bytes; offsets are into the RAMBlock, not guest-physical addresses. */
+export interface GuestRam {
+  readonly sizeBytes: number;
+  /** What the guest sees. */
+  copyOut(offset: number, target: Buffer): void;
+  /**
+   * Writes into the RAM file, which on a private mapping is the RAM cache and is hidden wherever the
+   * guest has its own copy. Never counted as a write of the guest, except by the compare tracker.
+   * TCG keeps running code that it has translated from a page before it was rewritten: code must not
+   * be changed without a `loadDeviceState` before the next `resume`.
+   */
+  writeFile(offset: number, bytes: Buffer): void;
+  /**
+   * The RAM itself, no copy: changes as the guest runs. Undefined on a private mapping, and where
+   * the range crosses a multiple of 1 GiB; use `copyOut` then.
+   */
+  view(offset: number, length: number): Buffer | undefined;
+  /** All that may be other than zero, ascending: where a full synchronisation begins. */
+  dataRanges(): PageRange[];
+}
+
+export interface Emulator {
+  readonly description: EmulatorDescription;
+  readonly ram: GuestRam;
+  /** Stops the vCPUs and waits until every disk request is done. Idempotent. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /**
+   * Pages that may have been written since the last call, ascending, joined. The first call gives at
+   * least all touched so far, perhaps all of RAM: a full synchronisation calls it once, ignores the
+   * result, and then sends `ram.dataRanges`. While the guest runs only the userfaultfd tracker
+   * finds anything: the others give nothing then and everything at the next call in a pause.
+   * Throws QemuError when QEMU is gone.
+   */
+  scanWritten(): PageRange[];
+  /** The devices' state, loadable by an emulator of the same definition. Only while paused. */
+  saveDeviceState(): Promise<Buffer>;
+  /**
+   * Resets all devices and loads the state. Only while paused; repeatable. QemuError when QEMU
+   * refuses it: the devices are then in no usable state until another load succeeds.
+   */
+  loadDeviceState(state: Buffer): Promise<void>;
+  /** On a private mapping: pages of which the guest has its own copy. Else none. */
+  scanPrivate(): PageRange[];
+  /** Drops those copies, so that the guest sees the RAM file again. Only while paused. */
+  dropPrivate(ranges: readonly PageRange[]): Promise<void>;
+  /**
+   * On a private mapping, for a guest that was promoted: frees the pages of the RAM file that are
+   * hidden by private copies, and returns how many bytes. `dropPrivate` is wrong from then on.
+   */
+  releaseHidden(): number;
+  /** Makes the guest's NICs announce themselves (gratuitous packets of QEMU, no guest driver needed). */
+  announce(): Promise<void>;
+  /** Resolves once, when QEMU has ended by itself or by `kill`. */
+  readonly exited: Promise<ExitReason>;
+  onGuestEvent(listener: (event: GuestEvent) => void): void;
+  /** Ends the guest at once and releases everything. Idempotent. */
+  kill(): Promise<void>;
+}
+
+export interface ExitReason {
+  readonly reason: string;
+}

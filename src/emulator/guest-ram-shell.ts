@@ -1,0 +1,159 @@
+/**
+ * Guest RAM over both kinds of mapping. The RAM file is mapped here too; on a shared mapping that is
+ * the guest's RAM itself, on a private one it is the RAM cache, and what the guest sees is read
+ * from its process.
+ */
+import { closeSync } from 'node:fs';
+import { assert, type PageRange, uniteRanges } from '../lib/index.js';
+import {
+  createMemoryFile,
+  dataExtents,
+  discardPages,
+  type Mapping,
+  MemoryMap,
+  PagemapReader,
+  PagemapScanner,
+  ProcessMemory,
+  SystemCallError,
+} from '../linux/index.js';
+import type { GuestRam } from './emulator.js';
+import { QemuError } from './errors.js';
+
+/** The file behind guest RAM, without a name, and this process's mapping of it. */
+export class RamFile {
+  readonly sizeBytes: number;
+  readonly #fd: number;
+  readonly #map: MemoryMap;
+  #closed = false;
+
+  constructor(name: string, sizeBytes: number) {
+    this.sizeBytes = sizeBytes;
+    this.#fd = createMemoryFile(name, sizeBytes);
+    this.#map = MemoryMap.ofFile(this.#fd, sizeBytes);
+  }
+
+  /** Both throw QemuError once the guest was killed: whoever still wants its RAM is merely late. */
+  get fd(): number {
+    this.#checkOpen();
+    return this.#fd;
+  }
+
+  get map(): MemoryMap {
+    this.#checkOpen();
+    return this.#map;
+  }
+
+  dataRanges(): PageRange[] {
+    return dataExtents(this.fd, this.sizeBytes);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#map.close();
+    closeSync(this.#fd);
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new QemuError('The guest was killed, its RAM is gone');
+  }
+}
+
+export class SharedRam implements GuestRam {
+  readonly sizeBytes: number;
+  readonly #file: RamFile;
+
+  constructor(file: RamFile) {
+    this.#file = file;
+    this.sizeBytes = file.sizeBytes;
+  }
+
+  copyOut(offset: number, target: Buffer): void {
+    this.#file.map.copyOut(offset, target);
+  }
+
+  writeFile(offset: number, bytes: Buffer): void {
+    this.#file.map.write(offset, bytes);
+  }
+
+  view(offset: number, length: number): Buffer | undefined {
+    return this.#file.map.view(offset, length);
+  }
+
+  dataRanges(): PageRange[] {
+    return this.#file.dataRanges();
+  }
+}
+
+/** Also knows which pages the guest has copies of. */
+export class PrivateRam implements GuestRam {
+  readonly sizeBytes: number;
+  readonly #file: RamFile;
+  readonly #mapping: Mapping;
+  readonly #memory: ProcessMemory;
+  readonly #scanner: PagemapScanner | PagemapReader;
+  #closed = false;
+
+  constructor(file: RamFile, mapping: Mapping) {
+    this.#file = file;
+    this.#mapping = mapping;
+    this.sizeBytes = file.sizeBytes;
+    this.#memory = new ProcessMemory(mapping.pid);
+    this.#scanner = openPrivateScanner(mapping);
+  }
+
+  copyOut(offset: number, target: Buffer): void {
+    assert(
+      offset >= 0 && offset + target.length <= this.sizeBytes,
+      `Range ${offset}+${target.length} exceeds guest RAM of ${this.sizeBytes} bytes`,
+    );
+    if (this.#closed || !this.#memory.copyOut(this.#mapping.address + offset, target)) {
+      throw new QemuError('QEMU has ended, its RAM is gone');
+    }
+  }
+
+  writeFile(offset: number, bytes: Buffer): void {
+    this.#file.map.write(offset, bytes);
+  }
+
+  view(): undefined {
+    return undefined;
+  }
+
+  dataRanges(): PageRange[] {
+    return uniteRanges(this.#file.dataRanges(), this.privatePages());
+  }
+
+  privatePages(): PageRange[] {
+    if (this.#closed) throw new QemuError('The guest was killed, its RAM is gone');
+    return this.#scanner.privatePages();
+  }
+
+  releaseHidden(): number {
+    let bytes = 0;
+    for (const range of this.#scanner.presentPrivatePages()) {
+      discardPages(this.#file.fd, range);
+      bytes += range.length;
+    }
+    return bytes;
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#scanner.close();
+    this.#memory.close();
+  }
+}
+
+function openPrivateScanner(mapping: Mapping): PagemapScanner | PagemapReader {
+  const scanner = new PagemapScanner(mapping);
+  try {
+    scanner.privatePages();
+    return scanner;
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    // No PAGEMAP_SCAN before Linux 6.7; the entries say the same.
+    scanner.close();
+    return new PagemapReader(mapping);
+  }
+}

@@ -1,0 +1,25 @@
+/**
+ * The only code that knows QEMU. In reading order: emulator.ts (what a guest can do),
+ * machine-definition.ts -> command-line.ts (how it is made), qemu-emulator-shell.ts (the real thing,
+ * with qmp-*, shim-*, guest-ram-shell, dirty-tracker*, device-state.ts and vmstate-qcow2.ts under it).
+ */
+export type {
+  Accelerator,
+  DirtyTrackerKind,
+  Emulator,
+  EmulatorDescription,
+  ExitReason,
+  GuestRam,
+} from './emulator.js';
+export { QemuError } from './errors.js';
+export type { GuestEvent } from './guest-event.js';
+export { DEVICE_STATE_BYTES_MAX } from './limits.js';
+export {
+  type MachineDefinition,
+  parseMachineDefinition,
+  type ResolvedMachineDefinition,
+} from './machine-definition.js';
+export { type LaunchOptions, launchQemu } from './qemu-emulator-shell.js';
+export { resolveMachineDefinition } from './qemu-probe-shell.js';
+export { makeRuntimeDir } from './runtime-dir-shell.js';
+export { StagingArea } from './staging-area-shell.js';

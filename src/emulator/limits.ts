@@ -1,0 +1,45 @@
+/** Every bound of this folder, with its unit, why it is what it is, and what happens when it is hit. */
+
+/** Guest RAM, MiB. Below 16 SeaBIOS does not boot; above 1 TiB nobody has tried. Definition refused. */
+export const MEMORY_MIB_MIN = 16;
+export const MEMORY_MIB_MAX = 1024 * 1024;
+/** vCPUs: what the `pc` machine takes without further options. Definition refused. */
+export const VCPUS_MAX = 255;
+/** Disks and NICs: each takes a PCI slot of the 32 of the first bus. Definition refused. */
+export const DISKS_MAX = 12;
+export const NICS_MAX = 8;
+/** Disk size, bytes: 2^52, far inside what a number counts exactly. Definition refused. */
+export const DISK_BYTES_MAX = 2 ** 52;
+/** Extra arguments and the length of any text in a definition. Definition refused. */
+export const EXTRA_ARGUMENTS_MAX = 256;
+export const TEXT_MAX = 4096;
+
+/** One QMP message, bytes. The longest real one (query-qmp-schema) has 300 kB. ProtocolError. */
+export const QMP_LINE_BYTES_MAX = 16 * 2 ** 20;
+/** QMP commands without an answer: a caller has a handful under way. QemuError. */
+export const QMP_PENDING_MAX = 64;
+/** How long QEMU may take to answer a command, ms; a pause drains the disks, so seconds. QemuError. */
+export const QMP_COMMAND_DEADLINE_MS = 30_000;
+/** From spawn to the first answers of QMP and of the preload library, ms. QemuError. */
+export const LAUNCH_DEADLINE_MS = 30_000;
+/** How long a failed launch waits for QEMU to end and say why, ms. Then without its words. */
+export const LAST_WORDS_MS = 1000;
+/** From a kill to the end of the process, ms; a SIGKILL ends all but uninterruptible waits. QemuError. */
+export const KILL_DEADLINE_MS = 30_000;
+
+/**
+ * Device state, bytes: 105 kB for a small PC, about 10 kB more per vCPU. It has its place in the
+ * VM-state file, of which only touched pages use memory. QemuError when saving, ProtocolError when loading.
+ */
+export const DEVICE_STATE_BYTES_MAX = 8 * 2 ** 20;
+
+/** Ranges of one drop request; RANGES_MAX of native/ram-preload.c. Longer lists are split. */
+export const DROP_RANGES_MAX = 8192;
+
+/** What is kept of QEMU's stderr for the reason of its end, bytes; older text is dropped. */
+export const STDERR_KEPT_BYTES = 8192;
+/** The console log file, bytes; one older file beside it. What is older still is lost, and counted. */
+export const CONSOLE_LOG_BYTES_MAX = 64 * 2 ** 20;
+
+/** Unit of the compare tracker's reference copy, bytes: large enough to compare quickly. */
+export const COMPARE_CHUNK_BYTES = 256 * 1024;

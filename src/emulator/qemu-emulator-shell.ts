@@ -1,0 +1,385 @@
+/**
+ * The Emulator on stock QEMU. Bytes of the guest: RAM file <-> QEMU's mapping; device state: QEMU ->
+ * memory file -> Buffer, and Buffer -> qcow2 memory file -> `snapshot-load`. Commands: QMP.
+ */
+import { closeSync, fstatSync, readSync, writeSync } from 'node:fs';
+import { describeError, type Logger, OperatorError, type PageRange } from '../lib/index.js';
+import { createMemoryFile, ProcessMemory } from '../linux/index.js';
+import { DEVICE_STATE_PATH, formatCommandLine, VM_STATE_NODE } from './command-line.js';
+import { ConsoleLog } from './console-log-shell.js';
+import { checkDeviceState, toLoadableState } from './device-state.js';
+import type { DirtyTracker } from './dirty-tracker.js';
+import { chooseTracker, openTracker } from './dirty-tracker-shell.js';
+import type {
+  DirtyTrackerKind,
+  Emulator,
+  EmulatorDescription,
+  ExitReason,
+  GuestRam,
+} from './emulator.js';
+import { QemuError } from './errors.js';
+import { type GuestEvent, parseGuestEvent } from './guest-event.js';
+import { PrivateRam, RamFile, SharedRam } from './guest-ram-shell.js';
+import { DEVICE_STATE_BYTES_MAX, LAST_WORDS_MS, LAUNCH_DEADLINE_MS } from './limits.js';
+import type { MachineDefinition } from './machine-definition.js';
+import { DEFAULT_QEMU_BINARY, resolveMachineDefinition } from './qemu-probe-shell.js';
+import { QemuProcess } from './qemu-process-shell.js';
+import { QmpClient } from './qmp-client-shell.js';
+import { object, type QmpEvent } from './qmp-wire.js';
+import { ShimClient } from './shim-shell.js';
+import type { ShimReport } from './shim-wire.js';
+import { encodeVmStateFile, VM_STATE_OFFSET, VM_STATE_TAG } from './vmstate-qcow2.js';
+
+export interface LaunchOptions {
+  readonly definition: MachineDefinition;
+  /** The PVM's RAM is shared, so that its pages can be read; the SVM's is private (the RAM cache). */
+  readonly ramMapping: 'shared' | 'private';
+  /** Unix socket of the NBD server of each disk, whose export has the disk's name. QEMU connects at once. */
+  readonly diskSockets: readonly string[];
+  /** Unix socket of the listener of each NIC: be32 length and frame, both ways. QEMU connects at once. */
+  readonly nicSockets: readonly string[];
+  /** File for the guest's serial console; default `console.log` in `runtimeDir`. */
+  readonly consoleLog?: string;
+  /** Exists already; nothing but the console log is put there. */
+  readonly runtimeDir: string;
+  readonly startPaused: boolean;
+  readonly tracker?: 'auto' | DirtyTrackerKind;
+  readonly qemuBinary?: string;
+  readonly commandDeadlineMs?: number;
+  readonly log: Logger;
+}
+
+/** States that `cont` refuses until the machine was reset (QEMU runstate_needs_reset). */
+const NEEDS_RESET: readonly unknown[] = ['shutdown', 'internal-error'];
+
+/**
+ * Launches the guest. Rejects with OperatorError when this host can't run the definition, with
+ * QemuError and QEMU's own words when QEMU won't; nothing is left behind then.
+ */
+export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
+  const binary = options.qemuBinary ?? DEFAULT_QEMU_BINARY;
+  const definition = await resolveMachineDefinition(options.definition, binary);
+  checkSockets('diskSockets', options.diskSockets, definition.disks);
+  checkSockets('nicSockets', options.nicSockets, definition.nics);
+  const trackerKind = chooseTracker(options.tracker ?? 'auto', options.log);
+  const parts = new Parts(definition.name, definition.memoryMib * 2 ** 20);
+  try {
+    const commandLine = formatCommandLine({ ...options, definition });
+    options.log.debug('Launching QEMU', { binary, commandLine });
+    const qemu = new QemuProcess({
+      binary,
+      commandLine,
+      ramFd: parts.ramFile.fd,
+      deviceStateFd: parts.deviceStateFd,
+      vmStateFd: parts.vmStateFd,
+      track: trackerKind === 'userfaultfd',
+      log: options.log,
+    });
+    parts.qemu = qemu;
+    const { qmp, shim, report, qemuVersion } = await meet(qemu, options);
+    checkReport(report, parts.ramFile.sizeBytes, trackerKind, options.log);
+    const { machineType, accelerator } = definition;
+    const description: EmulatorDescription = {
+      ...{ qemuVersion, machineType, accelerator, pid: qemu.pid },
+      dirtyTracker: trackerKind,
+    };
+    options.log.info('QEMU runs', { ...description });
+    return new QemuEmulator({ options, description, parts, qemu, qmp, shim, report });
+  } catch (error) {
+    await parts.release();
+    throw error;
+  }
+}
+
+/** Everything to give back when a guest ends, whether or not it ever ran. */
+class Parts {
+  readonly ramFile: RamFile;
+  readonly deviceStateFd: number;
+  readonly vmStateFd: number;
+  readonly closers: (() => void)[] = [];
+  qemu: QemuProcess | undefined;
+  #released: Promise<void> | undefined;
+
+  constructor(name: string, ramBytes: number) {
+    this.ramFile = new RamFile(`colo-ram-${name}`, ramBytes);
+    this.closers.push(() => this.ramFile.close());
+    this.deviceStateFd = createMemoryFile('colo-device-state', 0);
+    this.closers.push(() => closeSync(this.deviceStateFd));
+    this.vmStateFd = createMemoryFile('colo-vm-state', VM_STATE_OFFSET + DEVICE_STATE_BYTES_MAX);
+    this.closers.push(() => closeSync(this.vmStateFd));
+    writeSync(this.vmStateFd, encodeVmStateFile(DEVICE_STATE_BYTES_MAX), 0, undefined, 0);
+  }
+
+  release(): Promise<void> {
+    this.#released ??= this.#release();
+    return this.#released;
+  }
+
+  async #release(): Promise<void> {
+    try {
+      await this.qemu?.kill();
+    } finally {
+      for (const close of this.closers.splice(0).reverse()) close();
+    }
+  }
+}
+
+interface Meeting {
+  readonly qmp: QmpClient;
+  readonly shim: ShimClient;
+  readonly report: ShimReport;
+  readonly qemuVersion: string;
+}
+
+/** The first answers of QMP and of the preload library. */
+async function meet(qemu: QemuProcess, options: LaunchOptions): Promise<Meeting> {
+  const { log } = options;
+  const deadlineMs = options.commandDeadlineMs;
+  const qmp = new QmpClient({
+    ...{ stream: qemu.socket('qmp'), log },
+    ...(deadlineMs === undefined ? {} : { commandDeadlineMs: deadlineMs }),
+  });
+  const shim = new ShimClient(qemu.socket('control'));
+  const path = options.consoleLog ?? `${options.runtimeDir}/console.log`;
+  new ConsoleLog({ path, source: qemu.socket('console'), log });
+  const timer = setTimeout(() => {
+    const late = new QemuError(`QEMU was not up within ${LAUNCH_DEADLINE_MS} ms`);
+    qmp.fail(late);
+    shim.fail(late);
+  }, LAUNCH_DEADLINE_MS);
+  try {
+    const [report, qemuVersion] = await Promise.all([shim.report, qmp.start()]);
+    return { qmp, shim, report, qemuVersion };
+  } catch (error) {
+    // A QEMU that refuses its arguments closes its sockets and ends: its last words say why.
+    const patience = new Promise<void>((resolve) => {
+      setTimeout(resolve, LAST_WORDS_MS).unref();
+    });
+    const exit = await Promise.race([qemu.exited, patience]);
+    if (exit === undefined) throw error; // It lives on and is killed by the caller.
+    throw new QemuError(`${describeError(error)}; ${exit.reason}`, { cause: error });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function checkSockets(key: string, sockets: readonly string[], users: readonly unknown[]): void {
+  if (sockets.length === users.length) return;
+  throw new OperatorError(
+    'COLO_E_SOCKETS',
+    `${key} has ${sockets.length} entries, the machine definition needs ${users.length}`,
+  );
+}
+
+function checkReport(
+  report: ShimReport,
+  ramBytes: number,
+  tracker: DirtyTrackerKind,
+  log: Logger,
+): void {
+  if (report.length !== ramBytes) {
+    throw new QemuError(`QEMU mapped ${report.length} bytes of guest RAM instead of ${ramBytes}`);
+  }
+  if (tracker === 'userfaultfd' && report.trackingErrno !== 0) {
+    throw new QemuError(`Registering guest RAM failed with errno ${report.trackingErrno}`);
+  }
+  if (report.lockingErrno !== 0) {
+    log.warn('Guest RAM is not locked: with swap in use written pages could be missed', {
+      errno: report.lockingErrno,
+    });
+  }
+}
+
+interface QemuEmulatorParts extends Omit<Meeting, 'qemuVersion'> {
+  readonly options: LaunchOptions;
+  readonly description: EmulatorDescription;
+  readonly parts: Parts;
+  readonly qemu: QemuProcess;
+}
+
+class QemuEmulator implements Emulator {
+  readonly description: EmulatorDescription;
+  readonly ram: GuestRam;
+  readonly exited: Promise<ExitReason>;
+  readonly #parts: Parts;
+  readonly #qemu: QemuProcess;
+  readonly #qmp: QmpClient;
+  readonly #shim: ShimClient;
+  readonly #privateRam: PrivateRam | undefined;
+  readonly #tracker: DirtyTracker;
+  readonly #memory: ProcessMemory;
+  readonly #ramAddress: number;
+  readonly #listeners: ((event: GuestEvent) => void)[] = [];
+  #running: boolean;
+  #pausesUnderWay = 0;
+  /** It stopped without being asked: perhaps in a state that only a reset leaves. */
+  #haltedByItself = false;
+  #loads = 0;
+  #killed: Promise<void> | undefined;
+
+  constructor({ options, description, parts, qemu, qmp, shim, report }: QemuEmulatorParts) {
+    this.description = description;
+    this.exited = qemu.exited;
+    this.#parts = parts;
+    this.#qemu = qemu;
+    this.#qmp = qmp;
+    this.#shim = shim;
+    this.#running = !options.startPaused;
+    this.#ramAddress = report.address;
+    const mapping = { pid: qemu.pid, address: report.address, length: report.length };
+    this.#memory = new ProcessMemory(qemu.pid);
+    parts.closers.push(() => this.#memory.close());
+    if (options.ramMapping === 'private') {
+      const ram = new PrivateRam(parts.ramFile, mapping);
+      parts.closers.push(() => ram.close());
+      this.#privateRam = ram;
+      this.ram = ram;
+    } else {
+      this.ram = new SharedRam(parts.ramFile);
+    }
+    this.#tracker = openTracker(description.dirtyTracker, {
+      ...{ mapping, ramMapping: options.ramMapping, ram: this.ram },
+    });
+    parts.closers.push(() => this.#tracker.close());
+    qmp.onEvent((event) => this.#hear(event));
+  }
+
+  async pause(): Promise<void> {
+    this.#pausesUnderWay++;
+    try {
+      await this.#qmp.execute('stop');
+      this.#running = false;
+    } finally {
+      this.#pausesUnderWay--;
+    }
+  }
+
+  async resume(): Promise<void> {
+    // Before the command, as the guest runs before its answer is here.
+    this.#running = true;
+    try {
+      await this.#qmp.execute('cont');
+    } catch (error) {
+      this.#running = false;
+      throw error;
+    }
+  }
+
+  scanWritten(): PageRange[] {
+    this.#checkAlive();
+    if (this.#running && !this.#tracker.worksLive) return [];
+    const ranges = this.#tracker.takeWritten();
+    this.#checkAlive();
+    return ranges;
+  }
+
+  async saveDeviceState(): Promise<Buffer> {
+    await this.#qmp.execute('xen-save-devices-state', { filename: DEVICE_STATE_PATH, live: false });
+    const fd = this.#parts.deviceStateFd;
+    const { size } = fstatSync(fd);
+    if (size > DEVICE_STATE_BYTES_MAX) {
+      throw new QemuError(
+        `QEMU saved ${size} bytes of device state, the limit is ${DEVICE_STATE_BYTES_MAX}`,
+      );
+    }
+    const state = Buffer.allocUnsafe(size);
+    readSync(fd, state, 0, size, 0);
+    checkDeviceState(state);
+    return state;
+  }
+
+  async loadDeviceState(state: Buffer): Promise<void> {
+    const loadable = toLoadableState(state, this.description.machineType);
+    if (this.#haltedByItself) await this.#leaveHaltedState();
+    writeSync(this.#parts.vmStateFd, loadable, 0, loadable.length, VM_STATE_OFFSET);
+    const id = `load${++this.#loads}`;
+    let aborted = false;
+    await this.#qmp.executeUntil(
+      'snapshot-load',
+      { 'job-id': id, tag: VM_STATE_TAG, vmstate: VM_STATE_NODE, devices: [VM_STATE_NODE] },
+      ({ name, data }) => {
+        if (name !== 'JOB_STATUS_CHANGE' || data['id'] !== id) return false;
+        aborted ||= data['status'] === 'aborting';
+        return data['status'] === 'concluded';
+      },
+    );
+    const reason = aborted ? await this.#jobError(id) : undefined;
+    await this.#qmp.execute('job-dismiss', { id });
+    if (reason !== undefined) throw new QemuError(`snapshot-load: ${reason}`);
+  }
+
+  scanPrivate(): PageRange[] {
+    this.#checkAlive();
+    const ranges = this.#privateRam?.privatePages() ?? [];
+    this.#checkAlive();
+    return ranges;
+  }
+
+  async dropPrivate(ranges: readonly PageRange[]): Promise<void> {
+    if (this.#privateRam !== undefined && ranges.length > 0) await this.#shim.drop(ranges);
+  }
+
+  releaseHidden(): number {
+    return this.#privateRam?.releaseHidden() ?? 0;
+  }
+
+  async announce(): Promise<void> {
+    // The defaults of QEMU's own migration: five packets in 700 ms.
+    await this.#qmp.execute('announce-self', { initial: 50, max: 550, rounds: 5, step: 100 });
+  }
+
+  onGuestEvent(listener: (event: GuestEvent) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  kill(): Promise<void> {
+    this.#killed ??= this.#kill();
+    return this.#killed;
+  }
+
+  async #kill(): Promise<void> {
+    try {
+      await this.#parts.release();
+    } finally {
+      const gone = new QemuError('The guest was killed');
+      this.#qmp.fail(gone);
+      this.#shim.fail(gone);
+    }
+  }
+
+  /** A dead process has no pages: a scan of it is empty, which must not pass for "nothing written". */
+  #checkAlive(): void {
+    const alive =
+      !this.#qemu.ended &&
+      this.#killed === undefined &&
+      this.#memory.copyOut(this.#ramAddress, Buffer.alloc(1));
+    if (!alive) throw new QemuError('QEMU has ended');
+  }
+
+  async #leaveHaltedState(): Promise<void> {
+    const status = object(await this.#qmp.execute('query-status'))?.['status'];
+    if (NEEDS_RESET.includes(status)) {
+      await this.#qmp.executeUntil('system_reset', {}, (event) => event.name === 'RESET');
+    }
+    this.#haltedByItself = false;
+  }
+
+  async #jobError(id: string): Promise<string> {
+    const jobs = await this.#qmp.execute('query-jobs');
+    const job = Array.isArray(jobs)
+      ? jobs.map(object).find((each) => each?.['id'] === id)
+      : undefined;
+    const error = job?.['error'];
+    return typeof error === 'string' ? error : 'failed without a reason';
+  }
+
+  #hear(qmpEvent: QmpEvent): void {
+    const event = parseGuestEvent(qmpEvent);
+    if (event === undefined) return;
+    if (event.kind === 'shutdown') this.#haltedByItself = true;
+    if (event.kind === 'stopped' && this.#running && this.#pausesUnderWay === 0) {
+      this.#haltedByItself = true;
+    }
+    for (const listener of this.#listeners) listener(event);
+  }
+}

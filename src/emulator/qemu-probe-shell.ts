@@ -1,0 +1,81 @@
+/** What this host and its QEMU binary can do: accelerator, machine types. */
+import { execFile } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { OperatorError } from '../lib/index.js';
+import type { Accelerator } from './emulator.js';
+import { LAUNCH_DEADLINE_MS } from './limits.js';
+import {
+  DEFAULT_CPU_MODEL,
+  type MachineDefinition,
+  type ResolvedMachineDefinition,
+} from './machine-definition.js';
+import { findMachineType } from './machine-types.js';
+
+export const DEFAULT_QEMU_BINARY = 'qemu-system-x86_64';
+
+const MACHINE_HELP_BYTES_MAX = 1024 * 1024;
+
+/**
+ * The definition with `auto` and machine aliases replaced by what this host makes of them: what the
+ * primary sends to the secondary. OperatorError when this host or its QEMU can't do what it asks for.
+ */
+export async function resolveMachineDefinition(
+  definition: MachineDefinition,
+  qemuBinary = DEFAULT_QEMU_BINARY,
+): Promise<ResolvedMachineDefinition> {
+  const kvmReason = reasonAgainstKvm();
+  if (definition.accelerator === 'kvm' && kvmReason === 'no-device') {
+    throw new OperatorError(
+      'COLO_E_NO_KVM',
+      'The accelerator is kvm but /dev/kvm can not be opened; use auto or tcg',
+    );
+  }
+  const accelerator: Accelerator =
+    definition.accelerator === 'auto'
+      ? kvmReason === undefined
+        ? 'kvm'
+        : 'tcg'
+      : definition.accelerator;
+  const machineType = findMachineType(await machineHelp(qemuBinary), definition.machineType);
+  if (machineType === undefined) {
+    throw new OperatorError(
+      'COLO_E_MACHINE_TYPE',
+      `${qemuBinary} has no machine type ${definition.machineType}; see ${qemuBinary} -machine help`,
+    );
+  }
+  const cpuModel = definition.cpuModel ?? DEFAULT_CPU_MODEL;
+  return { ...definition, accelerator, machineType, cpuModel };
+}
+
+/**
+ * Why `auto` does not take KVM here. A /dev/kvm on a CPU that shows neither vmx nor svm is emulated in
+ * software and runs a kernel far slower than TCG; it works when forced.
+ */
+function reasonAgainstKvm(): 'no-device' | 'no-cpu-support' | undefined {
+  try {
+    closeSync(openSync('/dev/kvm', 'r+'));
+  } catch {
+    return 'no-device';
+  }
+  return /^flags\s*:.*\b(vmx|svm)\b/m.test(readFileSync('/proc/cpuinfo', 'utf8'))
+    ? undefined
+    : 'no-cpu-support';
+}
+
+async function machineHelp(qemuBinary: string): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)(qemuBinary, ['-machine', 'help'], {
+      timeout: LAUNCH_DEADLINE_MS,
+      maxBuffer: MACHINE_HELP_BYTES_MAX,
+      env: { PATH: process.env['PATH'] ?? '', LANG: 'C' },
+    });
+    return stdout;
+  } catch (cause) {
+    throw new OperatorError(
+      'COLO_E_NO_QEMU',
+      `${qemuBinary} can not be run; install qemu-system-x86 or name another binary`,
+      { cause },
+    );
+  }
+}

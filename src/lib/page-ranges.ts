@@ -1,0 +1,26 @@
+import type { PageRange } from './pages.js';
+
+/** Appends `range`, joined to the last one where they touch; ranges come in ascending order. */
+export function appendRange(ranges: PageRange[], range: PageRange): void {
+  const last = ranges.at(-1);
+  if (last !== undefined && last.offset + last.length === range.offset) {
+    ranges[ranges.length - 1] = { offset: last.offset, length: last.length + range.length };
+  } else {
+    ranges.push(range);
+  }
+}
+
+/** The pages in any of the two lists, ascending and joined; each list is ascending in itself. */
+export function uniteRanges(a: readonly PageRange[], b: readonly PageRange[]): PageRange[] {
+  const united: PageRange[] = [];
+  for (const range of [...a, ...b].sort((x, y) => x.offset - y.offset)) {
+    const last = united.at(-1);
+    const lastEnd = last === undefined ? 0 : last.offset + last.length;
+    const end = range.offset + range.length;
+    if (last === undefined || range.offset > lastEnd) united.push(range);
+    else if (end > lastEnd) {
+      united[united.length - 1] = { offset: last.offset, length: end - last.offset };
+    }
+  }
+  return united;
+}

@@ -1,0 +1,67 @@
+/**
+ * Files that exist only in memory (memfd_create(2)) and what is done to them: they have no name, so
+ * nothing can be left behind, and a child gets them by inheriting the file descriptor.
+ */
+import { closeSync, ftruncateSync } from 'node:fs';
+import { PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
+import { check, errno, libc, SystemCallError } from './libc.js';
+
+const MFD_CLOEXEC = 1;
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const ENXIO = 6;
+
+const memfdCreate = libc.func('int memfd_create(const char *name, unsigned int flags)') as (
+  name: string,
+  flags: number,
+) => number;
+const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)') as (
+  fd: number,
+  mode: number,
+  offset: number,
+  length: number,
+) => number;
+const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)') as (
+  fd: number,
+  offset: number,
+  whence: number,
+) => number | bigint;
+
+/** A new memory file of `sizeBytes` zeroes, none of them allocated. The caller closes the fd. */
+export function createMemoryFile(name: string, sizeBytes: number): number {
+  const fd = check('memfd_create', memfdCreate(name, MFD_CLOEXEC));
+  try {
+    ftruncateSync(fd, sizeBytes);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  return fd;
+}
+
+/** Gives the pages of the range back to the system; they read as zeroes afterwards. */
+export function discardPages(fd: number, range: PageRange): void {
+  const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  check('fallocate', fallocate(fd, mode, range.offset, range.length));
+}
+
+/** The parts of a file that are not holes, ascending, widened to whole pages. */
+export function dataExtents(fd: number, sizeBytes: number): PageRange[] {
+  const extents: PageRange[] = [];
+  let at = 0;
+  while (at < sizeBytes) {
+    const data = Number(lseek(fd, at, SEEK_DATA));
+    if (data < 0) {
+      if (errno() === ENXIO) break;
+      throw new SystemCallError('lseek', errno());
+    }
+    const hole = check('lseek', lseek(fd, data, SEEK_HOLE));
+    const offset = data - (data % PAGE_SIZE_BYTES);
+    const end = Math.ceil(Math.min(hole, sizeBytes) / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES;
+    extents.push({ offset, length: end - offset });
+    at = end;
+  }
+  return extents;
+}

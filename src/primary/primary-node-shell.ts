@@ -1,0 +1,471 @@
+/**
+ * The primary node: carries out what the core decides, and tells the core what happened.
+ *
+ * Reading order: `start` wires the parts, `#perform` has a line or two per instruction of the core,
+ * the rest are the instructions that take more. Work on the guest's state (synchronising, pre-send,
+ * capture) is strictly one after the other, also across sessions.
+ */
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type {
+  CommandResult,
+  NodeControl,
+  NodeExit,
+  NodeLogger,
+  NodeStatus,
+  PrimaryConfiguration,
+  RunningNode,
+} from '../config/index.js';
+import type { GuestEvent } from '../emulator/index.js';
+import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
+import {
+  type ControlMessage,
+  CoreDriver,
+  decodeControl,
+  EpochReserve,
+  encodeControl,
+  firstControlMessage,
+  monotonicUs,
+  parseHelloReply,
+  REPLICATION_VERSION,
+} from '../replication/index.js';
+import {
+  connectSession,
+  type Frame,
+  PeerListener,
+  probePeer,
+  type Session,
+} from '../transport/index.js';
+import {
+  BOUND_CHECK_MS,
+  CONNECT_TIMEOUT_MS,
+  EPOCH_DISK_BYTES,
+  GOODBYE_TIMEOUT_MS,
+  QEMU_EXIT_MS,
+} from './limits.js';
+import {
+  PrimaryCore,
+  type PrimaryInput,
+  type PrimaryOutput,
+  type Trigger,
+} from './primary-core.js';
+import { primaryStatus } from './primary-status.js';
+import { type Pvm, type PvmHooks, startPvm } from './pvm-shell.js';
+import { Replicator } from './replicator-shell.js';
+import { CheckpointStatistics } from './statistics.js';
+
+/** Starts the guest, unprotected, and looks for the secondary for as long as it runs. */
+export async function startPrimary(
+  configuration: PrimaryConfiguration,
+  log: NodeLogger,
+): Promise<RunningNode> {
+  const epochFile = join(configuration.stateDir, `${configuration.vm}.epoch`);
+  const { reserve, first } = await EpochReserve.open(epochFile);
+  const hooks: PvmHooks = {};
+  const pvm = await startPvm(configuration, hooks, log);
+  return new PrimaryNode({ configuration, log, pvm, hooks, reserve, firstEpoch: first });
+}
+
+interface Parts {
+  readonly configuration: PrimaryConfiguration;
+  readonly log: NodeLogger;
+  readonly pvm: Pvm;
+  readonly hooks: PvmHooks;
+  readonly reserve: EpochReserve;
+  readonly firstEpoch: number;
+}
+
+interface CurrentSession {
+  readonly session: Session;
+  readonly replicator: Replicator;
+  readonly probePort: number;
+}
+
+class PrimaryNode implements RunningNode, NodeControl {
+  readonly finished: Promise<NodeExit>;
+  readonly #configuration: PrimaryConfiguration;
+  readonly #log: NodeLogger;
+  readonly #pvm: Pvm;
+  readonly #reserve: EpochReserve;
+  readonly #core: PrimaryCore;
+  readonly #driver: CoreDriver<PrimaryInput, PrimaryOutput>;
+  readonly #statistics = new CheckpointStatistics();
+  readonly #startedAtUs = monotonicUs();
+  readonly #listener: PeerListener;
+  readonly #boundCheck: NodeJS.Timeout;
+  #probePort: number | undefined;
+  #current: CurrentSession | undefined;
+  #bytesSentBefore = 0;
+  #heartbeats = 0;
+  #lastFailure: string | null = null;
+  #committedEpoch: number | null = null;
+  #work: Promise<void> = Promise.resolve();
+  #synced: Promise<unknown> = Promise.resolve();
+  #checkpointWaiters: ((result: CommandResult) => void)[] = [];
+  #finish: (exit: NodeExit) => void = () => undefined;
+  #leaving = false;
+
+  constructor(parts: Parts) {
+    const { configuration, log, pvm } = parts;
+    this.#configuration = configuration;
+    this.#log = log;
+    this.#pvm = pvm;
+    this.#reserve = parts.reserve;
+    this.finished = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    this.#core = new PrimaryCore({
+      periodUs: configuration.periodUs,
+      minIntervalUs: configuration.minIntervalUs,
+      peerTimeoutUs: configuration.peerTimeoutUs,
+      heartbeatUs: configuration.heartbeatIntervalUs,
+      firstEpoch: parts.firstEpoch,
+    });
+    this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
+    this.#listener = new PeerListener({
+      log,
+      accept: () => ({ ok: false, reason: 'A primary takes no sessions' }),
+      onSession: (session) => session.destroy(),
+    });
+    parts.hooks.onDiskWrite = (disk, operation) =>
+      this.#current?.replicator.forward(disk, operation);
+    for (const [index, nic] of pvm.nics.entries()) {
+      nic.onInbound = (batch) => this.#current?.replicator.mirror(index, batch);
+    }
+    void pvm.emulator.exited.then(({ reason }) => {
+      this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason: `QEMU: ${reason}` });
+    });
+    pvm.emulator.onGuestEvent((event) => this.#onGuestEvent(event));
+    this.#boundCheck = setInterval(() => this.#checkBounds(), BOUND_CHECK_MS);
+    log.setContext({ role: 'primary', epoch: this.#core.epoch });
+    this.#driver.input({ kind: 'tick' });
+  }
+
+  get control(): NodeControl {
+    return this;
+  }
+
+  async stop(reason: string): Promise<void> {
+    this.#driver.input({ kind: 'stopRequested', reason });
+    await this.finished;
+  }
+
+  status(): NodeStatus {
+    return primaryStatus({
+      configuration: this.#configuration,
+      host: this.#configuration.host,
+      core: this.#core,
+      pvm: this.#pvm,
+      statistics: this.#statistics,
+      committedEpoch: this.#committedEpoch,
+      bytesSent: this.#bytesSentBefore + sentBytes(this.#current?.session),
+      sync: this.#current?.replicator.sync ?? null,
+      bufferedBytes: this.#current?.replicator.epochDiskBytes ?? 0,
+      lastFailure: this.#lastFailure,
+      startedAtUs: this.#startedAtUs,
+      nowUs: monotonicUs(),
+    });
+  }
+
+  async failover(): Promise<CommandResult> {
+    const secondary = this.#configuration.peer.host;
+    const reason = `This is the primary: run "colo failover" on the secondary, ${secondary}`;
+    return { ok: false, code: 'COLO_E_ROLE', reason };
+  }
+
+  setPeriod(periodUs: number): CommandResult {
+    this.#driver.input({ kind: 'periodChanged', periodUs });
+    this.#log.info('Period changed', { periodMs: periodUs / 1000 });
+    return { ok: true, detail: `The period is ${periodUs / 1000} ms` };
+  }
+
+  checkpoint(): Promise<CommandResult> {
+    return new Promise((resolve) => {
+      this.#checkpointWaiters.push(resolve);
+      this.#driver.input({ kind: 'checkpointRequested', trigger: 'operator' });
+    });
+  }
+
+  #perform(output: PrimaryOutput): void {
+    switch (output.kind) {
+      case 'connect':
+        void this.#connect();
+        return;
+      case 'probe':
+        void this.#probe();
+        return;
+      case 'heartbeat':
+        this.#heartbeats += 1;
+        this.#tell({ kind: 'heartbeat', sequence: this.#heartbeats });
+        return;
+      case 'syncRound':
+        this.#enqueue(async ({ replicator }) => {
+          const remainingBytes = await replicator.syncRound(output.first);
+          return { kind: 'syncRound', remainingBytes };
+        });
+        return;
+      case 'presendRound':
+        this.#enqueue(async ({ replicator }) => {
+          return { kind: 'presendRound', pages: await replicator.presendRound() };
+        });
+        return;
+      case 'capture':
+        this.#enqueue((current) => this.#capture(current, output.epoch, output.trigger));
+        return;
+      case 'release':
+        this.#committedEpoch = output.epoch;
+        void this.#release(output.epoch);
+        return;
+      case 'runAlone':
+        this.#runAlone(output.reason);
+        return;
+      case 'checkpointDone':
+        this.#checkpointDone(output.epoch, output.trigger);
+        return;
+      case 'checkpointFailed':
+        this.#answerWaiters({ ok: false, code: 'COLO_E_CHECKPOINT', reason: output.reason });
+        return;
+      case 'silence':
+        for (const nic of this.#pvm.nics) nic.silence();
+        return;
+      case 'sendYielded':
+        this.#tell({ kind: 'yielded' });
+        return;
+      case 'sendGoodbye':
+        this.#tell({ kind: 'goodbye', goodbye: output.goodbye, reason: output.reason });
+        return;
+      case 'exit':
+        void this.#leave({ exitCode: output.code, reason: output.reason });
+        return;
+    }
+  }
+
+  async #connect(): Promise<void> {
+    const { peer } = this.#configuration;
+    let session: Session | undefined;
+    try {
+      session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
+      if (this.#leaving) throw new Error('The node is leaving');
+      const probePort = await this.#listen(session);
+      const reply = firstControlMessage(session);
+      this.#sendHello(session, probePort);
+      const message = await reply;
+      if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
+      const answer = parseHelloReply(message.json);
+      if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
+      this.#begin(session, probePort);
+      this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
+    } catch (error) {
+      session?.destroy();
+      const reason = describeError(error);
+      if (reason !== this.#lastFailure) this.#log.warn('No secondary', { reason });
+      this.#lastFailure = reason;
+      this.#driver.input({ kind: 'peerRefused', reason });
+    }
+  }
+
+  /** Where the secondary may ask whether this agent lives; opened with the first session. */
+  async #listen(session: Session): Promise<number> {
+    const isIpv4 = /^(::ffff:)?\d+\.\d+\.\d+\.\d+$/.test(session.remoteAddress);
+    this.#probePort ??= await this.#listener.listen({ host: isIpv4 ? '0.0.0.0' : '::', port: 0 });
+    return this.#probePort;
+  }
+
+  #sendHello(session: Session, probePort: number): void {
+    const { description } = this.#pvm.emulator;
+    const { type, parts } = encodeControl({
+      kind: 'hello',
+      json: JSON.stringify({
+        version: REPLICATION_VERSION,
+        vm: this.#configuration.vm,
+        host: this.#configuration.host,
+        epoch: this.#core.epoch,
+        definition: this.#pvm.definition,
+        qemuVersion: description.qemuVersion,
+        accelerator: description.accelerator,
+        pageSizeBytes: PAGE_SIZE_BYTES,
+        dirtyTracker: description.dirtyTracker,
+        mode: this.#configuration.mode,
+        verify: this.#configuration.verify,
+        probePort,
+        kernelSha256: this.#pvm.kernelSha256,
+        initrdSha256: this.#pvm.initrdSha256,
+      }),
+    });
+    session.links.control.send(type, parts);
+  }
+
+  #begin(session: Session, probePort: number): void {
+    const replicator = new Replicator({
+      session,
+      parts: this.#pvm,
+      epoch: this.#core.epoch,
+      verify: this.#configuration.verify,
+      log: this.#log,
+    });
+    this.#current = { session, replicator, probePort };
+    session.links.control.onFrame((frame) => this.#onControl(frame));
+    session.onClose(({ kind, channel, error }) => {
+      if (this.#current?.session !== session) return;
+      const why = error === undefined ? '' : `: ${describeError(error)}`;
+      const reason = `Link ${channel ?? ''} ${kind}${why}`;
+      this.#driver.input({ kind: 'linkLost', reason });
+    });
+    this.#driver.input({ kind: 'peerConnected' });
+  }
+
+  #onControl(frame: Frame): void {
+    const message = decodeControl(frame.type, frame.payload);
+    this.#driver.input({ kind: 'heard' });
+    switch (message.kind) {
+      case 'heartbeat':
+        return;
+      case 'committed':
+      case 'applied':
+        this.#driver.input({ kind: message.kind, epoch: message.epoch });
+        return;
+      case 'unfit':
+        this.#driver.input({ kind: 'peerUnfit', reason: `Secondary unfit: ${message.reason}` });
+        return;
+      case 'takeover':
+        this.#driver.input({ kind: 'takeoverRequested' });
+        return;
+      default:
+        throw new ProtocolError(`A secondary does not send ${message.kind}`);
+    }
+  }
+
+  async #probe(): Promise<void> {
+    const { peer, peerTimeoutUs } = this.#configuration;
+    const timeoutMs = Math.max(10, peerTimeoutUs / 4000);
+    this.#driver.input({ kind: 'probed', result: await probePeer({ ...peer, timeoutMs }) });
+  }
+
+  /** Runs one step of work on the current session after those before it. */
+  #enqueue(step: (current: CurrentSession) => Promise<PrimaryInput>): void {
+    const current = this.#current;
+    if (current === undefined) return;
+    this.#work = this.#work.then(async () => {
+      if (this.#current !== current) return;
+      try {
+        this.#driver.input(await step(current));
+      } catch (error) {
+        await this.#stepFailed(current, error);
+      }
+    });
+  }
+
+  /**
+   * The end of a session is told by the session, and that of QEMU, which first shows as a step that
+   * fails, by QEMU: a moment later than the step. Everything else that fails is a failed capture.
+   */
+  async #stepFailed(current: CurrentSession, error: unknown): Promise<void> {
+    await Promise.race([this.#pvm.emulator.exited, delay(QEMU_EXIT_MS)]);
+    if (this.#current !== current || current.session.closeReason !== undefined) return;
+    this.#driver.input({ kind: 'captureFailed', reason: describeError(error) });
+  }
+
+  async #capture(current: CurrentSession, epoch: number, trigger: Trigger): Promise<PrimaryInput> {
+    const captured = await current.replicator.capture();
+    const { pauseUs, pages, pagesInPause } = captured;
+    this.#synced = captured.synced;
+    this.#statistics.add({ trigger, pauseUs, pages, pagesInPause });
+    void captured.shipped.catch((error: unknown) => this.#stepFailed(current, error));
+    await this.#reserve.used(epoch);
+    return { kind: 'captured', epoch, atUs: captured.resumedAtUs };
+  }
+
+  /** Output of a committed epoch leaves once what it may tell of is durable here too. */
+  async #release(epoch: number): Promise<void> {
+    try {
+      await this.#synced;
+      for (const nic of this.#pvm.nics) nic.release(epoch);
+    } catch (error) {
+      this.#diskFailed(describeError(error));
+    }
+  }
+
+  #diskFailed(reason: string): void {
+    this.#log.error('A disk failed', { reason });
+    this.#driver.input({ kind: 'diskFailed', reason: `A disk failed: ${reason}` });
+  }
+
+  #checkpointDone(epoch: number, trigger: Trigger): void {
+    this.#log.setContext({ epoch: this.#core.epoch });
+    if (trigger === 'sync') {
+      this.#lastFailure = null;
+      this.#log.info('Protected', { committedEpoch: epoch });
+    }
+    this.#answerWaiters({ ok: true, detail: `Epoch ${epoch} is committed` });
+  }
+
+  #runAlone(reason: string): void {
+    const current = this.#current;
+    this.#current = undefined;
+    this.#committedEpoch = null;
+    this.#lastFailure = reason;
+    this.#statistics.failed += 1;
+    current?.replicator.end();
+    this.#bytesSentBefore += sentBytes(current?.session);
+    current?.session.destroy();
+    for (const nic of this.#pvm.nics) nic.open();
+    this.#log.warn('Running unprotected', { reason });
+  }
+
+  #answerWaiters(result: CommandResult): void {
+    for (const resolve of this.#checkpointWaiters.splice(0)) resolve(result);
+  }
+
+  #tell(message: ControlMessage): void {
+    const { type, parts } = encodeControl(message);
+    this.#current?.session.links.control.send(type, parts);
+  }
+
+  #checkBounds(): void {
+    const over =
+      (this.#current?.replicator.epochDiskBytes ?? 0) > EPOCH_DISK_BYTES ||
+      this.#pvm.nics.some((nic) => nic.stats.overBound);
+    if (over) this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound' });
+  }
+
+  #onGuestEvent(event: GuestEvent): void {
+    this.#log.debug('Guest event', { event });
+    if (event.kind === 'disk-error') this.#diskFailed(`${event.operation} of ${event.device}`);
+    if (event.kind !== 'shutdown') return;
+    const reason = event.byGuest ? 'The guest powered off' : `QEMU shut down (${event.reason})`;
+    const goodbye = event.byGuest ? 'guest-off' : 'handover';
+    this.#driver.input({ kind: 'guestEnded', goodbye, reason });
+  }
+
+  /** Silent already. The peer closes the session once it has read the last message. */
+  async #leave(exit: NodeExit): Promise<void> {
+    this.#leaving = true;
+    this.#driver.stop();
+    clearInterval(this.#boundCheck);
+    this.#log.info('Leaving', { reason: exit.reason });
+    const session = this.#current?.session;
+    this.#current?.replicator.end();
+    if (session !== undefined) await closedWithin(session, GOODBYE_TIMEOUT_MS);
+    this.#listener.close();
+    await this.#work;
+    await this.#pvm.stop();
+    this.#finish(exit);
+  }
+}
+
+function sentBytes(session: Session | undefined): number {
+  if (session === undefined) return 0;
+  return Object.values(session.links).reduce((sum, link) => sum + link.counters.bytesSent, 0);
+}
+
+/** Waits for the peer to close the session, then makes sure that it is closed. */
+async function closedWithin(session: Session, timeoutMs: number): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, timeoutMs);
+    session.onClose(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+  session.destroy();
+}

@@ -1,0 +1,99 @@
+/** The primary's answer to `colo status`. */
+import type { NodeStatus, PeerState, PrimaryConfiguration } from '../config/index.js';
+import type { PrimaryCore } from './primary-core.js';
+import type { Pvm } from './pvm-shell.js';
+import type { SyncProgress } from './replicator-shell.js';
+import type { CheckpointStatistics } from './statistics.js';
+
+/** What the status is made of. */
+export interface StatusSources {
+  readonly configuration: PrimaryConfiguration;
+  readonly host: string;
+  readonly core: PrimaryCore;
+  readonly pvm: Pvm;
+  readonly statistics: CheckpointStatistics;
+  readonly committedEpoch: number | null;
+  readonly bytesSent: number;
+  readonly sync: SyncProgress | null;
+  readonly bufferedBytes: number;
+  readonly lastFailure: string | null;
+  readonly startedAtUs: number;
+  readonly nowUs: number;
+}
+
+/** Puts it together. */
+export function primaryStatus(sources: StatusSources): NodeStatus {
+  const { configuration, core, pvm, statistics, nowUs } = sources;
+  const { description } = pvm.emulator;
+  const nics = pvm.nics.map((nic) => nic.stats);
+  const heardAtUs = core.peerHeardAtUs;
+  return {
+    vm: configuration.vm,
+    host: sources.host,
+    role: 'primary',
+    state: stateName(core),
+    mode: configuration.mode,
+    peer: {
+      address: `${configuration.peer.host}:${configuration.peer.port}`,
+      state: peerState(core),
+      lastHeardMs: heardAtUs === undefined ? null : Math.round((nowUs - heardAtUs) / 1000),
+    },
+    epoch: core.epoch,
+    committedEpoch: sources.committedEpoch,
+    periodMs: core.periodUs / 1000,
+    checkpoints: {
+      total: statistics.total,
+      byTrigger: { ...statistics.byTrigger },
+      failed: statistics.failed,
+    },
+    pauseMs: {
+      last: toMs(statistics.last?.pauseUs),
+      median: toMs(statistics.pauseQuantileUs(0.5)),
+      p99: toMs(statistics.pauseQuantileUs(0.99)),
+    },
+    dirtyPages: {
+      last: statistics.last?.pages ?? null,
+      inPause: statistics.last?.pagesInPause ?? null,
+    },
+    bytesSent: sources.bytesSent,
+    held: {
+      frames: nics.reduce((sum, nic) => sum + nic.heldFrames, 0),
+      bytes: nics.reduce((sum, nic) => sum + nic.heldBytes, 0),
+    },
+    downtimeMs: null,
+    dirtyTracker: description.dirtyTracker,
+    accelerator: description.accelerator,
+    qemuVersion: description.qemuVersion,
+    sync: sources.sync,
+    disks: pvm.definition.disks.map(({ name, sizeBytes }) => ({
+      name,
+      sizeBytes,
+      bufferedBytes: sources.bufferedBytes,
+      overlayBytes: 0,
+    })),
+    uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
+    verified: 0,
+    lastFailure: sources.lastFailure,
+  };
+}
+
+function stateName(core: PrimaryCore): string {
+  if (core.isProtected) return 'protected';
+  return core.state.kind === 'session' ? 'synchronising' : core.state.kind;
+}
+
+function peerState(core: PrimaryCore): PeerState {
+  switch (core.state.kind) {
+    case 'session':
+      return core.isProtected || !core.state.committed ? 'connected' : 'lost';
+    case 'connecting':
+      return 'connecting';
+    case 'alone':
+    case 'left':
+      return core.peerHeardAtUs === undefined ? 'none' : 'lost';
+  }
+}
+
+function toMs(us: number | undefined): number | null {
+  return us === undefined ? null : us / 1000;
+}

@@ -1,0 +1,156 @@
+/**
+ * The PVM and everything it stands on: images with their NBD servers, NICs, QEMU.
+ *
+ * Started from the configuration, stopped in reverse order; a start that fails half-way stops what
+ * it had started.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type DiskOperation, ImageFile, NbdServer, ReplicatedDisk } from '../blockrep/index.js';
+import type { PrimaryConfiguration } from '../config/index.js';
+import {
+  type Emulator,
+  launchQemu,
+  makeRuntimeDir,
+  parseMachineDefinition,
+  type ResolvedMachineDefinition,
+  resolveMachineDefinition,
+} from '../emulator/index.js';
+import type { Logger } from '../lib/index.js';
+import { Nic } from '../proxy/index.js';
+
+const MIB = 1024 * 1024;
+
+/** A running PVM. */
+export interface Pvm {
+  readonly definition: ResolvedMachineDefinition;
+  readonly emulator: Emulator;
+  readonly disks: readonly ReplicatedDisk[];
+  readonly nics: readonly Nic[];
+  readonly kernelSha256: string | null;
+  readonly initrdSha256: string | null;
+  /** Kills the guest and releases everything. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** Set by the node as sessions come and go. */
+export interface PvmHooks {
+  /** A write while the disk is in `forwarding`; see ReplicatedDiskOptions. */
+  onDiskWrite?: ((disk: number, operation: DiskOperation) => Promise<void> | undefined) | undefined;
+}
+
+/** Starts the guest, unprotected: its output passes. Throws OperatorError for what can't be had. */
+export async function startPvm(
+  configuration: PrimaryConfiguration,
+  hooks: PvmHooks,
+  log: Logger,
+): Promise<Pvm> {
+  const cleanups: (() => Promise<unknown>)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+  };
+  try {
+    const runtimeDir = await makeRuntimeDir(configuration.runDir, configuration.vm);
+    cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
+    const disks: ReplicatedDisk[] = [];
+    const diskSockets: string[] = [];
+    for (const { name, path } of configuration.disks) {
+      const image = await ImageFile.open({ path });
+      cleanups.push(() => image.close());
+      const index = disks.length;
+      const disk = new ReplicatedDisk({
+        base: image,
+        onWrite: (operation) => hooks.onDiskWrite?.(index, operation),
+      });
+      const socketPath = join(runtimeDir, `disk-${index}`);
+      const server = new NbdServer({ socketPath, exports: new Map([[name, disk]]), log });
+      await server.start();
+      cleanups.push(() => server.stop());
+      disks.push(disk);
+      diskSockets.push(socketPath);
+    }
+    const definition = await defineMachine(configuration, disks);
+    const { nics, nicSockets } = await startNics(configuration, { runtimeDir, log, cleanups });
+    const emulator = await launchQemu({
+      definition,
+      ramMapping: 'shared',
+      diskSockets,
+      nicSockets,
+      runtimeDir,
+      startPaused: false,
+      tracker: configuration.tracker,
+      ...(configuration.consoleLog === undefined ? {} : { consoleLog: configuration.consoleLog }),
+      log,
+    });
+    cleanups.push(() => emulator.kill());
+    const kernelSha256 = await digestOf(definition.kernel?.image);
+    const initrdSha256 = await digestOf(definition.kernel?.initrd);
+    return { definition, emulator, disks, nics, kernelSha256, initrdSha256, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** SHA-256 in hexadecimal of a file, null without one. */
+export async function digestOf(path: string | undefined): Promise<string | null> {
+  if (path === undefined) return null;
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  return hash.digest('hex');
+}
+
+async function defineMachine(
+  configuration: PrimaryConfiguration,
+  disks: readonly ReplicatedDisk[],
+): Promise<ResolvedMachineDefinition> {
+  const { machine } = configuration;
+  const kernel = machine.kernel && {
+    image: machine.kernel,
+    ...(machine.initrd === undefined ? {} : { initrd: machine.initrd }),
+    commandLine: machine.append ?? '',
+  };
+  const definition = parseMachineDefinition({
+    name: configuration.vm,
+    memoryMib: machine.memoryBytes / MIB,
+    vcpus: machine.vcpus,
+    accelerator: machine.accelerator,
+    machineType: machine.machine,
+    ...(machine.cpu === undefined ? {} : { cpuModel: machine.cpu }),
+    ...(kernel === undefined ? {} : { kernel }),
+    disks: configuration.disks.map(({ name }, index) => ({
+      name,
+      sizeBytes: disks[index]?.sizeBytes ?? 0,
+      readOnly: false,
+    })),
+    nics: configuration.nics.map(({ name, mac }) => ({ name, mac })),
+    extraArguments: machine.qemuArguments,
+  });
+  return resolveMachineDefinition(definition);
+}
+
+async function startNics(
+  configuration: PrimaryConfiguration,
+  context: { runtimeDir: string; log: Logger; cleanups: (() => Promise<unknown>)[] },
+): Promise<{ nics: Nic[]; nicSockets: string[] }> {
+  const nics: Nic[] = [];
+  const nicSockets: string[] = [];
+  for (const [index, { tap, bridge }] of configuration.nics.entries()) {
+    const socketPath = join(context.runtimeDir, `nic-${index}`);
+    const nic = new Nic({
+      index,
+      tapName: tap,
+      ...(bridge === undefined ? {} : { bridge }),
+      socketPath,
+      log: context.log,
+    });
+    await nic.start();
+    context.cleanups.push(() => nic.stop());
+    nic.open();
+    nics.push(nic);
+    nicSockets.push(socketPath);
+  }
+  return { nics, nicSockets };
+}

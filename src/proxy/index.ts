@@ -1,0 +1,50 @@
+/**
+ * The guest's network: everything it says leaves only when no failover can contradict it, and
+ * everything it hears reaches the other guest too.
+ *
+ *     LAN  -> TAP -> Nic ------------------------------------------> QEMU -> guest
+ *                     '-> onInbound (to the peer) ...> InboundLog ...> Nic.inject
+ *     guest -> QEMU -> BatchDecoder -> AddressLearner, onOutput -> OutputGate -> LanQueue -> TAP -> LAN
+ *
+ * The unit is the batch (be32 length + frame, back to back): see batch-wire.ts. Read in this order:
+ *
+ *     limits.ts           every bound
+ *     batch-wire.ts       the format; QEMU's stream cut into batches; checks of the peer's
+ *     output-gate.ts      silent, holding, open: who may speak and when (decides)
+ *     inbound-log.ts      secondary: what to deliver again after an apply (decides)
+ *     address-learner.ts  which addresses the guest has
+ *     announce-wire.ts    ARP, neighbour advertisement, RARP for a failover
+ *     lan-queue.ts        released frames on their way to the TAP
+ *     link-shell.ts       the TAP's host side: bridge, queue length, up
+ *     nic-shell.ts        all of it on one TAP and one QEMU socket
+ *
+ * Epochs: epoch N runs between checkpoint N and N+1, and checkpoint N+1 is the state at its end.
+ * Output of epoch N leaves when checkpoint N+1 is committed; inbound of epoch N is forgotten then.
+ *
+ * Invariants: I1 (no output before its commit) is asserted in output-gate.ts. On a secondary the
+ * TAP exists and takes no frame until `open` or `hold`. A batch is never modified once it is made.
+ */
+export {
+  AddressLearner,
+  decodeAddresses,
+  encodeAddresses,
+  type GuestAddress,
+} from './address-learner.js';
+export { encodeAnnouncement } from './announce-wire.js';
+export {
+  BatchDecoder,
+  checkBatch,
+  countFrames,
+  encodeBatch,
+  forEachFrame,
+} from './batch-wire.js';
+export { InboundLog, type InboundLogCounters, type InboundLogOptions } from './inbound-log.js';
+export { BATCH_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN } from './limits.js';
+export { Nic, type NicOptions, type NicStats } from './nic-shell.js';
+export {
+  type GateCounters,
+  type GateLimits,
+  type GateState,
+  type GateVerdict,
+  OutputGate,
+} from './output-gate.js';

@@ -1,0 +1,90 @@
+/** Every bound of the network proxy: unit in the name, then why this much, then what happens. */
+
+/** An Ethernet header. Shorter is no frame: the link that sent it is dropped (`ProtocolError`). */
+export const FRAME_BYTES_MIN = 14;
+
+/**
+ * The largest payload an IP MTU allows (65,535) plus Ethernet header; QEMU's own NET_BUFSIZE is
+ * 68 KiB. Longer means that the stream is out of step: the link is dropped (`ProtocolError`).
+ */
+export const FRAME_BYTES_MAX = 65_550;
+
+/**
+ * A batch from the peer. A TAP wake-up gives at most 512 KiB, a read from QEMU 64 KiB and one
+ * frame; twice the larger leaves room to join batches. Longer is a `ProtocolError`.
+ */
+export const BATCH_BYTES_MAX = 1024 * 1024;
+
+/**
+ * Guest output held for a commit. Past the soft bound the gate asks for a checkpoint: 8 MiB is
+ * 70 ms of a 1 Gbit/s link, below the shortest checkpoint interval (100 ms).
+ */
+export const HELD_BYTES_SOFT = 8 * 1024 * 1024;
+export const HELD_FRAMES_SOFT = 16_384;
+
+/**
+ * Past the hard bound QEMU's socket is not read until a release: the guest's transmit queue fills
+ * and its stack waits, as behind a slow wire. Memory: 64 MiB per NIC, small beside a guest's RAM.
+ * The gate can exceed it by what the socket held when reading stopped (208 KiB by default).
+ */
+export const HELD_BYTES_HARD = 64 * 1024 * 1024;
+export const HELD_FRAMES_HARD = 131_072;
+
+/**
+ * Bytes written towards QEMU that it has not read (the guest is stopped or slow). 4 MiB are 30 ms
+ * of 1 Gbit/s, several pauses long; beyond, the newest batch is dropped and counted, as a NIC with
+ * a full receive ring does.
+ */
+export const GUEST_QUEUE_BYTES_MAX = 4 * 1024 * 1024;
+
+/**
+ * Frames written to the TAP before the event loop gets a turn: about 1 ms, so that releasing an
+ * epoch's output delays no heartbeat.
+ */
+export const LAN_FRAMES_PER_TURN = 256;
+
+/**
+ * Released but not yet written to the TAP. Normally an epoch's output at most (the guest's own
+ * pace is slower than the TAP); beyond, QEMU's socket is not read until it has drained.
+ */
+export const LAN_QUEUE_BYTES_HARD = 16 * 1024 * 1024;
+
+/**
+ * Frames that the kernel keeps for us in the TAP while inbound is paused around a checkpoint
+ * (`txqueuelen`): 5 ms of full-size frames at 5 Gbit/s. Beyond, the kernel drops the newest and
+ * counts them (`Nic.kernelDroppedFrames`).
+ */
+export const TAP_QUEUE_FRAMES = 2048;
+
+/** Addresses remembered per NIC. One more forgets the least recently used, unconfirmed ones first. */
+export const LEARNED_ADDRESSES_MAX = 32;
+
+/**
+ * Inbound kept on the secondary for redelivery: one epoch of 200 ms at 1 Gbit/s is 25 MiB. Beyond,
+ * the oldest is dropped and counted; clients retransmit it.
+ */
+export const INBOUND_LOG_BYTES_MAX = 64 * 1024 * 1024;
+
+/**
+ * Small batches cost memory beyond their bytes; this bounds the log of an idle guest whose
+ * checkpoints never commit. Beyond: as above.
+ */
+export const INBOUND_LOG_BATCHES_MAX = 65_536;
+
+/**
+ * How long a frame may lie between our write and the guest's stop without having been consumed:
+ * frames that arrived less than this before an epoch mark are delivered again after it.
+ */
+export const INBOUND_OVERLAP_US = 20_000;
+
+/** Epoch marks remembered at once; one transaction runs at a time, so more are a broken peer. */
+export const EPOCH_MARKS_MAX = 64;
+
+/**
+ * When announcements are sent after a failover. The first moves the switches and neighbours over,
+ * the rest repair what a lossy network dropped; QEMU's `announce-self` uses the same shape.
+ */
+export const ANNOUNCE_DELAYS_MS: readonly number[] = [0, 50, 150, 350, 750];
+
+/** Event loop turns `Nic.drain` waits at most; a stopped guest's socket is empty after two. */
+export const DRAIN_TURNS_MAX = 64;

@@ -1,0 +1,84 @@
+/**
+ * Takes the disk stream of a session into the secondary's disks, strictly in order.
+ *
+ * In: frames of the disk link. Out: `diskStaged` for each disk once its epoch is closed and stored.
+ * Messages of the initial synchronisation go straight to the image and must be on it before an
+ * epoch is closed, so everything is one chain of work; the link is paused while the chain is long.
+ */
+import { type DiskMessage, decodeDiskMessage, type SecondaryDisk } from '../blockrep/index.js';
+import { describeError, ProtocolError } from '../lib/index.js';
+import type { Frame, Link } from '../transport/index.js';
+import { DISK_WORK_MESSAGES } from './limits.js';
+import type { StagedDisk } from './staging.js';
+
+/** The receiver of one session. */
+export class DiskReceiver {
+  readonly #link: Link;
+  readonly #disks: readonly SecondaryDisk[];
+  readonly #onStaged: (staged: StagedDisk) => void;
+  readonly #onFailure: (reason: string) => void;
+  #work: Promise<void> = Promise.resolve();
+  #waiting = 0;
+  #stopped = false;
+
+  constructor(options: {
+    link: Link;
+    disks: readonly SecondaryDisk[];
+    onStaged: (staged: StagedDisk) => void;
+    onFailure: (reason: string) => void;
+  }) {
+    this.#link = options.link;
+    this.#disks = options.disks;
+    this.#onStaged = options.onStaged;
+    this.#onFailure = options.onFailure;
+    this.#link.onFrame((frame) => this.#onFrame(frame));
+  }
+
+  /** Takes no more; resolves once what was begun is done. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#work;
+  }
+
+  /** The primary is gone: forgets what is not committed, after what was begun. */
+  async dropUncommitted(): Promise<void> {
+    await this.stop();
+    for (const disk of this.#disks) await disk.dropUncommitted();
+  }
+
+  #onFrame(frame: Frame): void {
+    const message = decodeDiskMessage(frame.type, frame.payload);
+    const disk = this.#disks[message.disk];
+    if (disk === undefined) throw new ProtocolError(`There is no disk ${message.disk}`);
+    this.#waiting += 1;
+    if (this.#waiting >= DISK_WORK_MESSAGES) this.#link.pause();
+    this.#work = this.#work.then(async () => {
+      try {
+        if (!this.#stopped) await this.#handle(disk, message);
+      } catch (error) {
+        this.#stopped = true;
+        this.#onFailure(`Disk ${message.disk}: ${describeError(error)}`);
+      }
+      this.#waiting -= 1;
+      if (this.#waiting < DISK_WORK_MESSAGES / 2) this.#link.resume();
+    });
+  }
+
+  async #handle(disk: SecondaryDisk, message: DiskMessage): Promise<void> {
+    switch (message.kind) {
+      case 'sync':
+        return disk.syncWrite(message.offset, message.data);
+      case 'syncZero':
+        return disk.syncZero(message.offset, message.length);
+      case 'epochEnd': {
+        const { epoch, operations, bytes } = message;
+        const result = await disk.closeEpoch(epoch, { operations, bytes });
+        if (!result.ok) throw new ProtocolError(result.reason);
+        this.#onStaged({ epoch, disk: message.disk, operations, bytes });
+        return;
+      }
+      default:
+        await disk.stage(message.epoch, message);
+    }
+  }
+}

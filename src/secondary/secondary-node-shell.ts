@@ -1,0 +1,462 @@
+/**
+ * The secondary node: carries out what the core decides, and tells the core what happened.
+ *
+ * Reading order: `startSecondary` listens, `#onSession` launches the SVM that a primary's hello asks
+ * for, `#perform` has a line or two per instruction of the core, the rest are those that take more.
+ */
+import { mkdir } from 'node:fs/promises';
+import type {
+  CommandResult,
+  NodeControl,
+  NodeExit,
+  NodeLogger,
+  NodeStatus,
+  RunningNode,
+  SecondaryConfiguration,
+} from '../config/index.js';
+import type { GuestEvent } from '../emulator/index.js';
+import { describeError, ProtocolError } from '../lib/index.js';
+import { decodeAddresses } from '../proxy/index.js';
+import {
+  type ControlMessage,
+  CoreDriver,
+  decodeControl,
+  decodeNetwork,
+  digestRam,
+  encodeControl,
+  firstControlMessage,
+  type Hello,
+  monotonicUs,
+  parseHello,
+} from '../replication/index.js';
+import { type Frame, PeerListener, probePeer, type Session } from '../transport/index.js';
+import { DiskReceiver } from './disk-receiver-shell.js';
+import { RamReceiver } from './ram-receiver-shell.js';
+import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
+import { secondaryStatus } from './secondary-status.js';
+import { type Svm, startSvm } from './svm-shell.js';
+
+/** Listens for a primary; launches an SVM when one says hello. */
+export async function startSecondary(
+  configuration: SecondaryConfiguration,
+  log: NodeLogger,
+): Promise<RunningNode> {
+  for (const path of [configuration.stateDir, configuration.diskDir]) {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  }
+  const node = new SecondaryNode(configuration, log);
+  await node.listen();
+  return node;
+}
+
+/** A session and the SVM that it feeds. */
+interface Current {
+  readonly session: Session;
+  readonly hello: Hello;
+  readonly svm: Svm;
+  readonly ram: RamReceiver;
+  readonly disks: DiskReceiver;
+}
+
+class SecondaryNode implements RunningNode, NodeControl {
+  readonly finished: Promise<NodeExit>;
+  readonly #configuration: SecondaryConfiguration;
+  readonly #log: NodeLogger;
+  readonly #core: SecondaryCore;
+  readonly #driver: CoreDriver<SecondaryInput, SecondaryOutput>;
+  readonly #listener: PeerListener;
+  readonly #startedAtUs = monotonicUs();
+  /** A session is accepted while this is false: one primary, one SVM at a time. */
+  #occupied = false;
+  #current: Current | undefined;
+  #heartbeats = 0;
+  #applied = 0;
+  #verified = 0;
+  #downtimeUs: number | undefined;
+  #lastFailure: string | null = null;
+  #dropping: Promise<void> = Promise.resolve();
+  #discarding: Promise<void> = Promise.resolve();
+  #failoverWaiters: ((result: CommandResult) => void)[] = [];
+  #finish: (exit: NodeExit) => void = () => undefined;
+
+  constructor(configuration: SecondaryConfiguration, log: NodeLogger) {
+    this.#configuration = configuration;
+    this.#log = log;
+    this.finished = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    this.#core = new SecondaryCore({
+      peerTimeoutUs: configuration.peerTimeoutUs,
+      heartbeatUs: configuration.heartbeatIntervalUs,
+      onPeerLoss: configuration.onPeerLoss,
+    });
+    this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
+    this.#listener = new PeerListener({
+      log,
+      accept: () =>
+        this.#occupied
+          ? { ok: false, reason: `This node is busy (${this.#core.state.kind})` }
+          : { ok: true },
+      onSession: (session) => void this.#onSession(session),
+    });
+    log.setContext({ role: 'secondary' });
+  }
+
+  get control(): NodeControl {
+    return this;
+  }
+
+  async listen(): Promise<void> {
+    const { listen } = this.#configuration;
+    await this.#listener.listen(listen);
+    this.#log.info('Waiting for a primary', { host: listen.host, port: listen.port });
+  }
+
+  async stop(reason: string): Promise<void> {
+    this.#driver.input({ kind: 'stopRequested', reason });
+    await this.finished;
+  }
+
+  status(): NodeStatus {
+    return secondaryStatus({
+      configuration: this.#configuration,
+      core: this.#core,
+      hello: this.#current?.hello,
+      svm: this.#current?.svm,
+      remoteAddress: this.#current?.session.remoteAddress,
+      receivedBytes: receivedBytes(this.#current?.session),
+      applied: this.#applied,
+      downtimeUs: this.#downtimeUs,
+      verified: this.#verified,
+      lastFailure: this.#lastFailure,
+      startedAtUs: this.#startedAtUs,
+      nowUs: monotonicUs(),
+    });
+  }
+
+  failover(options: { force: boolean }): Promise<CommandResult> {
+    return new Promise((resolve) => {
+      this.#failoverWaiters.push(resolve);
+      this.#driver.input({ kind: 'operatorFailover', force: options.force });
+    });
+  }
+
+  setPeriod(): CommandResult {
+    return this.#notHere('The period is the primary\'s: run "colo set-period" there');
+  }
+
+  async checkpoint(): Promise<CommandResult> {
+    return this.#notHere('Checkpoints are begun by the primary: run "colo checkpoint" there');
+  }
+
+  #notHere(reason: string): CommandResult {
+    return { ok: false, code: 'COLO_E_ROLE', reason };
+  }
+
+  async #onSession(session: Session): Promise<void> {
+    this.#occupied = true;
+    await this.#discarding;
+    let svm: Svm | undefined;
+    try {
+      const message = await firstControlMessage(session);
+      if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
+      const hello = parseHello(message.json);
+      svm = await startSvm(this.#configuration, hello, this.#log);
+      if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
+      this.#begin(session, hello, svm);
+    } catch (error) {
+      const reason = describeError(error);
+      this.#log.warn('Primary refused', { peer: session.remoteAddress, reason });
+      this.#lastFailure = reason;
+      this.#send(session, { kind: 'helloReply', json: JSON.stringify({ ok: false, reason }) });
+      session.close();
+      await svm?.stop();
+      this.#occupied = false;
+    }
+  }
+
+  #begin(session: Session, hello: Hello, svm: Svm): void {
+    const { emulator, staging } = svm;
+    const { links } = session;
+    const ram = new RamReceiver({
+      link: links.ram,
+      emulator,
+      staging,
+      onStaged: (staged) => this.#driver.input({ kind: 'ramStaged', ram: staged }),
+    });
+    const disks = new DiskReceiver({
+      link: links.disk,
+      disks: svm.disks,
+      onStaged: (staged) => this.#driver.input({ kind: 'diskStaged', disk: staged }),
+      onFailure: (reason) => this.#driver.input({ kind: 'broken', reason }),
+    });
+    const current = { session, hello, svm, ram, disks };
+    this.#current = current;
+    links.control.onFrame((frame) => this.#onControl(frame));
+    links.network.onFrame((frame) => this.#onNetwork(current, frame));
+    session.onClose(({ kind, channel, error }) => {
+      const why = error === undefined ? '' : `: ${describeError(error)}`;
+      const reason = `Link ${channel ?? ''} ${kind}${why}`;
+      if (this.#current === current) this.#driver.input({ kind: 'linkLost', reason });
+    });
+    void emulator.exited.then(({ reason }) => {
+      if (this.#current === current)
+        this.#driver.input({ kind: 'broken', reason: `QEMU: ${reason}` });
+    });
+    emulator.onGuestEvent((event) => this.#onGuestEvent(event));
+    const { qemuVersion } = emulator.description;
+    const json = JSON.stringify({ ok: true, host: this.#configuration.host, qemuVersion });
+    this.#send(session, { kind: 'helloReply', json });
+    this.#log.info('Primary connected', { peer: session.remoteAddress, primary: hello.host });
+    this.#driver.input({ kind: 'peerConnected' });
+  }
+
+  #onControl(frame: Frame): void {
+    const message = decodeControl(frame.type, frame.payload);
+    this.#driver.input({ kind: 'heard' });
+    switch (message.kind) {
+      case 'heartbeat':
+        return;
+      case 'endRecord':
+        this.#driver.input({ kind: 'endRecord', record: message.record });
+        return;
+      case 'yielded':
+        this.#driver.input({ kind: 'yielded' });
+        return;
+      case 'goodbye': {
+        const { goodbye, reason } = message;
+        this.#driver.input({ kind: 'goodbye', goodbye, reason });
+        return;
+      }
+      default:
+        throw new ProtocolError(`A primary does not send ${message.kind}`);
+    }
+  }
+
+  #onNetwork({ svm }: Current, frame: Frame): void {
+    const message = decodeNetwork(frame.type, frame.payload, svm.nics.length);
+    switch (message.kind) {
+      case 'inbound': {
+        const at = svm.nics[message.nic];
+        at?.inbound.push(message.epoch, message.batch, monotonicUs());
+        if (this.#svmRuns) at?.nic.inject(message.batch);
+        return;
+      }
+      case 'addresses':
+        svm.nics[message.nic]?.nic.addresses.merge(decodeAddresses(message.table));
+        return;
+      case 'epochMark':
+        for (const { inbound } of svm.nics) inbound.mark(message.epoch, monotonicUs());
+        return;
+    }
+  }
+
+  /** Between checkpoints the SVM executes only in `--standby running`, once it has a state. */
+  get #svmRuns(): boolean {
+    const { state } = this.#core;
+    return this.#configuration.standby === 'running' && state.kind === 'standby' && !state.applying;
+  }
+
+  #perform(output: SecondaryOutput): void {
+    switch (output.kind) {
+      case 'heartbeat':
+        this.#heartbeats += 1;
+        this.#tell({ kind: 'heartbeat', sequence: this.#heartbeats });
+        return;
+      case 'probe':
+        void this.#probe();
+        return;
+      case 'commit':
+        this.#commit(output.epoch);
+        return;
+      case 'sendCommitted':
+        this.#tell({ kind: 'committed', epoch: output.epoch });
+        return;
+      case 'apply':
+        void this.#apply(output.epoch);
+        return;
+      case 'sendApplied':
+        this.#tell({ kind: 'applied', epoch: output.epoch, durationUs: output.durationUs });
+        return;
+      case 'sendUnfit':
+        this.#log.error('Unfit', { reason: output.reason });
+        this.#lastFailure = output.reason;
+        this.#tell({ kind: 'unfit', reason: output.reason });
+        return;
+      case 'dropStaged':
+        this.#dropping = this.#current?.disks.dropUncommitted() ?? Promise.resolve();
+        return;
+      case 'closeSession':
+        this.#current?.session.close();
+        return;
+      case 'discard':
+        this.#discard(output.reason);
+        return;
+      case 'sendTakeover':
+        this.#tell({ kind: 'takeover' });
+        return;
+      case 'promote':
+        void this.#promote(output.reason);
+        return;
+      case 'alarm':
+        this.#log.error(output.message);
+        return;
+      case 'failoverDone':
+        this.#answerWaiters({ ok: true, detail: `This node runs the guest now` });
+        return;
+      case 'failoverRefused':
+        this.#answerWaiters({ ok: false, code: 'COLO_E_FAILOVER', reason: output.reason });
+        return;
+      case 'exit':
+        void this.#exit(output.code, output.reason);
+        return;
+    }
+  }
+
+  async #probe(): Promise<void> {
+    const current = this.#current;
+    if (current === undefined) return;
+    const { peerTimeoutUs } = this.#configuration;
+    const timeoutMs = Math.max(10, peerTimeoutUs / 4000);
+    const host = current.session.remoteAddress;
+    const result = await probePeer({ host, port: current.hello.probePort, timeoutMs });
+    if (this.#current === current) this.#driver.input({ kind: 'probed', result });
+  }
+
+  #commit(epoch: number): void {
+    const svm = this.#current?.svm;
+    if (svm === undefined) return;
+    for (const disk of svm.disks) disk.commit(epoch);
+    for (const { inbound } of svm.nics) inbound.committed(epoch + 1);
+    this.#log.setContext({ epoch });
+  }
+
+  /**
+   * Makes the SVM the PVM of the end of `epoch`. The order matters: RAM first, since loading device
+   * state reads the virtio rings in it; and RAM once more afterwards, since a load resets devices,
+   * which writes ROM areas.
+   */
+  async #apply(epoch: number): Promise<void> {
+    const current = this.#current;
+    if (current === undefined) return;
+    const startUs = monotonicUs();
+    const { svm, ram } = current;
+    try {
+      await svm.emulator.pause();
+      const written = svm.emulator.scanPrivate();
+      ram.apply();
+      await Promise.all([
+        svm.emulator.dropPrivate(written),
+        ...svm.disks.map((disk) => disk.apply(epoch)),
+      ]);
+      await svm.emulator.loadDeviceState(ram.deviceState);
+      await svm.emulator.dropPrivate(svm.emulator.scanPrivate());
+      this.#verify(current, epoch);
+      ram.next();
+      this.#applied += 1;
+      this.#driver.input({ kind: 'applied', epoch, durationUs: monotonicUs() - startUs });
+      if (this.#svmRuns) await this.#runOn(svm);
+    } catch (error) {
+      const reason = `Epoch ${epoch} can't be applied: ${describeError(error)}`;
+      if (this.#current === current) this.#driver.input({ kind: 'broken', reason });
+    }
+  }
+
+  #verify({ svm, ram }: Current, epoch: number): void {
+    const expected = ram.verifyDigest;
+    if (expected === undefined) return;
+    const found = digestRam(svm.emulator.ram);
+    if (found !== expected) {
+      throw new ProtocolError(`RAM digest is ${found.toString(16)}, not ${expected.toString(16)}`);
+    }
+    this.#verified += 1;
+    this.#log.debug('RAM verified', { epoch });
+  }
+
+  async #runOn(svm: Svm): Promise<void> {
+    await svm.emulator.resume();
+    for (const { nic, inbound } of svm.nics) {
+      for (const batch of inbound.remaining()) nic.inject(batch);
+    }
+  }
+
+  async #promote(reason: string): Promise<void> {
+    const current = this.#current;
+    if (current === undefined) return;
+    const { svm } = current;
+    const heardAtUs = this.#core.peerHeardAtUs;
+    try {
+      await Promise.all([this.#dropping, svm.emulator.pause()]);
+      for (const disk of svm.disks) await disk.promote();
+      for (const { nic } of svm.nics) nic.open();
+      await this.#runOn(svm);
+      for (const { nic, inbound } of svm.nics) {
+        nic.announce();
+        inbound.clear();
+      }
+      if (heardAtUs !== undefined) this.#downtimeUs = monotonicUs() - heardAtUs;
+      this.#log.setContext({ role: 'primary' });
+      this.#log.warn('Failover: this node runs the guest now', {
+        reason,
+        downtimeMs: Math.round((this.#downtimeUs ?? 0) / 1000),
+      });
+      this.#driver.input({ kind: 'promoted' });
+      await svm.emulator.announce();
+    } catch (error) {
+      this.#driver.input({ kind: 'broken', reason: `Promotion failed: ${describeError(error)}` });
+    }
+  }
+
+  #discard(reason: string): void {
+    const current = this.#current;
+    this.#current = undefined;
+    this.#lastFailure = reason;
+    this.#log.warn('SVM discarded', { reason });
+    if (current === undefined) return;
+    this.#discarding = this.#stopCurrent(current).then(() => {
+      this.#occupied = false;
+    });
+  }
+
+  async #stopCurrent({ session, svm, disks }: Current): Promise<void> {
+    session.close();
+    await disks.stop();
+    await svm.stop();
+  }
+
+  async #exit(exitCode: number, reason: string): Promise<void> {
+    this.#driver.stop();
+    this.#listener.close();
+    const current = this.#current;
+    this.#current = undefined;
+    if (current !== undefined) await this.#stopCurrent(current);
+    await this.#discarding;
+    this.#answerWaiters({ ok: false, code: 'COLO_E_FAILOVER', reason });
+    this.#finish({ exitCode, reason });
+  }
+
+  #onGuestEvent(event: GuestEvent): void {
+    this.#log.debug('Guest event', { event });
+    if (event.kind !== 'shutdown' || this.#core.state.kind !== 'active') return;
+    this.#driver.input({ kind: 'stopRequested', reason: 'The guest powered off' });
+  }
+
+  #answerWaiters(result: CommandResult): void {
+    for (const resolve of this.#failoverWaiters.splice(0)) resolve(result);
+  }
+
+  #tell(message: ControlMessage): void {
+    const session = this.#current?.session;
+    if (session !== undefined) this.#send(session, message);
+  }
+
+  #send(session: Session, message: ControlMessage): void {
+    const { type, parts } = encodeControl(message);
+    session.links.control.send(type, parts);
+  }
+}
+
+function receivedBytes(session: Session | undefined): number {
+  if (session === undefined) return 0;
+  return Object.values(session.links).reduce((sum, link) => sum + link.counters.bytesReceived, 0);
+}

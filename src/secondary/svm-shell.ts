@@ -1,0 +1,186 @@
+/**
+ * The SVM and everything it stands on, launched from what the primary's hello says.
+ *
+ * It starts paused, on a private mapping of its RAM file, with its NICs silent: nothing of it can
+ * be heard before a promotion. Stopped in reverse order; a start that fails half-way stops what it
+ * had started.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ImageFile, NbdServer, SecondaryDisk } from '../blockrep/index.js';
+import { type SecondaryConfiguration, secondaryDiskPath, secondaryNic } from '../config/index.js';
+import {
+  type Emulator,
+  launchQemu,
+  type MachineDefinition,
+  makeRuntimeDir,
+  parseMachineDefinition,
+  resolveMachineDefinition,
+  StagingArea,
+} from '../emulator/index.js';
+import { type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
+import { InboundLog, Nic } from '../proxy/index.js';
+import type { Hello } from '../replication/index.js';
+
+/** One NIC and what the primary's host has mirrored for it. */
+export interface SvmNic {
+  readonly nic: Nic;
+  readonly inbound: InboundLog;
+}
+
+/** A launched SVM. */
+export interface Svm {
+  readonly definition: MachineDefinition;
+  readonly emulator: Emulator;
+  readonly disks: readonly SecondaryDisk[];
+  readonly nics: readonly SvmNic[];
+  readonly staging: StagingArea;
+  /** Kills the guest and releases everything. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** Launches it. Throws OperatorError or ProtocolError with what the primary's operator must know. */
+export async function startSvm(
+  configuration: SecondaryConfiguration,
+  hello: Hello,
+  log: Logger,
+): Promise<Svm> {
+  const definition = await checkedDefinition(configuration, hello);
+  const cleanups: (() => Promise<unknown>)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+  };
+  try {
+    const runtimeDir = await makeRuntimeDir(configuration.runDir, configuration.vm);
+    cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
+    const context = { configuration, definition, runtimeDir, log, cleanups };
+    const { disks, diskSockets } = await startDisks(context);
+    const { nics, nicSockets } = await startNics(context);
+    const emulator = await launchQemu({
+      definition,
+      ramMapping: 'private',
+      diskSockets,
+      nicSockets,
+      runtimeDir,
+      startPaused: true,
+      tracker: configuration.tracker,
+      ...(configuration.consoleLog === undefined ? {} : { consoleLog: configuration.consoleLog }),
+      log,
+    });
+    cleanups.push(() => emulator.kill());
+    if (emulator.description.qemuVersion !== hello.qemuVersion) {
+      const versions = `${emulator.description.qemuVersion} here, ${hello.qemuVersion} there`;
+      log.warn(`QEMU versions differ: ${versions}`);
+    }
+    const staging = new StagingArea(emulator.ram.sizeBytes);
+    cleanups.push(async () => staging.close());
+    return { definition, emulator, disks, nics, staging, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+interface Context {
+  readonly configuration: SecondaryConfiguration;
+  readonly definition: MachineDefinition;
+  readonly runtimeDir: string;
+  readonly log: Logger;
+  readonly cleanups: (() => Promise<unknown>)[];
+}
+
+async function checkedDefinition(
+  configuration: SecondaryConfiguration,
+  hello: Hello,
+): Promise<MachineDefinition> {
+  refuseUnless(hello.vm === configuration.vm, 'vm', hello.vm, configuration.vm);
+  const pageSize = String(PAGE_SIZE_BYTES);
+  refuseUnless(
+    hello.pageSizeBytes === PAGE_SIZE_BYTES,
+    'page size',
+    String(hello.pageSizeBytes),
+    pageSize,
+  );
+  const sent = parseMachineDefinition(hello.definition, 'peer');
+  const { kernel } = sent;
+  if (kernel === undefined) return resolveMachineDefinition(sent);
+  const image = configuration.kernel ?? kernel.image;
+  const initrd = configuration.initrd ?? kernel.initrd;
+  await checkFile('kernel', image, hello.kernelSha256);
+  if (initrd !== undefined) await checkFile('initrd', initrd, hello.initrdSha256);
+  return resolveMachineDefinition({
+    ...sent,
+    kernel: {
+      image,
+      ...(initrd === undefined ? {} : { initrd }),
+      commandLine: kernel.commandLine,
+    },
+  });
+}
+
+function refuseUnless(fits: boolean, what: string, theirs: string, ours: string): void {
+  if (fits) return;
+  throw new OperatorError(
+    'COLO_E_PEER_DIFFERS',
+    `The primary's ${what} is ${theirs}, the secondary's ${ours}`,
+  );
+}
+
+async function checkFile(key: string, path: string, expected: string | null): Promise<void> {
+  const hash = createHash('sha256');
+  try {
+    for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  } catch (cause) {
+    const advice = `copy the primary's file there or name it with --${key} on the secondary`;
+    throw new OperatorError(
+      'COLO_E_PEER_DIFFERS',
+      `The secondary can't read ${key} ${path}: ${advice}`,
+      { cause },
+    );
+  }
+  refuseUnless(hash.digest('hex') === expected, `${key} ${path}`, 'another file', 'this one');
+}
+
+async function startDisks(
+  context: Context,
+): Promise<{ disks: SecondaryDisk[]; diskSockets: string[] }> {
+  const { configuration, definition, runtimeDir, log, cleanups } = context;
+  const disks: SecondaryDisk[] = [];
+  const diskSockets: string[] = [];
+  for (const { name, sizeBytes } of definition.disks) {
+    const image = await ImageFile.open({ path: secondaryDiskPath(configuration, name), sizeBytes });
+    const disk = new SecondaryDisk({ image, spillDirectory: configuration.stateDir, log });
+    cleanups.push(() => disk.close());
+    const socketPath = join(runtimeDir, `disk-${disks.length}`);
+    const server = new NbdServer({ socketPath, exports: new Map([[name, disk]]), log });
+    await server.start();
+    cleanups.push(() => server.stop());
+    disks.push(disk);
+    diskSockets.push(socketPath);
+  }
+  return { disks, diskSockets };
+}
+
+async function startNics(context: Context): Promise<{ nics: SvmNic[]; nicSockets: string[] }> {
+  const { configuration, definition, runtimeDir, log, cleanups } = context;
+  const nics: SvmNic[] = [];
+  const nicSockets: string[] = [];
+  for (const [index, { name }] of definition.nics.entries()) {
+    const { tap, bridge } = secondaryNic(configuration, name);
+    const socketPath = join(runtimeDir, `nic-${index}`);
+    const nic = new Nic({
+      index,
+      tapName: tap,
+      ...(bridge === undefined ? {} : { bridge }),
+      socketPath,
+      log,
+    });
+    await nic.start();
+    cleanups.push(() => nic.stop());
+    nics.push({ nic, inbound: new InboundLog() });
+    nicSockets.push(socketPath);
+  }
+  return { nics, nicSockets };
+}

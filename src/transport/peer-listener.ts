@@ -1,0 +1,262 @@
+/**
+ * The listening side: takes connections, reads what each is for, and gathers four of one session id
+ * into a session.
+ *
+ * A connection is `pending` from accept until it belongs to a complete session or has been answered.
+ * Pending connections are few (PENDING_CONNECTIONS_MAX, the oldest goes first), short-lived
+ * (ATTACH_DEADLINE_MS) and may send one small frame, so that strangers cost little and a session
+ * that runs notices nothing of them.
+ *
+ * Invariant: a connection, or incomplete session, that is dropped is told in exactly one log line.
+ */
+import type { Server, Socket } from 'node:net';
+import { describeError, type Logger, ProtocolError } from '../lib/index.js';
+import {
+  type Attach,
+  CHANNELS,
+  type Channel,
+  decodeAttach,
+  encodeAttachOk,
+  encodeAttachRefused,
+  FRAME_TYPES,
+  negotiateVersion,
+  PROTOCOL_VERSIONS,
+} from './attach-wire.js';
+import { LinkError } from './errors.js';
+import type { Frame } from './frame-wire.js';
+import {
+  ATTACH_DEADLINE_MS,
+  CHANNEL_LIMITS,
+  PENDING_CONNECTIONS_MAX,
+  UNATTACHED_LIMITS,
+} from './limits.js';
+import { Link, type LinkCloseReason } from './link.js';
+import { Session, type SessionInfo } from './session.js';
+import { createStreamServer } from './stream.js';
+
+/** The owner's answer to a complete session. `reason` is told to the peer. */
+export type AcceptDecision =
+  | { readonly ok: true }
+  | { readonly ok: false; readonly reason: string };
+
+export interface PeerListenerOptions {
+  readonly log: Logger;
+  /** Decides about each complete session, such as to have only one. */
+  readonly accept: (info: SessionInfo) => AcceptDecision;
+  /** Right after `accept` said yes; frames wait until handlers are attached. */
+  readonly onSession: (session: Session) => void;
+  /** Someone asked whether we are here, and has been answered. */
+  readonly onProbe?: (remoteAddress: string) => void;
+  /** Default ATTACH_DEADLINE_MS. */
+  readonly attachDeadlineMs?: number;
+}
+
+interface Pending {
+  readonly link: Link;
+  /** The peer's address without port: all links of a session come from the same. */
+  readonly host: string;
+  deadline: NodeJS.Timeout | undefined;
+  gathering: Gathering | undefined;
+  /** Answered or dropped: it only remains to see its socket close. */
+  settled: boolean;
+}
+
+/** A session with fewer than four links. */
+interface Gathering {
+  readonly info: SessionInfo;
+  readonly members: Map<Channel, Pending>;
+}
+
+export class PeerListener {
+  readonly #options: PeerListenerOptions;
+  readonly #server: Server;
+  /** In order of arrival. */
+  readonly #pending = new Set<Pending>();
+  readonly #gatherings = new Map<string, Gathering>();
+
+  constructor(options: PeerListenerOptions) {
+    this.#options = options;
+    this.#server = createStreamServer((socket) => this.#onStream(socket));
+  }
+
+  /** Resolves with the port, for those who asked for port 0. Rejects with LinkError `listen`. */
+  listen(address: { readonly host: string; readonly port: number }): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const { host, port } = address;
+      const onError = (cause: Error) => {
+        reject(new LinkError('listen', `Cannot listen at ${host}:${port}`, { cause }));
+      };
+      this.#server.once('error', onError);
+      this.#server.listen({ host, port }, () => {
+        this.#server.off('error', onError);
+        // Such as EMFILE at an accept: that connection is lost, the server goes on.
+        this.#server.on('error', (error) => {
+          this.#options.log.error('Accept failed', { reason: describeError(error) });
+        });
+        const bound = this.#server.address();
+        resolve(typeof bound === 'object' && bound !== null ? bound.port : port);
+      });
+    });
+  }
+
+  /** Stops listening and drops what is pending. Sessions belong to their owner and stay. */
+  close(): void {
+    this.#server.close();
+    for (const pending of this.#pending) {
+      this.#settle(pending);
+      pending.link.destroy();
+    }
+    this.#gatherings.clear();
+  }
+
+  #onStream(socket: Socket): void {
+    const { log, attachDeadlineMs = ATTACH_DEADLINE_MS } = this.#options;
+    const link = new Link(socket, { log, limits: UNATTACHED_LIMITS });
+    const host = socket.remoteAddress ?? 'unknown';
+    const pending: Pending = {
+      link,
+      host,
+      deadline: undefined,
+      gathering: undefined,
+      settled: false,
+    };
+    pending.deadline = setTimeout(() => {
+      this.#drop(pending, `Not attached within ${attachDeadlineMs} ms`);
+    }, attachDeadlineMs);
+    this.#pending.add(pending);
+    link.onFrame((frame) => this.#onFrame(pending, frame));
+    link.onClose((reason) => this.#onPendingClosed(pending, reason));
+    if (this.#pending.size > PENDING_CONNECTIONS_MAX) {
+      const [oldest] = this.#pending;
+      if (oldest !== undefined) this.#evict(oldest);
+    }
+  }
+
+  #evict(oldest: Pending): void {
+    this.#drop(oldest, `More than ${PENDING_CONNECTIONS_MAX} connections wait to be attached`);
+    // It may have been answered and wait for its FIN: room is needed now.
+    oldest.link.destroy();
+    this.#pending.delete(oldest);
+  }
+
+  #onFrame(pending: Pending, frame: Frame): void {
+    if (pending.settled) return;
+    if (frame.type !== FRAME_TYPES.attach) {
+      throw new ProtocolError(`The first frame is of type ${frame.type} instead of an attach`);
+    }
+    if (pending.gathering !== undefined) throw new ProtocolError('A second attach came');
+    const attach = decodeAttach(frame.payload);
+    const version = negotiateVersion(PROTOCOL_VERSIONS, attach.versions);
+    if (version === undefined) this.#refuseVersion(pending, attach);
+    else if (attach.purpose === 'probe') this.#answerProbe(pending);
+    else this.#join(pending, attach, version);
+  }
+
+  #answerProbe(pending: Pending): void {
+    this.#settle(pending);
+    pending.link.send(FRAME_TYPES.probeOk, []);
+    pending.link.close();
+    this.#options.log.debug('Probe answered', { remote: pending.link.remoteAddress });
+    this.#options.onProbe?.(pending.host);
+  }
+
+  #refuseVersion(pending: Pending, attach: Attach): void {
+    const [ours, theirs] = [PROTOCOL_VERSIONS, attach.versions];
+    const reason = `This side speaks session versions ${ours.min} to ${ours.max}, the peer ${theirs.min} to ${theirs.max}`;
+    this.#logDropped(pending, reason);
+    this.#refuse(pending, reason);
+  }
+
+  #join(pending: Pending, attach: Attach, version: number): void {
+    const id = attach.sessionId.toString('hex');
+    let gathering = this.#gatherings.get(id);
+    if (gathering === undefined) {
+      const info = { id, remoteAddress: pending.host, protocolVersion: version };
+      gathering = { info, members: new Map() };
+      this.#gatherings.set(id, gathering);
+    }
+    const { info, members } = gathering;
+    if (info.remoteAddress !== pending.host || info.protocolVersion !== version) {
+      throw new ProtocolError('An attach differs from the others of its session');
+    }
+    if (members.has(attach.channel)) {
+      throw new ProtocolError(`Channel ${attach.channel} is attached twice`);
+    }
+    members.set(attach.channel, pending);
+    pending.gathering = gathering;
+    if (members.size === CHANNELS.length) this.#complete(gathering);
+  }
+
+  #complete(gathering: Gathering): void {
+    const { info, members } = gathering;
+    this.#gatherings.delete(info.id);
+    const decision = this.#options.accept(info);
+    if (!decision.ok) {
+      this.#options.log.warn('Session refused', {
+        remote: info.remoteAddress,
+        reason: decision.reason,
+      });
+      for (const pending of members.values()) this.#refuse(pending, decision.reason);
+      return;
+    }
+    const links = {} as Record<Channel, Link>;
+    for (const [channel, pending] of members) {
+      this.#settle(pending);
+      this.#pending.delete(pending);
+      pending.link.onFrame(undefined);
+      pending.link.setLimits(CHANNEL_LIMITS[channel]);
+      pending.link.send(FRAME_TYPES.attachOk, [encodeAttachOk(info.protocolVersion)]);
+      links[channel] = pending.link;
+    }
+    this.#options.onSession(new Session(info, links));
+  }
+
+  #refuse(pending: Pending, reason: string): void {
+    this.#settle(pending);
+    pending.link.send(FRAME_TYPES.attachRefused, [encodeAttachRefused(reason)]);
+    pending.link.close();
+  }
+
+  #onPendingClosed(pending: Pending, reason: LinkCloseReason): void {
+    this.#pending.delete(pending);
+    if (pending.settled) return;
+    // The link itself has told of malformed bytes and of a full queue.
+    const told = reason.kind === 'protocol' || reason.kind === 'overflow';
+    if (!told) this.#logDropped(pending, closeText(reason));
+    this.#abandon(pending);
+  }
+
+  #drop(pending: Pending, why: string): void {
+    if (pending.settled) return;
+    this.#logDropped(pending, why);
+    this.#abandon(pending);
+  }
+
+  #logDropped(pending: Pending, reason: string): void {
+    const attached = pending.gathering?.members.size ?? 0;
+    const message = attached === 0 ? 'Connection dropped' : 'Incomplete session dropped';
+    this.#options.log.warn(message, { remote: pending.link.remoteAddress, reason, attached });
+  }
+
+  /** Ends a pending connection and those of its incomplete session. */
+  #abandon(pending: Pending): void {
+    const { gathering } = pending;
+    if (gathering !== undefined) this.#gatherings.delete(gathering.info.id);
+    const members = gathering === undefined ? [pending] : gathering.members.values();
+    for (const member of members) {
+      this.#settle(member);
+      member.link.destroy();
+    }
+  }
+
+  #settle(pending: Pending): void {
+    pending.settled = true;
+    clearTimeout(pending.deadline);
+  }
+}
+
+function closeText(reason: LinkCloseReason): string {
+  return reason.error === undefined
+    ? reason.kind
+    : `${reason.kind}: ${describeError(reason.error)}`;
+}

@@ -1,0 +1,114 @@
+/** What an operator does to a pair, and what a guest or a daemon does on purpose. */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import test from 'ava';
+import { callAgent } from '../../scripts/harness/agent-control.js';
+import { controlGuest, socketPath, startClients, withPair } from './pair-harness.js';
+
+const run = promisify(execFile);
+
+test('colo checkpoint, set-period and failover do what they say, by hand', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    const [hosta, hostb] = [socketPath(pair, 'hosta'), socketPath(pair, 'hostb')];
+    const before = await pair.status('hosta');
+    await callAgent(hosta, { command: 'set-period', arguments: { periodUs: 60_000_000 } });
+    await callAgent(hosta, { command: 'checkpoint', arguments: {} });
+    const after = await pair.status('hosta');
+    t.true((after.committedEpoch ?? 0) > (before.committedEpoch ?? 0));
+    await t.throwsAsync(callAgent(hosta, { command: 'failover', arguments: { force: false } }), {
+      message: /run "colo failover" on the secondary/,
+    });
+    await callAgent(hosta, { command: 'set-period', arguments: { periodUs: 200_000 } });
+    const clients = await startClients(pair);
+    await callAgent(hostb, { command: 'failover', arguments: { force: false } });
+    t.is((await pair.status('hostb')).role, 'primary');
+    const reports = await clients.stop();
+    t.is(reports.redis?.acknowledgedLost, 0);
+    t.is(reports.stream?.missing, 0);
+    t.is(reports.stream?.repeats, 0);
+    // The primary that yielded is gone, and its guest with it.
+    await t.throwsAsync(
+      pair.waitStatus('hosta', 'it runs', () => false, 20_000),
+      {
+        message: /ended with exit code 0/,
+      },
+    );
+  });
+});
+
+test('SIGTERM hands the guest over; its disk is whole when it powers off', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    const clients = await startClients(pair);
+    pair.signalAgent('hosta', 'SIGTERM');
+    await pair.waitStatus('hostb', 'hostb took over', ({ role }) => role === 'primary');
+    const reports = await clients.stop();
+    t.is(reports.redis?.acknowledgedLost, 0);
+    t.is(reports.stream?.missing, 0);
+    const guest = controlGuest(pair);
+    guest.command('poweroff').catch(() => undefined);
+    await t.throwsAsync(
+      pair.waitStatus('hostb', 'it runs', () => false, 60_000),
+      {
+        message: /ended with exit code 0/,
+      },
+    );
+    guest.close();
+    const image = join(pair.directory, 'hostb', 'state', 'demo-root.img');
+    await t.notThrowsAsync(run('e2fsck', ['-f', '-n', image]));
+  });
+});
+
+test('with --on-peer-loss=wait a lost primary is not replaced until the operator says so', async (t) => {
+  await withPair(t, { secondaryFlags: ['--on-peer-loss', 'wait'] }, async (pair) => {
+    const clients = await startClients(pair);
+    await pair.kill('hosta');
+    await pair.waitStatus('hostb', 'it waits', ({ state }) => state === 'waitingForOperator');
+    await callAgent(socketPath(pair, 'hostb'), {
+      command: 'failover',
+      arguments: { force: false },
+    });
+    t.is((await pair.status('hostb')).role, 'primary');
+    const reports = await clients.stop();
+    t.is(reports.redis?.acknowledgedLost, 0);
+    t.is(reports.stream?.missing, 0);
+    t.is(reports.stream?.repeats, 0);
+  });
+});
+
+test('a guest that powers off on purpose is not failed over', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    const guest = controlGuest(pair);
+    // Its answer is held for a checkpoint that will not come.
+    guest.command('poweroff').catch(() => undefined);
+    await t.throwsAsync(
+      pair.waitStatus('hosta', 'it runs', () => false, 60_000),
+      {
+        message: /ended with exit code 0/,
+      },
+    );
+    const secondary = await pair.waitStatus(
+      'hostb',
+      'it waits',
+      ({ state }) => state === 'waiting',
+    );
+    t.is(secondary.role, 'secondary');
+    guest.close();
+  });
+});
+
+test('a secondary that comes back is synchronised again while the guest runs', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    const clients = await startClients(pair);
+    await pair.kill('hostb');
+    await pair.waitStatus('hosta', 'it runs alone', ({ peer }) => peer.state !== 'connected');
+    await pair.startSecondary();
+    await pair.waitProtected();
+    await pair.kill('hosta');
+    await pair.waitStatus('hostb', 'hostb took over', ({ role }) => role === 'primary');
+    const reports = await clients.stop();
+    t.is(reports.redis?.acknowledgedLost, 0);
+    t.is(reports.stream?.missing, 0);
+    t.is(reports.stream?.repeats, 0);
+  });
+});

@@ -1,0 +1,81 @@
+/**
+ * A protected pair in the lab for one test, gone afterwards however the test ends. What the agents and
+ * the guest's console said is printed when it fails.
+ */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { ExecutionContext } from 'ava';
+import { Cleanup } from '../../scripts/harness/cleanup.js';
+import { ClientProcess } from '../../scripts/harness/client-process.js';
+import { GuestControl } from '../../scripts/harness/guest-control.js';
+import { guestFiles } from '../../scripts/harness/guest-files.js';
+import { GUEST_ADDRESS, type HostName } from '../../scripts/harness/lab.js';
+import { PairLab, type PairOptions } from '../../scripts/harness/pair-lab.js';
+
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+const LOG_TAIL_LINES = 40;
+
+/** Options of a pair that a test may choose; the rest is as in the demo. */
+export type TestPairOptions = Partial<Omit<PairOptions, 'root' | 'guest'>>;
+
+/** Brings a pair up to protection with its guest serving, runs `body`, takes everything down. */
+export async function withPair(
+  t: ExecutionContext,
+  options: TestPairOptions,
+  body: (pair: PairLab) => Promise<void>,
+): Promise<void> {
+  const cleanup = new Cleanup();
+  const stopListening = cleanup.onSignals();
+  let pair: PairLab | undefined;
+  try {
+    const guest = await guestFiles(ROOT);
+    pair = await PairLab.up(
+      { root: ROOT, guest, memoryMib: 256, periodMs: 200, ...options },
+      cleanup,
+    );
+    await pair.startSecondary();
+    await pair.startPrimary();
+    await pair.waitProtected();
+    await pair.waitGuest();
+    await body(pair);
+  } catch (error) {
+    if (pair !== undefined) await printLogs(t, pair);
+    throw error;
+  } finally {
+    await cleanup.run();
+    stopListening();
+  }
+}
+
+/** The load of the demo: HTTP fetches, redis writes, a stream of lines. */
+export function startClients(pair: PairLab): Promise<ClientProcess> {
+  return ClientProcess.start({
+    enter: pair.lab.client.enter,
+    buildDir: pair.buildDir,
+    target: GUEST_ADDRESS,
+    logPath: join(pair.directory, 'clients.log'),
+  });
+}
+
+/** A connection to the guest's control port. */
+export function controlGuest(pair: PairLab): GuestControl {
+  return new GuestControl({
+    enter: pair.lab.client.enter,
+    buildDir: pair.buildDir,
+    host: GUEST_ADDRESS,
+    logPath: join(pair.directory, 'guest-control.log'),
+  });
+}
+
+/** The control socket of a host's agent. */
+export function socketPath(pair: PairLab, host: HostName): string {
+  return join(pair.directory, host, 'run', 'control.sock');
+}
+
+async function printLogs(t: ExecutionContext, pair: PairLab): Promise<void> {
+  for (const host of ['hosta', 'hostb'] as const) {
+    const text = await readFile(pair.logPath(host), 'utf8').catch(() => '(no log)');
+    t.log(`${host}:\n${text.trim().split('\n').slice(-LOG_TAIL_LINES).join('\n')}`);
+  }
+}

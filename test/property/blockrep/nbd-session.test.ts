@@ -1,0 +1,128 @@
+/** The NBD session under any split, any mutation and random bytes. */
+import test from 'ava';
+import fc from 'fast-check';
+import { NBD_PAYLOAD_BYTES_MAX } from '../../../src/blockrep/limits.js';
+import { type NbdInstruction, NbdSession } from '../../../src/blockrep/nbd-session.js';
+import { ProtocolError } from '../../../src/lib/index.js';
+import { clientFlags, infoData, option, request } from '../../unit/blockrep/support.js';
+
+const SIZE = 1 << 20;
+const EXPORTS = new Map([
+  ['disk0', { sizeBytes: SIZE, readOnly: false }],
+  ['frozen', { sizeBytes: SIZE, readOnly: true }],
+]);
+
+/** Feeds the chunks as a shell does; a ProtocolError is the last entry. */
+function feed(chunks: readonly Buffer[]): (NbdInstruction | 'protocol error')[] {
+  const session = new NbdSession(EXPORTS);
+  const all: (NbdInstruction | 'protocol error')[] = [];
+  try {
+    for (const chunk of [Buffer.alloc(0), ...chunks]) {
+      session.receive(Buffer.from(chunk));
+      for (let each = session.next(); each !== undefined; each = session.next()) all.push(each);
+    }
+  } catch (error) {
+    if (!(error instanceof ProtocolError)) throw error;
+    all.push('protocol error');
+    if (session.next() !== undefined) throw new Error('goes on after a protocol error');
+  }
+  return all;
+}
+
+/** What a layer would do out of range, or to a read-only disk. */
+function check(instructions: readonly (NbdInstruction | 'protocol error')[]): void {
+  let readOnly: boolean | undefined;
+  for (const each of instructions) {
+    if (each === 'protocol error') continue;
+    if (each.kind === 'attach') readOnly = EXPORTS.get(each.name)?.readOnly;
+    if (each.kind !== 'request') continue;
+    const found = each.request;
+    if (readOnly === undefined) throw new Error('a request before an export');
+    if (found.kind === 'flush') continue;
+    const { offset, length } = found;
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset + length > SIZE) {
+      throw new Error(`out of range: ${offset} ${length}`);
+    }
+    if (readOnly && found.kind !== 'read') throw new Error('a change of a read-only export');
+    if (found.kind === 'write' && found.data.length !== length) throw new Error('short payload');
+  }
+}
+
+const bytes = (maxLength: number) => fc.uint8Array({ maxLength }).map((each) => Buffer.from(each));
+const optionBytes = fc.oneof(
+  fc.tuple(fc.nat(12), bytes(20)).map(([number, data]) => option(number, data)),
+  fc
+    .tuple(fc.constantFrom(6, 7), fc.constantFrom('disk0', 'frozen', 'x'), fc.array(fc.nat(5)))
+    .map(([number, name, wanted]) => option(number, infoData(name, wanted))),
+);
+const offsets = fc.oneof(fc.nat(SIZE + 1000), fc.bigInt(0n, 2n ** 64n - 1n));
+const lengths = fc.oneof(fc.nat(5000), fc.constantFrom(SIZE, NBD_PAYLOAD_BYTES_MAX, 0xffff_ffff));
+const requestBytes = fc.oneof(
+  fc
+    .record({ flags: fc.nat(3), offset: offsets, data: bytes(300) })
+    .map((fields) => request('write', fields)),
+  fc
+    .tuple(fc.constantFrom(0, 3, 4, 5, 6, 7), fc.nat(31), offsets, lengths)
+    .map(([command, flags, offset, length]) => request(command, { flags, offset, length })),
+);
+const stream = fc
+  .tuple(
+    fc.array(optionBytes, { maxLength: 4 }),
+    fc.constantFrom(option(7, infoData('disk0')), option(1, Buffer.from('frozen'))),
+    fc.array(requestBytes, { maxLength: 12 }),
+  )
+  .map(([options, choice, requests]) =>
+    Buffer.concat([clientFlags(), ...options, choice, ...requests]),
+  );
+
+function split(whole: Buffer, cuts: readonly number[]): Buffer[] {
+  const places = [...new Set(cuts.map((cut) => cut % (whole.length + 1)))].sort((a, b) => a - b);
+  return [...places, whole.length].map((end, i) => whole.subarray(places[i - 1] ?? 0, end));
+}
+
+test('a stream means the same however it is split', (t) => {
+  fc.assert(
+    fc.property(stream, fc.array(fc.nat(2000), { maxLength: 40 }), (whole, cuts) => {
+      const expected = feed([whole]);
+      check(expected);
+      t.deepEqual(feed(split(whole, cuts)), expected);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('a stream in single bytes means the same', (t) => {
+  fc.assert(
+    fc.property(stream, (whole) => {
+      const single = Array.from(whole, (byte) => Buffer.from([byte]));
+      t.deepEqual(feed(single), feed([whole]));
+    }),
+    { numRuns: 30 },
+  );
+});
+
+test('a mutated stream yields checked requests or a protocol error', (t) => {
+  const mutation = fc.tuple(fc.nat(2000), fc.nat(255));
+  fc.assert(
+    fc.property(stream, fc.array(mutation, { minLength: 1, maxLength: 8 }), (whole, changes) => {
+      const mutated = Buffer.from(whole);
+      for (const [place, byte] of changes) mutated[place % mutated.length] = byte;
+      t.notThrows(() => check(feed([mutated])));
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+test('random bytes, bare or after the greeting, yield checked requests or a protocol error', (t) => {
+  const start = fc.constantFrom(
+    Buffer.alloc(0),
+    clientFlags(),
+    Buffer.concat([clientFlags(), option(7, infoData('disk0'))]),
+  );
+  fc.assert(
+    fc.property(start, bytes(400), (head, tail) => {
+      t.notThrows(() => check(feed([head, tail])));
+    }),
+    { numRuns: 2000 },
+  );
+});

@@ -1,0 +1,61 @@
+/** The log against its specification, written as one filter over everything that was pushed. */
+import test from 'ava';
+import fc from 'fast-check';
+import { encodeBatch, InboundLog } from '../../../src/proxy/index.js';
+
+const OVERLAP_US = 20;
+
+const stepArbitrary = fc.record({
+  kind: fc.constantFrom('push', 'push', 'push', 'mark', 'commit'),
+  laterUs: fc.nat({ max: 15 }),
+});
+
+test('what no committed checkpoint contains, or may have missed, is kept in order', (t) => {
+  fc.assert(
+    fc.property(fc.array(stepArbitrary, { maxLength: 60 }), (steps) => {
+      const log = new InboundLog({ overlapUs: OVERLAP_US });
+      let kept: { epoch: number; arrivedUs: number; name: number }[] = [];
+      let nowUs = 0;
+      let markUs = 0;
+      let epoch = 0;
+      let committed = 0;
+      let name = 0;
+      for (const { kind, laterUs } of steps) {
+        nowUs += laterUs;
+        switch (kind) {
+          case 'push':
+            log.push(epoch, namedBatch(name), nowUs);
+            kept.push({ epoch, arrivedUs: nowUs, name });
+            name++;
+            break;
+          case 'mark':
+            // Fewer than the bound are outstanding: one transaction runs at a time.
+            if (epoch - committed >= 8) break;
+            epoch++;
+            markUs = nowUs;
+            log.mark(epoch, nowUs);
+            break;
+          default:
+            if (committed === epoch) break;
+            committed = epoch;
+            log.committed(epoch);
+            kept = kept.filter(
+              (batch) => batch.epoch >= epoch || batch.arrivedUs >= markUs - OVERLAP_US,
+            );
+        }
+        t.deepEqual(
+          log.remaining(),
+          kept.map((batch) => namedBatch(batch.name)),
+        );
+      }
+      t.is(log.counters.batches, kept.length);
+      t.is(log.counters.droppedFrames, 0);
+    }),
+  );
+});
+
+function namedBatch(name: number): Buffer {
+  const frame = Buffer.alloc(14);
+  frame.writeUInt32BE(name, 0);
+  return encodeBatch([frame]);
+}

@@ -1,0 +1,86 @@
+/** A node without a guest, and a log that is read along, for the tests of src/cli. */
+import type { CommandResult, NodeControl, NodeStatus } from '../../src/config/index.js';
+import type { Logger } from '../../src/lib/index.js';
+
+/** A status in which every optional field is there. */
+export function fullStatus(): NodeStatus {
+  return {
+    vm: 'web',
+    host: 'hostA',
+    role: 'primary',
+    state: 'protected',
+    mode: 'checkpoint',
+    peer: { address: '10.0.0.2:7800', state: 'connected', lastHeardMs: 12 },
+    epoch: 42,
+    committedEpoch: 41,
+    periodMs: 200,
+    checkpoints: { total: 41, byTrigger: { period: 40, operator: 1 }, failed: 0 },
+    pauseMs: { last: 2.934, median: 2.8, p99: 4.1 },
+    dirtyPages: { last: 312, inPause: 14 },
+    bytesSent: 13_000_000,
+    held: { frames: 3, bytes: 4200 },
+    downtimeMs: null,
+    dirtyTracker: 'userfaultfd',
+    accelerator: 'tcg',
+    qemuVersion: '7.2.22',
+    sync: { phase: 'ram', doneBytes: 128 * 1024 ** 2, totalBytes: 512 * 1024 ** 2 },
+    disks: [{ name: 'disk0', sizeBytes: 2 * 1024 ** 3, bufferedBytes: 4096, overlayBytes: 0 }],
+    uptimeMs: 3_725_000,
+    verified: 0,
+    lastFailure: null,
+  };
+}
+
+/** Answers every command and notes it in `calls`. */
+export class FakeNode implements NodeControl {
+  readonly calls: string[] = [];
+  /** Given by every command. */
+  result: CommandResult = { ok: true, detail: 'Done' };
+  /** While set, `checkpoint` waits for it. */
+  gate: Promise<void> | undefined;
+  /** Thrown by `failover` when set. */
+  failure: Error | undefined;
+
+  status(): NodeStatus {
+    this.calls.push('status');
+    return fullStatus();
+  }
+
+  async failover(options: { force: boolean }): Promise<CommandResult> {
+    this.calls.push(`failover force=${options.force}`);
+    if (this.failure !== undefined) throw this.failure;
+    return this.result;
+  }
+
+  setPeriod(periodUs: number): CommandResult {
+    this.calls.push(`set-period ${periodUs}`);
+    return this.result;
+  }
+
+  async checkpoint(): Promise<CommandResult> {
+    this.calls.push('checkpoint');
+    await this.gate;
+    return this.result;
+  }
+}
+
+/** Keeps what is logged as `level message`. */
+export class CollectingLog implements Logger {
+  readonly lines: string[] = [];
+
+  debug(message: string): void {
+    this.lines.push(`debug ${message}`);
+  }
+
+  info(message: string): void {
+    this.lines.push(`info ${message}`);
+  }
+
+  warn(message: string): void {
+    this.lines.push(`warn ${message}`);
+  }
+
+  error(message: string): void {
+    this.lines.push(`error ${message}`);
+  }
+}

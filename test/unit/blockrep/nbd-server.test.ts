@@ -1,0 +1,317 @@
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { type BlockLayer, ImageFile, NbdServer } from '../../../src/blockrep/index.js';
+import {
+  NBD_BYTES_IN_FLIGHT_MAX,
+  NBD_CONNECTIONS_MAX,
+  NBD_REQUESTS_IN_FLIGHT_MAX,
+} from '../../../src/blockrep/limits.js';
+import {
+  clientFlags,
+  collectingLog,
+  hasTool,
+  MemoryDisk,
+  RawClient,
+  request,
+  run,
+  temporaryDirectory,
+} from './support.js';
+
+const MIB = 1 << 20;
+
+async function serve(t: ExecutionContext, exports: Record<string, BlockLayer>) {
+  const directory = temporaryDirectory(t);
+  const socketPath = path.join(directory, 'nbd.sock');
+  const log = collectingLog();
+  const server = new NbdServer({ socketPath, exports: new Map(Object.entries(exports)), log });
+  await server.start();
+  t.teardown(() => server.stop());
+  const uri = (name: string) => `nbd+unix:///${name}?socket=${socketPath}`;
+  return { directory, socketPath, server, log, uri };
+}
+
+async function serveImage(t: ExecutionContext, sizeBytes: number) {
+  const file = path.join(temporaryDirectory(t), 'disk.img');
+  const image = await ImageFile.open({ path: file, sizeBytes });
+  t.teardown(() => image.close());
+  return { ...(await serve(t, { disk0: image })), file, image };
+}
+
+/** Waits until `condition` holds; the test's own time-out is the deadline. */
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+test('nbdinfo sees the export as it is', async (t) => {
+  if (!hasTool(t, 'nbdinfo')) {
+    t.pass();
+    return;
+  }
+  const { uri } = await serveImage(t, 8 * MIB);
+  const info = JSON.parse(await run('nbdinfo', '--json', uri('disk0')));
+  t.is(info.protocol, 'newstyle-fixed');
+  const [disk] = info.exports;
+  t.is(disk['export-size'], 8 * MIB);
+  t.true(disk.can_flush && disk.can_fua && disk.can_trim && disk.can_zero);
+  t.false(disk.is_read_only || disk.can_multi_conn);
+  t.is(disk.block_size_maximum, 32 * MIB);
+});
+
+test('nbdcopy writes an image and reads the same back', async (t) => {
+  if (!hasTool(t, 'nbdcopy')) {
+    t.pass();
+    return;
+  }
+  const { uri, directory, file } = await serveImage(t, 8 * MIB);
+  const source = path.join(directory, 'source');
+  const copy = path.join(directory, 'copy');
+  const bytes = Buffer.concat([randomBytes(3 * MIB), Buffer.alloc(2 * MIB), randomBytes(3 * MIB)]);
+  fs.writeFileSync(source, bytes);
+  await run('nbdcopy', '--flush', source, uri('disk0'));
+  t.true(fs.readFileSync(file).equals(bytes));
+  await run('nbdcopy', uri('disk0'), copy);
+  t.true(fs.readFileSync(copy).equals(bytes));
+});
+
+test('qemu-io reads what it wrote, zeroed and discarded, at any alignment', async (t) => {
+  if (!hasTool(t, 'qemu-io')) {
+    t.pass();
+    return;
+  }
+  const { uri, server } = await serveImage(t, 8 * MIB);
+  const commands = [
+    'write -P 0x11 0 8M',
+    'write -P 0x22 -f 12345 4321',
+    'read -P 0x22 12345 4321',
+    'write -z 1M 256k',
+    'write -z -u 2M 256k',
+    'discard 3M 64k',
+    'flush',
+    'read -P 0 1M 256k',
+    'read -P 0 2M 256k',
+    'read -P 0 3M 64k',
+    'read -P 0x11 4M 4M',
+    'aio_write -P 0x33 0 64k',
+    'aio_write -P 0x44 64k 64k',
+    'aio_flush',
+    'read -P 0x33 0 64k',
+    'read -P 0x44 64k 64k',
+  ];
+  const output = await run('qemu-io', '-f', 'raw', uri(''), ...commands.flatMap((c) => ['-c', c]));
+  t.notRegex(output, /failed|error|verification/i);
+  t.is(server.stats.exports['disk0']?.errors, 0);
+});
+
+test('qemu-img compare finds the served image identical to the file', async (t) => {
+  if (!hasTool(t, 'qemu-img')) {
+    t.pass();
+    return;
+  }
+  const { uri, directory } = await serveImage(t, 8 * MIB);
+  const source = path.join(directory, 'source');
+  fs.writeFileSync(source, randomBytes(8 * MIB));
+  await run('qemu-img', 'convert', '-n', '-f', 'raw', '-O', 'raw', source, uri('disk0'));
+  t.regex(await run('qemu-img', 'compare', '-f', 'raw', source, uri('disk0')), /identical/);
+});
+
+test('qemu-io can not write to a read-only export', async (t) => {
+  if (!hasTool(t, 'qemu-io')) {
+    t.pass();
+    return;
+  }
+  const { uri } = await serve(t, { disk0: new MemoryDisk(MIB, { readOnly: true }) });
+  await t.throwsAsync(run('qemu-io', '-f', 'raw', uri('disk0'), '-c', 'write 0 4k'));
+});
+
+test('random bytes cost that connection one log line and nobody else anything', async (t) => {
+  const { socketPath, server, log } = await serve(t, { disk0: new MemoryDisk(MIB) });
+  const good = await RawClient.attach(t, socketPath, 'disk0');
+  const before = log.lines.length;
+  const bad = await RawClient.connect(t, socketPath);
+  bad.send(Buffer.alloc(65536, 0xff));
+  await bad.closed;
+  const late = await RawClient.attach(t, socketPath, 'disk0');
+  late.send(Buffer.alloc(65536, 0xff));
+  await late.closed;
+  const warnings = log.lines.slice(before).filter((line) => line.startsWith('warn'));
+  t.is(warnings.length, 2, warnings.join('\n'));
+  t.is(server.stats.protocolErrors, 2);
+  good.send(request('write', { data: Buffer.from('still here') }));
+  t.deepEqual(await good.reply(), { error: 0, cookie: 7n });
+});
+
+test('overlapping writes in flight keep their order, others overtake', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  const { socketPath } = await serve(t, { disk0: disk });
+  let open: () => void = () => undefined;
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  let first = true;
+  disk.gate = (offset) => {
+    if (offset !== 0 || !first) return Promise.resolve();
+    first = false;
+    return opened;
+  };
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  client.send(
+    request('write', { cookie: 1n, offset: 0, data: Buffer.alloc(4096, 1) }),
+    request('write', { cookie: 2n, offset: 512, data: Buffer.alloc(512, 2) }),
+    request('writeZeroes', { cookie: 3n, offset: 600, length: 10 }),
+    request('write', { cookie: 4n, offset: 8192, data: Buffer.alloc(512, 4) }),
+  );
+  t.is((await client.reply()).cookie, 4n);
+  open();
+  t.deepEqual(
+    [await client.reply(), await client.reply(), await client.reply()].map((each) => each.cookie),
+    [1n, 2n, 3n],
+  );
+  t.deepEqual([disk.bytes[511], disk.bytes[512], disk.bytes[600], disk.bytes[610]], [1, 2, 0, 2]);
+});
+
+test('at the bound of requests in flight the socket is not read any more', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  let open: () => void = () => undefined;
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  disk.gate = () => opened;
+  const { socketPath, server } = await serve(t, { disk0: disk });
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  const count = NBD_REQUESTS_IN_FLIGHT_MAX * 4;
+  for (let i = 0; i < count; i++) {
+    client.send(request('write', { cookie: BigInt(i), offset: i * 512, data: Buffer.alloc(512) }));
+  }
+  const stats = () => server.stats.exports['disk0'];
+  await until(() => stats()?.requestsInFlight === NBD_REQUESTS_IN_FLIGHT_MAX);
+  for (let i = 0; i < 50; i++) await new Promise((resolve) => setImmediate(resolve));
+  t.is(stats()?.requests, NBD_REQUESTS_IN_FLIGHT_MAX);
+  open();
+  const cookies = new Set<bigint>();
+  for (let i = 0; i < count; i++) cookies.add((await client.reply()).cookie);
+  t.is(cookies.size, count);
+});
+
+test('a client that asks for reads and takes no answer is bounded', async (t) => {
+  const disk = new MemoryDisk(32 * MIB);
+  const { socketPath, server } = await serve(t, { disk0: disk });
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  client.socket.pause();
+  for (let i = 0; i < 64; i++) client.send(request('read', { length: 32 * MIB }));
+  await until(() => disk.reads >= 2);
+  for (let i = 0; i < 200; i++) await new Promise((resolve) => setImmediate(resolve));
+  // In flight or waiting in the socket: at most the two bounds and one request beyond each.
+  t.true(disk.reads <= 2 * (NBD_BYTES_IN_FLIGHT_MAX / (32 * MIB)) + 2, `${disk.reads} reads`);
+  client.socket.destroy();
+  await until(() => server.stats.connections === 0);
+  t.is(server.stats.exports['disk0']?.requestsInFlight, 0);
+});
+
+test('errors of the layer become NBD errors and one log line', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  disk.gate = async (offset) => {
+    throw Object.assign(new Error('full'), { code: offset === 0 ? 'ENOSPC' : 'EWEIRD' });
+  };
+  const { socketPath, log } = await serve(t, { disk0: disk });
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  client.send(request('write', { cookie: 1n, data: Buffer.alloc(512) }));
+  t.deepEqual(await client.reply(), { error: 28, cookie: 1n });
+  client.send(request('write', { cookie: 2n, offset: 512, data: Buffer.alloc(512) }));
+  t.deepEqual(await client.reply(), { error: 5, cookie: 2n });
+  t.is(log.lines.filter((line) => line.startsWith('error')).length, 1);
+});
+
+test('FUA and FLUSH reach the layer', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  const { socketPath } = await serve(t, { disk0: disk });
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  client.send(request('flush', {}), request('trim', { flags: 1, length: 512 }));
+  await client.take(32);
+  t.is(disk.flushes, 2);
+});
+
+test('requests of no length are answered and touch nothing', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  const { socketPath } = await serve(t, { disk0: disk });
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  client.send(request('read', {}), request('write', {}), request('trim', {}));
+  for (let i = 0; i < 3; i++) t.is((await client.reply()).error, 0);
+  t.is(disk.reads, 0);
+});
+
+test('DISC closes after the requests in flight are answered', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  const { socketPath } = await serve(t, { disk0: disk });
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  client.send(request('write', { data: Buffer.alloc(512, 9) }), request('disconnect', {}));
+  t.is((await client.reply()).error, 0);
+  await client.closed;
+  t.is(disk.bytes[0], 9);
+});
+
+test('stop answers what is in flight, closes the clients and removes the socket', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  const { socketPath, server } = await serve(t, { disk0: disk });
+  let open: () => void = () => undefined;
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  disk.gate = () => opened;
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  client.send(request('write', { data: Buffer.alloc(512, 9) }));
+  await until(() => server.stats.exports['disk0']?.requestsInFlight === 1);
+  const stopped = server.stop();
+  open();
+  t.is((await client.reply()).error, 0);
+  await Promise.all([stopped, client.closed]);
+  t.false(fs.existsSync(socketPath));
+  await t.notThrowsAsync(server.stop());
+});
+
+test('more connections than the bound are closed at once', async (t) => {
+  const { socketPath, server } = await serve(t, { disk0: new MemoryDisk(MIB) });
+  for (let i = 0; i < NBD_CONNECTIONS_MAX; i++) await RawClient.attach(t, socketPath, 'disk0');
+  const extra = await RawClient.connect(t, socketPath);
+  await extra.closed;
+  t.is(server.stats.connectionsRefused, 1);
+  t.is(server.stats.connections, NBD_CONNECTIONS_MAX);
+});
+
+test('a left-over socket is replaced, one in use is not', async (t) => {
+  const directory = temporaryDirectory(t);
+  const socketPath = path.join(directory, 'nbd.sock');
+  const disk = new MemoryDisk(MIB);
+  const make = () =>
+    new NbdServer({ socketPath, exports: new Map([['d', disk]]), log: collectingLog() });
+  const holder = net.createServer();
+  await new Promise<void>((resolve) => {
+    holder.listen(socketPath, resolve);
+  });
+  // Closing a listening socket would unlink it: keep the name through a second link.
+  fs.linkSync(socketPath, path.join(directory, 'left-over'));
+  await t.throwsAsync(make().start(), { code: 'COLO_E_NBD_SOCKET', message: /in use/ });
+  await new Promise((resolve) => {
+    holder.close(resolve);
+  });
+  fs.renameSync(path.join(directory, 'left-over'), socketPath);
+  const server = make();
+  await server.start();
+  t.teardown(() => server.stop());
+  const client = await RawClient.attach(t, socketPath, 'd');
+  client.send(request('flush', {}));
+  t.is((await client.reply()).error, 0);
+});
+
+test('a greeting in single bytes is understood', async (t) => {
+  const { socketPath } = await serve(t, { disk0: new MemoryDisk(MIB) });
+  const client = await RawClient.connect(t, socketPath);
+  await client.take(18);
+  for (const byte of clientFlags()) client.send(Buffer.from([byte]));
+  client.send(Buffer.from('IHAVEOPT'), Buffer.from([0, 0, 0, 2, 0, 0, 0, 0]));
+  await client.take(20);
+  await client.closed;
+  t.pass();
+});

@@ -1,0 +1,192 @@
+import test from 'ava';
+import type { Command, Response } from '../../../src/cli/control-wire.js';
+import { AgentUnreachable, runColo } from '../../../src/cli/index.js';
+import { fullStatus } from '../../support/fake-node.js';
+
+interface Run {
+  code: number;
+  out: string;
+  err: string;
+  calls: { path: string; command: Command }[];
+}
+
+interface Options {
+  sockets?: string[];
+  response?: Omit<Response, 'id'>;
+  looks?: number;
+  failure?: Error;
+}
+
+async function run(argv: string[], options: Options = {}): Promise<Run> {
+  const result: Run = { code: -1, out: '', err: '', calls: [] };
+  let looks = options.looks ?? 1;
+  result.code = await runColo(argv, {
+    version: '9.9.9',
+    isTerminal: false,
+    print: (text) => {
+      result.out += text;
+    },
+    complain: (text) => {
+      result.err += text;
+    },
+    call: async (path, command) => {
+      result.calls.push({ path, command });
+      if (options.failure !== undefined) throw options.failure;
+      return { id: 1, ...(options.response ?? { ok: true, result: fullStatus() }) } as Response;
+    },
+    list: async () => options.sockets ?? ['web.sock'],
+    nextLook: async () => {
+      looks -= 1;
+      return looks > 0;
+    },
+  });
+  return result;
+}
+
+const DONE: Options = { response: { ok: true, result: { detail: 'Done' } } as never };
+
+test('the only agent is found without being named', async (t) => {
+  const { code, calls } = await run(['checkpoint'], { ...DONE, sockets: ['web.sock', 'qmp.pid'] });
+  t.is(code, 0);
+  t.is(calls[0]?.path, '/run/colo/web.sock');
+});
+
+test('a socket, a VM and a folder can be named', async (t) => {
+  t.is((await run(['status', '--socket', '/x'])).calls[0]?.path, '/x');
+  t.is((await run(['status', '--vm', 'db'])).calls[0]?.path, '/run/colo/db.sock');
+  t.is((await run(['--run-dir', '/r', 'status'])).calls[0]?.path, '/r/web.sock');
+});
+
+test('without an agent the exit code is 69, with several they are listed', async (t) => {
+  const none = await run(['status'], { sockets: [] });
+  t.is(none.code, 69);
+  t.regex(none.err, /^colo: Found no agent in \/run\/colo, expected one; start it/);
+  const many = await run(['status'], { sockets: ['b.sock', 'a.sock'] });
+  t.is(many.code, 64);
+  t.regex(many.err, /Found 2 agents in \/run\/colo \(a, b\), expected one; choose with --vm/);
+});
+
+test('every command carries its arguments', async (t) => {
+  const asked = async (...argv: string[]) => (await run(argv, DONE)).calls[0]?.command;
+  t.deepEqual(await asked('failover'), { command: 'failover', arguments: { force: false } });
+  t.deepEqual(await asked('failover', '--force'), {
+    command: 'failover',
+    arguments: { force: true },
+  });
+  t.deepEqual(await asked('set-period', '1.5s'), {
+    command: 'set-period',
+    arguments: { periodUs: 1_500_000 },
+  });
+  t.deepEqual(await asked('checkpoint'), { command: 'checkpoint', arguments: {} });
+});
+
+test('answers come as a sentence or as JSON', async (t) => {
+  t.is((await run(['checkpoint'], DONE)).out, 'Done\n');
+  t.is((await run(['checkpoint', '--json'], DONE)).out, '{"ok":true,"detail":"Done"}\n');
+  t.deepEqual(JSON.parse((await run(['status', '--json'])).out), fullStatus());
+});
+
+test('a refusal exits 1 with its code and reason', async (t) => {
+  const refused: Options = {
+    response: { ok: false, error: { code: 'COLO_E_X', reason: 'No' } } as never,
+  };
+  const human = await run(['failover'], refused);
+  t.deepEqual([human.code, human.out, human.err], [1, '', 'colo: No (COLO_E_X)\n']);
+  const json = await run(['failover', '--json'], refused);
+  t.deepEqual([json.code, json.err], [1, '']);
+  t.is(json.out, '{"ok":false,"code":"COLO_E_X","reason":"No"}\n');
+});
+
+test('an answer of the wrong form exits 1 and says so', async (t) => {
+  const { code, err } = await run(['status'], { response: { ok: true, result: {} } as never });
+  t.is(code, 1);
+  t.regex(err, /^colo: The status is wrong: .*\(COLO_E_PROTOCOL\)\n$/);
+});
+
+test('wrong usage exits 64, in one line, without asking any agent', async (t) => {
+  const wrong = [
+    [],
+    ['reboot'],
+    ['statu'],
+    ['status', 'x'],
+    ['status', '--bogus'],
+    ['status', '--socket', '/a', '--vm', 'b'],
+    ['status', '--vm', 'A/B'],
+    ['status', '--vm', 'a', '--vm', 'b'],
+    ['status', '--vm'],
+    ['set-period'],
+    ['set-period', '200'],
+    ['set-period', '1ms'],
+    ['set-period', '1s', '2s'],
+    ['checkpoint', '--force'],
+  ];
+  for (const argv of wrong) {
+    const { code, err, out, calls } = await run(argv);
+    t.is(code, 64, argv.join(' '));
+    t.regex(err, /^colo: [^\n]+ \(COLO_E_USAGE\)\n$/, argv.join(' '));
+    t.is(out, '');
+    t.deepEqual(calls, []);
+  }
+  t.regex((await run(['set-period', '200'])).err, /add the unit, such as 200ms/);
+  t.regex((await run(['statu'])).err, /did you mean status\?/);
+  t.like(JSON.parse((await run(['--json', 'reboot'])).out), { ok: false, code: 'COLO_E_USAGE' });
+});
+
+test('help and version are answers', async (t) => {
+  const help = await run(['--help']);
+  t.is(help.code, 0);
+  for (const word of ['status', 'failover', 'set-period', 'checkpoint', 'completion', '--vm']) {
+    t.true(help.out.includes(word), word);
+  }
+  t.is((await run(['--version'])).out, '9.9.9\n');
+  t.regex((await run(['failover', '--help'])).out, /--force/);
+});
+
+test('the shell can complete commands', async (t) => {
+  t.regex((await run(['completion'])).out, /colo --get-yargs-completions/);
+  const { out } = await run(['--get-yargs-completions', 'colo', '']);
+  t.true(out.split('\n').includes('set-period'));
+});
+
+test('a watch goes on through failures', async (t) => {
+  const failure = new AgentUnreachable('Nobody answers');
+  const { code, calls } = await run(['status', '--watch'], { looks: 3, failure });
+  t.is(calls.length, 3);
+  t.is(code, 69);
+});
+
+test('the table for people shows every fact', async (t) => {
+  const { out } = await run(['status']);
+  t.deepEqual(out.split('\n'), [
+    'VM               web on hostA',
+    'Role             primary, protected',
+    'Peer             10.0.0.2:7800, connected, heard 12 ms ago',
+    'Epoch            42, committed 41',
+    'Mode             checkpoint, every 200 ms',
+    'Synchronising    [#######.......................]  25 %  ram, 128.0 MiB of 512.0 MiB',
+    'Checkpoints      41 (period 40, operator 1), failed 0',
+    'Pause            last 2.93 ms, median 2.8 ms, p99 4.1 ms',
+    'Dirty pages      312 in the last checkpoint, 14 of them in the pause',
+    'Sent             12.4 MiB',
+    'Held output      3 frames, 4.1 KiB',
+    'Downtime         none',
+    'Guest            QEMU 7.2.22, tcg, pages by userfaultfd',
+    'Disk disk0       2.0 GiB, buffered 4.0 KiB, overlay 0 B',
+    'Up               1 h 2 min',
+    'Last failure     none',
+    '',
+  ]);
+});
+
+test('a secondary without a guest shows neither a period nor a QEMU', async (t) => {
+  const result = { ...fullStatus(), role: 'secondary', periodMs: 0, qemuVersion: 'none' };
+  const { out } = await run(['status'], { response: { ok: true, result } as never });
+  t.regex(out, /^Mode {13}checkpoint$/m);
+  t.regex(out, /^Guest {12}none yet$/m);
+});
+
+test('a table never carries control characters to the terminal', async (t) => {
+  const result = { ...fullStatus(), lastFailure: 'evil\x1b[2J\n' };
+  const { out } = await run(['status'], { response: { ok: true, result } as never });
+  t.true(out.endsWith('Last failure     evil?[2J?\n'));
+});

@@ -1,0 +1,113 @@
+import { closeSync } from 'node:fs';
+import test from 'ava';
+import { PAGE_SIZE_BYTES } from '../../../src/lib/index.js';
+import {
+  createMemoryFile,
+  dataExtents,
+  discardPages,
+  MemoryMap,
+  PagemapReader,
+  PagemapScanner,
+  ProcessMemory,
+  probeSoftDirty,
+  probeUserfaultfd,
+} from '../../../src/linux/index.js';
+
+const GIB = 2 ** 30;
+
+test('a map of several GiB is read and written across its windows, sparsely', (t) => {
+  const sizeBytes = 5 * GIB;
+  const fd = createMemoryFile('test', sizeBytes);
+  const map = MemoryMap.ofFile(fd, sizeBytes);
+  t.teardown(() => {
+    map.close();
+    closeSync(fd);
+  });
+  map.write(GIB - 3, Buffer.from('abcdefgh'));
+  const target = Buffer.alloc(8);
+  map.copyOut(GIB - 3, target);
+  t.is(target.toString(), 'abcdefgh');
+  t.is(map.view(GIB - 3, 8), undefined);
+  t.is(map.view(GIB, 5)?.toString(), 'defgh');
+  map.write(sizeBytes - 1, Buffer.from('z'));
+  t.deepEqual(dataExtents(fd, sizeBytes), [
+    { offset: GIB - PAGE_SIZE_BYTES, length: 2 * PAGE_SIZE_BYTES },
+    { offset: sizeBytes - PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES },
+  ]);
+  discardPages(fd, { offset: GIB, length: PAGE_SIZE_BYTES });
+  t.is(map.view(GIB, 1)?.[0], 0);
+});
+
+test('a range outside a map is a bug, and so is any use after close; old views read zeroes', (t) => {
+  const map = MemoryMap.anonymous(PAGE_SIZE_BYTES);
+  map.write(0, Buffer.from('x'));
+  const view = map.view(0, 1);
+  for (const [offset, length] of [
+    [-1, 1],
+    [0, PAGE_SIZE_BYTES + 1],
+    [PAGE_SIZE_BYTES, 1],
+  ] as const) {
+    t.throws(() => map.copyOut(offset, Buffer.alloc(length)), { code: 'COLO_E_BUG' });
+  }
+  map.close();
+  map.close();
+  t.is(view?.[0], 0);
+  t.throws(() => map.view(0, 1), { code: 'COLO_E_BUG' });
+});
+
+test('the memory of a process is what it sees itself', (t) => {
+  const map = MemoryMap.anonymous(PAGE_SIZE_BYTES);
+  map.write(10, Buffer.from('hello'));
+  const memory = new ProcessMemory(process.pid);
+  const target = Buffer.alloc(5);
+  memory.copyOut(map.address + 10, target);
+  t.is(target.toString(), 'hello');
+  memory.close();
+  memory.close();
+  t.throws(() => memory.copyOut(map.address, target), { code: 'COLO_E_BUG' });
+  map.close();
+});
+
+test('scanner and entries agree on the private pages of a mapping, of which here are all', (t) => {
+  const map = MemoryMap.anonymous(64 * PAGE_SIZE_BYTES);
+  const mapping = { pid: process.pid, address: map.address, length: map.sizeBytes };
+  const scanner = new PagemapScanner(mapping);
+  const reader = new PagemapReader(mapping);
+  t.teardown(() => {
+    scanner.close();
+    reader.close();
+    map.close();
+  });
+  for (const page of [1, 2, 7, 63]) map.write(page * PAGE_SIZE_BYTES, Buffer.of(1));
+  const expected = [
+    { offset: PAGE_SIZE_BYTES, length: 2 * PAGE_SIZE_BYTES },
+    { offset: 7 * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES },
+    { offset: 63 * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES },
+  ];
+  t.deepEqual(scanner.privatePages(), expected);
+  t.deepEqual(scanner.presentPrivatePages(), expected);
+  t.deepEqual(reader.privatePages(), expected);
+  t.deepEqual(reader.presentPrivatePages(), expected);
+});
+
+test('more ranges than one call returns are all found', (t) => {
+  const pages = 50_000;
+  const map = MemoryMap.anonymous(pages * PAGE_SIZE_BYTES);
+  const scanner = new PagemapScanner({
+    pid: process.pid,
+    address: map.address,
+    length: map.sizeBytes,
+  });
+  for (let page = 0; page < pages; page += 2) map.write(page * PAGE_SIZE_BYTES, Buffer.of(1));
+  const ranges = scanner.privatePages();
+  t.is(ranges.length, pages / 2);
+  t.true(ranges.every(({ offset }, i) => offset === i * 2 * PAGE_SIZE_BYTES));
+  scanner.close();
+  map.close();
+});
+
+test('the probes answer with a reason or with none, and the one that works is usable', (t) => {
+  const reasons = [probeUserfaultfd(), probeSoftDirty()];
+  for (const reason of reasons) t.true(reason === undefined || reason.length > 0);
+  t.log(`userfaultfd: ${reasons[0] ?? 'works'}; soft-dirty: ${reasons[1] ?? 'works'}`);
+});
