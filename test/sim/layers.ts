@@ -1,10 +1,11 @@
 /**
- * Model versions of what stands between a guest and the world: output gate, inbound log, RAM cache,
- * disk overlay and epoch buffer. Same methods as the production classes, plain values instead of
- * buffers, no bounds.
+ * What stands between a guest and the world. Output gate and inbound log are the production ones,
+ * in envelopes; RAM cache, disk overlay and epoch buffer are models with plain values.
  */
-import { assert } from '../../src/lib/index.js';
+import { encodeBatch, type GateState, InboundLog, OutputGate } from '../../src/proxy/index.js';
 import { BLOCKS, type Cells, type Frame, PAGES, type Request } from './guest.js';
+
+const FRAME = Buffer.alloc(60);
 
 /** Guest RAM whose written pages are known. */
 export class TrackedRam implements Cells {
@@ -132,78 +133,79 @@ export class BufferedDisk extends LayeredCells {
   }
 }
 
-/** Model of the production `OutputGate`. */
-export class ModelGate {
-  state: 'silent' | 'holding' | 'open';
-  #epoch = 0;
-  #held: { epoch: number; frame: Frame }[] = [];
+/** A value that travels through the production classes as a batch of one frame. */
+class Envelopes<T> {
+  readonly #values = new WeakMap<Buffer, T>();
+
+  wrap(value: T): Buffer {
+    const batch = encodeBatch([FRAME]);
+    this.#values.set(batch, value);
+    return batch;
+  }
+
+  unwrap(batches: readonly Buffer[]): T[] {
+    return batches.map((batch) => this.#values.get(batch) as T);
+  }
+}
+
+/** The production `OutputGate`, for frames of the model. */
+export class Gate {
+  readonly #gate = new OutputGate();
+  readonly #frames = new Envelopes<Frame>();
 
   constructor(state: 'silent' | 'open') {
-    this.state = state;
+    if (state === 'open') this.#gate.open();
+  }
+
+  get state(): GateState {
+    return this.#gate.state;
   }
 
   /** The frames that must leave now. */
   push(frame: Frame): Frame[] {
-    if (this.state === 'open') return [frame];
-    if (this.state === 'holding') this.#held.push({ epoch: this.#epoch, frame });
-    return [];
+    return this.#gate.push(this.#frames.wrap(frame)) === 'passed' ? [frame] : [];
   }
 
   hold(epoch: number): void {
-    assert(epoch >= this.#epoch, `Epoch ${epoch} is held after epoch ${this.#epoch}`);
-    this.state = 'holding';
-    this.#epoch = epoch;
+    this.#gate.hold(epoch);
   }
 
   closeEpoch(epoch: number): void {
-    if (this.state !== 'holding') return;
-    assert(epoch === this.#epoch, `Epoch ${epoch} is closed while ${this.#epoch} runs`);
-    this.#epoch = epoch + 1;
+    this.#gate.closeEpoch(epoch);
   }
 
   release(epoch: number): Frame[] {
-    if (this.state !== 'holding') return [];
-    assert(epoch < this.#epoch, `I1: epoch ${epoch} is released while ${this.#epoch} still runs`);
-    const count = this.#held.findIndex((held) => held.epoch > epoch);
-    return this.#held.splice(0, count < 0 ? this.#held.length : count).map((held) => held.frame);
+    return this.#frames.unwrap(this.#gate.release(epoch));
   }
 
   open(): Frame[] {
-    this.state = 'open';
-    return this.#held.splice(0).map((held) => held.frame);
+    return this.#frames.unwrap(this.#gate.open());
   }
 
   silence(): void {
-    this.#held = [];
-    this.state = 'silent';
+    this.#gate.silence();
   }
 }
 
-/** Model of the production `InboundLog`. */
-export class ModelInboundLog {
-  #entries: { epoch: number; arrivedUs: number; request: Request }[] = [];
-  readonly #marks = new Map<number, number>();
-  static readonly #overlapUs = 5_000;
+/** The production `InboundLog`, for requests of the model. */
+export class Inbound {
+  readonly #log = new InboundLog();
+  readonly #requests = new Envelopes<Request>();
 
   push(epoch: number, request: Request, nowUs: number): void {
-    this.#entries.push({ epoch, arrivedUs: nowUs, request });
-    if (this.#entries.length > 256) this.#entries.shift();
+    this.#log.push(epoch, this.#requests.wrap(request), nowUs);
   }
 
   mark(epoch: number, nowUs: number): void {
-    this.#marks.set(epoch, nowUs);
+    this.#log.mark(epoch, nowUs);
   }
 
   /** The state at the beginning of `epoch` is what a failover continues from. */
   committed(epoch: number): void {
-    const markUs = this.#marks.get(epoch);
-    if (markUs === undefined) return;
-    const keepFromUs = markUs - ModelInboundLog.#overlapUs;
-    this.#entries = this.#entries.filter((e) => e.epoch >= epoch || e.arrivedUs >= keepFromUs);
-    for (const marked of this.#marks.keys()) if (marked <= epoch) this.#marks.delete(marked);
+    this.#log.committed(epoch);
   }
 
   remaining(): Request[] {
-    return this.#entries.map((entry) => entry.request);
+    return this.#requests.unwrap([...this.#log.remaining()]);
   }
 }

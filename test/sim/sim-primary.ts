@@ -11,7 +11,7 @@ import {
 import type { EndRecord, GoodbyeKind } from '../../src/replication/index.js';
 import { type Breakage, type Checker, digestPages } from './checker.js';
 import { BLOCKS, type Frame, type GuestHabits, ModelGuest, type Request } from './guest.js';
-import { ForwardedDisk, ModelGate, TrackedRam } from './layers.js';
+import { ForwardedDisk, Gate, TrackedRam } from './layers.js';
 import type { Message, SimSession } from './network.js';
 import { type NodeParts, SimNode, type Step } from './node.js';
 
@@ -22,6 +22,8 @@ const COPY_BLOCKS = 8;
 const PAGE_STANDS_FOR_BYTES = 1024 * 1024;
 const PAGE_STANDS_FOR_PAGES = 50;
 const HELLO_TIMEOUT_US = 2_000_000;
+/** As in the production shell: for the peer to read the last message and close the session. */
+const GOODBYE_TIMEOUT_US = 2_000_000;
 
 export interface PrimaryParts extends NodeParts {
   readonly core: PrimaryOptions;
@@ -57,7 +59,7 @@ interface Shipment {
 export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   readonly core: PrimaryCore;
   readonly guest: ModelGuest;
-  readonly gate = new ModelGate('open');
+  readonly gate = new Gate('open');
   readonly #parts: PrimaryParts;
   readonly #checker: Checker;
   readonly #ram = new TrackedRam();
@@ -69,6 +71,9 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   #epoch: number;
   #sent: Sent;
   #heartbeats = 0;
+  /** Until then, on this node's clock, the images lack what the guest was told that they hold. */
+  #syncedAtUs = 0;
+  #diskBroken = false;
   checkpointsDone = 0;
 
   constructor(parts: PrimaryParts) {
@@ -108,11 +113,25 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     });
   }
 
+  /** A step that fails because of it is not told; its end is, a moment later. */
   guestEnds(goodbye: GoodbyeKind): void {
     this.guest.kill();
-    this.deliver(() =>
+    this.abortJobs();
+    this.later(this.rng.nextInt(1, 5_000), () =>
       this.input({ kind: 'guestEnded', goodbye, reason: `Guest ends: ${goodbye}` }),
     );
+  }
+
+  /** The image can't be synced any more: told by the next sync, or at once when none is due. */
+  diskFails(): void {
+    this.#diskBroken = true;
+    this.deliver(() => {
+      if (this.core.state.kind !== 'session') this.#diskFailed();
+    });
+  }
+
+  #diskFailed(): void {
+    this.input({ kind: 'diskFailed', reason: 'A disk failed' });
   }
 
   freezeGuest(frozen: boolean): void {
@@ -142,7 +161,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
       case 'capture':
         return this.#capture(output.epoch);
       case 'release':
-        return this.#leave(this.gate.release(output.epoch));
+        return this.#release(output.epoch);
       case 'runAlone':
         this.#checker.ranAlone(this.session?.id, output.reason);
         this.#endSession();
@@ -164,10 +183,19 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
           reason: output.reason,
         });
       case 'exit':
-        this.#endSession();
-        if (this.#parts.breakage === 'ignore-silence') return;
-        return this.die();
+        if (this.#parts.breakage === 'ignore-silence') return this.#endSession();
+        if (this.session === undefined) return this.die();
+        this.#replicating = false;
+        return this.later(GOODBYE_TIMEOUT_US, () => this.die());
     }
+  }
+
+  /** Once what the output may tell of is durable here too. */
+  #release(epoch: number): void {
+    this.later(Math.max(0, this.#syncedAtUs - this.nowLocalUs), () => {
+      if (this.#diskBroken) this.#diskFailed();
+      else this.#leave(this.gate.release(epoch));
+    });
   }
 
   #leave(frames: readonly Frame[]): void {
@@ -207,6 +235,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
 
   #lost(session: SimSession, reason: string): void {
     if (this.session !== session) return;
+    if (this.left) return this.die();
     if (this.#joined) {
       this.input({ kind: 'linkLost', reason });
       return;
@@ -226,7 +255,9 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     this.input({ kind: 'heard' });
     switch (message.kind) {
       case 'helloReply':
+        if (this.left) return;
         this.#joined = message.json === 'ok';
+        this.#epoch = this.core.epoch;
         if (this.#joined) return this.input({ kind: 'peerConnected' });
         this.#endSession();
         return this.input({ kind: 'peerRefused', reason: message.json });
@@ -309,7 +340,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   #syncRound(epoch: number, first: boolean): void {
     const { session } = this;
     if (first) {
-      const steps: Step[] = [['track', () => this.#startReplicating(session)]];
+      const steps: Step[] = [['track', () => this.#startReplicating(session, epoch)]];
       for (let block = 0; block < BLOCKS; block += COPY_BLOCKS) {
         steps.push(['disk', () => this.#copyBlocks(session, block)]);
       }
@@ -323,8 +354,10 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     );
   }
 
-  #startReplicating(session: SimSession | undefined): boolean {
+  #startReplicating(session: SimSession | undefined, epoch: number): boolean {
     if (this.session !== session) return false;
+    this.#epoch = epoch;
+    this.#send('network', { kind: 'epochMark', epoch });
     this.#ram.markAll();
     this.#sent = this.#nothingSent();
     this.#replicating = true;
@@ -377,6 +410,8 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
       step('edge', () => this.#edge(epoch, session)),
       step('resume', () => {
         guest.resume();
+        this.#syncedAtUs =
+          this.nowLocalUs + this.rng.nextInt(0, this.rng.chance(0.1) ? 50_000 : 500);
         this.input({ kind: 'captured', epoch, atUs: this.nowLocalUs });
         if (this.#parts.breakage === 'release-early') this.#leave(this.gate.release(epoch));
         this.run('ship', this.#shipSteps({ epoch, session, sent, ship, device }));
@@ -386,14 +421,14 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
 
   /** With the guest paused: what comes from now on is of the next epoch. */
   #edge(epoch: number, session: SimSession | undefined): void {
-    this.#epoch = epoch + 1;
-    this.#sent = this.#nothingSent();
-    if (this.session !== session || !this.#joined) {
+    if (this.session !== session || !this.#joined || this.left) {
       if (this.#parts.breakage === 'hold-alone') this.gate.hold(epoch + 1);
       return;
     }
     if (this.gate.state === 'holding') this.gate.closeEpoch(epoch);
     else this.gate.hold(epoch + 1);
+    this.#epoch = epoch + 1;
+    this.#sent = this.#nothingSent();
     for (const disk of this.#disks.keys()) this.#send('disk', { kind: 'diskEnd', epoch, disk });
     this.#send('network', { kind: 'epochMark', epoch: epoch + 1 });
   }

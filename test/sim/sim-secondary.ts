@@ -22,7 +22,7 @@ import {
   PAGES,
   type Request,
 } from './guest.js';
-import { BufferedDisk, LayeredCells, ModelGate, ModelInboundLog } from './layers.js';
+import { BufferedDisk, Gate, Inbound, LayeredCells } from './layers.js';
 import type { Message, SimSession } from './network.js';
 import { type NodeParts, SimNode, type Step } from './node.js';
 
@@ -52,7 +52,7 @@ interface Svm {
   readonly guest: ModelGuest;
   readonly ram: LayeredCells;
   readonly disks: readonly BufferedDisk[];
-  readonly inbound: ModelInboundLog;
+  readonly inbound: Inbound;
   arrived: Arrived;
   /** Committed and not applied yet. */
   committed: { readonly epoch: number; readonly arrived: Arrived } | undefined;
@@ -65,7 +65,7 @@ interface Svm {
 
 export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
   core: SecondaryCore;
-  readonly gate = new ModelGate('silent');
+  readonly gate = new Gate('silent');
   readonly #parts: SecondaryParts;
   readonly #checker: Checker;
   session: SimSession | undefined;
@@ -247,7 +247,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       guest,
       ram,
       disks,
-      inbound: new ModelInboundLog(),
+      inbound: new Inbound(),
       arrived: nothingArrived(),
       committed: undefined,
       appliedEpoch: undefined,
@@ -335,6 +335,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         () => {
           svm.committed = { epoch, arrived: svm.arrived };
           svm.arrived = nothingArrived();
+          svm.inbound.committed(epoch + 1);
           this.#checker.committed(epoch, prospect(svm, epoch));
         },
       ],
@@ -392,7 +393,6 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
           svm.guest.device = svm.committed?.arrived.device ?? svm.guest.device;
           svm.appliedDevice = svm.guest.device;
           svm.guest.forgetReceived();
-          svm.inbound.committed(epoch + 1);
         },
       ],
       ['resume', finish],
