@@ -46,6 +46,7 @@ const STEP_GROUPS: Record<Fault['kind'], (typeof GROUPS)[number]> = {
   power: 'crash',
   guestDies: 'crash',
   guestOff: 'operator',
+  diskFails: 'crash',
   leave: 'operator',
   reset: 'link',
   partition: 'link',

@@ -67,10 +67,21 @@ export class FaultInjector {
     this.operatorLooks();
   }
 
-  /** The operator ends a wait, once sure that the primary is dead. */
+  /**
+   * The operator ends a wait: the secondary takes over from a dead primary, and starts afresh for
+   * one that runs on alone. No node can tell the two apart: one that rebooted says hello as well.
+   */
   operatorLooks(): void {
     const { primary, secondary, checker } = this.#victims;
-    if (secondary.core.state.kind !== 'waitingForOperator' || primary.alive) return;
+    if (secondary.core.state.kind !== 'waitingForOperator') return;
+    if (primary.alive) {
+      if (primary.left) return;
+      secondary.deliver(() =>
+        secondary.input({ kind: 'stopRequested', reason: 'The operator sees a live primary' }),
+      );
+      this.#restartSecondary(1);
+      return;
+    }
     checker.operatorAskedForFailover(false);
     secondary.deliver(() => secondary.input({ kind: 'operatorFailover', force: false }));
   }
@@ -91,6 +102,8 @@ export class FaultInjector {
         return this.#kill(fault.side, fault.kind === 'power');
       case 'guestDies':
         return fault.side === 'primary' ? primary.guestEnds('handover') : secondary.guestEnds();
+      case 'diskFails':
+        return primary.diskFails();
       case 'guestOff':
         this.guestOff ||= primary.alive;
         return primary.guestEnds('guest-off');

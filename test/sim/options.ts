@@ -12,7 +12,7 @@ import type { NodeHabits } from './node.js';
 
 export type Fault =
   | { readonly kind: 'kill' | 'power' | 'guestDies'; readonly side: Side }
-  | { readonly kind: 'guestOff' | 'reset' | 'checkpoint' }
+  | { readonly kind: 'guestOff' | 'diskFails' | 'reset' | 'checkpoint' }
   | { readonly kind: 'leave'; readonly side: Side }
   | { readonly kind: 'partition'; readonly from: Side | 'both'; readonly durationUs: number }
   | {
@@ -92,6 +92,7 @@ const KINDS = [
   'power',
   'guestDies',
   'guestOff',
+  'diskFails',
   'reset',
   'reset',
   'checkpoint',
@@ -171,6 +172,7 @@ function drawFault(rng: Prng, kind: Kind): Fault {
     case 'leave':
       return { kind, side };
     case 'guestOff':
+    case 'diskFails':
     case 'reset':
     case 'checkpoint':
       return { kind };

@@ -5,7 +5,10 @@
  * randomness of a run comes from one seed; each part draws from a stream of its own, so that a
  * change in one part disturbs the others as little as possible.
  */
-import { Prng } from '../../src/lib/index.js';
+import { assert, Prng } from '../../src/lib/index.js';
+
+/** Of one run; most need some ten thousand. */
+const EVENTS_MAX = 1_000_000;
 
 interface Event {
   readonly atUs: number;
@@ -62,6 +65,7 @@ export class World {
       this.#pop();
       this.nowUs = next.atUs;
       this.events += 1;
+      assert(this.events < EVENTS_MAX, `More than ${EVENTS_MAX} events: something goes in circles`);
       next.run();
       if (done()) return;
     }
