@@ -99,14 +99,19 @@ export class FaultInjector {
     switch (fault.kind) {
       case 'kill':
       case 'power':
-        return this.#kill(fault.side, fault.kind === 'power');
+        this.#kill(fault.side, fault.kind === 'power');
+        return;
       case 'guestDies':
-        return fault.side === 'primary' ? primary.guestEnds('handover') : secondary.guestEnds();
+        if (fault.side === 'primary') primary.guestEnds('handover');
+        else secondary.guestEnds();
+        return;
       case 'diskFails':
-        return primary.diskFails();
+        primary.diskFails();
+        return;
       case 'guestOff':
         this.guestOff ||= primary.alive;
-        return primary.guestEnds('guest-off');
+        primary.guestEnds('guest-off');
+        return;
       case 'leave': {
         const node = fault.side === 'primary' ? primary : secondary;
         node.deliver(() => node.input({ kind: 'stopRequested', reason: 'The operator stops it' }));
@@ -115,28 +120,32 @@ export class FaultInjector {
       }
       case 'reset':
         checker.disturbed('reset');
-        return network.session?.reset();
+        network.session?.reset();
+        return;
       case 'partition':
-        return this.#partition(fault);
+        this.#partition(fault);
+        return;
       case 'stop':
-        return this.#stop(fault);
+        this.#stop(fault);
+        return;
       case 'slow':
         network.slowUs = fault.delayUs;
-        return this.#during('slow', fault.durationUs, () => {
+        this.#during('slow', fault.durationUs, () => {
           network.slowUs = 0;
         });
+        return;
       case 'hang':
-        return this.#hang(fault);
+        this.#hang(fault);
+        return;
       case 'setPeriod':
-        return primary.deliver(() =>
-          primary.input({ kind: 'periodChanged', periodUs: fault.periodUs }),
-        );
+        primary.deliver(() => primary.input({ kind: 'periodChanged', periodUs: fault.periodUs }));
+        return;
       case 'checkpoint':
-        return primary.deliver(() =>
-          primary.input({ kind: 'checkpointRequested', trigger: 'operator' }),
-        );
+        primary.deliver(() => primary.input({ kind: 'checkpointRequested', trigger: 'operator' }));
+        return;
       case 'failover':
-        return this.#failover(fault.force);
+        this.#failover(fault.force);
+        return;
     }
   }
 

@@ -125,7 +125,10 @@ export class Network {
         this.rng.chance(0.5) ? 'silent' : 'unreachable',
         this.rng.nextInt(1, this.habits.probeTimeoutUs),
       );
-    if (!this.reaches(from)) return silent();
+    if (!this.reaches(from)) {
+      silent();
+      return;
+    }
     this.world.schedule(this.delayUs(), () => {
       const peer = this.hosts[other(from)];
       if (!this.reaches(from) || !this.reaches(other(from)) || (peer.alive && !peer.answers)) {

@@ -29,7 +29,7 @@ export interface NodeParts {
 }
 
 /** A step: its name and what it does; `false` ends the composite output there. */
-export type Step = readonly [name: string, run: () => boolean | void];
+export type Step = readonly [name: string, run: () => unknown];
 
 interface Job {
   readonly name: string;

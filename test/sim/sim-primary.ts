@@ -148,24 +148,32 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   protected perform(output: PrimaryOutput): void {
     switch (output.kind) {
       case 'connect':
-        return this.#connect();
+        this.#connect();
+        return;
       case 'probe':
-        return this.network.probe('primary', (result) => this.input({ kind: 'probed', result }));
+        this.network.probe('primary', (result) => this.input({ kind: 'probed', result }));
+        return;
       case 'heartbeat':
         this.#heartbeats += 1;
-        return this.#send('control', { kind: 'heartbeat', sequence: this.#heartbeats });
+        this.#send('control', { kind: 'heartbeat', sequence: this.#heartbeats });
+        return;
       case 'syncRound':
-        return this.#syncRound(output.epoch, output.first);
+        this.#syncRound(output.epoch, output.first);
+        return;
       case 'presendRound':
-        return this.#presendRound(output.epoch);
+        this.#presendRound(output.epoch);
+        return;
       case 'capture':
-        return this.#capture(output.epoch);
+        this.#capture(output.epoch);
+        return;
       case 'release':
-        return this.#release(output.epoch);
+        this.#release(output.epoch);
+        return;
       case 'runAlone':
         this.#checker.ranAlone(this.session?.id, output.reason);
         this.#endSession();
-        return this.#leave(this.gate.open());
+        this.#leave(this.gate.open());
+        return;
       case 'checkpointDone':
         this.checkpointsDone += 1;
         return;
@@ -175,18 +183,27 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         if (this.#parts.breakage !== 'ignore-silence') this.gate.silence();
         return;
       case 'sendYielded':
-        return this.#send('control', { kind: 'yielded' });
+        this.#send('control', { kind: 'yielded' });
+        return;
       case 'sendGoodbye':
-        return this.#send('control', {
+        this.#send('control', {
           kind: 'goodbye',
           goodbye: output.goodbye,
           reason: output.reason,
         });
+        return;
       case 'exit':
-        if (this.#parts.breakage === 'ignore-silence') return this.#endSession();
-        if (this.session === undefined) return this.die();
+        if (this.#parts.breakage === 'ignore-silence') {
+          this.#endSession();
+          return;
+        }
+        if (this.session === undefined) {
+          this.die();
+          return;
+        }
         this.#replicating = false;
-        return this.later(GOODBYE_TIMEOUT_US, () => this.die());
+        this.later(GOODBYE_TIMEOUT_US, () => this.die());
+        return;
     }
   }
 
@@ -235,7 +252,10 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
 
   #lost(session: SimSession, reason: string): void {
     if (this.session !== session) return;
-    if (this.left) return this.die();
+    if (this.left) {
+      this.die();
+      return;
+    }
     if (this.#joined) {
       this.input({ kind: 'linkLost', reason });
       return;
@@ -258,17 +278,25 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         if (this.left) return;
         this.#joined = message.json === 'ok';
         this.#epoch = this.core.epoch;
-        if (this.#joined) return this.input({ kind: 'peerConnected' });
+        if (this.#joined) {
+          this.input({ kind: 'peerConnected' });
+          return;
+        }
         this.#endSession();
-        return this.input({ kind: 'peerRefused', reason: message.json });
+        this.input({ kind: 'peerRefused', reason: message.json });
+        return;
       case 'committed':
-        return this.input({ kind: 'committed', epoch: message.epoch });
+        this.input({ kind: 'committed', epoch: message.epoch });
+        return;
       case 'applied':
-        return this.input({ kind: 'applied', epoch: message.epoch });
+        this.input({ kind: 'applied', epoch: message.epoch });
+        return;
       case 'unfit':
-        return this.input({ kind: 'peerUnfit', reason: message.reason });
+        this.input({ kind: 'peerUnfit', reason: message.reason });
+        return;
       case 'takeover':
-        return this.input({ kind: 'takeoverRequested' });
+        this.input({ kind: 'takeoverRequested' });
+        return;
       default:
         return;
     }
@@ -388,7 +416,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     const failsAt = this.rng.chance(this.#parts.captureFailureRate)
       ? this.rng.pick(['pause', 'save', 'scan'])
       : undefined;
-    const step = (name: string, run: () => boolean | void): Step => [
+    const step = (name: string, run: () => unknown): Step => [
       name,
       () => {
         if (name !== failsAt) return run();

@@ -170,35 +170,46 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     switch (output.kind) {
       case 'heartbeat':
         this.#heartbeats += 1;
-        return this.#send({ kind: 'heartbeat', sequence: this.#heartbeats });
+        this.#send({ kind: 'heartbeat', sequence: this.#heartbeats });
+        return;
       case 'probe':
-        return this.network.probe('secondary', (result) => {
+        this.network.probe('secondary', (result) => {
           if (result === 'alive') this.#provenAlive();
           this.input({ kind: 'probed', result });
         });
+        return;
       case 'commit':
-        return this.#commit(output.epoch);
+        this.#commit(output.epoch);
+        return;
       case 'sendCommitted':
-        return this.run('commit', [['send', () => this.#sendCommitted(output.epoch)]]);
+        this.run('commit', [['send', () => this.#sendCommitted(output.epoch)]]);
+        return;
       case 'apply':
-        return this.#apply(output.epoch);
+        this.#apply(output.epoch);
+        return;
       case 'sendApplied':
         this.#checker.sentApplied(output.epoch, this.svm?.appliedEpoch);
-        return this.#send({ kind: 'applied', epoch: output.epoch, durationUs: output.durationUs });
+        this.#send({ kind: 'applied', epoch: output.epoch, durationUs: output.durationUs });
+        return;
       case 'sendUnfit':
-        return this.#send({ kind: 'unfit', reason: output.reason });
+        this.#send({ kind: 'unfit', reason: output.reason });
+        return;
       case 'dropStaged':
-        return this.run('drop', [['staged', () => this.#dropStaged()]]);
+        this.run('drop', [['staged', () => this.#dropStaged()]]);
+        return;
       case 'closeSession':
         this.session?.close('secondary', true);
         this.session = undefined;
         return;
       case 'discard':
-        return this.#discard();
+        this.#discard();
+        return;
       case 'sendTakeover':
-        return this.#send({ kind: 'takeover' });
+        this.#send({ kind: 'takeover' });
+        return;
       case 'promote':
-        return this.#promote();
+        this.#promote();
+        return;
       case 'alarm':
       case 'failoverDone':
       case 'failoverRefused':
@@ -206,7 +217,8 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       case 'exit':
         this.session?.close('secondary', true);
         this.session = undefined;
-        return this.die();
+        this.die();
+        return;
     }
   }
 
@@ -273,11 +285,14 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     if (svm === undefined) return;
     switch (message.kind) {
       case 'endRecord':
-        return this.input({ kind: 'endRecord', record: message.record });
+        this.input({ kind: 'endRecord', record: message.record });
+        return;
       case 'yielded':
-        return this.input({ kind: 'yielded' });
+        this.input({ kind: 'yielded' });
+        return;
       case 'goodbye':
-        return this.input(message);
+        this.input(message);
+        return;
       case 'diskWrite':
         svm.disks[message.disk]?.buffer(message.epoch, message.block, message.value);
         return;
@@ -286,16 +301,19 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
           this.#checker.diskBuffersDropped(message.epoch);
         const operations = svm.disks[message.disk]?.operations(message.epoch) ?? 0;
         const disk = { epoch: message.epoch, disk: message.disk, operations, bytes: operations };
-        return this.input({ kind: 'diskStaged', disk });
+        this.input({ kind: 'diskStaged', disk });
+        return;
       }
       case 'inbound':
         svm.inbound.push(message.epoch, message.request, this.nowLocalUs);
         if (this.#parts.standby === 'running') svm.guest.receive(message.request);
         return;
       case 'epochMark':
-        return svm.inbound.mark(message.epoch, this.nowLocalUs);
+        svm.inbound.mark(message.epoch, this.nowLocalUs);
+        return;
       default:
-        return this.#ramMessage(svm, message);
+        this.#ramMessage(svm, message);
+        return;
     }
   }
 
@@ -305,7 +323,8 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       return;
     if (arrived.epoch !== undefined && arrived.epoch !== message.epoch) {
       const reason = `RAM of epoch ${message.epoch} follows that of ${arrived.epoch}`;
-      return this.input({ kind: 'broken', reason });
+      this.input({ kind: 'broken', reason });
+      return;
     }
     arrived.epoch = message.epoch;
     if (message.kind === 'ramPages') {
