@@ -11,6 +11,11 @@ export class Coverage {
     this.counts.set(heading, row);
   }
 
+  /** What was counted under a heading, and how often. */
+  row(heading: string): ReadonlyMap<string, number> {
+    return this.counts.get(heading) ?? new Map();
+  }
+
   fault(fault: Fault, primaryStep: string | undefined, secondaryStep: string | undefined): void {
     const name = 'side' in fault ? `${fault.kind} ${fault.side}` : fault.kind;
     this.count('Faults', name);

@@ -13,11 +13,9 @@
 import { parseArgs } from 'node:util';
 import { BREAKAGES, type Breakage } from './checker.js';
 import { Coverage } from './coverage.js';
+import { describeFailure, formatLine } from './report.js';
 import { runMany, type Summary } from './run-many.js';
 import { runSeed } from './simulation.js';
-import type { TraceLine } from './world.js';
-
-const TRACE_LINES = 60;
 
 interface Arguments {
   readonly seeds: number;
@@ -60,20 +58,6 @@ function whole(name: string, text: string): number {
   throw new TypeError(`${name} is ${text}, but must be a whole number`);
 }
 
-function format(line: TraceLine): string {
-  return `${(line.atUs / 1000).toFixed(3).padStart(11)} ms  ${line.who.padEnd(9)}  ${line.text}`;
-}
-
-/** Runs a failed seed again, now with its trace. */
-function printFailure(seed: number, breakage: Breakage | undefined): void {
-  const lines: TraceLine[] = [];
-  const result = runSeed({ seed, breakage, sink: (line) => lines.push(line) });
-  for (const line of lines.slice(-TRACE_LINES)) console.log(format(line));
-  console.log(`Seed ${seed} FAILED: ${result.detail}`);
-  const flag = breakage === undefined ? '' : ` --break ${breakage}`;
-  console.log(`Replay: npm run sim -- --seed ${seed} --trace${flag}\n`);
-}
-
 function printSummary(summary: Summary, coverage: Coverage): void {
   console.log(coverage.table());
   const { passed, knownLimits, failed, seconds, events } = summary;
@@ -88,7 +72,7 @@ function printSummary(summary: Summary, coverage: Coverage): void {
 function main(): number {
   const { seeds, from, seed, trace, json, breakage } = readArguments();
   if (seed !== undefined && trace) {
-    const result = runSeed({ seed, breakage, sink: (line) => console.log(format(line)) });
+    const result = runSeed({ seed, breakage, sink: (line) => console.log(formatLine(line)) });
     console.log(`Seed ${seed}: ${result.verdict}: ${result.detail}`);
     return result.verdict === 'failed' ? 1 : 0;
   }
@@ -105,7 +89,9 @@ function main(): number {
     );
     console.log(JSON.stringify({ ok: summary.failed.length === 0, ...summary, counts }));
   } else {
-    for (const failed of summary.failed.slice(0, 3)) printFailure(failed, breakage);
+    for (const failed of summary.failed.slice(0, 3)) {
+      console.log(describeFailure({ seed: failed, breakage }));
+    }
     printSummary(summary, coverage);
   }
   return summary.failed.length === 0 ? 0 : 1;
