@@ -212,6 +212,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   }
 
   #phaseDeadlineUs(phase: PrimaryPhase): number {
+    // Nothing begins and nothing times out until the detector has judged: no tick would help.
+    if (this.#detector.suspected) return Number.POSITIVE_INFINITY;
     switch (phase.kind) {
       case 'running':
         return this.#beginAtUs();

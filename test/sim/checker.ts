@@ -1,0 +1,287 @@
+/**
+ * Knows everything and checks the invariants (docs/ARCHITECTURE.md) while a run goes on.
+ *
+ * In: what the shells really did, and which faults are in effect. Out: a `Violation`, thrown where it
+ * happens; or a `KnownLimit`, thrown where two nodes go live (or an old state does) although the code
+ * did all that it can without a witness. Nothing here is visible to the cores.
+ */
+import { crc32c } from '../../src/lib/index.js';
+import type { PrimaryState } from '../../src/primary/index.js';
+import { differenceOf, type Frame, type GuestState, headOf } from './guest.js';
+import { History } from './history.js';
+
+/** Sabotages of the simulated shells; each must make a checker fail. */
+export const BREAKAGES = [
+  'release-early',
+  'apply-uncommitted',
+  'promote-stale',
+  'skip-final-scan',
+  'keep-own-pages',
+  'drop-overlay-early',
+  'ignore-silence',
+  'applied-early',
+  'hold-alone',
+] as const;
+export type Breakage = (typeof BREAKAGES)[number];
+
+export class Violation extends Error {
+  readonly invariant: string;
+
+  constructor(invariant: string, message: string) {
+    super(`${invariant}: ${message}`);
+    this.invariant = invariant;
+  }
+}
+
+/** The run ended in a way that this issue can't prevent; `limit` names it for the summary. */
+export class KnownLimit extends Error {
+  readonly limit: string;
+
+  constructor(limit: string) {
+    super(limit);
+    this.limit = limit;
+  }
+}
+
+/** What the fault injector did to the running session, by its own account. */
+export type Disturbance = 'partition' | 'stop' | 'reset' | 'slow' | 'hang' | 'force';
+
+/**
+ * A primary that dies so soon after it began to run alone can't be told from one that died instead:
+ * its peer has not seen the session end yet, and then finds nobody to ask.
+ */
+const LAST_WORDS_US = 500_000;
+
+/** The parts of the truth that the checker looks at itself. */
+export interface Truth {
+  nowUs(): number;
+  /** The primary's process exists and its gate lets something out, now or later. */
+  primarySpeaks(): boolean;
+  /** It holds a committed state and is not at an end. */
+  secondaryStandsBy(): boolean;
+  onPeerLoss(): 'failover' | 'wait';
+  /** The faults that are in effect now. */
+  ongoing(): readonly Disturbance[];
+}
+
+export class Checker {
+  readonly history = new History();
+  readonly #truth: Truth;
+  readonly #snapshots = new Map<number, GuestState>();
+  readonly #disturbances = new Set<Disturbance>();
+  /** Newest events of the frames that the LAN has seen; the largest is not enough: see `promoting`. */
+  readonly #seen = new Set<number>();
+  #newestCaptured = -1;
+  #committedEpoch: number | undefined;
+  /** Of the session that runs, or ran last. */
+  #sessionId = 0;
+  #ranAlone: string | undefined;
+  #ranAloneAtUs = 0;
+  #primaryDiedAtUs = Number.POSITIVE_INFINITY;
+  #provenAlive = false;
+  #operatorAsked = false;
+  promotions = 0;
+  /** The primary died while a failover would have lost nothing, and the secondary lived on. */
+  wasProtectedAtDeath = false;
+
+  constructor(truth: Truth) {
+    this.#truth = truth;
+  }
+
+  disturbed(kind: Disturbance): void {
+    this.#disturbances.add(kind);
+  }
+
+  sessionOpened(id: number): void {
+    this.#sessionId = id;
+    this.#ranAlone = undefined;
+    this.#provenAlive = false;
+    this.#committedEpoch = undefined;
+    this.#disturbances.clear();
+    for (const kind of this.#truth.ongoing()) this.#disturbances.add(kind);
+  }
+
+  operatorAskedForFailover(force: boolean): void {
+    this.#operatorAsked = true;
+    if (force) this.disturbed('force');
+  }
+
+  /** The secondary was told by the primary itself that it lives without it. */
+  peerProvenAlive(): void {
+    this.#provenAlive = true;
+  }
+
+  primaryDied(isProtected: boolean): void {
+    this.#primaryDiedAtUs = this.#truth.nowUs();
+    const undisturbed = this.#disturbances.size === 0 && !this.#provenAlive;
+    this.wasProtectedAtDeath = isProtected && undisturbed && this.#truth.secondaryStandsBy();
+  }
+
+  secondaryLost(): void {
+    this.wasProtectedAtDeath = false;
+  }
+
+  captured(epoch: number, state: GuestState): void {
+    if (epoch < this.#newestCaptured)
+      throw new Violation('I5', `Epoch ${epoch} was captured again`);
+    if (epoch === this.#committedEpoch) {
+      throw new Violation('I5', `Epoch ${epoch} is committed and captured again`);
+    }
+    this.#newestCaptured = epoch;
+    this.#snapshots.set(epoch, state);
+    this.#snapshots.delete(epoch - 8);
+  }
+
+  /** `prospect`: what the secondary would continue from. */
+  committed(epoch: number, prospect: GuestState): void {
+    if (this.#committedEpoch !== undefined && epoch <= this.#committedEpoch) {
+      throw new Violation('I5', `Epoch ${epoch} is committed after ${this.#committedEpoch}`);
+    }
+    this.#compare('I2', `Commit of epoch ${epoch}`, prospect, epoch);
+    this.#committedEpoch = epoch;
+  }
+
+  sentCommitted(epoch: number): void {
+    if (epoch !== this.#committedEpoch) {
+      throw new Violation(
+        'I6',
+        `committed ${epoch} is sent, but ${this.#committedEpoch} is committed`,
+      );
+    }
+  }
+
+  applied(epoch: number, state: GuestState): void {
+    this.#compare('I2', `Apply of epoch ${epoch}`, state, epoch);
+  }
+
+  sentApplied(epoch: number, appliedEpoch: number | undefined): void {
+    if (epoch !== appliedEpoch) {
+      throw new Violation('I6', `applied ${epoch} is sent, but ${appliedEpoch} is applied`);
+    }
+  }
+
+  diskBuffersDropped(epoch: number): void {
+    if (this.#committedEpoch === undefined || epoch > this.#committedEpoch) {
+      throw new Violation('I3', `Overlay and buffer of epoch ${epoch} go before its commit`);
+    }
+  }
+
+  /** The standby as it lies there between two applies. */
+  standby(state: GuestState, appliedEpoch: number): void {
+    this.#compare('I2', 'Standby', state, appliedEpoch);
+  }
+
+  ranAlone(sessionId: number | undefined, reason: string): void {
+    if (sessionId !== this.#sessionId) return;
+    this.#ranAlone = reason;
+    this.#ranAloneAtUs = this.#truth.nowUs();
+  }
+
+  /** I1, at the primary's TAP. */
+  leftPrimary(frame: Frame, state: PrimaryState): void {
+    if (state.kind === 'left') throw new Violation('I4', 'A primary that has left speaks');
+    this.#seen.add(frame.event);
+    if (state.kind !== 'session' || !state.committed) return;
+    const committed = this.#committedState();
+    if (committed === undefined) throw new Violation('I1', 'Output leaves, nothing is committed');
+    if (!this.history.implies(headOf(committed), frame.event)) {
+      throw new Violation(
+        'I1',
+        `Event ${frame.event} leaves, but epoch ${this.#committedEpoch} ends at ${headOf(committed)}`,
+      );
+    }
+  }
+
+  leftSecondary(frame: Frame): void {
+    if (this.promotions === 0) throw new Violation('I4', 'A secondary speaks without promotion');
+    if (this.#truth.primarySpeaks()) throw new Violation('I4', 'Two nodes speak');
+    this.#seen.add(frame.event);
+  }
+
+  /** The secondary opens its TAP with this state. */
+  promoting(state: GuestState, standby: 'paused' | 'running'): void {
+    this.promotions += 1;
+    this.#mayPromote();
+    const committed = this.#committedState();
+    if (committed === undefined) throw new Violation('I2', 'Promotion without a committed epoch');
+    if (standby === 'paused') {
+      this.#compare('I2', 'Promotion', state, this.#committedEpoch as number);
+    } else if (!this.history.implies(headOf(state), headOf(committed))) {
+      throw new Violation('I2', `Promotion of ${headOf(state)} without ${headOf(committed)}`);
+    }
+    this.#nothingLost(headOf(state));
+    if (this.#truth.primarySpeaks()) this.#twoSpeakers();
+  }
+
+  /** At the end: everything that clients have seen is the past of the one who serves them now. */
+  oneHistory(head: number): void {
+    const past = this.history.past(head);
+    for (const event of this.#seen) {
+      if (!past.has(event)) throw new Violation('History', `Event ${event} was seen, then undone`);
+    }
+  }
+
+  #committedState(): GuestState | undefined {
+    return this.#committedEpoch === undefined
+      ? undefined
+      : this.#snapshots.get(this.#committedEpoch);
+  }
+
+  #compare(invariant: string, what: string, got: GuestState, epoch: number): void {
+    const want = this.#snapshots.get(epoch);
+    if (want === undefined) throw new Violation(invariant, `${what}: epoch ${epoch} is unknown`);
+    const difference = differenceOf(got, want);
+    if (difference !== undefined) {
+      throw new Violation(invariant, `${what} against epoch ${epoch}: ${difference}`);
+    }
+  }
+
+  #mayPromote(): void {
+    if (this.#provenAlive && !this.#disturbances.has('force')) {
+      throw new Violation('I4', 'Promotion although the primary has shown that it lives');
+    }
+    if (
+      this.#truth.onPeerLoss() === 'wait' &&
+      !this.#operatorAsked &&
+      this.#truth.primarySpeaks()
+    ) {
+      throw new Violation('I4', 'Promotion in wait mode without the operator');
+    }
+  }
+
+  /** All that was seen is the past of the promoted state, or the primary had run on alone. */
+  #nothingLost(head: number): void {
+    const past = this.history.past(head);
+    for (const event of this.#seen) {
+      if (past.has(event)) continue;
+      if (this.#ranAlone === undefined) {
+        throw new Violation('I1', `Event ${event} was seen and is lost by the promotion`);
+      }
+      throw this.#limit(`primary ran alone unseen, then`);
+    }
+  }
+
+  #twoSpeakers(): void {
+    throw this.#limit('live primary');
+  }
+
+  #limit(what: string): Error {
+    const causes = this.#disturbances;
+    if (causes.has('force')) return new KnownLimit(`${what}: operator forced the failover`);
+    if (this.#truth.onPeerLoss() === 'wait' && this.#truth.primarySpeaks()) {
+      return new Violation('I4', 'Two nodes speak in wait mode');
+    }
+    if (causes.has('partition')) return new KnownLimit(`${what}: partition without witness`);
+    if (causes.has('stop')) return new KnownLimit(`${what}: stopped node without witness`);
+    if (this.#primaryDiedAtUs < this.#ranAloneAtUs + LAST_WORDS_US) {
+      return new KnownLimit(`${what}: died as soon as it ran alone`);
+    }
+    const reason = this.#ranAlone ?? 'no reason known';
+    return new Violation('I4', `Promotion, ${what} (${[...causes].join(', ')}; ${reason})`);
+  }
+}
+
+/** Running digest of RAM frames, as both sides compute it. */
+export function digestPages(digest: number, pages: readonly (readonly [number, number])[]): number {
+  return crc32c(Buffer.from(Int32Array.from(pages.flat()).buffer), digest);
+}

@@ -1,0 +1,211 @@
+/**
+ * What stands between a guest and the world. Output gate and inbound log are the production ones,
+ * in envelopes; RAM cache, disk overlay and epoch buffer are models with plain values.
+ */
+import { encodeBatch, type GateState, InboundLog, OutputGate } from '../../src/proxy/index.js';
+import { BLOCKS, type Cells, type Frame, PAGES, type Request } from './guest.js';
+
+const FRAME = Buffer.alloc(60);
+
+/** Guest RAM whose written pages are known. */
+export class TrackedRam implements Cells {
+  readonly #pages: number[] = new Array<number>(PAGES).fill(0);
+  readonly dirty = new Set<number>();
+
+  get(index: number): number {
+    return this.#pages[index] as number;
+  }
+
+  set(index: number, value: number): void {
+    this.#pages[index] = value;
+    this.dirty.add(index);
+  }
+
+  markAll(): void {
+    for (let index = 0; index < PAGES; index += 1) this.dirty.add(index);
+  }
+
+  /** The pages written since the last scan, which it forgets. */
+  scan(): number[] {
+    const pages = [...this.dirty].sort((a, b) => a - b);
+    this.dirty.clear();
+    return pages;
+  }
+}
+
+/** A disk of the primary: each write is told. */
+export class ForwardedDisk implements Cells {
+  readonly #blocks: number[] = new Array<number>(BLOCKS).fill(0);
+  readonly #onWrite: (block: number, value: number) => void;
+
+  constructor(onWrite: (block: number, value: number) => void) {
+    this.#onWrite = onWrite;
+  }
+
+  get(index: number): number {
+    return this.#blocks[index] as number;
+  }
+
+  set(index: number, value: number): void {
+    this.#blocks[index] = value;
+    this.#onWrite(index, value);
+  }
+}
+
+/** What is under a layer of the SVM's own changes: RAM cache with private pages, image with overlay. */
+export class LayeredCells implements Cells {
+  readonly #base: number[];
+  readonly #own = new Map<number, number>();
+
+  constructor(count: number) {
+    this.#base = new Array<number>(count).fill(0);
+  }
+
+  get(index: number): number {
+    return this.#own.get(index) ?? (this.#base[index] as number);
+  }
+
+  set(index: number, value: number): void {
+    this.#own.set(index, value);
+  }
+
+  base(index: number): number {
+    return this.#base[index] as number;
+  }
+
+  writeBase(index: number, value: number): void {
+    this.#base[index] = value;
+  }
+
+  dropOwn(): void {
+    this.#own.clear();
+  }
+
+  /** The own changes become the base, at a failover. */
+  merge(): void {
+    for (const [index, value] of this.#own) this.#base[index] = value;
+    this.#own.clear();
+  }
+}
+
+/** A disk of the secondary: image, the SVM's overlay, and the PVM's writes by epoch. */
+export class BufferedDisk extends LayeredCells {
+  readonly #buffers = new Map<number, [number, number][]>();
+
+  constructor() {
+    super(BLOCKS);
+  }
+
+  buffer(epoch: number, block: number, value: number): void {
+    const writes = this.#buffers.get(epoch) ?? [];
+    writes.push([block, value]);
+    this.#buffers.set(epoch, writes);
+  }
+
+  operations(epoch: number): number {
+    return this.#buffers.get(epoch)?.length ?? 0;
+  }
+
+  /** Puts the writes of `epoch` and older into the image. */
+  commit(epoch: number): void {
+    for (const buffered of [...this.#buffers.keys()].sort((a, b) => a - b)) {
+      if (buffered > epoch) continue;
+      for (const [block, value] of this.#buffers.get(buffered) ?? []) this.writeBase(block, value);
+      this.#buffers.delete(buffered);
+    }
+  }
+
+  /** What the image will hold once `epoch` is applied. */
+  prospect(epoch: number): number[] {
+    const blocks = Array.from({ length: BLOCKS }, (_, index) => this.base(index));
+    for (const buffered of [...this.#buffers.keys()].sort((a, b) => a - b)) {
+      if (buffered > epoch) continue;
+      for (const [block, value] of this.#buffers.get(buffered) ?? []) blocks[block] = value;
+    }
+    return blocks;
+  }
+
+  /** Forgets the writes of epochs newer than `epoch`. */
+  dropAfter(epoch: number): void {
+    for (const buffered of this.#buffers.keys()) {
+      if (buffered > epoch) this.#buffers.delete(buffered);
+    }
+  }
+}
+
+/** A value that travels through the production classes as a batch of one frame. */
+class Envelopes<T> {
+  readonly #values = new WeakMap<Buffer, T>();
+
+  wrap(value: T): Buffer {
+    const batch = encodeBatch([FRAME]);
+    this.#values.set(batch, value);
+    return batch;
+  }
+
+  unwrap(batches: readonly Buffer[]): T[] {
+    return batches.map((batch) => this.#values.get(batch) as T);
+  }
+}
+
+/** The production `OutputGate`, for frames of the model. */
+export class Gate {
+  readonly #gate = new OutputGate();
+  readonly #frames = new Envelopes<Frame>();
+
+  constructor(state: 'silent' | 'open') {
+    if (state === 'open') this.#gate.open();
+  }
+
+  get state(): GateState {
+    return this.#gate.state;
+  }
+
+  /** The frames that must leave now. */
+  push(frame: Frame): Frame[] {
+    return this.#gate.push(this.#frames.wrap(frame)) === 'passed' ? [frame] : [];
+  }
+
+  hold(epoch: number): void {
+    this.#gate.hold(epoch);
+  }
+
+  closeEpoch(epoch: number): void {
+    this.#gate.closeEpoch(epoch);
+  }
+
+  release(epoch: number): Frame[] {
+    return this.#frames.unwrap(this.#gate.release(epoch));
+  }
+
+  open(): Frame[] {
+    return this.#frames.unwrap(this.#gate.open());
+  }
+
+  silence(): void {
+    this.#gate.silence();
+  }
+}
+
+/** The production `InboundLog`, for requests of the model. */
+export class Inbound {
+  readonly #log = new InboundLog();
+  readonly #requests = new Envelopes<Request>();
+
+  push(epoch: number, request: Request, nowUs: number): void {
+    this.#log.push(epoch, this.#requests.wrap(request), nowUs);
+  }
+
+  mark(epoch: number, nowUs: number): void {
+    this.#log.mark(epoch, nowUs);
+  }
+
+  /** The state at the beginning of `epoch` is what a failover continues from. */
+  committed(epoch: number): void {
+    this.#log.committed(epoch);
+  }
+
+  remaining(): Request[] {
+    return this.#requests.unwrap([...this.#log.remaining()]);
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * What a seed stands for: options of the pair, habits of everything, and the faults to come (swarm
+ * testing: each run has some kinds of trouble and not others, so that none hides behind the rest).
+ */
+import { Prng } from '../../src/lib/index.js';
+import type { PrimaryOptions } from '../../src/primary/index.js';
+import type { SecondaryOptions } from '../../src/secondary/index.js';
+import type { ClientHabits } from './clients.js';
+import type { GuestHabits } from './guest.js';
+import type { NetworkHabits, Side } from './network.js';
+import type { NodeHabits } from './node.js';
+
+export type Fault =
+  | { readonly kind: 'kill' | 'power' | 'guestDies'; readonly side: Side }
+  | { readonly kind: 'guestOff' | 'diskFails' | 'reset' | 'checkpoint' }
+  | { readonly kind: 'leave'; readonly side: Side }
+  | { readonly kind: 'partition'; readonly from: Side | 'both'; readonly durationUs: number }
+  | {
+      readonly kind: 'stop';
+      readonly side: Side;
+      readonly host: boolean;
+      readonly durationUs: number;
+    }
+  | { readonly kind: 'slow'; readonly delayUs: number; readonly durationUs: number }
+  | { readonly kind: 'hang'; readonly side: Side; readonly durationUs: number }
+  | { readonly kind: 'setPeriod'; readonly periodUs: number }
+  | { readonly kind: 'failover'; readonly force: boolean };
+
+/** When a fault strikes: at a time, or right after a step was done for the n-th time. */
+export type Moment =
+  | { readonly atUs: number }
+  | { readonly step: string; readonly count: number; readonly delayUs: number };
+
+export interface PlannedFault {
+  readonly fault: Fault;
+  readonly moment: Moment;
+}
+
+export interface RunOptions {
+  readonly primary: PrimaryOptions;
+  readonly secondary: SecondaryOptions;
+  readonly standby: 'paused' | 'running';
+  readonly disks: number;
+  readonly guest: GuestHabits;
+  readonly clients: ClientHabits;
+  readonly network: NetworkHabits;
+  readonly nodes: Readonly<Record<Side, NodeHabits>>;
+  readonly captureFailureRate: number;
+  /** A killed secondary is started again after so long; the primary never is (no rejoin yet). */
+  readonly restartUs: number;
+  readonly faults: readonly PlannedFault[];
+  /** Length of phase 1. */
+  readonly troubleUs: number;
+}
+
+/** Steps after which faults are aimed; all steps of both shells but the launch. */
+export const STEPS = [
+  'sync.track',
+  'sync.disk',
+  'sync.scan',
+  'sync.copy',
+  'presend.scan',
+  'presend.copy',
+  'capture.pause',
+  'capture.save',
+  'capture.scan',
+  'capture.edge',
+  'capture.resume',
+  'ship.ram',
+  'ship.device',
+  'ship.ramEnd',
+  'ship.endRecord',
+  'commit.seal',
+  'commit.send',
+  'apply.pause',
+  'apply.ram1',
+  'apply.ram2',
+  'apply.ram3',
+  'apply.dropOwn',
+  'apply.disk',
+  'apply.device',
+  'apply.resume',
+  'drop.staged',
+  'promote.merge',
+  'promote.open',
+  'promote.resume',
+] as const;
+
+const KINDS = [
+  'kill',
+  'kill',
+  'power',
+  'guestDies',
+  'guestOff',
+  'diskFails',
+  'reset',
+  'reset',
+  'checkpoint',
+  'leave',
+  'partition',
+  'stop',
+  'slow',
+  'hang',
+  'setPeriod',
+  'failover',
+] as const;
+type Kind = (typeof KINDS)[number];
+
+/** The options that a seed draws. */
+export function drawOptions(seed: number): RunOptions {
+  const rng = new Prng(Math.imul(seed + 1, 0x2545f491));
+  const heartbeatUs = rng.nextInt(20, 100) * 1000;
+  const peerTimeoutUs = heartbeatUs * rng.nextInt(4, 10);
+  const troubleUs = rng.nextInt(800, 3000) * 1000;
+  const node = (): NodeHabits => ({
+    driftPpm: rng.nextInt(-20_000, 20_000),
+    stepUs: rng.nextInt(5, 400),
+  });
+  return {
+    primary: {
+      periodUs: rng.nextInt(20, 500) * 1000,
+      minIntervalUs: rng.nextInt(5, 100) * 1000,
+      peerTimeoutUs: rng.chance(0.5) ? peerTimeoutUs : rng.nextInt(150, 1000) * 1000,
+      heartbeatUs,
+      firstEpoch: rng.nextInt(0, 1000),
+    },
+    secondary: { peerTimeoutUs, heartbeatUs, onPeerLoss: rng.chance(0.75) ? 'failover' : 'wait' },
+    standby: rng.chance(0.6) ? 'paused' : 'running',
+    disks: rng.nextInt(0, 3),
+    guest: {
+      serviceUs: rng.nextInt(30, 300),
+      idleUs: rng.nextInt(1_000, 10_000),
+      scribblePages: rng.nextInt(1, 8),
+    },
+    clients: { count: rng.nextInt(1, 4), thinkUs: rng.nextInt(500, 10_000), retransmitUs: 40_000 },
+    network: {
+      delayUs: rng.nextInt(20, 500),
+      jitterUs: rng.chance(0.3) ? rng.nextInt(1_000, 30_000) : rng.nextInt(10, 500),
+      probeTimeoutUs: rng.nextInt(20, 200) * 1000,
+    },
+    nodes: { primary: node(), secondary: node() },
+    captureFailureRate: rng.chance(0.15) ? 0.05 : 0,
+    restartUs: rng.nextInt(5, 1500) * 1000,
+    faults: drawFaults(rng, troubleUs),
+    troubleUs,
+  };
+}
+
+function drawFaults(rng: Prng, troubleUs: number): PlannedFault[] {
+  const enabled = [rng.pick(KINDS), rng.pick(KINDS), rng.pick(KINDS)];
+  const count = rng.nextInt(1, 4);
+  return Array.from({ length: count }, () => ({
+    fault: drawFault(rng, rng.pick(enabled)),
+    moment: drawMoment(rng, troubleUs),
+  }));
+}
+
+function drawMoment(rng: Prng, troubleUs: number): Moment {
+  if (rng.chance(0.3)) return { atUs: rng.nextInt(0, troubleUs) };
+  const delayUs = rng.chance(0.5) ? 0 : rng.nextInt(0, 2_000);
+  return { step: rng.pick(STEPS), count: rng.nextInt(1, 6), delayUs };
+}
+
+function drawFault(rng: Prng, kind: Kind): Fault {
+  // Short and long: well below and well above every peer time-out.
+  const durationUs = rng.nextInt(1, rng.chance(0.5) ? 100 : 2500) * 1000;
+  const side = rng.pick(['primary', 'secondary'] as const);
+  switch (kind) {
+    case 'kill':
+    case 'power':
+    case 'guestDies':
+    case 'leave':
+      return { kind, side };
+    case 'guestOff':
+    case 'diskFails':
+    case 'reset':
+    case 'checkpoint':
+      return { kind };
+    case 'partition':
+      return { kind, from: rng.pick(['primary', 'secondary', 'both'] as const), durationUs };
+    case 'stop':
+      return { kind, side, host: rng.chance(0.5), durationUs };
+    case 'slow':
+      return { kind, delayUs: rng.nextInt(1, 50) * 1000, durationUs };
+    case 'hang':
+      return { kind, side, durationUs: rng.chance(0.5) ? durationUs : 20_000_000 };
+    case 'setPeriod':
+      return { kind, periodUs: rng.nextInt(10, 1000) * 1000 };
+    case 'failover':
+      return { kind, force: rng.chance(0.3) };
+  }
+}

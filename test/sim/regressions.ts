@@ -1,0 +1,11 @@
+/**
+ * Seeds that found something once. A seed means another run as soon as what is drawn from it
+ * changes; each bug of a core therefore has a unit test too, and this list costs next to nothing.
+ */
+export const REGRESSIONS: readonly (readonly [seed: number, found: string])[] = [
+  [4, 'the model went on with an epoch number that the core had skipped'],
+  [53, 'a secondary that waits for its operator refuses a primary that lives'],
+  [804, 'PrimaryCore: a deadline in the past while the peer was suspected'],
+  [1195, 'PrimaryCore: the same, while a commit was due'],
+  [1016, 'a primary that dies in the instant in which it begins to run alone'],
+];

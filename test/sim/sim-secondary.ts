@@ -1,0 +1,506 @@
+/**
+ * The secondary's shell in the simulation: carries out what the production core says, on models.
+ *
+ * Outputs that change the SVM or what is staged are done one after the other (`commit` before
+ * `sendCommitted` before `apply`, `dropStaged` before `promote`); only `discard` overtakes, since it
+ * kills what the others work on.
+ */
+import type { Prng } from '../../src/lib/index.js';
+import {
+  SecondaryCore,
+  type SecondaryInput,
+  type SecondaryOptions,
+  type SecondaryOutput,
+} from '../../src/secondary/index.js';
+import { type Breakage, type Checker, digestPages } from './checker.js';
+import {
+  BLOCKS,
+  type Frame,
+  type GuestHabits,
+  type GuestState,
+  ModelGuest,
+  PAGES,
+  type Request,
+} from './guest.js';
+import { BufferedDisk, Gate, Inbound, LayeredCells } from './layers.js';
+import type { Message, SimSession } from './network.js';
+import { type NodeParts, SimNode, type Step } from './node.js';
+
+export interface SecondaryParts extends NodeParts {
+  readonly core: SecondaryOptions;
+  readonly checker: Checker;
+  readonly disks: number;
+  readonly standby: 'paused' | 'running';
+  readonly guest: GuestHabits;
+  readonly guestRng: Prng;
+  readonly breakage: Breakage | undefined;
+  readonly toLan: (frame: Frame) => void;
+}
+
+/** What has arrived of RAM and devices of one epoch. */
+interface Arrived {
+  readonly pages: Map<number, number>;
+  epoch: number | undefined;
+  frames: number;
+  pageCount: number;
+  digest: number;
+  device: number | undefined;
+}
+
+/** The SVM with everything that belongs to it; a new one for each session. */
+interface Svm {
+  readonly guest: ModelGuest;
+  readonly ram: LayeredCells;
+  readonly disks: readonly BufferedDisk[];
+  readonly inbound: Inbound;
+  arrived: Arrived;
+  /** Committed and not applied yet. */
+  committed: { readonly epoch: number; readonly arrived: Arrived } | undefined;
+  /** The newest epoch that is whole in RAM cache, image and devices. */
+  appliedEpoch: number | undefined;
+  applying: boolean;
+  /** The device state that was loaded last; a running SVM has its own by now. */
+  appliedDevice: number;
+}
+
+export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
+  core: SecondaryCore;
+  readonly gate = new Gate('silent');
+  readonly #parts: SecondaryParts;
+  readonly #checker: Checker;
+  session: SimSession | undefined;
+  svm: Svm | undefined;
+  #heartbeats = 0;
+  /** Something ran in this process since the checkers last looked. */
+  touched = false;
+
+  constructor(parts: SecondaryParts) {
+    super('secondary', parts);
+    this.#parts = parts;
+    this.#checker = parts.checker;
+    this.core = new SecondaryCore(parts.core);
+  }
+
+  get left(): boolean {
+    return this.core.state.kind === 'left';
+  }
+
+  /** It has been promoted, dead or not. */
+  get ranGuest(): boolean {
+    const { kind } = this.core.state;
+    return kind === 'active' || kind === 'promoting' || this.gate.state === 'open';
+  }
+
+  override deliver(run: () => void): void {
+    this.touched = true;
+    super.deliver(run);
+  }
+
+  freezeGuest(frozen: boolean): void {
+    if (this.svm !== undefined) this.svm.guest.frozen = frozen;
+  }
+
+  /** RAM cache, image and devices while the SVM stands by; undefined while they change. */
+  standbyState(): { epoch: number; state: GuestState } | undefined {
+    const { svm } = this;
+    if (!this.alive || svm?.appliedEpoch === undefined || svm.applying) return undefined;
+    if (this.gate.state === 'open' || this.ranGuest) return undefined;
+    const state = {
+      pages: Array.from({ length: PAGES }, (_, page) => svm.ram.base(page)),
+      device: this.#parts.standby === 'running' ? svm.appliedDevice : svm.guest.device,
+      disks: svm.disks.map((disk) =>
+        Array.from({ length: BLOCKS }, (_, block) => disk.base(block)),
+      ),
+    };
+    return { epoch: svm.appliedEpoch, state };
+  }
+
+  /** A new, empty process in place of a dead one. */
+  restart(): void {
+    this.trace(() => 'RESTARTED');
+    this.core = new SecondaryCore(this.#parts.core);
+    this.session = undefined;
+    this.svm = undefined;
+    this.born();
+  }
+
+  /** A client's frame at this host's TAP; the TAP of a standby is deaf. */
+  receive(request: Request): void {
+    if (this.gate.state === 'open') this.deliver(() => this.svm?.guest.receive(request));
+  }
+
+  guestEnds(): void {
+    if (this.svm === undefined) return;
+    this.#checker.secondaryLost();
+    this.svm.guest.kill();
+    this.abortJobs();
+    this.input({ kind: 'broken', reason: 'The SVM died' });
+  }
+
+  /** The hello of a new connection. */
+  join(session: SimSession): void {
+    this.deliver(() => {
+      this.#provenAlive();
+      if (this.core.state.kind !== 'waiting') {
+        session.attach('secondary', { message: () => {}, lost: () => {} });
+        this.#refuse(session, `The secondary is ${this.core.state.kind}`);
+        return;
+      }
+      this.session = session;
+      session.attach('secondary', {
+        message: (channel, message) => this.#message(session, channel, message),
+        lost: (reason) => {
+          if (this.session === session) this.input({ kind: 'linkLost', reason });
+        },
+      });
+      this.run('launch', [['svm', () => this.#launch(session)]]);
+    });
+  }
+
+  protected died(): void {
+    this.#checker.secondaryLost();
+    this.svm?.guest.kill();
+    this.gate.silence();
+    if (this.powered) this.session?.close('secondary', false);
+    else this.session?.vanish('secondary');
+    this.session = undefined;
+  }
+
+  protected perform(output: SecondaryOutput): void {
+    switch (output.kind) {
+      case 'heartbeat':
+        this.#heartbeats += 1;
+        this.#send({ kind: 'heartbeat', sequence: this.#heartbeats });
+        return;
+      case 'probe':
+        this.network.probe('secondary', (result) => {
+          if (result === 'alive') this.#provenAlive();
+          this.input({ kind: 'probed', result });
+        });
+        return;
+      case 'commit':
+        this.#commit(output.epoch);
+        return;
+      case 'sendCommitted':
+        this.run('commit', [['send', () => this.#sendCommitted(output.epoch)]]);
+        return;
+      case 'apply':
+        this.#apply(output.epoch);
+        return;
+      case 'sendApplied':
+        this.#checker.sentApplied(output.epoch, this.svm?.appliedEpoch);
+        this.#send({ kind: 'applied', epoch: output.epoch, durationUs: output.durationUs });
+        return;
+      case 'sendUnfit':
+        this.#send({ kind: 'unfit', reason: output.reason });
+        return;
+      case 'dropStaged':
+        this.run('drop', [['staged', () => this.#dropStaged()]]);
+        return;
+      case 'closeSession':
+        this.session?.close('secondary', true);
+        this.session = undefined;
+        return;
+      case 'discard':
+        this.#discard();
+        return;
+      case 'sendTakeover':
+        this.#send({ kind: 'takeover' });
+        return;
+      case 'promote':
+        this.#promote();
+        return;
+      case 'alarm':
+      case 'failoverDone':
+      case 'failoverRefused':
+        return;
+      case 'exit':
+        this.session?.close('secondary', true);
+        this.session = undefined;
+        this.die();
+        return;
+    }
+  }
+
+  #send(message: Message): void {
+    this.session?.send('secondary', 'control', message);
+  }
+
+  /** From here on, unless it has decided before, it must not promote. */
+  #provenAlive(): void {
+    const { state } = this.core;
+    const undecided = state.kind === 'standby' && state.next === undefined;
+    if (undecided || state.kind === 'waitingForOperator') this.#checker.peerProvenAlive();
+  }
+
+  #refuse(session: SimSession, reason: string): void {
+    session.send('secondary', 'control', { kind: 'helloReply', json: reason });
+    session.close('secondary', true);
+  }
+
+  #launch(session: SimSession): void {
+    if (this.core.state.kind !== 'waiting' || this.session !== session) {
+      this.#refuse(session, 'Busy');
+      return;
+    }
+    const ram = new LayeredCells(PAGES);
+    const disks = Array.from({ length: this.#parts.disks }, () => new BufferedDisk());
+    const guest = new ModelGuest({
+      name: 'SVM',
+      world: this.world,
+      history: this.#checker.history,
+      rng: this.#parts.guestRng,
+      ram,
+      disks,
+      habits: this.#parts.guest,
+      emit: (frame) => this.deliver(() => this.#leave(this.gate.push(frame))),
+    });
+    this.svm = {
+      guest,
+      ram,
+      disks,
+      inbound: new Inbound(),
+      arrived: nothingArrived(),
+      committed: undefined,
+      appliedEpoch: undefined,
+      applying: false,
+      appliedDevice: 0,
+    };
+    this.#checker.sessionOpened(session.id);
+    session.send('secondary', 'control', { kind: 'helloReply', json: 'ok' });
+    this.input({ kind: 'peerConnected' });
+  }
+
+  #leave(frames: readonly Frame[]): void {
+    for (const frame of frames) {
+      this.#checker.leftSecondary(frame);
+      this.#parts.toLan(frame);
+    }
+  }
+
+  #message(session: SimSession, channel: string, message: Message): void {
+    if (this.session !== session) return;
+    if (channel === 'control') this.input({ kind: 'heard' });
+    const { svm } = this;
+    if (svm === undefined) return;
+    switch (message.kind) {
+      case 'endRecord':
+        this.input({ kind: 'endRecord', record: message.record });
+        return;
+      case 'yielded':
+        this.input({ kind: 'yielded' });
+        return;
+      case 'goodbye':
+        this.input(message);
+        return;
+      case 'diskWrite':
+        svm.disks[message.disk]?.buffer(message.epoch, message.block, message.value);
+        return;
+      case 'diskEnd': {
+        if (this.#parts.breakage === 'drop-overlay-early')
+          this.#checker.diskBuffersDropped(message.epoch);
+        const operations = svm.disks[message.disk]?.operations(message.epoch) ?? 0;
+        const disk = { epoch: message.epoch, disk: message.disk, operations, bytes: operations };
+        this.input({ kind: 'diskStaged', disk });
+        return;
+      }
+      case 'inbound':
+        svm.inbound.push(message.epoch, message.request, this.nowLocalUs);
+        if (this.#parts.standby === 'running') svm.guest.receive(message.request);
+        return;
+      case 'epochMark':
+        svm.inbound.mark(message.epoch, this.nowLocalUs);
+        return;
+      default:
+        this.#ramMessage(svm, message);
+        return;
+    }
+  }
+
+  #ramMessage(svm: Svm, message: Message): void {
+    const { arrived } = svm;
+    if (message.kind !== 'ramPages' && message.kind !== 'deviceState' && message.kind !== 'ramEnd')
+      return;
+    if (arrived.epoch !== undefined && arrived.epoch !== message.epoch) {
+      const reason = `RAM of epoch ${message.epoch} follows that of ${arrived.epoch}`;
+      this.input({ kind: 'broken', reason });
+      return;
+    }
+    arrived.epoch = message.epoch;
+    if (message.kind === 'ramPages') {
+      arrived.frames += 1;
+      arrived.pageCount += message.pages.length;
+      arrived.digest = digestPages(arrived.digest, message.pages);
+      for (const [page, value] of message.pages) {
+        arrived.pages.set(page, value);
+        if (this.#parts.breakage === 'apply-uncommitted') svm.ram.writeBase(page, value);
+      }
+    } else if (message.kind === 'deviceState') {
+      arrived.device = message.device;
+    } else {
+      const { frames, pageCount, digest } = arrived;
+      const deviceStateBytes = arrived.device === undefined ? 0 : 1;
+      const ram = { epoch: message.epoch, frames, pages: pageCount, digest, deviceStateBytes };
+      this.input({ kind: 'ramStaged', ram });
+    }
+  }
+
+  #commit(epoch: number): void {
+    const { svm } = this;
+    if (svm === undefined) return;
+    this.run('commit', [
+      [
+        'seal',
+        () => {
+          svm.committed = { epoch, arrived: svm.arrived };
+          svm.arrived = nothingArrived();
+          svm.inbound.committed(epoch + 1);
+          this.#checker.committed(epoch, prospect(svm, epoch));
+        },
+      ],
+    ]);
+  }
+
+  #sendCommitted(epoch: number): void {
+    this.#checker.sentCommitted(epoch);
+    this.#send({ kind: 'committed', epoch });
+  }
+
+  #apply(epoch: number): void {
+    const { svm } = this;
+    if (svm === undefined) return;
+    const startedUs = this.nowLocalUs;
+    const { arrived } = svm.committed ?? { arrived: nothingArrived() };
+    const pages = () => [...(svm.committed?.arrived.pages ?? arrived.pages)];
+    const write = (part: number) => (): void => {
+      for (const [page, value] of pages()) if (page % 3 === part) svm.ram.writeBase(page, value);
+    };
+    const finish = (): void => {
+      svm.committed = undefined;
+      svm.appliedEpoch = epoch;
+      svm.applying = false;
+      this.#checker.applied(epoch, svm.guest.snapshot());
+      if (this.#parts.standby === 'running') {
+        svm.guest.resume();
+        for (const request of svm.inbound.remaining()) svm.guest.receive(request);
+      }
+      this.#reportApplied(epoch, startedUs);
+    };
+    this.run('apply', [
+      [
+        'pause',
+        () => {
+          svm.guest.pause();
+          svm.applying = true;
+          if (this.#parts.breakage === 'applied-early') this.#reportApplied(epoch, startedUs);
+          return !this.#skipsApply(svm, epoch);
+        },
+      ],
+      ['ram1', write(0)],
+      ['ram2', write(1)],
+      ['ram3', write(2)],
+      [
+        'dropOwn',
+        () => {
+          if (this.#parts.breakage !== 'keep-own-pages') svm.ram.dropOwn();
+        },
+      ],
+      ...svm.disks.map((disk): Step => ['disk', () => this.#applyDisk(disk, epoch)]),
+      [
+        'device',
+        () => {
+          svm.guest.device = svm.committed?.arrived.device ?? svm.guest.device;
+          svm.appliedDevice = svm.guest.device;
+          svm.guest.forgetReceived();
+        },
+      ],
+      ['resume', finish],
+    ]);
+  }
+
+  #applyDisk(disk: BufferedDisk, epoch: number): void {
+    this.#checker.diskBuffersDropped(epoch);
+    disk.dropOwn();
+    disk.commit(epoch);
+  }
+
+  #reportApplied(epoch: number, startedUs: number): void {
+    this.input({ kind: 'applied', epoch, durationUs: this.nowLocalUs - startedUs });
+  }
+
+  /** A sabotage: a loss during the apply makes the old state good enough. */
+  #skipsApply(svm: Svm, epoch: number): boolean {
+    if (this.#parts.breakage !== 'promote-stale') return false;
+    const { state } = this.core;
+    if (state.kind !== 'standby' || state.next === undefined) return false;
+    svm.applying = false;
+    this.input({ kind: 'applied', epoch, durationUs: 0 });
+    return true;
+  }
+
+  #dropStaged(): void {
+    const { svm } = this;
+    if (svm === undefined) return;
+    svm.arrived = nothingArrived();
+    const keep = svm.committed?.epoch ?? svm.appliedEpoch ?? 0;
+    for (const disk of svm.disks) disk.dropAfter(keep);
+  }
+
+  #discard(): void {
+    this.abortJobs();
+    this.svm?.guest.kill();
+    this.svm = undefined;
+    this.gate.silence();
+  }
+
+  #promote(): void {
+    const { svm } = this;
+    if (svm === undefined) return;
+    this.run('promote', [
+      [
+        'merge',
+        () => {
+          for (const disk of svm.disks) disk.merge();
+        },
+      ],
+      [
+        'open',
+        () => {
+          svm.guest.pause();
+          this.#checker.promoting(svm.guest.snapshot(), this.#parts.standby);
+          this.gate.open();
+        },
+      ],
+      ['resume', () => svm.guest.resume()],
+      [
+        'announce',
+        () => {
+          for (const request of svm.inbound.remaining()) svm.guest.receive(request);
+          this.input({ kind: 'promoted' });
+        },
+      ],
+    ]);
+  }
+}
+
+function nothingArrived(): Arrived {
+  return {
+    pages: new Map(),
+    epoch: undefined,
+    frames: 0,
+    pageCount: 0,
+    digest: 0,
+    device: undefined,
+  };
+}
+
+/** What a failover continues from once `epoch` is applied. */
+function prospect(svm: Svm, epoch: number): GuestState {
+  const pages = Array.from({ length: PAGES }, (_, page) => svm.ram.base(page));
+  for (const [page, value] of svm.committed?.arrived.pages ?? []) pages[page] = value;
+  return {
+    pages,
+    device: svm.committed?.arrived.device ?? svm.guest.device,
+    disks: svm.disks.map((disk) => disk.prospect(epoch)),
+  };
+}

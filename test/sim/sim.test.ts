@@ -1,0 +1,62 @@
+import test, { type ExecutionContext } from 'ava';
+import { BREAKAGES } from './checker.js';
+import { Coverage } from './coverage.js';
+import { REGRESSIONS } from './regressions.js';
+import { describeFailure } from './report.js';
+import { runMany } from './run-many.js';
+import { runSeed } from './simulation.js';
+
+const SEEDS = 300;
+/** Runs that end at a known limit, in percent of all: more would mean that they hide something. */
+const LIMITS_PERCENT_MAX = 10;
+
+function fails(t: ExecutionContext, seeds: readonly number[]): void {
+  for (const seed of seeds.slice(0, 2)) t.log(describeFailure({ seed, breakage: undefined }));
+}
+
+test('300 seeds keep every invariant and make progress', (t) => {
+  const coverage = new Coverage();
+  const summary = runMany({ from: 1, count: SEEDS, coverage });
+  t.log(`${summary.passed} passed, ${summary.knownLimits} ended at a known limit:`);
+  for (const [limit, count] of coverage.row('Runs end at a known limit')) {
+    t.log(`  ${count} x ${limit}`);
+  }
+  fails(t, summary.failed);
+  t.deepEqual(summary.failed, []);
+  t.true(summary.knownLimits <= (SEEDS * LIMITS_PERCENT_MAX) / 100);
+  t.true(summary.passed > 0);
+});
+
+test('the 300 seeds see checkpoints, promotions and every kind of fault', (t) => {
+  const coverage = new Coverage();
+  runMany({ from: 1, count: SEEDS, coverage });
+  const totals = coverage.row('Totals');
+  t.true((totals.get('checkpoints') ?? 0) > SEEDS);
+  t.true((totals.get('promotions') ?? 0) > SEEDS / 10);
+  const faults = new Set([...coverage.row('Faults').keys()].map((name) => name.split(' ')[0]));
+  const kinds = ['kill', 'power', 'guestDies', 'guestOff', 'diskFails', 'reset', 'checkpoint'];
+  kinds.push('leave', 'partition', 'stop', 'slow', 'hang', 'setPeriod', 'failover');
+  t.deepEqual([...faults].sort(), kinds.sort());
+});
+
+test('a seed is the same run each time', (t) => {
+  t.deepEqual(runSeed({ seed: 7 }), runSeed({ seed: 7 }));
+});
+
+for (const [seed, found] of REGRESSIONS) {
+  test(`seed ${seed} passes: ${found}`, (t) => {
+    const result = runSeed({ seed });
+    if (result.verdict === 'failed') fails(t, [seed]);
+    t.not(result.verdict, 'failed', result.detail);
+  });
+}
+
+for (const breakage of BREAKAGES) {
+  test(`the checkers see a shell that is broken by ${breakage}`, (t) => {
+    const coverage = new Coverage();
+    const { failed } = runMany({ from: 1, count: SEEDS, coverage, breakage, first: true });
+    t.is(failed.length, 1);
+    const text = describeFailure({ seed: failed[0] ?? 0, breakage });
+    t.true(text.includes(`npm run sim -- --seed ${failed[0]} --trace --break ${breakage}`));
+  });
+}
