@@ -15,6 +15,8 @@ import { PairLab, type PairOptions } from '../../scripts/harness/pair-lab.js';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const LOG_TAIL_LINES = 40;
+/** A machine that is busy with other things must not look like a lost peer. */
+const PATIENT = ['--peer-timeout', '3s'];
 
 /** Options of a pair that a test may choose; the rest is as in the demo. */
 export type TestPairOptions = Partial<Omit<PairOptions, 'root' | 'guest'>>;
@@ -30,10 +32,10 @@ export async function withPair(
   let pair: PairLab | undefined;
   try {
     const guest = await guestFiles(ROOT);
-    pair = await PairLab.up(
-      { root: ROOT, guest, memoryMib: 256, periodMs: 200, ...options },
-      cleanup,
-    );
+    const primaryFlags = [...PATIENT, ...(options.primaryFlags ?? [])];
+    const secondaryFlags = [...PATIENT, ...(options.secondaryFlags ?? [])];
+    const defaults = { root: ROOT, guest, memoryMib: 256, periodMs: 200 };
+    pair = await PairLab.up({ ...defaults, ...options, primaryFlags, secondaryFlags }, cleanup);
     await pair.startSecondary();
     await pair.startPrimary();
     await pair.waitProtected();
