@@ -93,10 +93,11 @@ class SecondaryNode implements RunningNode, NodeControl {
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
     this.#listener = new PeerListener({
       log,
-      accept: () =>
-        this.#occupied
-          ? { ok: false, reason: `This node is busy (${this.#core.state.kind})` }
-          : { ok: true },
+      accept: () => {
+        if (!this.#occupied) return { ok: true };
+        this.#driver.input({ kind: 'peerReturned' });
+        return { ok: false, reason: `This node is busy (${this.#core.state.kind})` };
+      },
       onSession: (session) => void this.#onSession(session),
     });
     log.setContext({ role: 'secondary' });

@@ -7,5 +7,6 @@ export const REGRESSIONS: readonly (readonly [seed: number, found: string])[] = 
   [53, 'a secondary that waits for its operator refuses a primary that lives'],
   [804, 'PrimaryCore: a deadline in the past while the peer was suspected'],
   [1195, 'PrimaryCore: the same, while a commit was due'],
+  [14270, 'SecondaryCore: an old state was promoted although its primary had come back'],
   [1016, 'a primary that dies in the instant in which it begins to run alone'],
 ];

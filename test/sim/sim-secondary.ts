@@ -143,6 +143,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       this.#provenAlive();
       if (this.core.state.kind !== 'waiting') {
         session.attach('secondary', { message: () => {}, lost: () => {} });
+        this.input({ kind: 'peerReturned' });
         this.#refuse(session, `The secondary is ${this.core.state.kind}`);
         return;
       }
