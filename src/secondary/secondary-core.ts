@@ -197,6 +197,10 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
    */
   #returned(): SecondaryOutput[] {
     const state = this.#state;
+    // The process that had the session knows best: its answer means life, a refusal its death.
+    if (state.kind === 'standby' && state.next === undefined && this.#detector.suspected) {
+      return [{ kind: 'probe' }];
+    }
     const waits =
       state.kind === 'waitingForOperator' || (state.kind === 'standby' && state.next === 'wait');
     if (!waits || this.#peerReturned) return [];
@@ -222,8 +226,12 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
   }
 
   #lost(reason: string): SecondaryOutput[] {
-    if (this.#takeoverAsked) return this.#peerGone('promote', reason);
-    return this.#peerGone(this.#options.onPeerLoss === 'failover' ? 'promote' : 'wait', reason);
+    if (this.#options.onPeerLoss === 'failover') return this.#peerGone('promote', reason);
+    // Whoever asked for a planned take-over has not said that the primary is dead.
+    const refused = this.#takeoverAsked && this.#state.kind === 'standby';
+    if (refused) this.#takeoverAsked = false;
+    const outputs = this.#peerGone('wait', reason);
+    return refused ? [...outputs, { kind: 'failoverRefused', reason }] : outputs;
   }
 
   /** The primary is lost or silent for good. What is not committed is dropped, never half-used. */

@@ -149,6 +149,22 @@ test('a planned take-over asks the primary and follows its word', (t) => {
   t.deepEqual(talk.says({ kind: 'promoted' }), ['failoverDone']);
 });
 
+test('in wait mode a primary that falls silent instead of yielding is waited for', (t) => {
+  const { core, talk } = standby('wait');
+  talk.says({ kind: 'operatorFailover', force: false });
+  t.is(talk.saysAll(...lost).at(-1), `failoverRefused ${GONE}`);
+  t.is(core.state.kind, 'waitingForOperator');
+  t.deepEqual(talk.says({ kind: 'yielded' }), []);
+});
+
+test('a suspected primary that asks for a session is probed', (t) => {
+  const { core, talk } = standby();
+  talk.saysAll({ kind: 'linkLost', reason: 'Reset' }, { kind: 'probed', result: 'silent' });
+  t.deepEqual(talk.says({ kind: 'peerReturned' }), ['probe']);
+  talk.says({ kind: 'probed', result: 'alive' });
+  t.is(core.state.kind, 'waiting');
+});
+
 test('a word of yielding that nobody asked for is ignored', (t) => {
   const { talk } = standby();
   t.deepEqual(talk.says({ kind: 'yielded' }), []);
