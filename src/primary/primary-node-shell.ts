@@ -386,6 +386,16 @@ class PrimaryNode implements RunningNode, NodeControl {
     }
   }
 
+  /** Alone, what is held may leave as soon as what it may tell of is durable. */
+  async #openWhenSynced(): Promise<void> {
+    try {
+      await this.#synced;
+    } catch (error) {
+      this.#diskFailed(describeError(error));
+    }
+    if (this.#current === undefined && !this.#leaving) for (const nic of this.#pvm.nics) nic.open();
+  }
+
   #diskFailed(reason: string): void {
     this.#log.error('A disk failed', { reason });
     this.#driver.input({ kind: 'diskFailed', reason: `A disk failed: ${reason}` });
@@ -409,7 +419,7 @@ class PrimaryNode implements RunningNode, NodeControl {
     current?.replicator.end();
     this.#bytesSentBefore += sentBytes(current?.session);
     current?.session.destroy();
-    for (const nic of this.#pvm.nics) nic.open();
+    void this.#openWhenSynced();
     this.#log.warn('Running unprotected', { reason });
   }
 

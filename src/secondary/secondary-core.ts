@@ -21,6 +21,8 @@ export type SecondaryInput =
   | { readonly kind: 'tick' }
   /** The hello is accepted and the SVM launched, paused. */
   | { readonly kind: 'peerConnected' }
+  /** A primary asks for a session while this node keeps one's state. */
+  | { readonly kind: 'peerReturned' }
   | { readonly kind: 'linkLost'; readonly reason: string }
   | { readonly kind: 'probed'; readonly result: ProbeResult }
   | { readonly kind: 'heard' }
@@ -82,6 +84,10 @@ export interface SecondaryOptions {
   readonly onPeerLoss: 'failover' | 'wait';
 }
 
+const PEER_RETURNED =
+  'A primary has asked for a session since this one was lost and may have newer state: ' +
+  'restart this node to join it, or "colo failover --force" to continue from here';
+
 /** The pure core of the secondary node. */
 export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
   readonly #options: SecondaryOptions;
@@ -90,6 +96,8 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
   #staging = new Staging();
   #heartbeatAtUs = 0;
   #takeoverAsked = false;
+  /** A primary lives that this node had lost: what it told its clients since is not known here. */
+  #peerReturned = false;
 
   constructor(options: SecondaryOptions) {
     this.#options = options;
@@ -127,6 +135,8 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
         return this.#tick(nowUs);
       case 'peerConnected':
         return this.#connected(nowUs);
+      case 'peerReturned':
+        return this.#returned();
       case 'linkLost':
       case 'probed':
         return this.#link(input);
@@ -176,8 +186,26 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
     this.#detector.start(nowUs);
     this.#heartbeatAtUs = nowUs;
     this.#staging = new Staging();
+    this.#peerReturned = false;
     this.#state = { kind: 'synchronising' };
     return [];
+  }
+
+  /**
+   * It may have run on alone, or have booted afresh and lost everything: the state stays, but only
+   * an operator who insists may continue from it.
+   */
+  #returned(): SecondaryOutput[] {
+    const state = this.#state;
+    // The process that had the session knows best: its answer means life, a refusal its death.
+    if (state.kind === 'standby' && state.next === undefined && this.#detector.suspected) {
+      return [{ kind: 'probe' }];
+    }
+    const waits =
+      state.kind === 'waitingForOperator' || (state.kind === 'standby' && state.next === 'wait');
+    if (!waits || this.#peerReturned) return [];
+    this.#peerReturned = true;
+    return [{ kind: 'alarm', message: PEER_RETURNED }];
   }
 
   #link(input: Extract<SecondaryInput, { kind: 'linkLost' | 'probed' }>): SecondaryOutput[] {
@@ -199,8 +227,12 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
   }
 
   #lost(reason: string): SecondaryOutput[] {
-    if (this.#takeoverAsked) return this.#peerGone('promote', reason);
-    return this.#peerGone(this.#options.onPeerLoss === 'failover' ? 'promote' : 'wait', reason);
+    if (this.#options.onPeerLoss === 'failover') return this.#peerGone('promote', reason);
+    // Whoever asked for a planned take-over has not said that the primary is dead.
+    const refused = this.#takeoverAsked && this.#state.kind === 'standby';
+    if (refused) this.#takeoverAsked = false;
+    const outputs = this.#peerGone('wait', reason);
+    return refused ? [...outputs, { kind: 'failoverRefused', reason }] : outputs;
   }
 
   /** The primary is lost or silent for good. What is not committed is dropped, never half-used. */
@@ -309,6 +341,9 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
       case 'active':
         return [{ kind: 'failoverRefused', reason: 'This node already runs the guest' }];
       case 'waitingForOperator':
+        if (this.#peerReturned && !force) {
+          return [{ kind: 'failoverRefused', reason: PEER_RETURNED }];
+        }
         this.#takeoverAsked = true;
         this.#state = { kind: 'promoting', committedEpoch: state.committedEpoch };
         return [{ kind: 'promote', reason: 'The operator asked for it' }];

@@ -167,9 +167,9 @@ class SecondaryNode implements RunningNode, NodeControl {
     if (allowPeer !== undefined && address !== allowPeer) {
       return { ok: false, reason: `${address} is not the host that allow-peer names` };
     }
-    return this.#occupied
-      ? { ok: false, reason: `This node is busy (${this.#core.state.kind})` }
-      : { ok: true };
+    if (!this.#occupied) return { ok: true };
+    this.#driver.input({ kind: 'peerReturned' });
+    return { ok: false, reason: `This node is busy (${this.#core.state.kind})` };
   }
 
   async #onSession(session: Session): Promise<void> {

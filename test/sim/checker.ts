@@ -1,9 +1,9 @@
 /**
  * Knows everything and checks the invariants (docs/ARCHITECTURE.md) while a run goes on.
  *
- * In: what the shells really did, and which faults are in effect. Out: a `Violation`, thrown where it
- * happens; or a `KnownLimit`, thrown where two nodes go live (or an old state does) although the code
- * did all that it can without a witness. Nothing here is visible to the cores.
+ * In: what the shells really did, and which faults are in effect. Out: a `Violation`, thrown where
+ * it happens; or a `KnownLimit`, thrown where two nodes go live (or an old state does) although the
+ * code did all that it can without a witness. Nothing here is visible to the cores.
  */
 import { crc32c } from '../../src/lib/index.js';
 import type { PrimaryState } from '../../src/primary/index.js';
@@ -69,7 +69,9 @@ export class Checker {
   readonly #truth: Truth;
   readonly #snapshots = new Map<number, GuestState>();
   readonly #disturbances = new Set<Disturbance>();
-  /** Newest events of the frames that the LAN has seen; the largest is not enough: see `promoting`. */
+  /**
+   * Newest events of the frames that the LAN has seen; the largest is not enough: see `promoting`.
+   */
   readonly #seen = new Set<number>();
   #newestCaptured = -1;
   #committedEpoch: number | undefined;
@@ -122,7 +124,7 @@ export class Checker {
   }
 
   captured(epoch: number, state: GuestState): void {
-    if (epoch < this.#newestCaptured)
+    if (epoch <= this.#newestCaptured)
       throw new Violation('I5', `Epoch ${epoch} was captured again`);
     if (epoch === this.#committedEpoch) {
       throw new Violation('I5', `Epoch ${epoch} is committed and captured again`);
@@ -185,10 +187,8 @@ export class Checker {
     const committed = this.#committedState();
     if (committed === undefined) throw new Violation('I1', 'Output leaves, nothing is committed');
     if (!this.history.implies(headOf(committed), frame.event)) {
-      throw new Violation(
-        'I1',
-        `Event ${frame.event} leaves, but epoch ${this.#committedEpoch} ends at ${headOf(committed)}`,
-      );
+      const end = `epoch ${this.#committedEpoch} ends at ${headOf(committed)}`;
+      throw new Violation('I1', `Event ${frame.event} leaves, but ${end}`);
     }
   }
 

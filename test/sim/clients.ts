@@ -1,6 +1,6 @@
 /**
- * Clients on the LAN: each sends numbered requests one at a time, again while unanswered, and checks
- * what it is told. They see the guest only through frames, as real ones would.
+ * Clients on the LAN: each sends numbered requests one at a time, again while unanswered, and
+ * checks what it is told. They see the guest only through frames, as real ones would.
  */
 import type { Prng } from '../../src/lib/index.js';
 import { Violation } from './checker.js';

@@ -82,8 +82,14 @@ export class FaultInjector {
       this.#restartSecondary(1);
       return;
     }
-    checker.operatorAskedForFailover(false);
-    secondary.deliver(() => secondary.input({ kind: 'operatorFailover', force: false }));
+    for (const force of [false, true]) {
+      secondary.deliver(() => {
+        // Told that the state may be old, with nobody else left to serve, the operator insists.
+        if (secondary.core.state.kind !== 'waitingForOperator') return;
+        checker.operatorAskedForFailover(force);
+        secondary.input({ kind: 'operatorFailover', force });
+      });
+    }
   }
 
   #strike(fault: Fault): void {

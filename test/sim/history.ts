@@ -1,7 +1,7 @@
 /**
  * What happened to the guest, as a tree: each thing a guest does gets a number and names the one
- * before it. A guest keeps its newest number in its RAM, so a restored state knows its own past, and
- * "state S implies output O" is "O's number is on the path from S to the root".
+ * before it. A guest keeps its newest number in its RAM, so a restored state knows its own past,
+ * and "state S implies output O" is "O's number is on the path from S to the root".
  */
 
 export class History {

@@ -52,7 +52,9 @@ export class ForwardedDisk implements Cells {
   }
 }
 
-/** What is under a layer of the SVM's own changes: RAM cache with private pages, image with overlay. */
+/**
+ * What is under a layer of the SVM's own changes: RAM cache with private pages, image with overlay.
+ */
 export class LayeredCells implements Cells {
   readonly #base: number[];
   readonly #own = new Map<number, number>();

@@ -3,8 +3,9 @@
  * wrong with them.
  *
  * A channel is a TCP connection: in order, at its own pace, nothing lost while it lives. A cut link
- * holds what is under way until it heals. The end of a channel travels behind its data, so that each
- * side loses another part of what was sent; the first channel that ends, ends the session there.
+ * holds what is under way until it heals. The end of a channel travels behind its data, so that
+ * each side loses another part of what was sent; the first channel that ends, ends the session
+ * there.
  */
 
 import type { ProbeResult } from '../../src/failover/index.js';

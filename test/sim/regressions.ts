@@ -7,5 +7,8 @@ export const REGRESSIONS: readonly (readonly [seed: number, found: string])[] = 
   [53, 'a secondary that waits for its operator refuses a primary that lives'],
   [804, 'PrimaryCore: a deadline in the past while the peer was suspected'],
   [1195, 'PrimaryCore: the same, while a commit was due'],
+  [14270, 'SecondaryCore: an old state was promoted although its primary had come back'],
+  [29542, 'SecondaryCore: in wait mode a planned take-over promoted when its primary fell silent'],
+  [29783, 'SecondaryCore: a suspected primary that asked for a session was not probed'],
   [1016, 'a primary that dies in the instant in which it begins to run alone'],
 ];

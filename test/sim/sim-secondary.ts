@@ -2,8 +2,8 @@
  * The secondary's shell in the simulation: carries out what the production core says, on models.
  *
  * Outputs that change the SVM or what is staged are done one after the other (`commit` before
- * `sendCommitted` before `apply`, `dropStaged` before `promote`); only `discard` overtakes, since it
- * kills what the others work on.
+ * `sendCommitted` before `apply`, `dropStaged` before `promote`); only `discard` overtakes, since
+ * it kills what the others work on.
  */
 import type { Prng } from '../../src/lib/index.js';
 import {
@@ -140,9 +140,11 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
   /** The hello of a new connection. */
   join(session: SimSession): void {
     this.deliver(() => {
-      this.#provenAlive();
+      // For a standby a hello proves nothing yet: a primary that booted afresh says it too.
+      if (this.core.state.kind === 'waitingForOperator') this.#provenAlive();
       if (this.core.state.kind !== 'waiting') {
         session.attach('secondary', { message: () => {}, lost: () => {} });
+        this.input({ kind: 'peerReturned' });
         this.#refuse(session, `The secondary is ${this.core.state.kind}`);
         return;
       }

@@ -189,10 +189,8 @@ class Run {
     if (reached !== undefined) return reached;
     const primary = this.#primary.alive ? this.#primary.core.state : 'dead';
     const secondary = this.#secondary.alive ? this.#secondary.core.state : 'dead';
-    throw new Violation(
-      'Progress',
-      `None in ${PROGRESS_US / 1e6} s: primary ${JSON.stringify(primary)}, secondary ${JSON.stringify(secondary)}`,
-    );
+    const states = `primary ${JSON.stringify(primary)}, secondary ${JSON.stringify(secondary)}`;
+    throw new Violation('Progress', `None in ${PROGRESS_US / 1e6} s: ${states}`);
   }
 
   /** The primary is dead and the secondary holds nothing: right only if nothing could be held. */

@@ -1,0 +1,254 @@
+import test from 'ava';
+import { COMMIT_TIMEOUT_US, PRESEND_ROUNDS_MAX } from '../../../src/primary/limits.js';
+import { PrimaryCore, type PrimaryInput } from '../../../src/primary/primary-core.js';
+import { Conversation } from './transcript.js';
+
+const OPTIONS = {
+  periodUs: 1_000_000,
+  minIntervalUs: 100_000,
+  peerTimeoutUs: 60_000_000,
+  heartbeatUs: 50_000,
+  firstEpoch: 7,
+};
+
+function start(options: Partial<typeof OPTIONS> = {}) {
+  const core = new PrimaryCore({ ...OPTIONS, ...options });
+  return { core, talk: new Conversation(core) };
+}
+
+/** Without heartbeats, which come whenever a tick does. */
+function tick(talk: Conversation<PrimaryInput, object>): string[] {
+  return talk.says({ kind: 'tick' }).filter((line) => line !== 'heartbeat');
+}
+
+const CONNECT: readonly PrimaryInput[] = [
+  { kind: 'tick' },
+  { kind: 'peerConnected' },
+  { kind: 'syncRound', remainingBytes: 0 },
+];
+const SMALL_ROUND = { kind: 'presendRound', pages: 0 } as const;
+const UNREACHABLE = { kind: 'probed', result: 'unreachable' } as const;
+const RESET = { kind: 'linkLost', reason: 'Reset' } as const;
+
+function captured(epoch: number, atUs: number): PrimaryInput {
+  return { kind: 'captured', epoch, atUs };
+}
+
+/** Protected; epoch 8 runs since 0. */
+function pair(options: Partial<typeof OPTIONS> = {}) {
+  const node = start(options);
+  node.talk.saysAll(...CONNECT, SMALL_ROUND, captured(7, 0));
+  node.talk.saysAll({ kind: 'committed', epoch: 7 }, { kind: 'applied', epoch: 7 });
+  return node;
+}
+
+test('the first checkpoint: synchronise, pre-send, capture, commit, apply', (t) => {
+  const { core, talk } = start();
+  t.deepEqual(talk.says({ kind: 'tick' }), ['connect']);
+  t.deepEqual(talk.says({ kind: 'peerConnected' }), ['syncRound 7 true']);
+  t.deepEqual(talk.says({ kind: 'syncRound', remainingBytes: 1e9 }), ['syncRound 7 false']);
+  t.deepEqual(talk.says({ kind: 'syncRound', remainingBytes: 0 }), ['presendRound 7']);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 7 sync']);
+  t.deepEqual(talk.says(captured(7, 0)), []);
+  t.false(core.isProtected);
+  t.deepEqual(talk.says({ kind: 'committed', epoch: 7 }), ['release 7', 'checkpointDone 7 sync']);
+  t.true(core.isProtected);
+  t.deepEqual(talk.says({ kind: 'applied', epoch: 7 }), []);
+  t.is(core.epoch, 8);
+});
+
+test('a checkpoint begins when the period is over, not sooner', (t) => {
+  const { talk } = pair();
+  t.deepEqual(tick(talk.at(999)), []);
+  t.deepEqual(tick(talk.at(1000)), ['presendRound 8']);
+});
+
+test('a shorter period counts at once', (t) => {
+  const { talk } = pair();
+  t.deepEqual(talk.at(300).says({ kind: 'periodChanged', periodUs: 200_000 }), ['presendRound 8']);
+});
+
+test('a trigger never begins sooner than the least interval after the resume', (t) => {
+  const { talk } = pair();
+  t.deepEqual(talk.at(50).says({ kind: 'checkpointRequested', trigger: 'operator' }), []);
+  t.deepEqual(tick(talk.at(99)), []);
+  t.deepEqual(tick(talk.at(100)), ['presendRound 8']);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 operator']);
+});
+
+test('a trigger during a transaction waits for its end', (t) => {
+  const { talk } = pair();
+  tick(talk.at(1000));
+  talk.saysAll(SMALL_ROUND, captured(8, 1_000_000), { kind: 'committed', epoch: 8 });
+  t.deepEqual(talk.at(1200).says({ kind: 'checkpointRequested', trigger: 'bound' }), []);
+  t.deepEqual(talk.says({ kind: 'applied', epoch: 8 }), ['presendRound 9']);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 9 bound']);
+});
+
+test('a bound does not take the place of an operator who waits', (t) => {
+  const { talk } = pair();
+  talk.says({ kind: 'checkpointRequested', trigger: 'operator' });
+  talk.says({ kind: 'checkpointRequested', trigger: 'bound' });
+  tick(talk.at(100));
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 operator']);
+});
+
+test('without a secondary an operator is told so, and a bound asks for nothing', (t) => {
+  const { talk } = start();
+  t.deepEqual(talk.says({ kind: 'checkpointRequested', trigger: 'operator' }), [
+    'checkpointFailed No secondary is connected',
+  ]);
+  t.deepEqual(talk.says({ kind: 'checkpointRequested', trigger: 'bound' }), []);
+});
+
+test('pre-send goes on only while each round is clearly smaller', (t) => {
+  const { talk } = start();
+  talk.saysAll(...CONNECT);
+  t.deepEqual(talk.says({ kind: 'presendRound', pages: 10_000 }), ['presendRound 7']);
+  t.deepEqual(talk.says({ kind: 'presendRound', pages: 6_900 }), ['presendRound 7']);
+  t.deepEqual(talk.says({ kind: 'presendRound', pages: 4_900 }), ['capture 7 sync']);
+});
+
+test('pre-send has a last round', (t) => {
+  const { talk } = start();
+  talk.saysAll(...CONNECT);
+  for (let round = 1; round < PRESEND_ROUNDS_MAX; round += 1) {
+    const pages = 1e9 / 2 ** round;
+    t.deepEqual(talk.says({ kind: 'presendRound', pages }), ['presendRound 7']);
+  }
+  t.deepEqual(talk.says({ kind: 'presendRound', pages: 1e5 }), ['capture 7 sync']);
+});
+
+test('a secondary that does not commit in time is dropped', (t) => {
+  const { talk } = start();
+  talk.saysAll(...CONNECT, SMALL_ROUND, captured(7, 0));
+  talk.at(COMMIT_TIMEOUT_US / 1000 - 1).says({ kind: 'tick' });
+  talk.says({ kind: 'heard' });
+  t.is(
+    tick(talk.at(COMMIT_TIMEOUT_US / 1000))[0],
+    'runAlone Secondary did not finish epoch 7 in time',
+  );
+});
+
+test('a commit out of turn ends the session and releases by that alone', (t) => {
+  const { talk } = pair();
+  const reason = 'Secondary committed epoch 8 out of turn';
+  t.deepEqual(talk.says({ kind: 'committed', epoch: 8 }), [
+    `runAlone ${reason}`,
+    `checkpointFailed ${reason}`,
+  ]);
+});
+
+test('an apply out of turn ends the session', (t) => {
+  const { talk } = start();
+  talk.saysAll(...CONNECT, SMALL_ROUND, captured(7, 0));
+  const [first] = talk.says({ kind: 'applied', epoch: 7 });
+  t.is(first, 'runAlone Secondary applied epoch 7 out of turn');
+});
+
+test('a lost link alone releases nothing', (t) => {
+  const { core, talk } = pair();
+  t.deepEqual(talk.says(RESET), ['probe']);
+  t.deepEqual(talk.says(UNREACHABLE), []);
+  t.false(core.isProtected);
+  t.deepEqual(tick(talk.at(2000)), ['probe']);
+});
+
+test('a secondary that is lost, or lives without us, leaves the primary alone', (t) => {
+  for (const result of ['refused', 'alive'] as const) {
+    const { core, talk } = pair();
+    talk.says(RESET);
+    t.regex(talk.says({ kind: 'probed', result })[0] ?? '', /^runAlone Secondary (lost|abandoned)/);
+    t.is(core.state.kind, 'alone');
+  }
+});
+
+test('a capture that ends after its session is ignored', (t) => {
+  const { core, talk } = pair();
+  tick(talk.at(1000));
+  talk.saysAll(SMALL_ROUND, RESET, { kind: 'probed', result: 'refused' });
+  const { epoch } = core;
+  t.deepEqual(talk.says(captured(8, 1_000_000)), []);
+  t.is(core.epoch, epoch);
+});
+
+test('epochs of a session that ended never come again', (t) => {
+  const { core, talk } = pair();
+  const seen = new Set([7, 8, 9]);
+  for (let round = 0; round < 5; round += 1) {
+    talk.saysAll({ kind: 'peerUnfit', reason: 'QEMU' });
+    t.false(seen.has(core.epoch));
+    seen.add(core.epoch).add(core.epoch + 1);
+    talk.at(10_000 * (round + 1)).saysAll(...CONNECT);
+    if (round % 2 === 0) talk.saysAll(SMALL_ROUND, captured(core.epoch, talk.nowUs));
+  }
+});
+
+test('an unfit secondary is tried again later', (t) => {
+  const { talk } = pair();
+  t.deepEqual(talk.says({ kind: 'peerUnfit', reason: 'QEMU' }), [
+    'runAlone QEMU',
+    'checkpointFailed QEMU',
+  ]);
+  t.deepEqual(tick(talk.at(999)), []);
+  t.deepEqual(tick(talk.at(1000)), ['connect']);
+});
+
+test('a failed capture leaves the primary alone', (t) => {
+  const { talk } = pair();
+  t.is(talk.says({ kind: 'captureFailed', reason: 'QMP' })[0], 'runAlone QMP');
+});
+
+test('a primary that yields is silent before it says so', (t) => {
+  const { core, talk } = pair();
+  t.deepEqual(talk.says({ kind: 'takeoverRequested' }), [
+    'silence',
+    'sendYielded',
+    'checkpointFailed The secondary took over',
+    'exit 0 The secondary took over',
+  ]);
+  t.is(core.state.kind, 'left');
+  t.is(core.deadlineUs(), undefined);
+});
+
+test('each end of the guest has its goodbye, after the silence', (t) => {
+  for (const goodbye of ['handover', 'guest-off'] as const) {
+    const { talk } = pair();
+    t.deepEqual(talk.says({ kind: 'guestEnded', goodbye, reason: 'End' }).slice(0, 2), [
+      'silence',
+      `sendGoodbye ${goodbye} End`,
+    ]);
+  }
+});
+
+test('an operator who stops a primary hands over; alone there is nobody to tell', (t) => {
+  const { talk } = pair();
+  t.deepEqual(talk.says({ kind: 'stopRequested', reason: 'Stop' }).slice(0, 2), [
+    'silence',
+    'sendGoodbye handover Stop',
+  ]);
+  const alone = start().talk;
+  t.deepEqual(alone.says({ kind: 'stopRequested', reason: 'Stop' }), [
+    'silence',
+    'checkpointFailed Stop',
+    'exit 0 Stop',
+  ]);
+});
+
+test('a failed disk hands over while protected, and only then', (t) => {
+  const failure = { kind: 'diskFailed', reason: 'EIO' } as const;
+  t.is(pair().talk.says(failure)[1], 'sendGoodbye handover EIO');
+  t.deepEqual(start().talk.says(failure), []);
+  const synchronising = start();
+  synchronising.talk.saysAll(...CONNECT);
+  t.deepEqual(synchronising.talk.says(failure), []);
+  const suspecting = pair();
+  suspecting.talk.says(RESET);
+  t.deepEqual(suspecting.talk.says(failure), []);
+});
+
+test('a node that has left answers nothing', (t) => {
+  const { talk } = pair();
+  talk.says({ kind: 'stopRequested', reason: 'Stop' });
+  t.deepEqual(talk.saysAll(RESET, { kind: 'committed', epoch: 8 }, { kind: 'tick' }), []);
+});

@@ -1,0 +1,232 @@
+import test from 'ava';
+import { SecondaryCore, type SecondaryInput } from '../../../src/secondary/secondary-core.js';
+import { Conversation } from '../primary/transcript.js';
+
+const OPTIONS = { peerTimeoutUs: 500_000, heartbeatUs: 100_000, onPeerLoss: 'failover' } as const;
+
+function start(onPeerLoss: 'failover' | 'wait' = 'failover') {
+  const core = new SecondaryCore({ ...OPTIONS, onPeerLoss });
+  const talk = new Conversation(core);
+  talk.says({ kind: 'peerConnected' });
+  return { core, talk };
+}
+
+/** All parts of an epoch of a guest without disks. */
+function parts(epoch: number): SecondaryInput[] {
+  const ram = { frames: 1, pages: 2, digest: 3, deviceStateBytes: 4 };
+  const end = { ramFrames: 1, ramPages: 2, ramDigest: 3, deviceStateBytes: 4, disks: [] };
+  return [
+    { kind: 'ramStaged', ram: { epoch, ...ram } },
+    { kind: 'endRecord', record: { epoch, ...end } },
+  ];
+}
+
+const applied = (epoch: number): SecondaryInput => ({ kind: 'applied', epoch, durationUs: 9 });
+const lost: readonly SecondaryInput[] = [
+  { kind: 'linkLost', reason: 'Reset' },
+  { kind: 'probed', result: 'refused' },
+];
+const GONE = "Reset; the peer's host says that nobody listens";
+
+/** A standby that has committed and applied epoch 7. */
+function standby(onPeerLoss: 'failover' | 'wait' = 'failover') {
+  const node = start(onPeerLoss);
+  node.talk.saysAll(...parts(7), applied(7));
+  return node;
+}
+
+test('an epoch is committed, told, applied and told, in this order', (t) => {
+  const { talk } = start();
+  t.deepEqual(talk.saysAll(...parts(7)), ['commit 7', 'sendCommitted 7', 'apply 7']);
+  t.deepEqual(talk.says(applied(7)), ['sendApplied 7 9']);
+});
+
+test('the next epoch must not come before the last one is applied', (t) => {
+  const { core, talk } = start();
+  talk.saysAll(...parts(7));
+  const reason = 'Epoch 8 came before 7 was applied';
+  t.deepEqual(talk.saysAll(...parts(8)), [
+    `sendUnfit ${reason}`,
+    `closeSession ${reason}`,
+    `discard ${reason}`,
+  ]);
+  t.is(core.state.kind, 'waiting');
+});
+
+test('an epoch that was committed never comes again', (t) => {
+  const { talk } = standby();
+  t.is(talk.saysAll(...parts(7))[0], 'sendUnfit Epoch 7 came before 7 was applied');
+});
+
+test('parts that disagree are unfit and never promoted', (t) => {
+  const { core, talk } = start();
+  const [ram] = parts(7);
+  const [, end] = parts(8);
+  const outputs = talk.saysAll(ram as SecondaryInput, end as SecondaryInput);
+  t.is(outputs[0], 'sendUnfit Parts of epochs 7, 8 arrived together');
+  t.deepEqual(talk.saysAll(...lost), []);
+  t.is(core.state.kind, 'waiting');
+});
+
+test('a loss drops what is staged and promotes the committed epoch', (t) => {
+  const { core, talk } = standby();
+  talk.says(parts(8)[0] as SecondaryInput);
+  t.deepEqual(talk.saysAll(...lost), [
+    'probe',
+    `closeSession ${GONE}`,
+    'dropStaged',
+    `promote ${GONE}`,
+  ]);
+  t.deepEqual(talk.says({ kind: 'promoted' }), []);
+  t.like(core.state, { kind: 'active', committedEpoch: 7 });
+});
+
+test('a loss while an epoch is applied waits for the apply', (t) => {
+  const { talk } = start();
+  talk.saysAll(...parts(7));
+  t.deepEqual(talk.saysAll(...lost), ['probe', `closeSession ${GONE}`, 'dropStaged']);
+  t.deepEqual(talk.says(applied(7)), [`promote ${GONE}`]);
+});
+
+test('what arrives after the loss is not staged', (t) => {
+  const { talk } = start();
+  talk.saysAll(...parts(7), ...lost);
+  t.deepEqual(talk.saysAll(...parts(8)), []);
+});
+
+test('a loss before the first commit promotes nothing', (t) => {
+  const { core, talk } = start();
+  const reason = `Primary gone before the first commit: ${GONE}`;
+  t.deepEqual(talk.saysAll(...lost).slice(1), [`closeSession ${reason}`, `discard ${reason}`]);
+  t.is(core.state.kind, 'waiting');
+});
+
+test('a session that broke while the peer lives is never promoted', (t) => {
+  const { core, talk } = standby();
+  talk.says({ kind: 'linkLost', reason: 'Reset' });
+  const reason = "Session lost: Reset; the peer's agent is alive";
+  t.deepEqual(talk.says({ kind: 'probed', result: 'alive' }), [
+    `closeSession ${reason}`,
+    `discard ${reason}`,
+  ]);
+  t.is(core.state.kind, 'waiting');
+});
+
+test('in wait mode a loss raises an alarm and the operator promotes', (t) => {
+  const { core, talk } = standby('wait');
+  t.is(talk.saysAll(...lost).at(-1), `alarm ${GONE}; waiting for "colo failover"`);
+  t.is(core.state.kind, 'waitingForOperator');
+  t.deepEqual(talk.says({ kind: 'operatorFailover', force: false }), [
+    'promote The operator asked for it',
+  ]);
+  t.deepEqual(talk.says({ kind: 'promoted' }), ['failoverDone']);
+});
+
+test('a waiting state whose primary came back is promoted only by force', (t) => {
+  const { talk } = standby('wait');
+  talk.saysAll(...lost);
+  t.regex(talk.says({ kind: 'peerReturned' }).join(), /^alarm A primary has asked/);
+  t.deepEqual(talk.says({ kind: 'peerReturned' }), []);
+  t.regex(
+    talk.says({ kind: 'operatorFailover', force: false }).join(),
+    /^failoverRefused A primary has asked/,
+  );
+  t.deepEqual(talk.says({ kind: 'operatorFailover', force: true }), [
+    'promote The operator asked for it',
+  ]);
+});
+
+test('a stranger who asks for a session changes nothing for a standby', (t) => {
+  const { talk } = standby();
+  t.deepEqual(talk.says({ kind: 'peerReturned' }), []);
+  t.is(talk.saysAll(...lost).at(-1), `promote ${GONE}`);
+});
+
+test('a planned take-over asks the primary and follows its word', (t) => {
+  const { talk } = standby();
+  t.deepEqual(talk.says({ kind: 'operatorFailover', force: false }), ['sendTakeover']);
+  t.is(talk.says({ kind: 'yielded' }).at(-1), 'promote The primary yielded');
+  t.deepEqual(talk.says({ kind: 'promoted' }), ['failoverDone']);
+});
+
+test('in wait mode a primary that falls silent instead of yielding is waited for', (t) => {
+  const { core, talk } = standby('wait');
+  talk.says({ kind: 'operatorFailover', force: false });
+  t.is(talk.saysAll(...lost).at(-1), `failoverRefused ${GONE}`);
+  t.is(core.state.kind, 'waitingForOperator');
+  t.deepEqual(talk.says({ kind: 'yielded' }), []);
+});
+
+test('a suspected primary that asks for a session is probed', (t) => {
+  const { core, talk } = standby();
+  talk.saysAll({ kind: 'linkLost', reason: 'Reset' }, { kind: 'probed', result: 'silent' });
+  t.deepEqual(talk.says({ kind: 'peerReturned' }), ['probe']);
+  talk.says({ kind: 'probed', result: 'alive' });
+  t.is(core.state.kind, 'waiting');
+});
+
+test('a word of yielding that nobody asked for is ignored', (t) => {
+  const { talk } = standby();
+  t.deepEqual(talk.says({ kind: 'yielded' }), []);
+});
+
+test('a forced take-over asks nobody', (t) => {
+  const { talk } = standby();
+  t.is(
+    talk.says({ kind: 'operatorFailover', force: true }).at(-1),
+    'promote The operator forced it',
+  );
+});
+
+test('a take-over without committed state is refused', (t) => {
+  const { talk } = start();
+  t.deepEqual(talk.says({ kind: 'operatorFailover', force: true }), [
+    'failoverRefused This node holds no committed state of the guest',
+  ]);
+});
+
+test('a primary that hands over is succeeded at once, in wait mode too', (t) => {
+  const { talk } = standby('wait');
+  const goodbye = { kind: 'goodbye', goodbye: 'handover', reason: 'Disk' } as const;
+  t.is(talk.says(goodbye).at(-1), 'promote The primary left: Disk');
+});
+
+test('a guest that powered off is not brought back', (t) => {
+  const { core, talk } = standby();
+  const goodbye = { kind: 'goodbye', goodbye: 'guest-off', reason: 'Halt' } as const;
+  t.is(talk.says(goodbye).at(-1), 'discard The guest ended: Halt');
+  t.is(core.state.kind, 'waiting');
+});
+
+test('a broken standby says so and forgets its state', (t) => {
+  const { talk } = standby();
+  t.deepEqual(talk.says({ kind: 'broken', reason: 'QEMU' }), [
+    'sendUnfit QEMU',
+    'closeSession QEMU',
+    'discard QEMU',
+  ]);
+});
+
+test('a node that breaks while it goes live leaves', (t) => {
+  const { core, talk } = standby();
+  talk.saysAll(...lost);
+  t.deepEqual(talk.says({ kind: 'broken', reason: 'TAP' }), ['failoverRefused TAP', 'exit 1 TAP']);
+  t.is(core.state.kind, 'left');
+});
+
+test('after a discard the next primary is welcome', (t) => {
+  const { core, talk } = standby();
+  talk.says({ kind: 'broken', reason: 'QEMU' });
+  t.deepEqual(talk.says({ kind: 'peerConnected' }), []);
+  t.deepEqual(talk.saysAll(...parts(3)), ['commit 3', 'sendCommitted 3', 'apply 3']);
+  t.is(core.committedEpoch, 3);
+});
+
+test('a standby that is stopped says that it can not protect any more', (t) => {
+  const { talk } = standby();
+  t.deepEqual(talk.says({ kind: 'stopRequested', reason: 'Stop' }), [
+    'sendUnfit Stop',
+    'exit 0 Stop',
+  ]);
+  t.deepEqual(talk.saysAll(...lost), []);
+});
