@@ -57,7 +57,10 @@ export interface NicStats extends GateCounters {
   /** Emitted by the guest, whatever the gate did with it. */
   readonly outputFrames: number;
   readonly outputBytes: number;
-  /** Released, but not taken by the TAP: no whole Ethernet header, link down, no kernel buffer, or silenced in between. */
+  /**
+   * Released, but not taken by the TAP: no whole Ethernet header, link down, no kernel buffer, or
+   * silenced in between.
+   */
   readonly lanDroppedFrames: number;
   /** Released, not yet written to the TAP. */
   readonly lanQueueBytes: number;
