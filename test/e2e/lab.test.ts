@@ -78,7 +78,7 @@ test.serial('a stream counts from 0 without a gap, one line every 20 ms', async 
 });
 
 test.serial('the sink answers how many bytes it got', async (t) => {
-  t.is((await lab.talk('fetch', GUEST, 7002, 'x'.repeat(100_000))).toString(), '100000\n');
+  t.is((await lab.talk('pour', GUEST, 7002, 'x'.repeat(100_000))).toString(), '100000\n');
 });
 
 test.serial('UDP echo returns the datagram', async (t) => {

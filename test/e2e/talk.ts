@@ -3,7 +3,8 @@
  * namespace of the process that opens them.
  *
  *   node talk.js connect HOST PORT LINES [TEXT]   sends TEXT, prints the first LINES lines
- *   node talk.js fetch   HOST PORT TEXT           sends TEXT and FIN, prints all that comes
+ *   node talk.js fetch   HOST PORT TEXT           sends TEXT, prints all that comes until FIN
+ *   node talk.js pour    HOST PORT TEXT           the same, but sends FIN behind TEXT
  *   node talk.js listen  PORT LINES               prints "listening"; then, for the first
  *   connection,
  *                                                 numbered lines out and its first LINES lines in
@@ -37,8 +38,12 @@ const [host = '', port = '', third = '', text = ''] = args;
 if (verb === 'connect') {
   const socket = connect(Number(port), host, () => socket.write(text));
   printLines(socket, Number(third));
-} else if (verb === 'fetch') {
-  const socket = connect(Number(port), host, () => socket.write(third));
+} else if (verb === 'fetch' || verb === 'pour') {
+  const socket = connect(Number(port), host, () => {
+    socket.write(third);
+    // A server may take an early FIN for a client that has gone: nginx was seen to.
+    if (verb === 'pour') socket.end();
+  });
   socket.pipe(process.stdout);
 } else if (verb === 'listen') {
   listen(Number(host), Number(port));
