@@ -7,8 +7,9 @@
  * and the peer's host answered a new connection with "nobody listens", which only a host whose
  * process is gone does; that is proof, so it need not wait for the time-out. A peer that answers a
  * probe is alive although the session is gone: `abandoned`, and nobody may be promoted for it. One
- * that answers that it runs the guest itself has taken over, or has gone on alone: `superseded`,
- * and this side must not speak.
+ * that answers that it still holds a state which it might take over from has not noticed yet, and
+ * is asked again. One that answers that it runs the guest itself has taken over, or has gone on
+ * alone: `superseded`, and this side must not speak.
  *
  * Silence is measured in time that this process was awake: a node that was itself stopped for a
  * second (SIGSTOP, a busy host) must first read what waited in its sockets before it judges. Each
@@ -16,7 +17,7 @@
  */
 
 /** What came back from a connection attempt to the peer's listening port. */
-export type ProbeResult = 'alive' | 'serving' | 'refused' | 'unreachable' | 'silent';
+export type ProbeResult = 'alive' | 'holding' | 'serving' | 'refused' | 'unreachable' | 'silent';
 
 export type DetectorVerdict =
   | { readonly kind: 'probe' }
@@ -87,6 +88,7 @@ export class FailureDetector {
       case 'serving':
         this.stop();
         return { kind: 'superseded', reason: `${reason}; the peer runs the guest` };
+      case 'holding':
       case 'silent':
       case 'unreachable':
         this.#state.probing = false;

@@ -65,7 +65,9 @@ export type PrimaryOutput =
   /** Pause, save, scan, copy, mark the streams' epoch edge, hold what follows, resume. */
   | { readonly kind: 'capture'; readonly epoch: number; readonly trigger: Trigger }
   | { readonly kind: 'release'; readonly epoch: number }
-  /** End the session; release all that is held and hold nothing more. */
+  /** End the session; what is held stays held until `runAlone`. */
+  | { readonly kind: 'endSession' }
+  /** The session is over: release all that is held and hold nothing more. */
   | { readonly kind: 'runAlone'; readonly reason: string }
   | { readonly kind: 'checkpointDone'; readonly epoch: number; readonly trigger: Trigger }
   | { readonly kind: 'checkpointFailed'; readonly reason: string }
@@ -185,7 +187,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'captured':
         return this.#captured(input.epoch, input.atUs, nowUs);
       case 'captureFailed':
+        return this.#dismiss(input.reason);
       case 'peerUnfit':
+        // It has let go of what it held.
         return this.#state.kind === 'session' ? this.#alone(input.reason, nowUs) : [];
       case 'committed':
         return this.#committed(input.epoch, nowUs);
@@ -253,7 +257,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const { phase } = state;
     const waits = phase.kind === 'committing' || phase.kind === 'applying';
     if (waits && nowUs >= phase.sinceUs + COMMIT_TIMEOUT_US && !this.#detector.suspected) {
-      return this.#alone(`Secondary did not finish epoch ${this.#epoch - 1} in time`, nowUs);
+      return this.#dismiss(`Secondary did not finish epoch ${this.#epoch - 1} in time`);
     }
     return [...outputs, ...this.#maybeBegin(nowUs)];
   }
@@ -343,7 +347,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const phase = this.#phase();
     if (phase === undefined) return [];
     if (phase.kind !== 'committing' || epoch !== this.#epoch - 1) {
-      return this.#alone(`Secondary committed epoch ${epoch} out of turn`, nowUs);
+      return this.#dismiss(`Secondary committed epoch ${epoch} out of turn`);
     }
     this.#state = { kind: 'session', committed: true, phase: { kind: 'applying', sinceUs: nowUs } };
     return [
@@ -356,7 +360,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const phase = this.#phase();
     if (phase === undefined) return [];
     if (phase.kind !== 'applying' || epoch !== this.#epoch - 1) {
-      return this.#alone(`Secondary applied epoch ${epoch} out of turn`, nowUs);
+      return this.#dismiss(`Secondary applied epoch ${epoch} out of turn`);
     }
     this.#setPhase({ kind: 'running' });
     return this.#maybeBegin(nowUs);
@@ -370,6 +374,16 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     }
     if (this.#pending !== 'operator') this.#pending = trigger;
     return this.#maybeBegin(nowUs);
+  }
+
+  /**
+   * Ends a session of our own accord. The secondary may hold a state that it could take over from,
+   * so that nothing leaves before it has let go, or is lost: the probes will tell.
+   */
+  #dismiss(reason: string): PrimaryOutput[] {
+    if (this.#state.kind !== 'session') return [];
+    const verdict = this.#detector.linkLost(reason);
+    return verdict === undefined ? [] : [{ kind: 'endSession' }, { kind: 'probe' }];
   }
 
   /** The session is over and the peer can't or won't take over: everything held may go. */

@@ -126,7 +126,7 @@ class PrimaryNode implements RunningNode, NodeControl {
       log,
       accept: () => ({ ok: false, reason: 'A primary takes no sessions' }),
       onSession: (session) => session.destroy(),
-      isServing: () => this.#core.state.kind !== 'left',
+      probeAnswer: () => (this.#core.state.kind === 'left' ? 'idle' : 'serving'),
     });
     parts.hooks.onDiskWrite = (disk, operation) =>
       this.#current?.replicator.forward(disk, operation);
@@ -216,6 +216,10 @@ class PrimaryNode implements RunningNode, NodeControl {
       case 'release':
         this.#committedEpoch = output.epoch;
         void this.#release(output.epoch);
+        return;
+      case 'endSession':
+        this.#current?.replicator.end();
+        this.#current?.session.destroy();
         return;
       case 'runAlone':
         this.#runAlone(output.reason);

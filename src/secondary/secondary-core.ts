@@ -115,6 +115,13 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
     return 'committedEpoch' in this.#state ? this.#state.committedEpoch : undefined;
   }
 
+  /** What a primary that asks is told of this node. */
+  get probeAnswer(): 'idle' | 'holding' | 'serving' {
+    const { kind } = this.#state;
+    if (kind === 'promoting' || kind === 'active') return 'serving';
+    return kind === 'standby' || kind === 'waitingForOperator' ? 'holding' : 'idle';
+  }
+
   get peerHeardAtUs(): number | undefined {
     return this.#detector.heardAtUs;
   }

@@ -102,7 +102,7 @@ class SecondaryNode implements RunningNode, NodeControl {
       log,
       accept: ({ remoteAddress }) => this.#accept(remoteAddress),
       onSession: (session) => void this.#onSession(session),
-      isServing: () => ['promoting', 'active'].includes(this.#core.state.kind),
+      probeAnswer: () => this.#core.probeAnswer,
     });
     log.setContext({ role: 'secondary' });
   }

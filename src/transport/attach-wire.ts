@@ -13,7 +13,7 @@
  *
  * attachOk (0x0002): version, 2 bytes be: the session protocol that both will speak.
  * attachRefused (0x0003): reason, be32 length and UTF-8, at most REFUSAL_TEXT_MAX_BYTES.
- * probeOk (0x0004): serving, 1 byte: 1 if this node may speak for the guest, else 0.
+ * probeOk (0x0004): answer, 1 byte: 0 idle, 1 serving, 2 holding; see ProbeAnswer.
  */
 import { ByteReader, ByteWriter, ProtocolError } from '../lib/index.js';
 import { CHANNELS, type Channel } from './channels.js';
@@ -112,16 +112,24 @@ export function decodeAttachRefused(payload: Buffer): string {
   return reason.replace(/\p{Cc}/gu, '?');
 }
 
-/** The answer to a probe: whether this node may speak for the guest. */
-export function encodeProbeOk(serving: boolean): Buffer {
-  return new ByteWriter(1).uint8(serving ? 1 : 0).finish();
+const PROBE_ANSWERS = ['idle', 'serving', 'holding'] as const;
+
+/**
+ * What a node has of the guest. `serving`: it may speak for it. `holding`: a state that it might
+ * take over from. `idle`: neither.
+ */
+export type ProbeAnswer = (typeof PROBE_ANSWERS)[number];
+
+export function encodeProbeOk(answer: ProbeAnswer): Buffer {
+  return new ByteWriter(1).uint8(PROBE_ANSWERS.indexOf(answer)).finish();
 }
 
 /** Throws ProtocolError unless the payload is that of a probeOk. */
-export function decodeProbeOk(payload: Buffer): boolean {
+export function decodeProbeOk(payload: Buffer): ProbeAnswer {
   const reader = new ByteReader(payload);
-  const serving = reader.uint8();
+  const code = reader.uint8();
   reader.end();
-  if (serving > 1) throw new ProtocolError(`A probe is answered with serving = ${serving}`);
-  return serving === 1;
+  const answer = PROBE_ANSWERS[code];
+  if (answer === undefined) throw new ProtocolError(`A probe is answered with code ${code}`);
+  return answer;
 }

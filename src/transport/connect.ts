@@ -73,14 +73,15 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
 }
 
 /**
- * - `alive`: a Colo agent answered, and does not speak for the guest.
+ * - `alive`: a Colo agent answered, and has nothing of the guest.
+ * - `holding`: one that keeps a state of the guest which it might take over from.
  * - `serving`: a Colo agent answered that speaks for the guest.
  * - `refused`: the host answered that nothing listens (ECONNREFUSED): its kernel runs and the peer
  *   process does not, unless a firewall answers in its place.
  * - `unreachable`: no way to the host.
  * - `silent`: no answer in time, or none that makes sense. Proves nothing.
  */
-export type ProbeResult = 'alive' | 'serving' | 'refused' | 'unreachable' | 'silent';
+export type ProbeResult = 'alive' | 'holding' | 'serving' | 'refused' | 'unreachable' | 'silent';
 
 export interface ProbeOptions extends Endpoint {
   readonly timeoutMs: number;
@@ -125,7 +126,8 @@ async function probeOnce(
   try {
     const answer = await Promise.race([askAttach(link, attach), timeout]);
     if (answer.type !== FRAME_TYPES.probeOk) return 'silent';
-    return decodeProbeOk(answer.payload) ? 'serving' : 'alive';
+    const has = decodeProbeOk(answer.payload);
+    return has === 'idle' ? 'alive' : has;
   } catch (error) {
     if (error instanceof ProtocolError) return 'silent';
     if (!(error instanceof LinkError)) throw error;

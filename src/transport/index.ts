@@ -9,7 +9,7 @@
  * Invariants: lengths are bounded before anything is allocated; a malformed byte ends the link and
  * is told in one log line; nothing is dropped without being counted.
  */
-export { PROTOCOL_VERSIONS, type VersionRange } from './attach-wire.js';
+export { PROTOCOL_VERSIONS, type ProbeAnswer, type VersionRange } from './attach-wire.js';
 export { CHANNELS, type Channel } from './channels.js';
 export {
   type ConnectOptions,

@@ -20,6 +20,7 @@ import {
   FRAME_TYPES,
   negotiateVersion,
   PROTOCOL_VERSIONS,
+  type ProbeAnswer,
 } from './attach-wire.js';
 import { CHANNELS, type Channel } from './channels.js';
 import { LinkError } from './errors.js';
@@ -45,8 +46,8 @@ export interface PeerListenerOptions {
   readonly accept: (info: SessionInfo) => AcceptDecision;
   /** Right after `accept` said yes; frames wait until handlers are attached. */
   readonly onSession: (session: Session) => void;
-  /** Whether this node may speak for the guest: what a probe is told. Default: it may not. */
-  readonly isServing?: () => boolean;
+  /** What a probe is told. Default: `idle`. */
+  readonly probeAnswer?: () => ProbeAnswer;
   /** Someone asked whether we are here, and has been answered. */
   readonly onProbe?: (remoteAddress: string) => void;
   /** Default ATTACH_DEADLINE_MS. */
@@ -156,8 +157,8 @@ export class PeerListener {
 
   #answerProbe(pending: Pending): void {
     this.#settle(pending);
-    const serving = this.#options.isServing?.() ?? false;
-    pending.link.send(FRAME_TYPES.probeOk, [encodeProbeOk(serving)]);
+    const answer = this.#options.probeAnswer?.() ?? 'idle';
+    pending.link.send(FRAME_TYPES.probeOk, [encodeProbeOk(answer)]);
     pending.link.close();
     this.#options.log.debug('Probe answered', { remote: pending.link.remoteAddress });
     this.#options.onProbe?.(pending.host);

@@ -46,15 +46,8 @@ export class KnownLimit extends Error {
 /** What the fault injector did to the running session, by its own account. */
 export type Disturbance = 'partition' | 'stop' | 'reset' | 'slow' | 'hang' | 'force';
 
-/**
- * A primary that dies so soon after it began to run alone can't be told from one that died instead:
- * its peer has not seen the session end yet, and then finds nobody to ask.
- */
-const LAST_WORDS_US = 500_000;
-
 /** The parts of the truth that the checker looks at itself. */
 export interface Truth {
-  nowUs(): number;
   /** The primary's process exists and its gate lets something out, now or later. */
   primarySpeaks(): boolean;
   /** It holds a committed state and is not at an end. */
@@ -78,8 +71,6 @@ export class Checker {
   /** Of the session that runs, or ran last. */
   #sessionId = 0;
   #ranAlone: string | undefined;
-  #ranAloneAtUs = 0;
-  #primaryDiedAtUs = Number.POSITIVE_INFINITY;
   #provenAlive = false;
   #operatorAsked = false;
   promotions = 0;
@@ -114,7 +105,6 @@ export class Checker {
   }
 
   primaryDied(isProtected: boolean): void {
-    this.#primaryDiedAtUs = this.#truth.nowUs();
     const undisturbed = this.#disturbances.size === 0 && !this.#provenAlive;
     this.wasProtectedAtDeath = isProtected && undisturbed && this.#truth.secondaryStandsBy();
   }
@@ -176,7 +166,6 @@ export class Checker {
   ranAlone(sessionId: number | undefined, reason: string): void {
     if (sessionId !== this.#sessionId) return;
     this.#ranAlone = reason;
-    this.#ranAloneAtUs = this.#truth.nowUs();
   }
 
   /** I1, at the primary's TAP. */
@@ -273,9 +262,6 @@ export class Checker {
     }
     if (causes.has('partition')) return new KnownLimit(`${what}: partition without witness`);
     if (causes.has('stop')) return new KnownLimit(`${what}: stopped node without witness`);
-    if (this.#primaryDiedAtUs < this.#ranAloneAtUs + LAST_WORDS_US) {
-      return new KnownLimit(`${what}: died as soon as it ran alone`);
-    }
     const reason = this.#ranAlone ?? 'no reason known';
     return new Violation('I4', `Promotion, ${what} (${[...causes].join(', ')}; ${reason})`);
   }

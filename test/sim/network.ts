@@ -43,6 +43,8 @@ export interface Host {
   readonly powered: boolean;
   /** Its agent's process exists. */
   readonly alive: boolean;
+  /** What it says of itself to who asks. */
+  readonly probeAnswer: ProbeResult;
   /** The process exists and is not stopped and has not left. */
   readonly answers: boolean;
   /** Runs in the agent's process: later if it is stopped, never if it is gone. */
@@ -135,7 +137,7 @@ export class Network {
       if (!this.reaches(from) || !this.reaches(other(from)) || (peer.alive && !peer.answers)) {
         silent();
       } else {
-        reply(peer.alive ? 'alive' : 'refused', this.delayUs());
+        reply(peer.alive ? peer.probeAnswer : 'refused', this.delayUs());
       }
     });
   }

@@ -2,6 +2,7 @@
  * What both simulated nodes share: a process that can be stopped, killed and started again, a clock
  * that drifts, a core that is driven as in production, and composite outputs cut into small steps.
  */
+import type { ProbeResult } from '../../src/failover/index.js';
 import { AssertionFailed, type Core, type Prng } from '../../src/lib/index.js';
 import type { Host, Network, Side } from './network.js';
 import type { World } from './world.js';
@@ -81,6 +82,8 @@ export abstract class SimNode<In extends { kind: string }, Out extends { kind: s
     const { driftPpm } = this.#parts.habits;
     return this.#clockOffsetUs + Math.floor(this.world.nowUs * (1 + driftPpm / 1e6));
   }
+
+  abstract get probeAnswer(): ProbeResult;
 
   get answers(): boolean {
     return this.alive && !this.stopped && !this.left;

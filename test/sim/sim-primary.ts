@@ -66,6 +66,8 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   readonly #disks: ForwardedDisk[];
   session: SimSession | undefined;
   #joined = false;
+  /** The session that the core ended by itself, before it ran alone. */
+  #endedId: number | undefined;
   #replicating = false;
   /** The epoch that disk writes and inbound frames belong to. */
   #epoch: number;
@@ -99,6 +101,10 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     });
     this.guest.resume();
     this.later(1, () => this.input({ kind: 'tick' }));
+  }
+
+  get probeAnswer(): 'serving' {
+    return 'serving';
   }
 
   get left(): boolean {
@@ -169,8 +175,12 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
       case 'release':
         this.#release(output.epoch);
         return;
+      case 'endSession':
+        this.#endedId = this.session?.id;
+        this.#endSession();
+        return;
       case 'runAlone':
-        this.#checker.ranAlone(this.session?.id, output.reason);
+        this.#checker.ranAlone(this.session?.id ?? this.#endedId, output.reason);
         this.#endSession();
         this.#leave(this.gate.open());
         return;

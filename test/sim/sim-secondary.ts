@@ -5,6 +5,7 @@
  * `sendCommitted` before `apply`, `dropStaged` before `promote`); only `discard` overtakes, since
  * it kills what the others work on.
  */
+import type { ProbeResult } from '../../src/failover/index.js';
 import type { Prng } from '../../src/lib/index.js';
 import {
   SecondaryCore,
@@ -79,6 +80,11 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     this.#parts = parts;
     this.#checker = parts.checker;
     this.core = new SecondaryCore(parts.core);
+  }
+
+  get probeAnswer(): ProbeResult {
+    const answer = this.core.probeAnswer;
+    return answer === 'idle' ? 'alive' : answer;
   }
 
   get left(): boolean {
@@ -176,7 +182,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         return;
       case 'probe':
         this.network.probe('secondary', (result) => {
-          if (result === 'alive') this.#provenAlive();
+          if (result === 'alive' || result === 'serving') this.#provenAlive();
           this.input({ kind: 'probed', result });
         });
         return;

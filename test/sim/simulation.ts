@@ -79,7 +79,6 @@ class Run {
     this.#options = options;
     this.#coverage = parts.coverage ?? new Coverage();
     const checker = new Checker({
-      nowUs: () => world.nowUs,
       primarySpeaks: () => this.#primary.alive && this.#primary.gate.state !== 'silent',
       secondaryStandsBy: () =>
         this.#secondary.alive && this.#secondary.core.state.kind === 'standby',

@@ -71,9 +71,9 @@ const GOLDEN = [
     name: 'probeOk',
     hex: '434f4c4f0100000400000001b3c2fcdb01',
     type: FRAME_TYPES.probeOk,
-    payload: encodeProbeOk(true),
+    payload: encodeProbeOk('serving'),
     decode: decodeProbeOk,
-    value: true,
+    value: 'serving',
   },
 ] as const;
 

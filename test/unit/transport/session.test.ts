@@ -241,8 +241,10 @@ test('a probe tells a listener from nothing, from silence and from something els
   const probe = (port: number, timeoutMs = 20_000) =>
     probePeer({ host: '127.0.0.1', port, timeoutMs });
   t.is(await probe(listening.port), 'alive');
-  const serving = await startListener(t, { isServing: () => true });
-  t.is(await probe(serving.port), 'serving');
+  for (const answer of ['serving', 'holding'] as const) {
+    const other = await startListener(t, { probeAnswer: () => answer });
+    t.is(await probe(other.port), answer);
+  }
   t.is(probed, '127.0.0.1');
   t.is(await probe(await freePort()), 'refused');
   t.is(await probe(await foreignServer(t, () => {}), 50), 'silent');
