@@ -13,7 +13,7 @@
  * never be promoted: the primary runs on alone and has told its clients newer things.
  */
 import { FailureDetector, type ProbeResult } from '../failover/index.js';
-import type { Core } from '../lib/index.js';
+import { assert, type Core } from '../lib/index.js';
 import type { EndRecord, GoodbyeKind } from '../replication/index.js';
 import { type StagedDisk, type StagedRam, Staging } from './staging.js';
 
@@ -355,10 +355,20 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
         this.#state = { kind: 'promoting', committedEpoch: state.committedEpoch };
         return [{ kind: 'promote', reason: 'The operator asked for it' }];
       case 'standby':
+        if (state.next !== undefined) return this.#failoverAfterApply(force);
         this.#takeoverAsked = true;
         if (force) return this.#peerGone('promote', 'The operator forced it');
         return [{ kind: 'sendTakeover' }];
     }
+  }
+
+  /** The primary is lost already, and its last epoch is still being applied. */
+  #failoverAfterApply(force: boolean): SecondaryOutput[] {
+    if (this.#peerReturned && !force) return [{ kind: 'failoverRefused', reason: PEER_RETURNED }];
+    assert(this.#state.kind === 'standby', 'Only a standby applies');
+    this.#takeoverAsked = true;
+    this.#state = { ...this.#state, next: 'promote' };
+    return [];
   }
 
   #goodbye(goodbye: GoodbyeKind, reason: string): SecondaryOutput[] {

@@ -122,6 +122,26 @@ test('in wait mode a loss raises an alarm and the operator promotes', (t) => {
   t.deepEqual(talk.says({ kind: 'promoted' }), ['failoverDone']);
 });
 
+test('in wait mode an operator who asks during the last apply is served after it', (t) => {
+  for (const force of [false, true]) {
+    const { core, talk } = start('wait');
+    talk.saysAll(...parts(7), ...lost);
+    t.deepEqual(talk.says({ kind: 'operatorFailover', force }), []);
+    t.deepEqual(talk.says(applied(7)), [`promote ${GONE}`]);
+    t.deepEqual(talk.says({ kind: 'promoted' }), ['failoverDone']);
+    t.is(core.state.kind, 'active');
+  }
+});
+
+test('in wait mode only force takes over during the last apply from a primary that came back', (t) => {
+  const { talk } = start('wait');
+  talk.saysAll(...parts(7), ...lost);
+  t.like(talk.says({ kind: 'peerReturned' }), { length: 1 });
+  t.regex(talk.says({ kind: 'operatorFailover', force: false })[0] ?? '', /^failoverRefused /);
+  t.deepEqual(talk.says({ kind: 'operatorFailover', force: true }), []);
+  t.deepEqual(talk.says(applied(7)), [`promote ${GONE}`]);
+});
+
 test('a waiting state whose primary came back is promoted only by force', (t) => {
   const { talk } = standby('wait');
   talk.saysAll(...lost);
