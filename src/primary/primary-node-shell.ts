@@ -390,14 +390,18 @@ class PrimaryNode implements RunningNode, NodeControl {
     }
   }
 
-  /** Alone, what is held may leave as soon as what it may tell of is durable. */
+  /**
+   * Alone, what is held may leave as soon as what it may tell of is durable. A sync of a busy disk
+   * may outlast the next session's synchronisation; once that session holds, its releases decide.
+   */
   async #openWhenSynced(): Promise<void> {
     try {
       await this.#synced;
     } catch (error) {
       this.#diskFailed(describeError(error));
     }
-    if (this.#current === undefined && !this.#leaving) for (const nic of this.#pvm.nics) nic.open();
+    if (this.#leaving || this.#current?.replicator.holds === true) return;
+    for (const nic of this.#pvm.nics) nic.open();
   }
 
   #diskFailed(reason: string): void {

@@ -96,6 +96,7 @@ export class Replicator {
   readonly #diskSenders: readonly EpochSender[];
   #forwarding = false;
   #ended = false;
+  #holds = false;
   readonly #sentAddresses: Buffer[] = [];
   /** Inbound batches that were not mirrored because the link was full. */
   mirrorDropped = 0;
@@ -108,6 +109,11 @@ export class Replicator {
     this.#log = options.log;
     this.#framer = new RamFramer(options.epoch);
     this.#diskSenders = options.parts.disks.map((_disk, index) => new EpochSender(index));
+  }
+
+  /** This session has reached the edge of an epoch: from there on it holds the guest's output. */
+  get holds(): boolean {
+    return this.#holds;
   }
 
   /** Bytes of disk writes that the running epoch has put into the secondary's buffer. */
@@ -297,9 +303,11 @@ export class Replicator {
       send(this.#session.links.disk, encodeDiskMessage(sender.end(epoch)));
     }
     for (const nic of this.#parts.nics) {
-      if (nic.stats.state === 'holding') nic.closeEpoch(epoch);
+      // What an earlier session still holds stays held, and leaves with this one's first release.
+      if (this.#holds) nic.closeEpoch(epoch);
       else nic.hold(epoch + 1);
     }
+    this.#holds = true;
     this.#framer = new RamFramer(epoch + 1);
     this.#mark(epoch + 1);
   }
