@@ -20,7 +20,10 @@ export const BREAKAGES = [
   'drop-overlay-early',
   'ignore-silence',
   'applied-early',
-  'hold-alone',
+  'stale-hold',
+  'lose-applied',
+  'connect-once',
+  'probe-lies',
 ] as const;
 export type Breakage = (typeof BREAKAGES)[number];
 
@@ -48,6 +51,13 @@ export type Disturbance = 'partition' | 'stop' | 'reset' | 'slow' | 'hang' | 'fo
 
 /** The parts of the truth that the checker looks at itself. */
 export interface Truth {
+  nowUs(): number;
+  /** Nothing has happened in this run that could end a session. */
+  undisturbed(): boolean;
+  /** The guest powered itself off, and nothing else has struck. */
+  onlyPoweredOff(): boolean;
+  /** From the death of a protected primary to the promotion, at most, microseconds. */
+  promotionWithinUs(): number;
   /** The primary's process exists and its gate lets something out, now or later. */
   primarySpeaks(): boolean;
   /** It holds a committed state and is not at an end. */
@@ -71,6 +81,7 @@ export class Checker {
   /** Of the session that runs, or ran last. */
   #sessionId = 0;
   #ranAlone: string | undefined;
+  #primaryDiedAtUs = 0;
   #provenAlive = false;
   #operatorAsked = false;
   promotions = 0;
@@ -105,6 +116,7 @@ export class Checker {
   }
 
   primaryDied(isProtected: boolean): void {
+    this.#primaryDiedAtUs = this.#truth.nowUs();
     const undisturbed = this.#disturbances.size === 0 && !this.#provenAlive;
     this.wasProtectedAtDeath = isProtected && undisturbed && this.#truth.secondaryStandsBy();
   }
@@ -163,7 +175,11 @@ export class Checker {
     this.#compare('I2', 'Standby', state, appliedEpoch);
   }
 
+  /** `sessionId` is undefined when there was none yet: the attempt failed. */
   ranAlone(sessionId: number | undefined, reason: string): void {
+    if (sessionId !== undefined && this.#truth.undisturbed()) {
+      throw new Violation('Availability', `A session ended without a fault: ${reason}`);
+    }
     if (sessionId !== this.#sessionId) return;
     this.#ranAlone = reason;
   }
@@ -191,6 +207,7 @@ export class Checker {
   promoting(state: GuestState, standby: 'paused' | 'running'): void {
     this.promotions += 1;
     this.#mayPromote();
+    this.#promotesInTime();
     const committed = this.#committedState();
     if (committed === undefined) throw new Violation('I2', 'Promotion without a committed epoch');
     if (standby === 'paused') {
@@ -226,6 +243,9 @@ export class Checker {
   }
 
   #mayPromote(): void {
+    if (this.#truth.onlyPoweredOff()) {
+      throw new Violation('Availability', 'Promotion of a guest that has powered itself off');
+    }
     if (this.#provenAlive && !this.#disturbances.has('force')) {
       throw new Violation('I4', 'Promotion although the primary has shown that it lives');
     }
@@ -235,6 +255,16 @@ export class Checker {
       this.#truth.primarySpeaks()
     ) {
       throw new Violation('I4', 'Promotion in wait mode without the operator');
+    }
+  }
+
+  /** Demanded where it matters most: a protected primary died, and nothing else went wrong. */
+  #promotesInTime(): void {
+    if (!this.wasProtectedAtDeath || this.#disturbances.size > 0) return;
+    if (this.#truth.onPeerLoss() === 'wait') return;
+    const tookUs = this.#truth.nowUs() - this.#primaryDiedAtUs;
+    if (tookUs > this.#truth.promotionWithinUs()) {
+      throw new Violation('Availability', `Promotion took ${tookUs} us after the primary's death`);
     }
   }
 

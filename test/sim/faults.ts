@@ -27,6 +27,8 @@ export class FaultInjector {
   #over = false;
   /** The guest powered itself off, or an operator stopped both: no service is the right service. */
   guestOff = false;
+  /** What has struck so far and could end a session. */
+  struck = 0;
 
   constructor(victims: Victims, options: RunOptions) {
     this.#victims = victims;
@@ -72,8 +74,8 @@ export class FaultInjector {
    * one that runs on alone. No node can tell the two apart: one that rebooted says hello as well.
    */
   operatorLooks(): void {
-    const { primary, secondary, checker } = this.#victims;
-    if (secondary.core.state.kind !== 'waitingForOperator') return;
+    const { primary, secondary } = this.#victims;
+    if (secondary.core.state.kind !== 'waitingForOperator' || secondary.operatorWaits) return;
     if (primary.alive) {
       if (primary.left) return;
       secondary.deliver(() =>
@@ -86,8 +88,7 @@ export class FaultInjector {
       secondary.deliver(() => {
         // Told that the state may be old, with nobody else left to serve, the operator insists.
         if (secondary.core.state.kind !== 'waitingForOperator') return;
-        checker.operatorAskedForFailover(force);
-        secondary.input({ kind: 'operatorFailover', force });
+        secondary.failover(force);
       });
     }
   }
@@ -97,6 +98,7 @@ export class FaultInjector {
     const { world, coverage, primary, secondary } = this.#victims;
     world.trace('faults', () => `FAULT ${JSON.stringify(fault)}`);
     coverage.fault(fault, primary.currentStep, secondary.currentStep);
+    if (fault.kind !== 'checkpoint' && fault.kind !== 'setPeriod') this.struck += 1;
     this.#do(fault);
   }
 
@@ -147,7 +149,7 @@ export class FaultInjector {
         primary.deliver(() => primary.input({ kind: 'periodChanged', periodUs: fault.periodUs }));
         return;
       case 'checkpoint':
-        primary.deliver(() => primary.input({ kind: 'checkpointRequested', trigger: 'operator' }));
+        primary.checkpoint();
         return;
       case 'failover':
         this.#failover(fault.force);
@@ -204,12 +206,9 @@ export class FaultInjector {
 
   /** A careful operator: a waiting secondary is promoted only when the primary is dead. */
   #failover(force: boolean): void {
-    const { primary, secondary, checker } = this.#victims;
+    const { primary, secondary } = this.#victims;
     if (secondary.core.state.kind === 'waitingForOperator' && primary.alive) return;
-    secondary.deliver(() => {
-      checker.operatorAskedForFailover(force);
-      secondary.input({ kind: 'operatorFailover', force });
-    });
+    secondary.failover(force);
   }
 
   #during(kind: Disturbance, durationUs: number, undo: () => void): void {

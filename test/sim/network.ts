@@ -47,6 +47,8 @@ export interface Host {
   readonly probeAnswer: ProbeResult;
   /** The process exists and is not stopped and has not left. */
   readonly answers: boolean;
+  /** It has closed its listener: nobody is there, as far as a newcomer can tell. */
+  readonly left: boolean;
   /** Runs in the agent's process: later if it is stopped, never if it is gone. */
   deliver(run: () => void): void;
 }
@@ -137,7 +139,8 @@ export class Network {
       if (!this.reaches(from) || !this.reaches(other(from)) || (peer.alive && !peer.answers)) {
         silent();
       } else {
-        reply(peer.alive ? peer.probeAnswer : 'refused', this.delayUs());
+        const listens = peer.alive && !peer.left;
+        reply(listens ? peer.probeAnswer : 'refused', this.delayUs());
       }
     });
   }

@@ -69,7 +69,7 @@ export abstract class SimNode<In extends { kind: string }, Out extends { kind: s
   }
 
   protected abstract get core(): Core<In | { kind: 'tick' }, Out>;
-  protected abstract get left(): boolean;
+  abstract get left(): boolean;
   protected abstract perform(output: Out): void;
   /** The process is gone, one way or the other. */
   protected abstract died(): void;
@@ -86,7 +86,7 @@ export abstract class SimNode<In extends { kind: string }, Out extends { kind: s
   abstract get probeAnswer(): ProbeResult;
 
   get answers(): boolean {
-    return this.alive && !this.stopped && !this.left;
+    return this.alive && !this.stopped;
   }
 
   deliver(run: () => void): void {

@@ -46,6 +46,7 @@ export interface RunOptions {
   readonly network: NetworkHabits;
   readonly nodes: Readonly<Record<Side, NodeHabits>>;
   readonly captureFailureRate: number;
+  readonly slowestSyncUs: number;
   /** A killed secondary is started again after so long; the primary never is (no rejoin yet). */
   readonly restartUs: number;
   readonly faults: readonly PlannedFault[];
@@ -85,6 +86,8 @@ export const STEPS = [
   'promote.open',
   'promote.resume',
 ] as const;
+
+const TAKEOVER_STEPS = ['drop.staged', 'promote.merge', 'promote.open', 'promote.resume'] as const;
 
 const KINDS = [
   'kill',
@@ -140,6 +143,7 @@ export function drawOptions(seed: number): RunOptions {
     },
     nodes: { primary: node(), secondary: node() },
     captureFailureRate: rng.chance(0.15) ? 0.05 : 0,
+    slowestSyncUs: rng.chance(0.1) ? 4_000_000 : 50_000,
     restartUs: rng.nextInt(5, 1500) * 1000,
     faults: drawFaults(rng, troubleUs),
     troubleUs,
@@ -147,12 +151,26 @@ export function drawOptions(seed: number): RunOptions {
 }
 
 function drawFaults(rng: Prng, troubleUs: number): PlannedFault[] {
+  if (rng.chance(0.15)) return drawDoubleFault(rng, troubleUs);
   const enabled = [rng.pick(KINDS), rng.pick(KINDS), rng.pick(KINDS)];
   const count = rng.nextInt(1, 4);
   return Array.from({ length: count }, () => ({
     fault: drawFault(rng, rng.pick(enabled)),
     moment: drawMoment(rng, troubleUs),
   }));
+}
+
+/** The primary ends, and something else goes wrong while the secondary takes over. */
+function drawDoubleFault(rng: Prng, troubleUs: number): PlannedFault[] {
+  const step = rng.pick(['apply.ram1', 'apply.disk', 'apply.resume', ...TAKEOVER_STEPS]);
+  const end = rng.pick(['kill', 'power', 'guestDies', 'leave'] as const);
+  return [
+    { fault: { kind: end, side: 'primary' }, moment: drawMoment(rng, troubleUs) },
+    {
+      fault: drawFault(rng, rng.pick(KINDS)),
+      moment: { step, count: 1, delayUs: rng.chance(0.5) ? 0 : rng.nextInt(0, 2_000) },
+    },
+  ];
 }
 
 function drawMoment(rng: Prng, troubleUs: number): Moment {

@@ -32,6 +32,8 @@ export interface PrimaryParts extends NodeParts {
   readonly guest: GuestHabits;
   readonly guestRng: Prng;
   readonly captureFailureRate: number;
+  /** Of an image, when its disk is busy. */
+  readonly slowestSyncUs: number;
   readonly breakage: Breakage | undefined;
   /** The secondary hears of a new connection. */
   readonly onSession: (session: SimSession) => void;
@@ -69,6 +71,8 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   /** The session that the core ended by itself, before it ran alone. */
   #endedId: number | undefined;
   #replicating = false;
+  /** This session has reached the edge of an epoch: output is held for it. */
+  #holds = false;
   /** The epoch that disk writes and inbound frames belong to. */
   #epoch: number;
   #sent: Sent;
@@ -77,6 +81,8 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   #syncedAtUs = 0;
   #diskBroken = false;
   checkpointsDone = 0;
+  /** An operator waits for the answer to a checkpoint. */
+  operatorWaits = false;
 
   constructor(parts: PrimaryParts) {
     super('primary', parts);
@@ -116,6 +122,14 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     this.deliver(() => {
       this.guest.receive(request);
       if (this.#joined) this.#send('network', { kind: 'inbound', epoch: this.#epoch, request });
+    });
+  }
+
+  checkpoint(): void {
+    this.deliver(() => {
+      if (this.left) return;
+      this.operatorWaits = true;
+      this.input({ kind: 'checkpointRequested', trigger: 'operator' });
     });
   }
 
@@ -180,14 +194,17 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         this.#endSession();
         return;
       case 'runAlone':
-        this.#checker.ranAlone(this.session?.id ?? this.#endedId, output.reason);
+        this.#checker.ranAlone(this.#joined ? this.session?.id : this.#endedId, output.reason);
+        this.#endedId = undefined;
         this.#endSession();
-        this.#leave(this.gate.open());
+        this.#openWhenSynced();
         return;
       case 'checkpointDone':
         this.checkpointsDone += 1;
+        this.operatorWaits = false;
         return;
       case 'checkpointFailed':
+        this.operatorWaits = false;
         return;
       case 'silence':
         if (this.#parts.breakage !== 'ignore-silence') this.gate.silence();
@@ -225,6 +242,17 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     });
   }
 
+  /** Unless a new session holds by then: its first release covers what the old one has held. */
+  #openWhenSynced(): void {
+    this.later(Math.max(0, this.#syncedAtUs - this.nowLocalUs), () => {
+      if (this.#diskBroken) this.#diskFailed();
+      const begun =
+        this.#parts.breakage === 'stale-hold' ? this.session !== undefined : this.#holds;
+      if (this.left || begun) return;
+      this.#leave(this.gate.open());
+    });
+  }
+
   #leave(frames: readonly Frame[]): void {
     for (const frame of frames) {
       this.#checker.leftPrimary(frame, this.core.state);
@@ -238,12 +266,13 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
 
   #connect(): void {
     const { network } = this;
+    if (this.#parts.breakage === 'connect-once' && network.session !== undefined) return;
     const refuse = (reason: string, delayUs: number): void =>
       this.later(delayUs, () => this.input({ kind: 'peerRefused', reason }));
     this.later(2 * network.delayUs(), () => {
       if (!network.reaches('primary') || !network.reaches('secondary')) {
         refuse('The peer does not answer', 300_000);
-      } else if (!network.hosts.secondary.alive) {
+      } else if (!network.hosts.secondary.alive || network.hosts.secondary.left) {
         refuse('The peer refused', 1);
       } else {
         const session = network.open();
@@ -275,9 +304,10 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   }
 
   #endSession(): void {
-    this.session?.close('primary', true);
+    this.session?.close('primary', false);
     this.session = undefined;
     this.#joined = false;
+    this.#holds = false;
     this.#replicating = false;
   }
 
@@ -448,8 +478,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
       step('edge', () => this.#edge(epoch, session)),
       step('resume', () => {
         guest.resume();
-        this.#syncedAtUs =
-          this.nowLocalUs + this.rng.nextInt(0, this.rng.chance(0.1) ? 50_000 : 500);
+        this.#syncedAtUs = this.nowLocalUs + this.#syncUs();
         this.input({ kind: 'captured', epoch, atUs: this.nowLocalUs });
         if (this.#parts.breakage === 'release-early') this.#leave(this.gate.release(epoch));
         this.run('ship', this.#shipSteps({ epoch, session, sent, ship, device }));
@@ -459,16 +488,20 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
 
   /** With the guest paused: what comes from now on is of the next epoch. */
   #edge(epoch: number, session: SimSession | undefined): void {
-    if (this.session !== session || !this.#joined || this.left) {
-      if (this.#parts.breakage === 'hold-alone') this.gate.hold(epoch + 1);
-      return;
-    }
-    if (this.gate.state === 'holding') this.gate.closeEpoch(epoch);
+    if (this.session !== session || !this.#joined || this.left) return;
+    const breaks = this.#parts.breakage === 'stale-hold';
+    if (breaks ? this.gate.state === 'holding' : this.#holds) this.gate.closeEpoch(epoch);
     else this.gate.hold(epoch + 1);
+    this.#holds = true;
     this.#epoch = epoch + 1;
     this.#sent = this.#nothingSent();
     for (const disk of this.#disks.keys()) this.#send('disk', { kind: 'diskEnd', epoch, disk });
     this.#send('network', { kind: 'epochMark', epoch: epoch + 1 });
+  }
+
+  /** Most syncs are quick, some are not. */
+  #syncUs(): number {
+    return this.rng.nextInt(0, this.rng.chance(0.1) ? this.#parts.slowestSyncUs : 500);
   }
 
   #shipSteps(shipment: Shipment): Step[] {

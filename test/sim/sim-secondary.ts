@@ -91,11 +91,15 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     return this.core.state.kind === 'left';
   }
 
-  /** It has been promoted, dead or not. */
-  get ranGuest(): boolean {
+  get serving(): boolean {
     const { kind } = this.core.state;
-    return kind === 'active' || kind === 'promoting' || this.gate.state === 'open';
+    return kind === 'promoting' || kind === 'active';
   }
+
+  /** An operator waits for the answer to a failover. */
+  operatorWaits = false;
+  /** It has gone live once, dead or not. */
+  ranGuest = false;
 
   override deliver(run: () => void): void {
     this.touched = true;
@@ -110,7 +114,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
   standbyState(): { epoch: number; state: GuestState } | undefined {
     const { svm } = this;
     if (!this.alive || svm?.appliedEpoch === undefined || svm.applying) return undefined;
-    if (this.gate.state === 'open' || this.ranGuest) return undefined;
+    if (this.serving) return undefined;
     const state = {
       pages: Array.from({ length: PAGES }, (_, page) => svm.ram.base(page)),
       device: this.#parts.standby === 'running' ? svm.appliedDevice : svm.guest.device,
@@ -125,6 +129,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
   restart(): void {
     this.trace(() => 'RESTARTED');
     this.core = new SecondaryCore(this.#parts.core);
+    this.operatorWaits = false;
     this.session = undefined;
     this.svm = undefined;
     this.born();
@@ -133,6 +138,15 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
   /** A client's frame at this host's TAP; the TAP of a standby is deaf. */
   receive(request: Request): void {
     if (this.gate.state === 'open') this.deliver(() => this.svm?.guest.receive(request));
+  }
+
+  failover(force: boolean): void {
+    this.deliver(() => {
+      if (this.left) return;
+      this.operatorWaits = true;
+      this.#checker.operatorAskedForFailover(force);
+      this.input({ kind: 'operatorFailover', force });
+    });
   }
 
   guestEnds(): void {
@@ -182,8 +196,10 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         return;
       case 'probe':
         this.network.probe('secondary', (result) => {
-          if (result === 'alive' || result === 'serving') this.#provenAlive();
-          this.input({ kind: 'probed', result });
+          const told = this.#parts.breakage === 'probe-lies' ? 'refused' : result;
+          const answers = result === 'alive' || result === 'serving';
+          if (answers && this.#sessionIsOver) this.#provenAlive();
+          this.input({ kind: 'probed', result: told });
         });
         return;
       case 'commit':
@@ -197,6 +213,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         return;
       case 'sendApplied':
         this.#checker.sentApplied(output.epoch, this.svm?.appliedEpoch);
+        if (this.#parts.breakage === 'lose-applied') return;
         this.#send({ kind: 'applied', epoch: output.epoch, durationUs: output.durationUs });
         return;
       case 'sendUnfit':
@@ -219,8 +236,10 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         this.#promote();
         return;
       case 'alarm':
+        return;
       case 'failoverDone':
       case 'failoverRefused':
+        this.operatorWaits = false;
         return;
       case 'exit':
         this.session?.close('secondary', true);
@@ -232,6 +251,11 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
 
   #send(message: Message): void {
     this.session?.send('secondary', 'control', message);
+  }
+
+  /** A primary that answers while its session stands has given up nothing. */
+  get #sessionIsOver(): boolean {
+    return this.core.peerSuspected || this.core.state.kind === 'waitingForOperator';
   }
 
   /** From here on, unless it has decided before, it must not promote. */
@@ -476,6 +500,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         () => {
           svm.guest.pause();
           this.#checker.promoting(svm.guest.snapshot(), this.#parts.standby);
+          this.ranGuest = true;
           this.gate.open();
         },
       ],

@@ -79,6 +79,10 @@ class Run {
     this.#options = options;
     this.#coverage = parts.coverage ?? new Coverage();
     const checker = new Checker({
+      nowUs: () => world.nowUs,
+      undisturbed: () => this.#faults.struck === 0 && options.captureFailureRate === 0,
+      onlyPoweredOff: () => this.#faults.guestOff && this.#faults.struck === 1,
+      promotionWithinUs: () => promotionWithinUs(options),
       primarySpeaks: () => this.#primary.alive && this.#primary.gate.state !== 'silent',
       secondaryStandsBy: () =>
         this.#secondary.alive && this.#secondary.core.state.kind === 'standby',
@@ -101,6 +105,7 @@ class Run {
       habits: options.nodes.primary,
       core: options.primary,
       captureFailureRate: options.captureFailureRate,
+      slowestSyncUs: options.slowestSyncUs,
       guestRng: world.stream(),
       onSession: (session) => this.#secondary.join(session),
     });
@@ -167,12 +172,18 @@ class Run {
         (answers, client) => answers.length >= (before[client] ?? 0) + PROGRESS_ANSWERS,
       );
     const pairStands = (): boolean =>
-      this.#primary.core.isProtected && this.#primary.checkpointsDone >= checkpoints + 2;
+      this.#primary.core.isProtected &&
+      this.#primary.checkpointsDone >= checkpoints + 2 &&
+      !this.#primary.operatorWaits &&
+      !this.#secondary.operatorWaits;
     const outcome = (): string | undefined => {
       const { state } = this.#secondary.core;
       if (this.#primary.alive) return served() && pairStands() ? 'a protected pair' : undefined;
       if (!this.#secondary.alive) return 'both are dead';
-      if (state.kind === 'active') return served() ? 'the promoted secondary serves' : undefined;
+      if (state.kind === 'active') {
+        const answered = served() && !this.#secondary.operatorWaits;
+        return answered ? 'the promoted secondary serves' : undefined;
+      }
       const idle = state.kind === 'waiting' && this.#secondary.currentStep === undefined;
       return idle ? this.#endWithoutService() : undefined;
     };
@@ -208,4 +219,14 @@ class Run {
     coverage.count('Totals', 'promotions', this.#checker.promotions);
     coverage.count('Totals', 'answers to clients', this.#clients.answered);
   }
+}
+
+/**
+ * What time-out, apply and promotion add up to at most: a clock that runs slow, silence that is
+ * counted in whole ticks, every step at its slowest.
+ */
+function promotionWithinUs({ secondary, nodes, network }: RunOptions): number {
+  const silenceUs = 1.05 * secondary.peerTimeoutUs + 4 * secondary.heartbeatUs;
+  const workUs = 15 * 50 * nodes.secondary.stepUs;
+  return silenceUs + workUs + network.probeTimeoutUs + 8 * network.jitterUs;
 }
