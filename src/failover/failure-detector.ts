@@ -11,6 +11,13 @@
  * is asked again. One that answers that it runs the guest itself has taken over, or has gone on
  * alone: `superseded`, and this side must not speak.
  *
+ * A silent session is not a silent host: after a short blackout TCP waits, twice as long each time,
+ * before it sends again, while a new connection gets through at once. So a peer is also asked when
+ * half of the time-out has passed in silence. If it answers, the time-out alone proves nothing: it
+ * is asked again then, and only such an answer counts. A peer that never answers is lost at the
+ * time-out. Nothing is decided while an answer is awaited, or while the peer still holds its state,
+ * up to twice the time-out.
+ *
  * Silence is measured in time that this process was awake: a node that was itself stopped for a
  * second (SIGSTOP, a busy host) must first read what waited in its sockets before it judges. Each
  * tick therefore counts for at most two tick intervals.
@@ -27,8 +34,24 @@ export type DetectorVerdict =
 
 type State =
   | { kind: 'idle' }
-  | { kind: 'alive'; silentUs: number; tickedAtUs: number }
-  | { kind: 'suspect'; silentUs: number; tickedAtUs: number; reason: string; probing: boolean };
+  | ({ kind: 'alive' } & Silence)
+  | ({ kind: 'suspect'; readonly reason: string } & Silence);
+
+interface Silence {
+  silentUs: number;
+  tickedAtUs: number;
+  /** An answer is awaited. */
+  probing: boolean;
+  /** The last answer showed that the peer's agent lives, and decided nothing. */
+  answers: boolean;
+}
+
+/** Of the time-out: from here on silence is a reason to ask. */
+const ASK_AFTER = 0.5;
+/** Of the time-out: a probe, which takes a quarter of it at most, that begins later is late. */
+const ASK_UNTIL = 0.75;
+/** Of the time-out: an answer that has not come by then, or decides nothing then, never will. */
+const AWAIT_UNTIL = 2;
 
 /** One peer's failure detector; `start` for each new session. */
 export class FailureDetector {
@@ -54,7 +77,7 @@ export class FailureDetector {
 
   start(nowUs: number): void {
     this.#heardAtUs = nowUs;
-    this.#state = { kind: 'alive', silentUs: 0, tickedAtUs: nowUs };
+    this.#state = { kind: 'alive', silentUs: 0, tickedAtUs: nowUs, probing: false, answers: false };
   }
 
   stop(): void {
@@ -66,18 +89,21 @@ export class FailureDetector {
     if (this.#state.kind !== 'alive') return;
     // The next tick will count from the last one on, and what lies before now was not silence.
     this.#state.silentUs = -Math.min(nowUs - this.#state.tickedAtUs, 2 * this.#tickUs);
+    this.#state.answers = false;
   }
 
   linkLost(reason: string): DetectorVerdict | undefined {
     if (this.#state.kind !== 'alive') return undefined;
-    const { silentUs, tickedAtUs } = this.#state;
-    this.#state = { kind: 'suspect', silentUs, tickedAtUs, reason, probing: true };
-    return { kind: 'probe' };
+    return this.#suspect(this.#state, reason);
   }
 
   probed(result: ProbeResult): DetectorVerdict | undefined {
-    if (this.#state.kind !== 'suspect') return undefined;
-    const reason = this.#state.reason;
+    const state = this.#state;
+    if (state.kind === 'idle') return undefined;
+    state.probing = false;
+    state.answers = result === 'alive' || result === 'holding' || result === 'serving';
+    if (state.kind === 'alive') return undefined;
+    const { reason } = state;
     switch (result) {
       case 'refused':
         this.stop();
@@ -91,7 +117,6 @@ export class FailureDetector {
       case 'holding':
       case 'silent':
       case 'unreachable':
-        this.#state.probing = false;
         return undefined;
     }
   }
@@ -101,16 +126,29 @@ export class FailureDetector {
     if (state.kind === 'idle' || nowUs < state.tickedAtUs + this.#tickUs) return undefined;
     state.silentUs += Math.min(nowUs - state.tickedAtUs, 2 * this.#tickUs);
     state.tickedAtUs = nowUs;
-    if (state.silentUs >= this.#peerTimeoutUs) {
-      const cause = state.kind === 'suspect' ? `${state.reason}; ` : '';
-      this.stop();
-      return { kind: 'lost', reason: `${cause}silent for ${Math.round(state.silentUs / 1000)} ms` };
-    }
-    if (state.kind === 'suspect' && !state.probing) {
-      state.probing = true;
-      return { kind: 'probe' };
-    }
-    return undefined;
+    if (state.silentUs >= this.#peerTimeoutUs) return this.#timeOut(state);
+    const mayAsk = !state.probing && state.silentUs <= ASK_UNTIL * this.#peerTimeoutUs;
+    const asks = state.kind === 'suspect' || state.silentUs >= ASK_AFTER * this.#peerTimeoutUs;
+    if (!mayAsk || !asks) return undefined;
+    state.probing = true;
+    return { kind: 'probe' };
+  }
+
+  #timeOut(state: Exclude<State, { kind: 'idle' }>): DetectorVerdict | undefined {
+    const late = state.silentUs >= AWAIT_UNTIL * this.#peerTimeoutUs;
+    if (state.probing && !late) return undefined;
+    const silence = `silent for ${Math.round(state.silentUs / 1000)} ms`;
+    if (state.answers && !late) return this.#suspect(state, silence);
+    this.stop();
+    const cause = state.kind === 'suspect' ? `${state.reason}; ` : '';
+    return { kind: 'lost', reason: `${cause}${silence}` };
+  }
+
+  #suspect(state: Exclude<State, { kind: 'idle' }>, why: string): DetectorVerdict {
+    const { silentUs, tickedAtUs, answers } = state;
+    const reason = state.kind === 'suspect' ? state.reason : why;
+    this.#state = { kind: 'suspect', silentUs, tickedAtUs, reason, probing: true, answers };
+    return { kind: 'probe' };
   }
 
   deadlineUs(): number | undefined {

@@ -11,6 +11,16 @@ function tickUntil(d: FailureDetector, fromUs: number, toUs: number) {
   return undefined;
 }
 
+/** The same with a peer whose host gives no answer to any probe. */
+function tickUntilDecided(d: FailureDetector, fromUs: number, toUs: number) {
+  for (let nowUs = fromUs; nowUs <= toUs; nowUs += 50) {
+    const verdict = d.tick(nowUs);
+    if (verdict?.kind === 'probe') d.probed('silent');
+    else if (verdict !== undefined) return { verdict, nowUs };
+  }
+  return undefined;
+}
+
 test('a peer that is heard is never lost, one that is silent for the time-out is', (t) => {
   const d = detector();
   d.start(0);
@@ -18,7 +28,7 @@ test('a peer that is heard is never lost, one that is silent for the time-out is
     d.heard(nowUs);
     t.is(d.tick(nowUs), undefined);
   }
-  t.like(tickUntil(d, 5000, 9000), { verdict: { kind: 'lost' }, nowUs: 5450 });
+  t.like(tickUntilDecided(d, 5000, 9000), { verdict: { kind: 'lost' }, nowUs: 5450 });
 });
 
 test('a process that was stopped itself reads its sockets before it judges', (t) => {
@@ -26,7 +36,7 @@ test('a process that was stopped itself reads its sockets before it judges', (t)
   d.start(0);
   t.is(d.tick(60_000), undefined);
   d.heard(60_001);
-  t.is(tickUntil(d, 60_050, 60_450), undefined);
+  t.is(tickUntilDecided(d, 60_050, 60_450), undefined);
 });
 
 test('a broken link whose host refuses connections is a dead peer at once', (t) => {
@@ -54,7 +64,87 @@ test('a broken link to an unreachable host is probed again until the time-out', 
   t.is(d.tick(100), undefined);
   d.probed('silent');
   t.like(tickUntil(d, 150, 1000), { verdict: { kind: 'probe' }, nowUs: 150 });
-  t.like(tickUntil(d, 200, 1000), { verdict: { kind: 'lost' }, nowUs: 500 });
+  d.probed('silent');
+  t.like(tickUntilDecided(d, 200, 1000), { verdict: { kind: 'lost' }, nowUs: 500 });
+});
+
+test('a silent peer is asked at half of the time-out, and not again in its last quarter', (t) => {
+  const d = detector();
+  d.start(0);
+  t.like(tickUntil(d, 50, 1000), { verdict: { kind: 'probe' }, nowUs: 250 });
+  t.false(d.suspected);
+  d.probed('silent');
+  t.like(tickUntil(d, 300, 1000), { verdict: { kind: 'probe' }, nowUs: 300 });
+  t.is(tickUntil(d, 350, 350), undefined);
+  d.probed('unreachable');
+  t.is(tickUntil(d, 400, 450), undefined);
+  t.like(d.tick(500), { kind: 'lost' });
+});
+
+test('a peer that answers while its session is silent is asked again before it is given up', (t) => {
+  for (const [result, kind] of [
+    ['alive', 'abandoned'],
+    ['serving', 'superseded'],
+    ['refused', 'lost'],
+  ] as const) {
+    const d = detector();
+    d.start(0);
+    for (let nowUs = 50; nowUs < 500; nowUs += 50) {
+      if (d.tick(nowUs)?.kind === 'probe') t.is(d.probed('alive'), undefined);
+    }
+    t.deepEqual(d.tick(500), { kind: 'probe' });
+    t.true(d.suspected);
+    t.like(d.probed(result), { kind });
+    t.is(d.deadlineUs(), undefined);
+  }
+});
+
+test('a peer that answered once and then no more is lost', (t) => {
+  const d = detector();
+  d.start(0);
+  tickUntil(d, 50, 250);
+  d.probed('alive');
+  t.is(d.probed('alive'), undefined);
+  t.like(tickUntilDecided(d, 300, 1000)?.verdict, { kind: 'lost' });
+});
+
+test('a peer that is heard again is not asked', (t) => {
+  const d = detector();
+  d.start(0);
+  tickUntil(d, 50, 250);
+  d.probed('alive');
+  d.heard(260);
+  t.is(tickUntil(d, 300, 500), undefined);
+});
+
+test('a peer that still holds its state is asked until twice the time-out', (t) => {
+  const d = detector();
+  d.start(0);
+  d.linkLost('Dismissed');
+  let asked = 0;
+  for (let nowUs = 50; nowUs < 1000; nowUs += 50) {
+    t.is(d.probed('holding'), undefined);
+    const verdict = d.tick(nowUs);
+    t.not(verdict?.kind, 'lost');
+    if (verdict?.kind === 'probe') asked += 1;
+  }
+  t.true(asked > 10);
+  t.is(d.probed('holding'), undefined);
+  t.like(d.tick(1000), { kind: 'lost' });
+});
+
+test('the time-out waits for an answer that is under way, but not for ever', (t) => {
+  const d = detector();
+  d.start(0);
+  tickUntilDecided(d, 50, 450);
+  t.deepEqual(d.linkLost('Reset'), { kind: 'probe' });
+  t.is(d.tick(500), undefined);
+  t.like(d.probed('serving'), { kind: 'superseded' });
+  const forgotten = detector();
+  forgotten.start(0);
+  tickUntilDecided(forgotten, 50, 450);
+  forgotten.linkLost('Reset');
+  t.like(tickUntil(forgotten, 500, 5000), { verdict: { kind: 'lost' }, nowUs: 1000 });
 });
 
 test('a broken link to a peer that runs the guest itself means that this side is superseded', (t) => {
