@@ -371,12 +371,13 @@ class PrimaryNode implements RunningNode, NodeControl {
   }
 
   async #capture(current: CurrentSession, epoch: number, trigger: Trigger): Promise<PrimaryInput> {
+    // Before the pause: once it is over, the secondary's answer must find the core told of it.
+    await this.#reserve.used(epoch);
     const captured = await current.replicator.capture();
     const { pauseUs, pages, pagesInPause } = captured;
     this.#synced = captured.synced;
     this.#statistics.add({ trigger, pauseUs, pages, pagesInPause });
     void captured.shipped.catch((error: unknown) => this.#stepFailed(current, error));
-    await this.#reserve.used(epoch);
     return { kind: 'captured', epoch, atUs: captured.resumedAtUs };
   }
 
