@@ -7,5 +7,5 @@ export { crc32c } from './crc32c.js';
 export { ColoError, describeError, OperatorError, ProtocolError } from './errors.js';
 export type { Logger } from './logger.js';
 export { appendRange, uniteRanges } from './page-ranges.js';
-export { countPages, PAGE_SIZE_BYTES, type PageRange } from './pages.js';
+export { PAGE_SIZE_BYTES, type PageRange } from './pages.js';
 export { Prng } from './prng.js';

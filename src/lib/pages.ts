@@ -6,10 +6,3 @@ export interface PageRange {
   readonly offset: number;
   readonly length: number;
 }
-
-/** Sum of the ranges' lengths in pages. */
-export function countPages(ranges: readonly PageRange[]): number {
-  let bytes = 0;
-  for (const range of ranges) bytes += range.length;
-  return bytes / PAGE_SIZE_BYTES;
-}

@@ -4,14 +4,12 @@
  */
 import { closeSync, ftruncateSync } from 'node:fs';
 import { PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
-import { check, errno, libc, SystemCallError } from './libc.js';
+import { seekData, seekHole } from './fallocate.js';
+import { check, libc } from './libc.js';
 
 const MFD_CLOEXEC = 1;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
-const SEEK_DATA = 3;
-const SEEK_HOLE = 4;
-const ENXIO = 6;
 
 const memfdCreate = libc.func('int memfd_create(const char *name, unsigned int flags)') as (
   name: string,
@@ -23,11 +21,6 @@ const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int
   offset: number,
   length: number,
 ) => number;
-const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)') as (
-  fd: number,
-  offset: number,
-  whence: number,
-) => number | bigint;
 
 /** A new memory file of `sizeBytes` zeroes, none of them allocated. The caller closes the fd. */
 export function createMemoryFile(name: string, sizeBytes: number): number {
@@ -52,12 +45,9 @@ export function dataExtents(fd: number, sizeBytes: number): PageRange[] {
   const extents: PageRange[] = [];
   let at = 0;
   while (at < sizeBytes) {
-    const data = Number(lseek(fd, at, SEEK_DATA));
-    if (data < 0) {
-      if (errno() === ENXIO) break;
-      throw new SystemCallError('lseek', errno());
-    }
-    const hole = check('lseek', lseek(fd, data, SEEK_HOLE));
+    const data = seekData(fd, at);
+    if (data === undefined) break;
+    const hole = seekHole(fd, data);
     const offset = data - (data % PAGE_SIZE_BYTES);
     const end = Math.ceil(Math.min(hole, sizeBytes) / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES;
     extents.push({ offset, length: end - offset });

@@ -18,6 +18,7 @@ import type {
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
+import { monotonicUs } from '../linux/index.js';
 import {
   type ControlMessage,
   CoreDriver,
@@ -25,7 +26,6 @@ import {
   EpochReserve,
   encodeControl,
   firstControlMessage,
-  monotonicUs,
   parseHelloReply,
   REPLICATION_VERSION,
 } from '../replication/index.js';

@@ -19,7 +19,8 @@ import {
   type ReplicatedDisk,
 } from '../blockrep/index.js';
 import type { Emulator } from '../emulator/index.js';
-import type { Logger } from '../lib/index.js';
+import { type Logger, PAGE_SIZE_BYTES } from '../lib/index.js';
+import { monotonicUs } from '../linux/index.js';
 import { encodeAddresses, type Nic } from '../proxy/index.js';
 import {
   digestRam,
@@ -30,7 +31,6 @@ import {
   encodeEpochMark,
   encodeInbound,
   encodeRamEnd,
-  monotonicUs,
   type RamFrame,
   RamFramer,
 } from '../replication/index.js';
@@ -146,7 +146,7 @@ export class Replicator {
       emulator.ram.copyOut(at, target),
     )) {
       await this.#sendRam(this.#framer.encode(frame));
-      sync.doneBytes += frame.pages * 4096;
+      sync.doneBytes += frame.pages * PAGE_SIZE_BYTES;
     }
     sync.phase = 'disk';
     for (const [index, disk] of disks.entries()) {

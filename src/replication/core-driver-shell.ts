@@ -5,11 +5,7 @@
  * the one before are done, so that their order is the order in which the core gave them.
  */
 import type { Core } from '../lib/index.js';
-
-/** Microseconds of the monotonic clock, as an integer. */
-export function monotonicUs(): number {
-  return Math.floor(performance.now() * 1000);
-}
+import { monotonicUs } from '../linux/index.js';
 
 /** Drives one core until `stop`. An exception from `perform` is a bug and goes to the caller. */
 export class CoreDriver<In extends { readonly kind: string }, Out> {

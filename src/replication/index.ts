@@ -7,7 +7,7 @@
  * file-digest-shell.ts, limits.ts. Meaning is in the cores of src/primary and src/secondary; bytes,
  * frames and connections are in src/transport.
  */
-export { CoreDriver, monotonicUs } from './core-driver-shell.js';
+export { CoreDriver } from './core-driver-shell.js';
 export { EpochReserve } from './epoch-reserve-shell.js';
 export { digestFile } from './file-digest-shell.js';
 export { firstControlMessage } from './first-message-shell.js';

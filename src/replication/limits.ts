@@ -12,9 +12,6 @@ export const DEVICE_STATE_BYTES = 3 * 1024 * 1024;
 /** Disks of one guest; more is refused in the configuration and in the hello. */
 export const DISKS = 32;
 
-/** NICs of one guest; more is refused in the configuration and in the hello. */
-export const NICS = 16;
-
 /** Bytes of the JSON text of a hello; more is a protocol error. */
 export const HELLO_BYTES = 256 * 1024;
 

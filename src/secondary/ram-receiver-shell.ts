@@ -48,11 +48,6 @@ export class RamReceiver {
     this.#link.onFrame((frame) => this.#onFrame(frame));
   }
 
-  /** Bytes that wait in the staging area. */
-  get stagedBytes(): number {
-    return this.#staged.size * PAGE_SIZE_BYTES;
-  }
-
   /** The device state of the epoch whose stream has ended. */
   get deviceState(): Buffer {
     if (this.#deviceState === undefined) throw new ProtocolError('No device state is staged');

@@ -17,6 +17,7 @@ import type {
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
+import { monotonicUs } from '../linux/index.js';
 import { decodeAddresses } from '../proxy/index.js';
 import {
   type ControlMessage,
@@ -27,7 +28,6 @@ import {
   encodeControl,
   firstControlMessage,
   type Hello,
-  monotonicUs,
   parseHello,
 } from '../replication/index.js';
 import {

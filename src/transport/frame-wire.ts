@@ -23,9 +23,6 @@ export const FRAME_MAGIC = 0x434f4c4f;
 export const FRAME_VERSION = 1;
 export const FRAME_HEADER_BYTES = 16;
 
-/** Types below this belong to the transport itself. */
-export const FIRST_USER_FRAME_TYPE = 0x0100;
-
 const CHECKED_HEADER_BYTES = 12;
 
 /** One message. The receiver owns `payload`: the decoder never touches it again. It may be a slice

@@ -21,7 +21,6 @@ export {
 export { LinkError, type LinkErrorKind } from './errors.js';
 export {
   encodeFrame,
-  FIRST_USER_FRAME_TYPE,
   type Frame,
   FrameDecoder,
 } from './frame-wire.js';
