@@ -9,3 +9,4 @@ export type { Logger } from './logger.js';
 export { appendRange, uniteRanges } from './page-ranges.js';
 export { PAGE_SIZE_BYTES, type PageRange } from './pages.js';
 export { Prng } from './prng.js';
+export { seqAdd, seqBefore, seqDistance, seqMax, seqMin } from './seq32.js';
