@@ -13,6 +13,8 @@
  *     batch-wire.ts       the format; QEMU's stream cut into batches; checks of the peer's
  *     output-gate.ts      silent, holding, open: who may speak and when (decides)
  *     inbound-log.ts      secondary: what to deliver again after an apply (decides)
+ *     packet.ts           where a frame's parts lie, and its flow
+ *     compare/            what may leave because both guests say it (decides): comparer.ts
  *     address-learner.ts  which addresses the guest has
  *     announce-wire.ts    ARP, neighbour advertisement, RARP for a failover
  *     lan-queue.ts        released frames on their way to the TAP
@@ -39,9 +41,24 @@ export {
   encodeBatch,
   forEachFrame,
 } from './batch-wire.js';
+export {
+  type CheckpointReason,
+  type CompareLimits,
+  Comparer,
+  type ComparerCounters,
+  type ComparerOptions,
+  type ComparerSink,
+  DEFAULT_COMPARE_LIMITS,
+  formatFlow,
+  formatMismatch,
+  type Mismatch,
+  type MismatchKind,
+  type Verdict,
+} from './compare/index.js';
 export { InboundLog, type InboundLogCounters, type InboundLogOptions } from './inbound-log.js';
 export { BATCH_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN } from './limits.js';
 export { Nic, type NicOptions, type NicStats } from './nic-shell.js';
+export type { OpenedFlow } from './opened-flow-wire.js';
 export {
   type GateCounters,
   type GateLimits,
@@ -49,3 +66,4 @@ export {
   type GateVerdict,
   OutputGate,
 } from './output-gate.js';
+export { Packet } from './packet.js';
