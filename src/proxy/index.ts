@@ -16,6 +16,7 @@
  *     packet.ts           where a frame's parts lie, and to which flow it belongs
  *     opened-flow-wire.ts a connection that both guests opened with numbers of their own
  *     checksum.ts         Internet checksums, in full and by difference
+ *     rewrite/            secondary: translates such connections for the SVM (decides)
  *     address-learner.ts  which addresses the guest has
  *     announce-wire.ts    ARP, neighbour advertisement, RARP for a failover
  *     lan-queue.ts        released frames on their way to the TAP
@@ -26,7 +27,8 @@
  * Output of epoch N leaves when checkpoint N+1 is committed; inbound of epoch N is forgotten then.
  *
  * Invariants: I1 (no output before its commit) is asserted in output-gate.ts. On a secondary the
- * TAP exists and takes no frame until `open` or `hold`. A batch is never modified once it is made.
+ * TAP exists and takes no frame until `open` or `hold`. A batch is never modified once it is made,
+ * but by `FlowRewriter.outbound`, whose caller is its only holder.
  */
 export {
   AddressLearner,
@@ -69,3 +71,8 @@ export {
   type GateVerdict,
   OutputGate,
 } from './output-gate.js';
+export {
+  FlowRewriter,
+  type FlowRewriterCounters,
+  type FlowRewriterOptions,
+} from './rewrite/flow-rewriter.js';

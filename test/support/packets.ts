@@ -3,7 +3,7 @@
  * tags, IPv4 or IPv6, TCP with options laid out byte by byte, ICMP errors that quote a segment. All
  * checksums are computed here by one slow sum of its own, not by the code under test.
  */
-import { FLOW_KEY_WORDS } from '../../src/proxy/packet.js';
+import { FLOW_KEY_WORDS, PACKET_TCP, Packet } from '../../src/proxy/packet.js';
 
 export const FIN = 0x01;
 export const SYN = 0x02;
@@ -175,4 +175,36 @@ function foldedSum(bytes: Buffer, seed: number): number {
     if (sum > 0xffff) sum -= 0xffff;
   }
   return sum > 0xffff ? sum - 0xffff : sum;
+}
+
+/** The numbers of a TCP frame that translation is about. */
+export interface Numbers {
+  readonly seq: number;
+  readonly ack: number;
+  readonly flags: number;
+  /** Undefined without timestamps option. */
+  readonly value: number | undefined;
+  readonly echo: number | undefined;
+  readonly edges: readonly number[];
+  readonly payload: Buffer;
+}
+
+/** Takes a TCP frame of `flow` apart. */
+export function numbersOf(flow: Flow, frame: Buffer, fromGuest: boolean): Numbers {
+  const packet = new Packet();
+  packet.parse(frame, flow.vnetBytes, frame.length, fromGuest);
+  if (packet.kind !== PACKET_TCP) throw new Error(`A frame of kind ${packet.kind} is no segment`);
+  const { seq, ack, flags, timestampsAt, sackAt, sackBlocks, payloadAt, end } = packet;
+  const edges: number[] = [];
+  for (let edge = 0; edge < sackBlocks * 2; edge++)
+    edges.push(frame.readUInt32BE(sackAt + edge * 4));
+  return {
+    seq,
+    ack,
+    flags,
+    value: timestampsAt === 0 ? undefined : frame.readUInt32BE(timestampsAt),
+    echo: timestampsAt === 0 ? undefined : frame.readUInt32BE(timestampsAt + 4),
+    edges,
+    payload: frame.subarray(payloadAt, end),
+  };
 }
