@@ -72,7 +72,7 @@ const OPTION_WINDOW_SCALE = 3;
 const OPTION_SACK_PERMITTED = 4;
 const OPTION_SACK = 5;
 const OPTION_TIMESTAMPS = 8;
-/** NOP, NOP, timestamps, 10: how the options of nearly every modern segment begin. */
+/** NOP, NOP, timestamps, 10: what nearly every segment of a modern stack begins its options with. */
 const USUAL_TIMESTAMPS = 0x0101_080a;
 
 /** A frame's parts; offsets are into the buffer that `parse` was given. */
@@ -344,10 +344,7 @@ function isEcho(protocol: number, type: number): boolean {
   return protocol === PROTOCOL_ICMP ? type === 0 || type === 8 : type === 128 || type === 129;
 }
 
-/**
- * The hash of a flow key: mixes the words as MurmurHash3's 32-bit finaliser does; not meant to
- * resist an attacker.
- */
+/** Mixes the words as MurmurHash3's 32-bit finaliser does; not meant to resist an attacker. */
 export function hashKey(key: Int32Array): number {
   let hash = 0;
   for (let word = 0; word < FLOW_KEY_WORDS; word++) {

@@ -156,6 +156,18 @@ export class FrameList {
   }
 }
 
+/** Room for Ethernet, two VLAN tags, IPv6 with 80 bytes of extensions and TCP with timestamps. */
+export const TEMPLATE_BYTES_MAX = 200;
+
+/** Headers for a packet of ours (see tcp-window.ts); `end` is 0 while there is none. */
+export class WindowTemplate {
+  readonly bytes: Buffer = Buffer.alloc(TEMPLATE_BYTES_MAX);
+  ipVersion = 0;
+  ipAt = 0;
+  transportAt = 0;
+  end = 0;
+}
+
 /** What is known of a TCP connection. A value is meaningless while its `...Known` is false. */
 export class TcpState {
   /** The PVM's stream has begun, and `high` is known. */
@@ -187,9 +199,7 @@ export class TcpState {
   toldWindow = 0;
   /** The client was told less than the PVM meant; `template` is then the packet to tell it more. */
   clamped = false;
-  template: Buffer | undefined;
-  templateBytes = 0;
-  templateTcpAt = 0;
+  template: WindowTemplate | undefined;
 
   /** The SVM in this epoch. */
   delta = 0;

@@ -18,19 +18,27 @@
  * Windows in SYNs are never scaled.
  */
 import { seqAdd, seqBefore, seqDistance, seqMax, seqMin } from '../../lib/index.js';
-import { type Packet, PROTOCOL_TCP, TCP_ACK, TCP_SYN } from '../packet.js';
-import { type Frame, hasAck, type TcpState } from './flow.js';
+import {
+  ipv4HeaderChecksum,
+  NO_CHECKSUM,
+  replaceUint16,
+  TCP_CHECKSUM_OFFSET,
+  tcpChecksum,
+} from '../checksum.js';
+import { type Packet, TCP_ACK, TCP_SYN } from '../packet.js';
+import { type Frame, hasAck, type TcpState, TEMPLATE_BYTES_MAX, WindowTemplate } from './flow.js';
 import { WINDOW_UPDATE_BYTES } from './limits.js';
 
 const LENGTH_BYTES = 4;
+const IPV6_BYTES = 40;
 const TCP_BYTES = 20;
 const TIMESTAMPS_BYTES = 12;
+/** NOP, NOP, timestamps, 10. */
+const TIMESTAMPS_OPTION = 0x0101_080a;
 const WINDOW_OFFSET = 14;
-const CHECKSUM_OFFSET = 16;
+const URGENT_OFFSET = 18;
 /** virtio_net_hdr.flags: the checksum field holds the pseudo-header's sum only. */
 const NEEDS_CSUM = 1;
-/** Ethernet, two VLAN tags, an IPv6 header with 40 bytes of extensions, TCP. */
-const TEMPLATE_BYTES_MAX = 256;
 
 /**
  * Before `frame` leaves: lowers its window as far as it must be, and notes what the client is told.
@@ -75,56 +83,55 @@ export function windowToOffer(tcp: TcpState): number {
   return growth >= WINDOW_UPDATE_BYTES || tcp.toldWindow === 0 ? window : -1;
 }
 
-/** Keeps the headers of `frame`, which `packet` has parsed and which just left with less window. */
+/** Keeps the headers of `frame`, which `packet` has parsed and which leaves with less window. */
 export function keepTemplate(tcp: TcpState, frame: Frame, packet: Packet): void {
   const { batch, start, transportAt } = frame;
   const headerBytes = transportAt - start;
   const tcpBytes = packet.timestampsAt > 0 ? TCP_BYTES + TIMESTAMPS_BYTES : TCP_BYTES;
-  tcp.templateBytes = 0;
-  if (headerBytes + tcpBytes > TEMPLATE_BYTES_MAX) return;
-  tcp.template ??= Buffer.alloc(TEMPLATE_BYTES_MAX);
+  tcp.template ??= new WindowTemplate();
   const { template } = tcp;
-  batch.copy(template, 0, start, transportAt + TCP_BYTES);
-  template.writeUInt32BE(headerBytes + tcpBytes - LENGTH_BYTES, 0);
-  template.fill(0, LENGTH_BYTES, packet.frameAt - start);
-  const ipAt = packet.ipAt - start;
-  if (packet.ipVersion === 4) {
-    template.writeUInt16BE(headerBytes + tcpBytes - ipAt, ipAt + 2);
-    template.writeUInt16BE(0, ipAt + 10);
-    const sum = addBytes(0, template, ipAt, headerBytes);
-    template.writeUInt16BE(foldedComplement(sum), ipAt + 10);
+  const { bytes } = template;
+  const end = headerBytes + tcpBytes;
+  if (end > TEMPLATE_BYTES_MAX) {
+    template.end = 0;
+    return;
+  }
+  template.ipVersion = packet.ipVersion;
+  template.ipAt = packet.ipAt - start;
+  template.transportAt = headerBytes;
+  template.end = end;
+  batch.copy(bytes, 0, start, transportAt + TCP_BYTES);
+  bytes.writeUInt32BE(end - LENGTH_BYTES, 0);
+  bytes.fill(0, LENGTH_BYTES, packet.frameAt - start);
+  if (template.ipVersion === 4) {
+    bytes.writeUInt16BE(end - template.ipAt, template.ipAt + 2);
+    bytes.writeUInt16BE(ipv4HeaderChecksum(bytes, template.ipAt), template.ipAt + 10);
   } else {
-    template.writeUInt16BE(headerBytes + tcpBytes - ipAt - 40, ipAt + 4);
+    bytes.writeUInt16BE(end - template.ipAt - IPV6_BYTES, template.ipAt + 4);
   }
-  template.writeUInt8((tcpBytes / 4) << 4, headerBytes + 12);
-  template.writeUInt8(TCP_ACK, headerBytes + 13);
-  template.writeUInt16BE(0, headerBytes + 18);
-  if (packet.timestampsAt > 0) {
-    const at = headerBytes + TCP_BYTES;
-    template.writeUInt32BE(0x0101_080a, at);
-    batch.copy(template, at + 4, packet.timestampsAt, packet.timestampsAt + 8);
-  }
-  tcp.templateBytes = headerBytes + tcpBytes;
-  tcp.templateTcpAt = headerBytes;
-  writeAddressSum(template, packet, { start, headerBytes, tcpBytes });
+  bytes.writeUInt8((tcpBytes / 4) << 4, headerBytes + 12);
+  bytes.writeUInt8(TCP_ACK, headerBytes + 13);
+  bytes.writeUInt16BE(0, headerBytes + URGENT_OFFSET);
+  if (packet.timestampsAt === 0) return;
+  const at = headerBytes + TCP_BYTES;
+  bytes.writeUInt32BE(TIMESTAMPS_OPTION, at);
+  batch.copy(bytes, at + 4, packet.timestampsAt, packet.timestampsAt + 8);
 }
 
 /** A batch of one packet that tells the client `window`, which counts as told. */
 export function makeWindowUpdate(tcp: TcpState, window: number): Buffer | undefined {
-  const { template, templateBytes } = tcp;
-  if (template === undefined || templateBytes === 0) return undefined;
-  const batch = Buffer.from(template.subarray(0, templateBytes));
-  const tcpAt = tcp.templateTcpAt;
-  batch.writeUInt32BE(tcp.high, tcpAt + 4);
-  batch.writeUInt32BE(tcp.ack, tcpAt + 8);
-  batch.writeUInt16BE(window, tcpAt + WINDOW_OFFSET);
-  // The field holds the pseudo-header's sum.
-  const sum = addBytes(0, batch, tcpAt, batch.length);
-  batch.writeUInt16BE(foldedComplement(sum), tcpAt + CHECKSUM_OFFSET);
+  const { template } = tcp;
+  if (template === undefined || template.end === 0) return undefined;
+  const batch = Buffer.from(template.bytes.subarray(0, template.end));
+  const { transportAt } = template;
+  batch.writeUInt32BE(tcp.high, transportAt + 4);
+  batch.writeUInt32BE(tcp.ack, transportAt + 8);
+  batch.writeUInt16BE(window, transportAt + WINDOW_OFFSET);
+  batch.writeUInt16BE(tcpChecksum(batch, template), transportAt + TCP_CHECKSUM_OFFSET);
+  const scale = Math.max(tcp.scale, 0);
   tcp.toldWindow = window;
-  tcp.toldEdge = seqAdd(tcp.ack, window << Math.max(tcp.scale, 0));
-  tcp.clamped =
-    tcp.scale < 0 ? window < tcp.window : seqDistance(tcp.edge, tcp.toldEdge) >= 1 << tcp.scale;
+  tcp.toldEdge = seqAdd(tcp.ack, window << scale);
+  tcp.clamped = window < tcp.window;
   return batch;
 }
 
@@ -158,41 +165,7 @@ function note(
 
 function writeWindow(frame: Frame, window: number, vnetBytes: number): void {
   const { batch, start, transportAt } = frame;
-  batch.writeUInt16BE(window, transportAt + WINDOW_OFFSET);
-  if (vnetBytes > 0 && ((batch[start + LENGTH_BYTES] as number) & NEEDS_CSUM) !== 0) return;
-  const checksumAt = transportAt + CHECKSUM_OFFSET;
-  const old = batch.readUInt16BE(checksumAt);
-  const sum = (~old & 0xffff) + (~frame.window & 0xffff) + window;
-  batch.writeUInt16BE(foldedComplement(sum), checksumAt);
-}
-
-/** Writes the sum of the pseudo-header, not complemented, where the checksum will be. */
-function writeAddressSum(
-  template: Buffer,
-  packet: Packet,
-  at: { start: number; headerBytes: number; tcpBytes: number },
-): void {
-  const ipAt = packet.ipAt - at.start;
-  const addressesAt = packet.ipVersion === 4 ? ipAt + 12 : ipAt + 8;
-  const addressesBytes = packet.ipVersion === 4 ? 8 : 32;
-  const sum = addBytes(
-    PROTOCOL_TCP + at.tcpBytes,
-    template,
-    addressesAt,
-    addressesAt + addressesBytes,
-  );
-  template.writeUInt16BE(~foldedComplement(sum) & 0xffff, at.headerBytes + CHECKSUM_OFFSET);
-}
-
-/** Adds 16-bit words, one's complement; an even number of bytes. */
-function addBytes(sum: number, bytes: Buffer, from: number, to: number): number {
-  let total = sum;
-  for (let at = from; at < to; at += 2) total += bytes.readUInt16BE(at);
-  return total;
-}
-
-function foldedComplement(sum: number): number {
-  let folded = sum;
-  while (folded > 0xffff) folded = (folded & 0xffff) + (folded >>> 16);
-  return ~folded & 0xffff;
+  const isPartial = vnetBytes > 0 && ((batch[start + LENGTH_BYTES] as number) & NEEDS_CSUM) !== 0;
+  const checksumAt = isPartial ? NO_CHECKSUM : transportAt + TCP_CHECKSUM_OFFSET;
+  replaceUint16(batch, transportAt + WINDOW_OFFSET, window, checksumAt);
 }
