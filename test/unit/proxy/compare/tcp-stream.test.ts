@@ -165,6 +165,16 @@ tcpCase('what the SVM repeats must be what has left', (pair, t) => {
   t.is(pair.explained[0]?.offset, 40);
 });
 
+tcpCase('a part of what the SVM repeats may be all that has left', (pair) => {
+  pair.svm(data(10, 10));
+  pair.pvm(data(10, 10));
+  pair.leaves(data(10, 10));
+  const other = streamBytes(0, 30);
+  other.writeUInt8(0xee, 15);
+  pair.svm(data(0, 30, { payload: other }));
+  pair.differs('contradiction');
+});
+
 tcpCase('the SVM may not say two things in one place', (pair) => {
   pair.svm(data(0, 20), data(10, 20, { payload: streamBytes(10, 20, 2) }));
   pair.differs('contradiction');
