@@ -430,6 +430,21 @@ tcpCase('a reset of a connection with two initial sequence numbers', (pair) => {
   pair.leaves(rst(0, { base: 5001 }));
 });
 
+tcpCase('an end right after the opening is held until the SVM ends there, too', (pair) => {
+  pair.accept(9000, 100);
+  pair.pvm(fin(0, { base: 9001 }));
+  pair.agrees();
+  pair.svm(fin(0, { base: 101 }));
+  pair.leaves(fin(0, { base: 9001 }));
+});
+
+tcpCase('different resets are remembered, but not without bound', (pair, t) => {
+  for (let at = 0; at < 20; at++) pair.svm(rst(at), rst(at));
+  t.is(pair.comparer.counters.aheadFrames, 8);
+  pair.pvm(rst(19), rst(12), rst(11));
+  pair.leaves(rst(19), rst(12));
+});
+
 tcpCase('a reset that the SVM does not send waits for the checkpoint', (pair, t) => {
   pair.pvm(rst(10));
   pair.svm(data(0, 10));
