@@ -36,7 +36,7 @@ import { FRAGMENTED_TCP, FragmentMap } from './fragments.js';
 import { History } from './history.js';
 import { noteInboundSyns } from './inbound-syns.js';
 import { HOLD, type Judgement, MISMATCH, RELEASE } from './judgement.js';
-import { type CompareLimits, DEFAULT_COMPARE_LIMITS } from './limits.js';
+import { type CompareLimits, DEFAULT_COMPARE_LIMITS, HISTORY_AT_EDGE_BYTES } from './limits.js';
 import { Difference, type Mismatch } from './mismatch.js';
 import { TcpCompare } from './tcp-compare.js';
 import { findSegment } from './tcp-stream.js';
@@ -224,9 +224,10 @@ export class Comparer {
   closeEpoch(): Buffer[] {
     const batches: Buffer[] = [];
     let batch = NO_BATCH;
-    let [start, end] = [0, 0];
+    let [start, end, seenBytes] = [0, 0, 0];
     for (let frame = this.#held.first; frame !== undefined; frame = frame.newer) {
-      this.#settleUnjudged(frame);
+      seenBytes += frame.end - frame.start;
+      this.#settleUnjudged(frame, seenBytes <= HISTORY_AT_EDGE_BYTES);
       this.#sink.verdict?.('primary', frame.batch, frame.start, 'checkpoint');
       if (frame.batch === batch && frame.start === end) {
         end = frame.end;
@@ -361,7 +362,7 @@ export class Comparer {
         this.#anyClamped = true;
         this.#counters.loweredWindows++;
       }
-      this.#tcp.settle(tcp, frame);
+      this.#tcp.settle(tcp, frame, true);
     }
     this.#counters.releasedFrames++;
     this.#counters.releasedBytes += end - start;
@@ -439,10 +440,10 @@ export class Comparer {
     return flow;
   }
 
-  #settleUnjudged(frame: Frame): void {
+  #settleUnjudged(frame: Frame, remembers: boolean): void {
     const tcp = frame.flow?.tcp;
     if (tcp === undefined) return;
-    this.#tcp.settleUnjudged(tcp, frame);
+    this.#tcp.settleUnjudged(tcp, frame, remembers);
     if ((frame.flags & TCP_RST) === 0) tellWindow(tcp, frame);
     else tcp.clamped = false;
   }

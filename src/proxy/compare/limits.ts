@@ -34,6 +34,12 @@ export const DEFAULT_COMPARE_LIMITS: CompareLimits = {
   historyBytes: 32 * 1024 * 1024,
 };
 
+/**
+ * Held bytes that go into history when an epoch ends, since that is while the guest is paused:
+ * 0.3 ms. The rest counts as forgotten.
+ */
+export const HISTORY_AT_EDGE_BYTES = 1024 * 1024;
+
 /** Pieces of history; 32 MiB of full segments are 23,000. Beyond, the oldest are forgotten. */
 export const HISTORY_RECORDS = 65_536;
 

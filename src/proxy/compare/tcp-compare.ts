@@ -93,13 +93,13 @@ export class TcpCompare {
     return true;
   }
 
-  /** The client is sent this frame: at once, or with the checkpoint. */
-  settle(tcp: TcpState, frame: Frame): void {
+  /** The client is sent this frame. `remembers`: its bytes become history. */
+  settle(tcp: TcpState, frame: Frame, remembers: boolean): void {
     const { flags } = frame;
     if ((flags & TCP_RST) !== 0) return;
     const { payloadSeq } = frame;
     const endSeq = seqAdd(payloadSeq, frame.payloadBytes);
-    if (frame.payloadBytes > 0) this.#remember(tcp, frame);
+    if (remembers && frame.payloadBytes > 0) this.#remember(tcp, frame);
     const nextSeq = seqAdd(endSeq, flags & TCP_FIN);
     if (!tcp.started) {
       tcp.started = true;
@@ -113,14 +113,14 @@ export class TcpCompare {
     }
   }
 
-  /** As `settle`, for a frame that leaves unjudged: what its SYN says is taken as it is. */
-  settleUnjudged(tcp: TcpState, frame: Frame): void {
+  /** As `settle`, for a frame that leaves with a checkpoint: what its SYN says is taken as it is. */
+  settleUnjudged(tcp: TcpState, frame: Frame, remembers: boolean): void {
     const isOpening = (frame.flags & (TCP_SYN | TCP_RST)) === TCP_SYN;
     if (isOpening && !(tcp.isnKnown && tcp.isn === frame.seq)) {
       this.#parse(this.#ours, frame);
       beginConnection(tcp, this.#ours);
     }
-    this.settle(tcp, frame);
+    this.settle(tcp, frame, remembers);
   }
 
   #judgeOpening(flow: Flow, tcp: TcpState, frame: Frame): Judgement {

@@ -111,6 +111,20 @@ test('a retransmission of an earlier epoch leaves at once if it is the same', (t
   pair.differs('data');
 });
 
+test('of very much that leaves with a checkpoint not all is remembered', (t) => {
+  const pair = new Case(t);
+  const step = 60_000;
+  for (let at = 0; at < 40; at++) pair.pvm(data(at * step, step));
+  t.is(pair.checkpoint().length, 40);
+  pair.pvm(data(0, step));
+  pair.leaves(data(0, step));
+  pair.pvm(data(39 * step, step));
+  pair.leaves();
+  pair.svm(data(39 * step, step));
+  pair.leaves(data(39 * step, step));
+  pair.agrees();
+});
+
 test('the SVM may not contradict what left in an earlier epoch', (t) => {
   const pair = new Case(t);
   pair.pvm(data(0, 20));
