@@ -108,10 +108,11 @@ export const TRANSLATIONS_CLOSED_MAX = 4096;
 
 /**
  * By how much a connection's timestamps are set forward at the first segment after a failover, in
- * the guest's units (1 ms on Linux). The PVM's clock may have been ahead of the SVM's by the time
- * that an apply took, and the remote end may have seen newer timestamps than it has echoed: both
- * well below a second. Too little costs a pause until the SVM's clock has caught up, since the
- * remote end drops what seems old (RFC 7323 section 5); too much costs nothing.
+ * the guest's units (1 ms on Linux). It must cover the time that an apply took, by which the PVM's
+ * clock was ahead, and the time by which the SVM's SYN came later than the PVM's (at most the
+ * compare time-out): together well below a second. It also covers what the remote end has seen but
+ * not echoed. Too little costs a pause until the SVM's clock has caught up, since the remote end
+ * drops what seems old (RFC 7323 section 5); too much costs nothing.
  */
 export const TIMESTAMP_MARGIN = 1000;
 

@@ -46,11 +46,12 @@ export interface FlowRewriterOptions {
   readonly flowsMax?: number;
 }
 
-/** Since the rewriter was made, except `flows` and `closedFlows`, which are now. */
+/** Since the rewriter was made, except the first three, which are now. */
 export interface FlowRewriterCounters {
-  /** Connections in the table, and those of them that have closed. */
+  /** Connections in the table; those that have closed; those whose timestamps are only watched. */
   readonly flows: number;
   readonly closedFlows: number;
+  readonly watchedFlows: number;
   readonly openedFlows: number;
   readonly inboundRewritten: number;
   readonly outboundRewritten: number;
@@ -86,6 +87,7 @@ export class FlowRewriter {
     return {
       flows: this.#table.size,
       closedFlows: this.#table.closedCount,
+      watchedFlows: this.#table.inertCount,
       openedFlows: this.#openedFlows,
       inboundRewritten: this.#inboundRewritten,
       outboundRewritten: this.#outboundRewritten,
