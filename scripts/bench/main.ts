@@ -27,8 +27,8 @@ Names: ${MEASURE_NAMES.join(' ')} (default: all)
   --seconds N    length of one measurement (default: 5)
   --setups LIST  which of ${SETUPS.join(',')} (default: all)
   --period MS    checkpoint period (default: 200)
-  --standby paused|running
-                 whether the second guest executes between checkpoints (default: paused)
+  --mode checkpoint|colo
+                 output policy of the pair (default: checkpoint)
   --memory MIB   guest memory (default: 256)
   --json         one JSON object a row instead of the table
   --help         this text
@@ -72,7 +72,7 @@ function readOptions() {
       seconds: { type: 'string', default: '5' },
       setups: { type: 'string', default: SETUPS.join(',') },
       period: { type: 'string', default: '200' },
-      standby: { type: 'string', default: 'paused' },
+      mode: { type: 'string', default: 'checkpoint' },
       memory: { type: 'string', default: '256' },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
@@ -85,7 +85,7 @@ function readOptions() {
     seconds: readNumber('seconds', values.seconds),
     periodMs: readNumber('period', values.period),
     memoryMib: readNumber('memory', values.memory),
-    standby: readName('--standby', values.standby, ['paused', 'running']),
+    mode: readName('--mode', values.mode, ['checkpoint', 'colo']),
     setups: values.setups.split(',').map((name) => readName('--setups', name, SETUPS)),
     names:
       positionals.length === 0

@@ -21,7 +21,7 @@ export interface SetupOptions {
   readonly guest: GuestFiles;
   readonly memoryMib: number;
   readonly periodMs: number;
-  readonly standby: 'paused' | 'running';
+  readonly mode: 'checkpoint' | 'colo';
 }
 
 /** A guest, or two, ready for load. */
@@ -60,12 +60,9 @@ export async function bringUp(
 }
 
 async function bringUpProtected(options: SetupOptions, cleanup: Cleanup): Promise<Setup> {
-  const { root, guest, memoryMib, periodMs, standby } = options;
+  const { root, guest, memoryMib, periodMs, mode } = options;
   const primaryFlags = ['--accel', chooseAccelerator()];
-  const pair = await PairLab.up(
-    { root, guest, memoryMib, periodMs, standby, primaryFlags },
-    cleanup,
-  );
+  const pair = await PairLab.up({ root, guest, memoryMib, periodMs, mode, primaryFlags }, cleanup);
   await pair.startSecondary();
   await pair.startPrimary();
   await pair.waitProtected();

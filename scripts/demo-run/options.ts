@@ -15,9 +15,8 @@ lines) and injects a fault in the middle of the load.
                      what happens (default: kill-primary, SIGKILL of everything on hosta)
   --duration SECONDS how long the load runs, 2 to 3600 (default: 20); the fault comes at half of it
   --period MS        checkpoint period, 10 to 60000 (default: 100)
-  --mode checkpoint  output policy
-  --standby paused|running
-                     whether the second guest executes between checkpoints (default: paused)
+  --mode checkpoint|colo
+                     output policy (default: checkpoint)
   --memory MIB       guest memory (default: 256)
   --repeat N         so many runs, and a summary as the last line (default: 1)
   --json             only the last line, which is JSON
@@ -36,8 +35,7 @@ export interface DemoOptions {
   readonly fault: Fault;
   readonly durationMs: number;
   readonly periodMs: number;
-  readonly mode: string;
-  readonly standby: 'paused' | 'running';
+  readonly mode: 'checkpoint' | 'colo';
   readonly memoryMib: number;
   readonly repeat: number;
   readonly json: boolean;
@@ -52,8 +50,7 @@ export function parseOptions(args: readonly string[]): DemoOptions {
     fault: oneOf('fault', values.fault, FAULTS),
     durationMs: 1000 * number('duration', values.duration.replace(/s$/, ''), [2, 3600]),
     periodMs: number('period', values.period.replace(/ms$/, ''), [10, 60_000]),
-    mode: oneOf('mode', values.mode, ['checkpoint']),
-    standby: oneOf('standby', values.standby, ['paused', 'running']),
+    mode: oneOf('mode', values.mode, ['checkpoint', 'colo']),
     memoryMib: number('memory', values.memory, [128, 65_536]),
     repeat: number('repeat', values.repeat, [1, 100_000]),
     json: values.json,
@@ -71,7 +68,6 @@ function readArguments(args: readonly string[]) {
         duration: { type: 'string', default: '20' },
         period: { type: 'string', default: '100' },
         mode: { type: 'string', default: 'checkpoint' },
-        standby: { type: 'string', default: 'paused' },
         memory: { type: 'string', default: '256' },
         repeat: { type: 'string', default: '1' },
         json: { type: 'boolean', default: false },

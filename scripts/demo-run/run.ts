@@ -75,7 +75,6 @@ async function bringUp({ root, guest, options, timeline, cleanup }: RunContext):
       memoryMib: options.memoryMib,
       periodMs: options.periodMs,
       mode: options.mode,
-      standby: options.standby,
     },
     cleanup,
   );

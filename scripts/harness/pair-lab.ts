@@ -40,8 +40,7 @@ export interface PairOptions {
   readonly guest: GuestFiles;
   readonly memoryMib: number;
   readonly periodMs: number;
-  readonly mode?: string;
-  readonly standby?: 'paused' | 'running';
+  readonly mode?: 'checkpoint' | 'colo';
   readonly logLevel?: 'debug' | 'info';
   /** More flags of colo-primary and colo-secondary. */
   readonly primaryFlags?: readonly string[];
@@ -102,7 +101,6 @@ export class PairLab {
     await this.#start('hostb', 'colo-secondary', [
       ...['--allow-peer', REPLICATION_ADDRESS.hosta],
       ...['--listen', REPLICATION_ADDRESS.hostb, '--nic', 'name=lan,tap=tap0'],
-      ...['--standby', this.#options.standby ?? 'paused'],
       ...(this.#options.secondaryFlags ?? []),
     ]);
   }

@@ -71,7 +71,13 @@ export {
   type Verdict,
 } from './compare/index.js';
 export { InboundLog, type InboundLogCounters, type InboundLogOptions } from './inbound-log.js';
-export { BATCH_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN } from './limits.js';
+export {
+  BATCH_BYTES_MAX,
+  DRAINED_FRAMES_CALM,
+  FRAME_BYTES_MAX,
+  FRAME_BYTES_MIN,
+  VNET_HEADER_BYTES,
+} from './limits.js';
 export { Nic, type NicOptions, type NicStats } from './nic-shell.js';
 export {
   decodeOpenedFlow,

@@ -1,5 +1,8 @@
 /** Every bound of the network proxy: unit in the name, then why this much, then what happens. */
 
+/** Of a virtio network header in front of each frame: there is none yet. */
+export const VNET_HEADER_BYTES = 0;
+
 /** An Ethernet header. Shorter is no frame: the link that sent it is dropped (`ProtocolError`). */
 export const FRAME_BYTES_MIN = 14;
 
@@ -87,6 +90,12 @@ export const EPOCH_MARKS_MAX = 64;
  * the rest repair what a lossy network dropped; QEMU's `announce-self` uses the same shape.
  */
 export const ANNOUNCE_DELAYS_MS: readonly number[] = [0, 50, 150, 350, 750];
+
+/**
+ * So many frames read from a stopped guest's QEMU may have blocked it: a socket's queue holds at
+ * least 10. A blocked QEMU goes on sending, and writing guest RAM, when it is read, stopped or not.
+ */
+export const DRAINED_FRAMES_CALM = 4;
 
 /** Event loop turns `Nic.drain` waits at most; a stopped guest's socket is empty after two. */
 export const DRAIN_TURNS_MAX = 64;
