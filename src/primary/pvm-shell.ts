@@ -12,6 +12,7 @@ import {
   type Emulator,
   launchQemu,
   makeRuntimeDir,
+  type NicFds,
   parseMachineDefinition,
   type ResolvedMachineDefinition,
   resolveMachineDefinition,
@@ -71,12 +72,12 @@ export async function startPvm(
       diskSockets.push(socketPath);
     }
     const definition = await defineMachine(configuration, disks);
-    const { nics, nicSockets } = await startNics(configuration, { runtimeDir, log, cleanups });
+    const { nics, nicFds } = await startNics(configuration, { log, cleanups });
     const emulator = await launchQemu({
       definition,
       ramMapping: 'shared',
       diskSockets,
-      nicSockets,
+      nicFds,
       runtimeDir,
       startPaused: false,
       tracker: configuration.tracker,
@@ -84,6 +85,7 @@ export async function startPvm(
       log,
     });
     cleanups.push(() => emulator.kill());
+    for (const nic of nics) nic.closeQemuFds();
     const kernelSha256 = await digestFile(definition.kernel?.image);
     const initrdSha256 = await digestFile(definition.kernel?.initrd);
     return { definition, emulator, disks, nics, kernelSha256, initrdSha256, stop };
@@ -124,24 +126,22 @@ async function defineMachine(
 
 async function startNics(
   configuration: PrimaryConfiguration,
-  context: { runtimeDir: string; log: Logger; cleanups: (() => Promise<unknown>)[] },
-): Promise<{ nics: Nic[]; nicSockets: string[] }> {
+  context: { log: Logger; cleanups: (() => Promise<unknown>)[] },
+): Promise<{ nics: Nic[]; nicFds: NicFds[] }> {
   const nics: Nic[] = [];
-  const nicSockets: string[] = [];
+  const nicFds: NicFds[] = [];
   for (const [index, { tap, bridge }] of configuration.nics.entries()) {
-    const socketPath = join(context.runtimeDir, `nic-${index}`);
     const nic = new Nic({
       index,
       tapName: tap,
       ...(bridge === undefined ? {} : { bridge }),
-      socketPath,
       log: context.log,
     });
     await nic.start();
-    context.cleanups.push(() => nic.stop());
+    context.cleanups.push(async () => nic.stop());
     nic.open();
     nics.push(nic);
-    nicSockets.push(socketPath);
+    nicFds.push(nic.qemuFds);
   }
-  return { nics, nicSockets };
+  return { nics, nicFds };
 }

@@ -254,7 +254,7 @@ export class Replicator {
       // Pre-send leaves a frame or two; a guest that outruns it leaves seconds of copying.
       if (frames.length % FRAMES_PER_TURN === 0) await setImmediate();
     }
-    await Promise.all(nics.map((nic) => nic.drain()));
+    for (const nic of nics) nic.drain();
     const deviceState = await saving;
     // Saving may itself have written guest RAM.
     frames.push(...framer.cut(emulator.scanWritten(), copyOut));

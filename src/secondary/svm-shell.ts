@@ -14,6 +14,7 @@ import {
   launchQemu,
   type MachineDefinition,
   makeRuntimeDir,
+  type NicFds,
   parseMachineDefinition,
   resolveMachineDefinition,
   StagingArea,
@@ -57,12 +58,12 @@ export async function startSvm(
     cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
     const context = { configuration, definition, runtimeDir, log, cleanups };
     const { disks, diskSockets } = await startDisks(context);
-    const { nics, nicSockets } = await startNics(context);
+    const { nics, nicFds } = await startNics(context);
     const emulator = await launchQemu({
       definition,
       ramMapping: 'private',
       diskSockets,
-      nicSockets,
+      nicFds,
       runtimeDir,
       startPaused: true,
       tracker: configuration.tracker,
@@ -70,6 +71,7 @@ export async function startSvm(
       log,
     });
     cleanups.push(() => emulator.kill());
+    for (const { nic } of nics) nic.closeQemuFds();
     if (emulator.description.qemuVersion !== hello.qemuVersion) {
       const versions = `${emulator.description.qemuVersion} here, ${hello.qemuVersion} there`;
       log.warn(`QEMU versions differ: ${versions}`);
@@ -167,24 +169,22 @@ async function startDisks(
   return { disks, diskSockets };
 }
 
-async function startNics(context: Context): Promise<{ nics: SvmNic[]; nicSockets: string[] }> {
-  const { configuration, definition, runtimeDir, log, cleanups } = context;
+async function startNics(context: Context): Promise<{ nics: SvmNic[]; nicFds: NicFds[] }> {
+  const { configuration, definition, log, cleanups } = context;
   const nics: SvmNic[] = [];
-  const nicSockets: string[] = [];
+  const nicFds: NicFds[] = [];
   for (const [index, { name }] of definition.nics.entries()) {
     const { tap, bridge } = secondaryNic(configuration, name);
-    const socketPath = join(runtimeDir, `nic-${index}`);
     const nic = new Nic({
       index,
       tapName: tap,
       ...(bridge === undefined ? {} : { bridge }),
-      socketPath,
       log,
     });
     await nic.start();
-    cleanups.push(() => nic.stop());
+    cleanups.push(async () => nic.stop());
     nics.push({ nic, inbound: new InboundLog() });
-    nicSockets.push(socketPath);
+    nicFds.push(nic.qemuFds);
   }
-  return { nics, nicSockets };
+  return { nics, nicFds };
 }
