@@ -3,6 +3,7 @@
  * order. Where a promise is returned, the effect is there when it resolves.
  */
 import type { Logger } from '../lib/index.js';
+import type { GuestPortFds } from '../linux/index.js';
 import { LinkHandover } from '../replication/index.js';
 import { type Session, WorkerClient } from '../transport/index.js';
 import type { CompareReason, NetworkStats } from './primary-network-shell.js';
@@ -57,8 +58,13 @@ export class PrimaryNetworkClient {
     });
   }
 
-  start(settings: NetworkSettings): Promise<void> {
+  /** Resolves to QEMU's ends of the NICs, to be inherited and then closed here. */
+  start(settings: NetworkSettings): Promise<GuestPortFds[]> {
     return this.#thread.call('start', settings);
+  }
+
+  closeQemuFds(): void {
+    this.#thread.notify('closeQemuFds');
   }
 
   /** Removes the TAPs and ends the thread. */

@@ -14,11 +14,10 @@
  * than the one that is compared is discarded.
  */
 import { type Logger, ProtocolError } from '../lib/index.js';
-import { monotonicUs } from '../linux/index.js';
+import { type GuestPortFds, monotonicUs } from '../linux/index.js';
 import {
   Comparer,
   checkBatch,
-  DRAINED_FRAMES_CALM,
   encodeAddresses,
   encodeOpenedFlow,
   type Mismatch,
@@ -49,7 +48,6 @@ export type CompareReason = 'divergence' | 'timeout' | 'bound';
 export interface NicPlace {
   readonly tapName: string;
   readonly bridge?: string;
-  readonly socketPath: string;
 }
 
 export interface PrimaryNetworkOptions {
@@ -109,12 +107,18 @@ export class PrimaryNetwork {
   }
 
   /** Creates TAPs and QEMU's ends; resolves to the latter. The guest's output passes from then on. */
-  async start(): Promise<void> {
+  async start(): Promise<GuestPortFds[]> {
     for (const { nic } of this.#nics) {
       await nic.start();
       nic.open();
     }
     this.#boundCheck = setInterval(() => this.#checkBounds(), BOUND_CHECK_MS);
+    return this.#nics.map(({ nic }) => nic.qemuFds);
+  }
+
+  /** QEMU has inherited its ends. */
+  closeQemuFds(): void {
+    for (const { nic } of this.#nics) nic.closeQemuFds();
   }
 
   async stop(): Promise<void> {
@@ -182,9 +186,8 @@ export class PrimaryNetwork {
    * The PVM stands still: reads what it has said. False if so much was there that QEMU may have
    * waited for room: then it now sends more and writes guest RAM, and must be asked again.
    */
-  async drain(): Promise<boolean> {
-    const frames = await Promise.all(this.#nics.map(({ nic }) => nic.drain()));
-    return frames.every((count) => count <= DRAINED_FRAMES_CALM);
+  drain(): boolean {
+    return this.#nics.map(({ nic }) => nic.drain()).every((settled) => settled);
   }
 
   /**

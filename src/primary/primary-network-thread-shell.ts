@@ -1,4 +1,5 @@
 /** Entry of the primary's network thread: its door; all it does is in primary-network-shell.ts. */
+import type { GuestPortFds } from '../linux/index.js';
 import { type HandedLink, HandedLinks } from '../replication/index.js';
 import { type LinkReport, serveWorker } from '../transport/index.js';
 import { STATS_INTERVAL_MS } from './limits.js';
@@ -14,14 +15,15 @@ export type NetworkSettings = Omit<PrimaryNetworkOptions, 'log' | 'onCheckpointN
 
 /** What the main thread may ask; see PrimaryNetwork. */
 export interface NetworkCalls {
-  start(settings: NetworkSettings): Promise<void>;
+  start(settings: NetworkSettings): Promise<GuestPortFds[]>;
+  closeQemuFds(): void;
   stop(): Promise<void>;
   attach(link: HandedLink, epoch: number): void;
   closeLink(serial: number): void;
   destroyLink(serial: number): void;
   detach(): void;
   quiesce(): Promise<boolean>;
-  drain(): Promise<boolean>;
+  drain(): boolean;
   edge(epoch: number, options: { exact: boolean; compares: boolean }): void;
   resume(): void;
   startCompare(epoch: number): void;
@@ -54,12 +56,14 @@ serveWorker<NetworkCalls, NetworkNotices>((main) => {
         log: main.log,
         onCheckpointNeeded: (reason, epoch) => main.notify('checkpointNeeded', reason, epoch),
       });
-      await network.start();
+      const fds = await network.start();
       timer = setInterval(() => {
         main.notify('stats', started().stats);
         links.report();
       }, STATS_INTERVAL_MS);
+      return fds;
     },
+    closeQemuFds: () => started().closeQemuFds(),
     async stop() {
       clearInterval(timer);
       await network?.stop();

@@ -75,18 +75,16 @@ export async function startPvm(
       diskSockets.push(socketPath);
     }
     const definition = await defineMachine(configuration, disks);
-    const nicSockets = configuration.nics.map((_nic, index) => join(runtimeDir, `nic-${index}`));
     const network = new PrimaryNetworkClient({
       log,
       onCheckpointNeeded: (reason, epoch) => hooks.onCheckpointNeeded?.(reason, epoch),
       onFailure: (error) => hooks.onNetworkFailure?.(error),
     });
     cleanups.push(() => network.stop());
-    await network.start({
-      nics: configuration.nics.map(({ tap, bridge }, index) => ({
+    const nicFds = await network.start({
+      nics: configuration.nics.map(({ tap, bridge }) => ({
         tapName: tap,
         ...(bridge === undefined ? {} : { bridge }),
-        socketPath: nicSockets[index] ?? '',
       })),
       compareTimeoutUs: configuration.compareTimeoutUs,
     });
@@ -94,7 +92,7 @@ export async function startPvm(
       definition,
       ramMapping: 'shared',
       diskSockets,
-      nicSockets,
+      nicFds,
       runtimeDir,
       startPaused: false,
       tracker: configuration.tracker,
@@ -102,6 +100,7 @@ export async function startPvm(
       log,
     });
     cleanups.push(() => emulator.kill());
+    network.closeQemuFds();
     const kernelSha256 = await digestFile(definition.kernel?.image);
     const initrdSha256 = await digestFile(definition.kernel?.initrd);
     return { definition, emulator, disks, network, kernelSha256, initrdSha256, stop };

@@ -20,14 +20,20 @@ export interface HandedLink {
   readonly detached: DetachedLink;
 }
 
+/** What the session wants of its link, for the thread to do. */
+export interface LinkThread {
+  closeLink(serial: number): void;
+  destroyLink(serial: number): void;
+}
+
 /** The main thread's end. */
 export class LinkHandover {
-  readonly #thread: { closeLink(serial: number): void; destroyLink(serial: number): void };
+  readonly #thread: LinkThread;
   #serial = 0;
   #session: Session | undefined;
 
   /** `thread` passes on what the session wants of its link. */
-  constructor(thread: { closeLink(serial: number): void; destroyLink(serial: number): void }) {
+  constructor(thread: LinkThread) {
     this.#thread = thread;
   }
 

@@ -346,7 +346,7 @@ function readRuns(reader: ByteReader, ramSizeBytes: number): RamRun[] {
   return runs;
 }
 
-/** Encodes LAN frames for the SVM: `batch` in the format of QEMU's stream netdev. */
+/** Encodes LAN frames for the SVM: `batch` in the format of src/proxy/batch-wire.ts. */
 export function encodeInbound(epoch: number, nic: number, batch: Buffer): EncodedMessage {
   const head = new ByteWriter(10).uint53(epoch).uint16(nic).finish();
   return { type: MessageType.inbound, parts: [head, batch] };

@@ -16,9 +16,8 @@
  *     quiesce(); pause the SVM; drain(); rewind(); load the checkpoint; run(N + 1); resume the SVM
  */
 import { type Logger, ProtocolError } from '../lib/index.js';
-import { monotonicUs } from '../linux/index.js';
+import { type GuestPortFds, monotonicUs } from '../linux/index.js';
 import {
-  DRAINED_FRAMES_CALM,
   decodeAddresses,
   decodeOpenedFlow,
   FlowRewriter,
@@ -40,7 +39,6 @@ export interface NetworkStats {
 export interface NicPlace {
   readonly tapName: string;
   readonly bridge?: string;
-  readonly socketPath: string;
 }
 
 export interface SecondaryNetworkOptions {
@@ -77,8 +75,14 @@ export class SecondaryNetwork {
   }
 
   /** Creates TAPs and QEMU's ends; resolves to the latter. Nothing leaves before `promote`. */
-  async start(): Promise<void> {
+  async start(): Promise<GuestPortFds[]> {
     for (const { nic } of this.#nics) await nic.start();
+    return this.#nics.map(({ nic }) => nic.qemuFds);
+  }
+
+  /** QEMU has inherited its ends. */
+  closeQemuFds(): void {
+    for (const { nic } of this.#nics) nic.closeQemuFds();
   }
 
   async stop(): Promise<void> {
@@ -110,9 +114,8 @@ export class SecondaryNetwork {
    * The SVM stands still: what it has said is void. False if so much was there that QEMU may have
    * waited for room: then it now sends more and writes guest RAM, and must be drained again.
    */
-  async drain(): Promise<boolean> {
-    const frames = await Promise.all(this.#nics.map(({ nic }) => nic.drain()));
-    return frames.every((count) => count <= DRAINED_FRAMES_CALM);
+  drain(): boolean {
+    return this.#nics.map(({ nic }) => nic.drain()).every((settled) => settled);
   }
 
   /** The SVM stands still, is drained, and is about to become another. */

@@ -1,4 +1,5 @@
 /** Entry of the secondary's network thread: its door; all it does is in secondary-network-shell.ts. */
+import type { GuestPortFds } from '../linux/index.js';
 import { type HandedLink, HandedLinks } from '../replication/index.js';
 import { type LinkReport, serveWorker } from '../transport/index.js';
 import { STATS_INTERVAL_MS } from './limits.js';
@@ -13,14 +14,15 @@ export type NetworkSettings = Omit<SecondaryNetworkOptions, 'log'>;
 
 /** What the main thread may ask; see SecondaryNetwork. */
 export interface NetworkCalls {
-  start(settings: NetworkSettings): Promise<void>;
+  start(settings: NetworkSettings): Promise<GuestPortFds[]>;
+  closeQemuFds(): void;
   stop(): Promise<void>;
   attach(link: HandedLink): void;
   closeLink(serial: number): void;
   destroyLink(serial: number): void;
   detach(): void;
   quiesce(): Promise<void>;
-  drain(): Promise<boolean>;
+  drain(): boolean;
   rewind(): void;
   run(epoch: number): void;
   committed(epoch: number): void;
@@ -47,12 +49,14 @@ serveWorker<NetworkCalls, NetworkNotices>((main) => {
   return {
     async start(settings) {
       network = new SecondaryNetwork({ ...settings, log: main.log });
-      await network.start();
+      const fds = await network.start();
       timer = setInterval(() => {
         main.notify('stats', started().stats);
         links.report();
       }, STATS_INTERVAL_MS);
+      return fds;
     },
+    closeQemuFds: () => started().closeQemuFds(),
     async stop() {
       clearInterval(timer);
       await network?.stop();

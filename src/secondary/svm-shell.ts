@@ -14,6 +14,7 @@ import {
   launchQemu,
   type MachineDefinition,
   makeRuntimeDir,
+  type NicFds,
   parseMachineDefinition,
   resolveMachineDefinition,
   StagingArea,
@@ -53,12 +54,12 @@ export async function startSvm(
     cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
     const context = { configuration, definition, runtimeDir, log, cleanups, onNetworkFailure };
     const { disks, diskSockets } = await startDisks(context);
-    const { network, nicSockets } = await startNetwork(context);
+    const { network, nicFds } = await startNetwork(context);
     const emulator = await launchQemu({
       definition,
       ramMapping: 'private',
       diskSockets,
-      nicSockets,
+      nicFds,
       runtimeDir,
       startPaused: true,
       tracker: configuration.tracker,
@@ -66,6 +67,7 @@ export async function startSvm(
       log,
     });
     cleanups.push(() => emulator.kill());
+    network.closeQemuFds();
     if (emulator.description.qemuVersion !== hello.qemuVersion) {
       const versions = `${emulator.description.qemuVersion} here, ${hello.qemuVersion} there`;
       log.warn(`QEMU versions differ: ${versions}`);
@@ -166,21 +168,17 @@ async function startDisks(
 
 async function startNetwork(
   context: Context,
-): Promise<{ network: SecondaryNetworkClient; nicSockets: string[] }> {
-  const { configuration, definition, runtimeDir, log, cleanups } = context;
-  const nics = definition.nics.map(({ name }, index) => {
+): Promise<{ network: SecondaryNetworkClient; nicFds: NicFds[] }> {
+  const { configuration, definition, log, cleanups } = context;
+  const nics = definition.nics.map(({ name }) => {
     const { tap, bridge } = secondaryNic(configuration, name);
-    return {
-      tapName: tap,
-      ...(bridge === undefined ? {} : { bridge }),
-      socketPath: join(runtimeDir, `nic-${index}`),
-    };
+    return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
   });
   const network = new SecondaryNetworkClient({
     log,
     onFailure: (error) => context.onNetworkFailure(error),
   });
   cleanups.push(() => network.stop());
-  await network.start({ nics });
-  return { network, nicSockets: nics.map(({ socketPath }) => socketPath) };
+  const nicFds = await network.start({ nics });
+  return { network, nicFds };
 }

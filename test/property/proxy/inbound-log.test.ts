@@ -67,7 +67,7 @@ test('what no committed checkpoint contains, or may have missed, is kept in orde
 });
 
 function namedBatch(name: number): Buffer {
-  const frame = Buffer.alloc(14);
+  const frame = Buffer.alloc(24);
   frame.writeUInt32BE(name, 0);
   return encodeBatch([frame]);
 }
