@@ -226,22 +226,27 @@ export class FlowRewriter {
       this.#table.remove(translation);
       return;
     }
-    this.#outboundRewritten++;
     const { seqOffset } = translation;
+    let rewritten = false;
     const checksumAt = this.#checksumAt(batch, start, transportAt + TCP_CHECKSUM_OFFSET);
     const isReset = (flags & TCP_RST) !== 0;
     // The answer to a segment without ACK has no number of the guest's (RFC 9293 section 3.5.2).
     const isBareReset = isReset && seq === 0 && (flags & TCP_ACK) !== 0;
     if (seqOffset !== 0 && !isBareReset) {
       replaceUint32(batch, transportAt + 4, seqAdd(seq, seqOffset), checksumAt);
+      rewritten = true;
     }
     if (timestampsAt !== 0) {
       const wasInert = translation.inert;
       const before = batch.readUInt32BE(timestampsAt);
       const after = translation.timestampToRemote(before);
-      if (after !== before) replaceUint32(batch, timestampsAt, after, checksumAt);
+      if (after !== before) {
+        replaceUint32(batch, timestampsAt, after, checksumAt);
+        rewritten = true;
+      }
       if (wasInert && !translation.inert) this.#table.activate(translation);
     }
+    if (rewritten) this.#outboundRewritten++;
     translation.noteOutbound(packet);
     if (translation.closed) this.#table.close(translation);
   }

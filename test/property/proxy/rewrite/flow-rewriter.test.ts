@@ -50,7 +50,7 @@ const openedArbitrary = fc.record({
   timestamps: fc.option(fc.record({ primary: word, secondary: word }), { nil: undefined }),
 });
 
-/** Options that make sense, in any order and at any alignment, and now and then some that do not. */
+/** Options that make sense, in any order and at any alignment, and some that make none. */
 const optionsArbitrary: fc.Arbitrary<Buffer> = fc
   .array(
     fc.oneof(

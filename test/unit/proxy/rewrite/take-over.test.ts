@@ -327,6 +327,20 @@ test('at the bound the first closed goes, then the oldest of which nothing diffe
   t.is(rewriter.counters.flows, 3);
 });
 
+test('only what was changed is counted as rewritten', (t) => {
+  const rewriter = takenOver(FLOW_V4);
+  const other = { ...FLOW_V4, guestPort: 81 };
+  inbound(rewriter, other, stamped(1, 5));
+  outbound(rewriter, other, stamped(6, 1));
+  const { inboundRewritten, outboundRewritten, watchedFlows } = rewriter.counters;
+  t.deepEqual([inboundRewritten, outboundRewritten, watchedFlows], [0, 0, 1]);
+  inbound(rewriter, FLOW_V4, stamped(1, 5));
+  outbound(rewriter, FLOW_V4, stamped(6, 1));
+  outbound(rewriter, FLOW_V4, { seq: 1, ack: 1, flags: ACK });
+  t.is(rewriter.counters.inboundRewritten, 1);
+  t.is(rewriter.counters.outboundRewritten, 2);
+});
+
 test('the SVM says nothing to the LAN before it has taken over, and takes over once', (t) => {
   const rewriter = rewriterFor(FLOW_V4);
   t.throws(() => rewriter.outbound(Buffer.alloc(0)), { instanceOf: AssertionFailed });
