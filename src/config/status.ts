@@ -8,12 +8,30 @@ export type CommandResult =
   | { readonly ok: true; readonly detail: string }
   | { readonly ok: false; readonly code: string; readonly reason: string };
 
+/** Output policy: hold all of it until its commit, or release what both guests say. */
+export type Mode = 'checkpoint' | 'colo';
+
+/** What `colo capture` asks of a node. */
+export interface CaptureOptions {
+  /** Absolute; made if missing. Files in it are never overwritten. */
+  readonly dir: string;
+  readonly durationUs: number;
+  /** Which of the guest's NICs, from 0. */
+  readonly nic: number;
+  /** Of all files together. */
+  readonly bytesMax: number;
+}
+
 /** A running node, as its control socket sees it. */
 export interface NodeControl {
   status(): NodeStatus;
   /** Makes a secondary the primary. `force` also while the peer still answers. */
   failover(options: { force: boolean }): Promise<CommandResult>;
-  setPeriod(periodUs: number): CommandResult;
+  /** `auto`: the node makes the period shorter and longer itself. */
+  setPeriod(periodUs: number | 'auto'): CommandResult;
+  setMode(mode: Mode): Promise<CommandResult>;
+  /** Resolves when the capture has ended and its files are whole, or it was refused. */
+  capture(options: CaptureOptions): Promise<CommandResult>;
   /** Resolves when the checkpoint it asked for is committed or refused. */
   checkpoint(): Promise<CommandResult>;
 }

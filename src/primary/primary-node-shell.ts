@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type {
   CommandResult,
+  Mode,
   NodeControl,
   NodeExit,
   NodeLogger,
@@ -174,10 +175,26 @@ class PrimaryNode implements RunningNode, NodeControl {
     return { ok: false, code: 'COLO_E_ROLE', reason };
   }
 
-  setPeriod(periodUs: number): CommandResult {
+  setPeriod(periodUs: number | 'auto'): CommandResult {
+    if (periodUs === 'auto') {
+      return this.#refuseMode('The period adapts itself in mode colo only: give a duration');
+    }
     this.#driver.input({ kind: 'periodChanged', periodUs });
     this.#log.info('Period changed', { periodMs: periodUs / 1000 });
     return { ok: true, detail: `The period is ${periodUs / 1000} ms` };
+  }
+
+  async setMode(mode: Mode): Promise<CommandResult> {
+    if (mode === 'checkpoint') return { ok: true, detail: 'The mode is checkpoint' };
+    return this.#refuseMode('This primary can run in mode checkpoint only');
+  }
+
+  async capture(): Promise<CommandResult> {
+    return this.#refuseMode('Nothing is compared in mode checkpoint: captures need mode colo');
+  }
+
+  #refuseMode(reason: string): CommandResult {
+    return { ok: false, code: 'COLO_E_MODE', reason };
   }
 
   checkpoint(): Promise<CommandResult> {
