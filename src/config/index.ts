@@ -23,7 +23,17 @@ export { type DiskSetting, defaultMac, defaultTap, type NicSetting } from './dev
 export { formatDuration, parseDuration } from './duration.js';
 export { KEY_NAMES, type Key, type KeyDefinition, keyDefinition, type Role } from './keys.js';
 export {
+  CAPTURE_BYTES_DEFAULT,
+  CAPTURE_BYTES_MAX,
+  CAPTURE_BYTES_MIN,
+  CAPTURE_DURATION_US_DEFAULT,
+  CAPTURE_DURATION_US_MAX,
+  CAPTURE_DURATION_US_MIN,
+  COMPARE_TIMEOUT_US_DEFAULT,
+  COMPARE_TIMEOUT_US_MAX,
+  COMPARE_TIMEOUT_US_MIN,
   CONFIG_FILE_BYTES_MAX,
+  NICS_MAX,
   PERIOD_US_MAX,
   PERIOD_US_MIN,
   SOCKET_PATH_BYTES_MAX,
@@ -42,10 +52,18 @@ export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } fro
 export { type Invocation, readArguments } from './settings.js';
 export { formatConfiguration, formatHelp } from './show.js';
 export type {
+  CaptureOptions,
   CommandResult,
   DiskStatus,
   NodeControl,
   NodeStatus,
   PeerState,
 } from './status.js';
-export { type Address, formatAddress, parseName } from './values.js';
+export {
+  type Address,
+  formatAddress,
+  formatMemory,
+  integerParser,
+  parseName,
+  parseSize,
+} from './values.js';

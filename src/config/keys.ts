@@ -239,7 +239,7 @@ export const KEYS = {
   'compare-timeout': {
     roles: PRIMARY,
     parse: duration(limits.COMPARE_TIMEOUT_US_MIN, limits.COMPARE_TIMEOUT_US_MAX),
-    value: 'duration, 5ms to 10s',
+    value: 'duration, 1ms to 60s',
     default: '200ms',
     example: '100ms',
     purpose: 'How long output waits for the SVM to say the same before it asks for a checkpoint.',

@@ -9,6 +9,17 @@ export type CommandResult =
   | { readonly ok: true; readonly detail: string }
   | { readonly ok: false; readonly code: string; readonly reason: string };
 
+/** What `colo capture` asks of a node. */
+export interface CaptureOptions {
+  /** Absolute; made if missing. Files in it are never overwritten. */
+  readonly dir: string;
+  readonly durationUs: number;
+  /** Which of the guest's NICs, from 0. */
+  readonly nic: number;
+  /** Of all files together. */
+  readonly bytesMax: number;
+}
+
 /** A running node, as its control socket sees it. */
 export interface NodeControl {
   status(): NodeStatus;
@@ -17,6 +28,8 @@ export interface NodeControl {
   setPeriod(period: PeriodSetting): CommandResult;
   /** Resolves when output leaves by the new rule, or the change is refused. */
   setMode(mode: Mode): Promise<CommandResult>;
+  /** Resolves when the capture has ended and its files are whole, or it was refused. */
+  capture(options: CaptureOptions): Promise<CommandResult>;
   /** Resolves when the checkpoint it asked for is committed or refused. */
   checkpoint(): Promise<CommandResult>;
 }

@@ -2,6 +2,7 @@
  * The primary's network as the main thread sees it: calls that cross to the network thread, in
  * order. Where a promise is returned, the effect is there when it resolves.
  */
+import type { CaptureOptions, CommandResult } from '../config/index.js';
 import type { Logger } from '../lib/index.js';
 import type { GuestPortFds } from '../linux/index.js';
 import { LinkHandover } from '../replication/index.js';
@@ -102,6 +103,11 @@ export class PrimaryNetworkClient {
 
   startCompare(epoch: number): void {
     this.#thread.notify('startCompare', epoch);
+  }
+
+  /** Resolves when the files are whole, or the capture was refused. */
+  capture(options: CaptureOptions): Promise<CommandResult> {
+    return this.#thread.call('capture', options);
   }
 
   release(epoch: number): void {

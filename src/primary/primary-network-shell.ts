@@ -13,16 +13,20 @@
  * guests get between two edges is the same, frame for frame. SVM output that names another epoch
  * than the one that is compared is discarded.
  */
+import type { CaptureOptions, CommandResult } from '../config/index.js';
 import { type Logger, ProtocolError } from '../lib/index.js';
 import { type GuestPortFds, monotonicUs } from '../linux/index.js';
 import {
+  type CaptureTap,
   Comparer,
+  type ComparerSink,
   checkBatch,
   encodeAddresses,
   encodeOpenedFlow,
   type Mismatch,
   Nic,
   type NicStats,
+  runCapture,
   VNET_HEADER_BYTES,
 } from '../proxy/index.js';
 import {
@@ -78,6 +82,9 @@ export interface CompareStats {
 interface PrimaryNic {
   readonly nic: Nic;
   readonly comparer: Comparer;
+  /** Told to the comparer; has a `verdict` while a capture wants to know. */
+  readonly sink: ComparerSink;
+  capture: CaptureTap | undefined;
   sentAddresses: Buffer | undefined;
   timer: NodeJS.Timeout | undefined;
 }
@@ -218,10 +225,43 @@ export class PrimaryNetwork {
     this.#started = true;
     this.#options.log.debug('Comparing', { epoch, sinceEdgeUs: monotonicUs() - this.#edgeUs });
     const nowUs = monotonicUs();
-    for (const { comparer } of this.#nics) comparer.start(nowUs);
-    for (const { nic, batch } of this.#early) nic.comparer.secondary(batch, nowUs);
+    for (const { comparer, capture } of this.#nics) {
+      capture?.edge('start', epoch, nowUs);
+      comparer.start(nowUs);
+    }
+    for (const { nic, batch } of this.#early) {
+      nic.capture?.frame('secondary', batch, nowUs);
+      nic.comparer.secondary(batch, nowUs);
+    }
     this.#forgetEarly();
     for (const primaryNic of this.#nics) this.#afterCompare(primaryNic);
+  }
+
+  /** Writes what both guests of one NIC say, and the verdicts, to files; see runCapture. */
+  async capture(options: CaptureOptions): Promise<CommandResult> {
+    const primaryNic = this.#nics[options.nic];
+    if (primaryNic === undefined) {
+      const reason = `NIC ${options.nic} of a guest that has ${this.#nics.length}`;
+      return { ok: false, code: 'COLO_E_CAPTURE', reason };
+    }
+    if (primaryNic.capture !== undefined) {
+      const reason = `A capture of NIC ${options.nic} is running`;
+      return { ok: false, code: 'COLO_E_CAPTURE', reason };
+    }
+    return runCapture(options, {
+      vnetBytes: VNET_HEADER_BYTES,
+      epoch: this.#epoch,
+      attach: (tap) => {
+        primaryNic.capture = tap;
+        primaryNic.sink.verdict = (side, batch, start, verdict) => {
+          if (verdict !== 'checkpoint') tap.verdict(side, batch, start, verdict);
+        };
+        return () => {
+          primaryNic.capture = undefined;
+          delete primaryNic.sink.verdict;
+        };
+      },
+    });
   }
 
   /** Checkpoint `epoch` + 1 is committed. */
@@ -247,20 +287,31 @@ export class PrimaryNetwork {
 
   #makeNic(place: NicPlace, index: number): PrimaryNic {
     const nic = new Nic({ index, ...place, log: this.#options.log });
-    const comparer = new Comparer(
-      { vnetBytes: VNET_HEADER_BYTES, compareTimeoutUs: this.#options.compareTimeoutUs },
-      {
-        release: (batch, start, end) => nic.sendConfirmed(this.#epoch, batch.subarray(start, end)),
-        opened: (flow) =>
-          this.#send(encodeOpenedFlowMessage(this.#epoch, index, encodeOpenedFlow(flow))),
-        checkpoint: (reason, explain) => this.#needCheckpoint(index, reason, explain),
-      },
-    );
-    const primaryNic: PrimaryNic = { nic, comparer, sentAddresses: undefined, timer: undefined };
-    nic.onInbound = (batch) => this.#mirror(index, batch);
+    const sink: ComparerSink = {
+      release: (batch, start, end) => nic.sendConfirmed(this.#epoch, batch.subarray(start, end)),
+      opened: (flow) =>
+        this.#send(encodeOpenedFlowMessage(this.#epoch, index, encodeOpenedFlow(flow))),
+      checkpoint: (reason, explain) => this.#needCheckpoint(index, reason, explain),
+    };
+    const { compareTimeoutUs } = this.#options;
+    const comparer = new Comparer({ vnetBytes: VNET_HEADER_BYTES, compareTimeoutUs }, sink);
+    const primaryNic: PrimaryNic = {
+      nic,
+      comparer,
+      sink,
+      capture: undefined,
+      sentAddresses: undefined,
+      timer: undefined,
+    };
+    nic.onInbound = (batch) => {
+      primaryNic.capture?.frame('inbound', batch, monotonicUs());
+      this.#mirror(index, batch);
+    };
     nic.onOutput = (batch) => {
       if (!this.#compares) return false;
-      comparer.primary(batch, monotonicUs());
+      const nowUs = monotonicUs();
+      primaryNic.capture?.frame('primary', batch, nowUs);
+      comparer.primary(batch, nowUs);
       this.#afterCompare(primaryNic);
       return true;
     };
@@ -283,7 +334,9 @@ export class PrimaryNetwork {
       this.#keepEarly(primaryNic, batch, frames);
       return;
     }
-    primaryNic.comparer.secondary(batch, monotonicUs());
+    const nowUs = monotonicUs();
+    primaryNic.capture?.frame('secondary', batch, nowUs);
+    primaryNic.comparer.secondary(batch, nowUs);
     this.#afterCompare(primaryNic);
   }
 
@@ -326,6 +379,7 @@ export class PrimaryNetwork {
     for (const primaryNic of this.#nics) {
       clearTimeout(primaryNic.timer);
       primaryNic.timer = undefined;
+      primaryNic.capture?.edge('close', this.#epoch, monotonicUs());
       for (const batch of primaryNic.comparer.closeEpoch()) primaryNic.nic.holdBack(batch);
       primaryNic.nic.outputBlocked = false;
     }

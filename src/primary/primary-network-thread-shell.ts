@@ -1,4 +1,5 @@
 /** Entry of the primary's network thread: its door; all it does is in primary-network-shell.ts. */
+import type { CaptureOptions, CommandResult } from '../config/index.js';
 import type { GuestPortFds } from '../linux/index.js';
 import { type HandedLink, HandedLinks } from '../replication/index.js';
 import { type LinkReport, serveWorker } from '../transport/index.js';
@@ -27,6 +28,7 @@ export interface NetworkCalls {
   edge(epoch: number, options: { exact: boolean; compares: boolean }): void;
   resume(): void;
   startCompare(epoch: number): void;
+  capture(options: CaptureOptions): Promise<CommandResult>;
   release(epoch: number): void;
   open(): void;
   silence(): void;
@@ -77,6 +79,7 @@ serveWorker<NetworkCalls, NetworkNotices>((main) => {
     edge: (epoch, options) => started().edge(epoch, options),
     resume: () => started().resume(),
     startCompare: (epoch) => started().startCompare(epoch),
+    capture: (options) => started().capture(options),
     release: (epoch) => started().release(epoch),
     open: () => started().open(),
     silence: () => started().silence(),

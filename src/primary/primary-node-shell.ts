@@ -8,6 +8,7 @@
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
+  type CaptureOptions,
   type CommandResult,
   formatPeriod,
   type Mode,
@@ -200,6 +201,14 @@ class PrimaryNode implements RunningNode, NodeControl {
     const result = await done;
     if (result?.ok === false) return result;
     return { ok: true, detail: `The mode is ${mode}` };
+  }
+
+  async capture(options: CaptureOptions): Promise<CommandResult> {
+    if (this.#core.mode !== 'colo') {
+      const reason = 'Nothing is compared in mode checkpoint: captures need mode colo';
+      return { ok: false, code: 'COLO_E_MODE', reason };
+    }
+    return this.#pvm.network.capture(options);
   }
 
   checkpoint(): Promise<CommandResult> {

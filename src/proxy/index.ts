@@ -46,6 +46,30 @@ export {
   encodeBatch,
   forEachFrame,
 } from './batch-wire.js';
+export { CaptureFileDecoder } from './capture/capture-decoder.js';
+export {
+  CaptureFiles,
+  type CapturePoint,
+  type CaptureSummary,
+  runCapture,
+} from './capture/capture-shell.js';
+export {
+  CAPTURE_FILES,
+  type CaptureFile,
+  type CaptureTap,
+  CaptureWriter,
+  captureFileName,
+} from './capture/capture-writer.js';
+export type { CapturedFrame } from './capture/pcap-wire.js';
+export {
+  CAPTURE_SIDES,
+  type CaptureEdge,
+  type CaptureSide,
+  type CaptureVerdict,
+  decodeVerdictLine,
+  VERDICT_LINE_BYTES_MAX,
+  type VerdictLine,
+} from './capture/verdict-wire.js';
 export {
   adjustChecksum16,
   adjustChecksum32,

@@ -155,6 +155,10 @@ class SecondaryNode implements RunningNode, NodeControl {
     return this.#notHere('The mode is the primary\'s: run "colo set-mode" there');
   }
 
+  async capture(): Promise<CommandResult> {
+    return this.#notHere('Output is compared on the primary: run "colo capture" there');
+  }
+
   async checkpoint(): Promise<CommandResult> {
     return this.#notHere('Checkpoints are begun by the primary: run "colo checkpoint" there');
   }

@@ -1,5 +1,6 @@
 /** A node without a guest, and a log that is read along, for the tests of src/cli. */
 import type {
+  CaptureOptions,
   CommandResult,
   Mode,
   NodeControl,
@@ -65,6 +66,12 @@ export class FakeNode implements NodeControl {
 
   async setMode(mode: Mode): Promise<CommandResult> {
     this.calls.push(`set-mode ${mode}`);
+    return this.result;
+  }
+
+  async capture(options: CaptureOptions): Promise<CommandResult> {
+    const { dir, durationUs, nic, bytesMax } = options;
+    this.calls.push(`capture ${dir} ${durationUs} ${nic} ${bytesMax}`);
     return this.result;
   }
 
