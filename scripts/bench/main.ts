@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { describeError, OperatorError } from '../../src/lib/index.js';
 import { Cleanup } from '../harness/cleanup.js';
 import { guestFiles } from '../harness/guest-files.js';
+import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
 import { MEASURE_NAMES, MEASURES, type MeasureName, type MeasureOptions } from './measures.js';
 import { formatTable, Results, SETUPS, type SetupName } from './rows.js';
 import { bringUp, chooseAccelerator, type SetupOptions } from './setups.js';
@@ -19,6 +20,8 @@ const ROOT = join(dirname(fileURLToPath(import.meta.url)), '../../..');
 /** These have nothing to measure without protection. */
 const PROTECTED_ONLY: readonly MeasureName[] = ['pause', 'failover'];
 
+const PERIOD_MS: Readonly<Record<Mode, number>> = { checkpoint: 200, colo: 1000 };
+
 const USAGE = `Usage: npm run bench -- [name]... [option]...
 
 Names: ${MEASURE_NAMES.join(' ')} (default: all)
@@ -26,9 +29,9 @@ Names: ${MEASURE_NAMES.join(' ')} (default: all)
   --rounds N     rounds; each value is the median of them (default: 3)
   --seconds N    length of one measurement (default: 5)
   --setups LIST  which of ${SETUPS.join(',')} (default: all)
-  --period MS    checkpoint period (default: 200)
-  --standby paused|running
-                 whether the second guest executes between checkpoints (default: paused)
+  --mode ${MODES.join('|')}
+                 output policy (default: ${DEFAULT_MODE})
+  --period MS    checkpoint period (default: ${perMode(PERIOD_MS)})
   --memory MIB   guest memory (default: 256)
   --json         one JSON object a row instead of the table
   --help         this text
@@ -71,21 +74,22 @@ function readOptions() {
       rounds: { type: 'string', default: '3' },
       seconds: { type: 'string', default: '5' },
       setups: { type: 'string', default: SETUPS.join(',') },
-      period: { type: 'string', default: '200' },
-      standby: { type: 'string', default: 'paused' },
+      period: { type: 'string' },
+      mode: { type: 'string', default: DEFAULT_MODE },
       memory: { type: 'string', default: '256' },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
+  const mode = readName('--mode', values.mode, MODES);
   return {
     json: values.json,
     help: values.help,
     rounds: readNumber('rounds', values.rounds),
     seconds: readNumber('seconds', values.seconds),
-    periodMs: readNumber('period', values.period),
+    mode,
+    periodMs: readNumber('period', values.period ?? String(PERIOD_MS[mode])),
     memoryMib: readNumber('memory', values.memory),
-    standby: readName('--standby', values.standby, ['paused', 'running']),
     setups: values.setups.split(',').map((name) => readName('--setups', name, SETUPS)),
     names:
       positionals.length === 0

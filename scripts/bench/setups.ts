@@ -8,6 +8,7 @@ import type { Cleanup } from '../harness/cleanup.js';
 import { GuestControl, waitGuest } from '../harness/guest-control.js';
 import type { GuestFiles } from '../harness/guest-files.js';
 import { GUEST_ADDRESS, GUEST_MAC, Lab } from '../harness/lab.js';
+import type { Mode } from '../harness/modes.js';
 import { PairLab } from '../harness/pair-lab.js';
 import { startPlainGuest } from '../harness/plain-guest.js';
 import type { SetupName } from './rows.js';
@@ -21,7 +22,7 @@ export interface SetupOptions {
   readonly guest: GuestFiles;
   readonly memoryMib: number;
   readonly periodMs: number;
-  readonly standby: 'paused' | 'running';
+  readonly mode: Mode;
 }
 
 /** A guest, or two, ready for load. */
@@ -60,12 +61,9 @@ export async function bringUp(
 }
 
 async function bringUpProtected(options: SetupOptions, cleanup: Cleanup): Promise<Setup> {
-  const { root, guest, memoryMib, periodMs, standby } = options;
+  const { root, guest, memoryMib, periodMs, mode } = options;
   const primaryFlags = ['--accel', chooseAccelerator()];
-  const pair = await PairLab.up(
-    { root, guest, memoryMib, periodMs, standby, primaryFlags },
-    cleanup,
-  );
+  const pair = await PairLab.up({ root, guest, memoryMib, periodMs, mode, primaryFlags }, cleanup);
   await pair.startSecondary();
   await pair.startPrimary();
   await pair.waitProtected();
