@@ -28,6 +28,7 @@ export interface SetupOptions {
 /** A guest, or two, ready for load. */
 export interface Setup {
   readonly name: SetupName;
+  readonly lab: Lab;
   /** Prefix that enters the client's namespace. */
   readonly enter: readonly string[];
   /** Addresses of the guests: all of them get the same load at the same time. */
@@ -69,6 +70,7 @@ async function bringUpProtected(options: SetupOptions, cleanup: Cleanup): Promis
   await pair.waitProtected();
   await pair.waitGuest();
   const place = {
+    lab: pair.lab,
     enter: pair.lab.client.enter,
     buildDir: options.buildDir,
     logPath: `${pair.directory}/clients.log`,
@@ -87,6 +89,7 @@ async function bringUpPlain(
   cleanup.add('temporary files', () => rm(directory, { recursive: true, force: true }));
   const lab = await Lab.up(options.root, cleanup);
   const place = {
+    lab,
     enter: lab.client.enter,
     buildDir: options.buildDir,
     logPath: `${directory}/clients.log`,
