@@ -69,6 +69,11 @@ export class AcceptedClient implements LoadClient<DialogueReport> {
 
   endWarmUp(): void {}
 
+  /** Connections that are open now and that somebody began to open after `atUs`. */
+  openSince(atUs: number): number {
+    return this.#connections.openSince(atUs);
+  }
+
   /** Ends every connection in order, so that what its last answers lack is found. */
   async stop(): Promise<DialogueReport> {
     clearTimeout(this.#opening);

@@ -103,6 +103,12 @@ export interface ClientReports {
   readonly random?: RandomReport;
 }
 
+/** Connections that are open and that somebody began to open after a certain time. */
+export interface OpenCount {
+  readonly accepted: number;
+  readonly dialled: number;
+}
+
 /** What was read back while the load goes on; undefined where the guest could not be asked. */
 export interface Verification {
   readonly acknowledgedLost?: number | undefined;

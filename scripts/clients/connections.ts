@@ -69,6 +69,12 @@ export class Connections {
     if (how.fate === 'wrong') this.#wrong++;
   }
 
+  /** Connections that are open now and that somebody began to open after `atUs`. */
+  openSince(atUs: number): number {
+    return this.#records.filter(({ fate, startedUs }) => fate === 'open' && startedUs > atUs)
+      .length;
+  }
+
   get counts(): ConnectionCounts {
     return {
       established: this.#established,

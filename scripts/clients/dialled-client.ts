@@ -75,6 +75,11 @@ export class DialledClient implements LoadClient<DialledReport> {
 
   endWarmUp(): void {}
 
+  /** Connections that are open now and that somebody began to open after `atUs`. */
+  openSince(atUs: number): number {
+    return this.#connections.openSince(atUs);
+  }
+
   /** Ends every connection in order, then asks what the guest saw. */
   async stop(): Promise<DialledReport> {
     this.#stopping = true;

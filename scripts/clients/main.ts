@@ -4,9 +4,11 @@
  *     node main.js --target 10.77.0.10 [--clients http,redis,...] [--http-interval-ms 100] ...
  *
  * Stdout is JSON lines: `started` after the warm-up, `rate` every 100 ms (successes since the last
- * one), `gap`, `lost`, `verified`, and last `report`. Stdin takes one command a line: `verify`
- * reads all acknowledged writes and all random answers back while the load goes on; `stop` ends the load, verifies and
- * reports. The process also ends when stdin does, so that it never outlives its parent.
+ * one), `gap`, `lost`, `verified`, `open-since`, and last `report`. Stdin takes one command a line:
+ * `verify` reads all acknowledged writes and all random answers back while the load goes on;
+ * `open-since <us>` counts connections that are open and were begun after that time; `stop` ends the
+ * load, verifies and reports. The process also ends when stdin does, so that it never outlives its
+ * parent.
  */
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -18,6 +20,7 @@ import {
   CLIENT_NAMES,
   type ClientName,
   type ClientReports,
+  type OpenCount,
   TIMED_CLIENTS,
   type Verification,
 } from './client.js';
@@ -170,6 +173,14 @@ async function main(): Promise<void> {
 async function obey(line: string, clients: Clients, rates: NodeJS.Timeout): Promise<void> {
   if (line === 'verify') {
     tell({ type: 'verified', ...(await verify(clients)) });
+  } else if (line.startsWith('open-since ')) {
+    const atUs = Number(line.slice('open-since '.length));
+    const { accepted, dialled } = clients;
+    const count: OpenCount = {
+      accepted: accepted?.openSince(atUs) ?? 0,
+      dialled: dialled?.openSince(atUs) ?? 0,
+    };
+    tell({ type: 'open-since', ...count });
   } else if (line === 'stop') {
     clearInterval(rates);
     const report = JSON.stringify({ type: 'report', atUs: nowUs(), ...(await stop(clients)) });

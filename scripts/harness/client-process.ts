@@ -1,6 +1,12 @@
 /** The load clients (scripts/clients/main.ts) as a child inside the client's namespace. */
 import { appendFileSync } from 'node:fs';
-import type { ClientEvent, ClientName, ClientReports, Verification } from '../clients/client.js';
+import type {
+  ClientEvent,
+  ClientName,
+  ClientReports,
+  OpenCount,
+  Verification,
+} from '../clients/client.js';
 import { Child } from './child.js';
 import { withDeadline } from './cleanup.js';
 
@@ -8,6 +14,7 @@ import { withDeadline } from './cleanup.js';
 const START_DEADLINE_MS = 20_000;
 /** Answers still awaited at the stop have 10 s, reading back takes some more. */
 const STOP_DEADLINE_MS = 60_000;
+const ANSWER_DEADLINE_MS = 5000;
 
 export interface ClientProcessOptions {
   /** Prefix that enters the client's namespace, such as `ip netns exec client`. */
@@ -32,6 +39,7 @@ type Message =
   | { readonly type: 'started'; readonly atUs: number }
   | ({ readonly type: 'rate' } & Rate)
   | ({ readonly type: 'verified' } & Verification)
+  | ({ readonly type: 'open-since' } & OpenCount)
   | ({ readonly type: 'report' } & ClientReports);
 
 export class ClientProcess {
@@ -78,6 +86,13 @@ export class ClientProcess {
     const verified = this.#expect('verified', STOP_DEADLINE_MS);
     this.#child.writeLine('verify');
     return await verified;
+  }
+
+  /** Connections that are open now and that somebody began to open after `atUs`. */
+  async openSince(atUs: number): Promise<OpenCount> {
+    const count = this.#expect('open-since', ANSWER_DEADLINE_MS);
+    this.#child.writeLine(`open-since ${atUs}`);
+    return await count;
   }
 
   /** Ends the load, verifies and returns what each client saw. */

@@ -44,6 +44,8 @@ function echo(socket: Socket): void {
 test('accepted: right dialogues are counted, each connection ends as planned', async (t) => {
   const { client, events } = await accepted(t, { onSocket: echo });
   await until(() => client.successes >= 50);
+  t.true(client.openSince(0) > 0);
+  t.is(client.openSince(Number.MAX_SAFE_INTEGER), 0);
   const report = await client.stop();
   t.like(report, { dead: 0, wrong: 0 });
   t.true(report.established > QUICK.openMax);
