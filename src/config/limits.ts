@@ -39,6 +39,10 @@ export const PERIOD_US_MAX = 60_000_000;
 export const MIN_INTERVAL_US_MIN = 1_000;
 export const MIN_INTERVAL_US_MAX = 60_000_000;
 
+/** Unconfirmed output that asks for a checkpoint, microseconds; below 5 ms every one would. */
+export const COMPARE_TIMEOUT_US_MIN = 5_000;
+export const COMPARE_TIMEOUT_US_MAX = 10_000_000;
+
 /** Silence that makes a peer lost, microseconds. Below 50 ms a busy host looks dead. */
 export const PEER_TIMEOUT_US_MIN = 50_000;
 export const PEER_TIMEOUT_US_MAX = 60_000_000;

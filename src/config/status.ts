@@ -2,6 +2,7 @@
  * What a running node tells and takes over its control socket. The node classes implement
  * `NodeControl`; src/cli carries it over the socket and prints it.
  */
+import type { Mode, PeriodSetting } from './mode.js';
 
 /** What came of a command; a refusal is an answer, not an exception. */
 export type CommandResult =
@@ -13,7 +14,9 @@ export interface NodeControl {
   status(): NodeStatus;
   /** Makes a secondary the primary. `force` also while the peer still answers. */
   failover(options: { force: boolean }): Promise<CommandResult>;
-  setPeriod(periodUs: number): CommandResult;
+  setPeriod(period: PeriodSetting): CommandResult;
+  /** Resolves when output leaves by the new rule, or the change is refused. */
+  setMode(mode: Mode): Promise<CommandResult>;
   /** Resolves when the checkpoint it asked for is committed or refused. */
   checkpoint(): Promise<CommandResult>;
 }
@@ -38,7 +41,7 @@ export interface NodeStatus {
   role: 'primary' | 'secondary';
   /** The state machine's own name of its state. */
   state: string;
-  mode: 'checkpoint';
+  mode: Mode;
   peer: { address: string; state: PeerState; lastHeardMs: number | null };
   epoch: number;
   committedEpoch: number | null;

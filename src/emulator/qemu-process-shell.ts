@@ -105,7 +105,7 @@ export class QemuProcess {
   #watch(log: Logger): Promise<ExitReason> {
     const child = this.#child;
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-      log.debug('QEMU wrote to stderr', { text });
+      log.warn('QEMU says', { text: text.trim() });
       this.#stderr = (this.#stderr + text).slice(-STDERR_KEPT_BYTES);
     });
     const stderrClosed = new Promise<void>((resolve) => {

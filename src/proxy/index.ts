@@ -13,6 +13,11 @@
  *     batch-wire.ts       the format; QEMU's stream cut into batches; checks of the peer's
  *     output-gate.ts      silent, holding, open: who may speak and when (decides)
  *     inbound-log.ts      secondary: what to deliver again after an apply (decides)
+ *     packet.ts           where a frame's parts lie, and to which flow it belongs
+ *     opened-flow-wire.ts a connection that both guests opened with numbers of their own
+ *     checksum.ts         Internet checksums, in full and by difference
+ *     compare/            primary: what leaves because both guests say it (decides)
+ *     rewrite/            secondary: translates such connections for the SVM (decides)
  *     address-learner.ts  which addresses the guest has
  *     announce-wire.ts    ARP, neighbour advertisement, RARP for a failover
  *     lan-queue.ts        released frames on their way to the TAP
@@ -23,7 +28,8 @@
  * Output of epoch N leaves when checkpoint N+1 is committed; inbound of epoch N is forgotten then.
  *
  * Invariants: I1 (no output before its commit) is asserted in output-gate.ts. On a secondary the
- * TAP exists and takes no frame until `open` or `hold`. A batch is never modified once it is made.
+ * TAP exists and takes no frame until `open` or `hold`. A batch is never modified once it is made,
+ * but by `FlowRewriter.outbound`, whose caller is its only holder.
  */
 export {
   AddressLearner,
@@ -39,9 +45,46 @@ export {
   encodeBatch,
   forEachFrame,
 } from './batch-wire.js';
+export {
+  adjustChecksum16,
+  adjustChecksum32,
+  ipv4HeaderChecksum,
+  NO_CHECKSUM,
+  pseudoHeaderSum,
+  replaceUint16,
+  replaceUint32,
+  type SegmentPlace,
+  tcpChecksum,
+} from './checksum.js';
+export {
+  type CheckpointReason,
+  type CompareLimits,
+  Comparer,
+  type ComparerCounters,
+  type ComparerOptions,
+  type ComparerSink,
+  DEFAULT_COMPARE_LIMITS,
+  formatFlow,
+  formatMismatch,
+  type Mismatch,
+  type MismatchKind,
+  type Verdict,
+} from './compare/index.js';
 export { InboundLog, type InboundLogCounters, type InboundLogOptions } from './inbound-log.js';
-export { BATCH_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN } from './limits.js';
+export {
+  BATCH_BYTES_MAX,
+  DRAINED_FRAMES_CALM,
+  FRAME_BYTES_MAX,
+  FRAME_BYTES_MIN,
+  VNET_HEADER_BYTES,
+} from './limits.js';
 export { Nic, type NicOptions, type NicStats } from './nic-shell.js';
+export {
+  decodeOpenedFlow,
+  encodeOpenedFlow,
+  OPENED_FLOW_BYTES,
+  type OpenedFlow,
+} from './opened-flow-wire.js';
 export {
   type GateCounters,
   type GateLimits,
@@ -49,3 +92,8 @@ export {
   type GateVerdict,
   OutputGate,
 } from './output-gate.js';
+export {
+  FlowRewriter,
+  type FlowRewriterCounters,
+  type FlowRewriterOptions,
+} from './rewrite/flow-rewriter.js';

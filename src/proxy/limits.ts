@@ -1,5 +1,8 @@
 /** Every bound of the network proxy: unit in the name, then why this much, then what happens. */
 
+/** Of a virtio network header in front of each frame: there is none yet. */
+export const VNET_HEADER_BYTES = 0;
+
 /** An Ethernet header. Shorter is no frame: the link that sent it is dropped (`ProtocolError`). */
 export const FRAME_BYTES_MIN = 14;
 
@@ -88,5 +91,44 @@ export const EPOCH_MARKS_MAX = 64;
  */
 export const ANNOUNCE_DELAYS_MS: readonly number[] = [0, 50, 150, 350, 750];
 
+/**
+ * So many frames read from a stopped guest's QEMU may have blocked it: a socket's queue holds at
+ * least 10. A blocked QEMU goes on sending, and writing guest RAM, when it is read, stopped or not.
+ */
+export const DRAINED_FRAMES_CALM = 4;
+
 /** Event loop turns `Nic.drain` waits at most; a stopped guest's socket is empty after two. */
 export const DRAIN_TURNS_MAX = 64;
+
+/**
+ * Connections whose numbers are translated, per NIC. Before a failover one more is a
+ * `ProtocolError`: the primary asks for a checkpoint at this number, and that ends them all. After
+ * a failover nothing that is translated is ever forgotten to make room; connections whose
+ * timestamps are only watched are, oldest first: see rewrite/translation-table.ts.
+ */
+export const TRANSLATIONS_MAX = 65_536;
+
+/**
+ * Closed connections that are still translated after a failover, for a last segment that was lost
+ * and comes again. One more forgets the one that closed first, whose remote end then gets no
+ * answer to such a segment and closes by time-out.
+ */
+export const TRANSLATIONS_CLOSED_MAX = 4096;
+
+/**
+ * By how much a connection's timestamps are set forward at the first segment after a failover, in
+ * the guest's units (1 ms on Linux). It must cover the time that an apply took, by which the PVM's
+ * clock was ahead, and the time by which the SVM's SYN came later than the PVM's (at most the
+ * compare time-out): together well below a second. It also covers what the remote end has seen but
+ * not echoed. Too little costs a pause until the SVM's clock has caught up, since the remote end
+ * drops what seems old (RFC 7323 section 5); too much costs nothing.
+ */
+export const TIMESTAMP_MARGIN = 1000;
+
+/**
+ * An echoed timestamp further ahead of the guest's clock is nonsense and moves nothing: 2^28 are
+ * three days in units of 1 ms and four minutes in units of 1 us, more than any two guests differ;
+ * and a forger who names the largest value each time stays below the 2^31 that the remote end
+ * would take for the past.
+ */
+export const TIMESTAMP_LEAD_MAX = 0x1000_0000;

@@ -16,7 +16,7 @@ import { describeError, type Logger, OperatorError, ProtocolError } from '../lib
 import { openTap, type Tap } from '../linux/index.js';
 import { AddressLearner, type GuestAddress } from './address-learner.js';
 import { encodeAnnouncement } from './announce-wire.js';
-import { BatchDecoder, checkBatch, countFrames, forEachFrame } from './batch-wire.js';
+import { BatchDecoder, countFrames, forEachFrame } from './batch-wire.js';
 import { LanQueue } from './lan-queue.js';
 import {
   ANNOUNCE_DELAYS_MS,
@@ -73,8 +73,15 @@ export class Nic {
   readonly addresses = new AddressLearner();
   /** Every batch from the LAN that the guest was given, while live. */
   onInbound: ((batch: Buffer) => void) | undefined;
-  /** Every batch that the guest emitted, before the gate; also while silent. */
-  onOutput: ((batch: Buffer) => void) | undefined;
+  /**
+   * Every batch that the guest emitted, before the gate; also while silent. Returns true if it has
+   * taken the batch, which then never reaches the gate by itself.
+   */
+  onOutput: ((batch: Buffer) => boolean) | undefined;
+  /** What the guest gets in place of a batch from the LAN. */
+  rewriteInbound: ((batch: Buffer) => Buffer) | undefined;
+  /** The guest's queue has room again after `inject` had refused a batch. */
+  onGuestReady: (() => void) | undefined;
 
   readonly #options: NicOptions;
   readonly #gate = new OutputGate();
@@ -83,6 +90,9 @@ export class Nic {
   #server: Server | undefined;
   #qemu: Socket | undefined;
   #draining = 0;
+  #outputBlocked = false;
+  #inboundBlocked = false;
+  #pausedInbound = false;
   #flushScheduled = false;
   #tapIsDown = false;
   #announceTimers: NodeJS.Timeout[] = [];
@@ -175,6 +185,28 @@ export class Nic {
     this.#send(this.#gate.release(epoch));
   }
 
+  /** Holds what `onOutput` had taken: it waits for its epoch's commit like all output. */
+  holdBack(batch: Buffer): void {
+    if (this.#gate.push(batch) === 'passed') this.#send([batch]);
+  }
+
+  /** Sends output that both guests have said in the running `epoch`; not while silent. */
+  sendConfirmed(epoch: number, batch: Buffer): void {
+    if (this.#gate.confirm(epoch, batch) === 'passed') this.#send([batch]);
+  }
+
+  /** While blocked, the guest's output is left in its socket, whatever the gate has room for. */
+  set outputBlocked(blocked: boolean) {
+    this.#outputBlocked = blocked;
+    this.#updateBackPressure();
+  }
+
+  /** While blocked, frames from the LAN wait in the TAP's kernel queue. */
+  set inboundBlocked(blocked: boolean) {
+    this.#inboundBlocked = blocked;
+    this.#updateReading();
+  }
+
   /** Live and unprotected: sends what is held, and output passes from now on. */
   open(): void {
     this.#send(this.#gate.open());
@@ -190,39 +222,48 @@ export class Nic {
 
   /** The guest is about to be paused: frames from the LAN wait in the TAP's kernel queue. */
   pauseInbound(): void {
-    this.#tap?.pauseReading();
+    this.#pausedInbound = true;
+    this.#updateReading();
+  }
+
+  /** As `pauseInbound`; resolves true once the guest's QEMU has read all that came before. */
+  async quiesceInbound(_timeoutMs: number): Promise<boolean> {
+    this.pauseInbound();
+    return false;
   }
 
   resumeInbound(): void {
-    this.#tap?.resumeReading();
+    this.#pausedInbound = false;
+    this.#updateReading();
   }
 
   /**
-   * Delivers a mirrored batch to the guest. Throws `ProtocolError` if it is malformed, since QEMU
-   * would lose step with the stream for ever.
+   * Delivers a checked batch to the guest. False if there is no room: then `onGuestReady` is called
+   * once there is.
    */
-  inject(batch: Buffer): void {
-    checkBatch(batch);
-    this.#deliver(batch);
+  inject(batch: Buffer): boolean {
+    return this.#deliver(batch);
   }
 
   /**
-   * Resolves once everything that QEMU had written before the call has been read and is in the
-   * gate. Meant for a paused guest; a running one is given up on after a bounded time.
+   * Resolves once everything that QEMU had written before the call has been read, to the number of
+   * frames. Meant for a paused guest; a running one is given up on after a bounded time.
    */
-  async drain(): Promise<void> {
+  async drain(): Promise<number> {
+    const before = this.#outputFrames;
     this.#draining++;
     this.#updateBackPressure();
     // A first turn may begin after this loop iteration's poll; only later ones contain a whole
     // poll.
     await nextTurn();
     for (let turn = 0; turn < DRAIN_TURNS_MAX; turn++) {
-      const before = this.#bytesFromQemu;
+      const bytes = this.#bytesFromQemu;
       await nextTurn();
-      if (this.#bytesFromQemu === before) break;
+      if (this.#bytesFromQemu === bytes) break;
     }
     this.#draining--;
     this.#updateBackPressure();
+    return this.#outputFrames - before;
   }
 
   /** Tells the network where the guest is now, several times. Without effect while silent. */
@@ -284,7 +325,7 @@ export class Nic {
   #takeOutput(batch: Buffer): void {
     this.#outputFrames += countFrames(batch);
     forEachFrame(batch, (frame) => this.addresses.learn(frame));
-    this.onOutput?.(batch);
+    if (this.onOutput?.(batch) === true) return;
     if (this.#gate.push(batch) === 'passed') this.#send([batch]);
   }
 
@@ -293,7 +334,7 @@ export class Nic {
     if (tap.failure !== undefined) this.#noteTapDown(describeError(tap.failure));
     if (batch === undefined) return;
     if (this.#gate.state === 'silent') this.#inboundSilentFrames += countFrames(batch);
-    else if (this.#deliver(batch)) this.onInbound?.(batch);
+    else if (this.#deliver(this.rewriteInbound?.(batch) ?? batch)) this.onInbound?.(batch);
   }
 
   /** False if there was no room or no guest, which is counted. */
@@ -355,10 +396,16 @@ export class Nic {
   #updateBackPressure(): void {
     const qemu = this.#qemu;
     if (qemu === undefined) return;
-    const wait = this.#draining === 0 && (this.#gate.full || this.#lanQueue.full);
+    const wait =
+      this.#draining === 0 && (this.#gate.full || this.#lanQueue.full || this.#outputBlocked);
     if (wait === qemu.isPaused()) return;
     if (wait) qemu.pause();
     else qemu.resume();
+  }
+
+  #updateReading(): void {
+    if (this.#pausedInbound || this.#inboundBlocked) this.#tap?.pauseReading();
+    else this.#tap?.resumeReading();
   }
 
   #sendAnnouncement(batch: Buffer): void {

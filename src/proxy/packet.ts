@@ -345,7 +345,7 @@ function isEcho(protocol: number, type: number): boolean {
 }
 
 /** Mixes the words as MurmurHash3's 32-bit finaliser does; not meant to resist an attacker. */
-function hashKey(key: Int32Array): number {
+export function hashKey(key: Int32Array): number {
   let hash = 0;
   for (let word = 0; word < FLOW_KEY_WORDS; word++) {
     hash = Math.imul(hash ^ (key[word] as number), 0x9e37_79b1);

@@ -38,16 +38,22 @@ export function encodeFrame(type: number, parts: readonly Buffer[]): Buffer[] {
   let length = 0;
   for (const part of parts) length += part.length;
   assert(length <= 0xffff_ffff, `A payload of ${length} bytes does not fit a frame`);
-  const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
-  header.writeUInt32BE(FRAME_MAGIC, 0);
-  header.writeUInt8(FRAME_VERSION, 4);
-  header.writeUInt8(0, 5);
-  header.writeUInt16BE(type, 6);
-  header.writeUInt32BE(length, 8);
+  const header = encodeHeader({ type, length, checksum: 0 });
   let checksum = crc32c(header.subarray(0, CHECKED_HEADER_BYTES));
   for (const part of parts) checksum = crc32c(part, checksum);
   header.writeUInt32BE(checksum, CHECKED_HEADER_BYTES);
   return [header, ...parts];
+}
+
+function encodeHeader(fields: Omit<Header, 'headerCrc'>): Buffer {
+  const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
+  header.writeUInt32BE(FRAME_MAGIC, 0);
+  header.writeUInt8(FRAME_VERSION, 4);
+  header.writeUInt8(0, 5);
+  header.writeUInt16BE(fields.type, 6);
+  header.writeUInt32BE(fields.length, 8);
+  header.writeUInt32BE(fields.checksum, CHECKED_HEADER_BYTES);
+  return header;
 }
 
 interface Header {
@@ -110,6 +116,26 @@ export class FrameDecoder {
         `The stream ended after ${this.#headerFilled} of ${FRAME_HEADER_BYTES} bytes of a frame's header`,
       );
     }
+  }
+
+  /**
+   * The bytes of the frame that is not complete yet, exactly as they came, for another decoder to
+   * go on with. This one starts afresh.
+   */
+  takeRest(): Buffer {
+    if (this.#failure !== undefined) throw this.#failure;
+    const partial = this.#partial;
+    const begun = this.#header.subarray(0, this.#headerFilled);
+    const rest =
+      partial === undefined
+        ? Buffer.from(begun)
+        : Buffer.concat([
+            encodeHeader(partial.header),
+            partial.payload.subarray(0, partial.filled),
+          ]);
+    this.#headerFilled = 0;
+    this.#partial = undefined;
+    return rest;
   }
 
   #decode(chunk: Buffer): Frame[] {

@@ -1,14 +1,16 @@
 /**
- * Transport: bytes between two agents, not their meaning.
+ * Transport: bytes between two agents, and between the threads of one; not their meaning.
  *
  * Bytes from TCP → stream.ts → frame-wire.ts (frames) → link.ts (back-pressure, one reason at the
  * end) → attach-wire.ts, peer-listener.ts, connect.ts (which connection is for what) → session.ts →
- * the owner's handlers; and back. Bounds are in limits.ts; the formats in
- * docs/protocol/transport.md.
+ * the owner's handlers; and back. A link can go on in another thread (attach-link.ts), and
+ * worker-client.ts with serve-worker.ts are how the threads of an agent talk. Bounds are in
+ * limits.ts; the formats in docs/protocol/transport.md.
  *
  * Invariants: lengths are bounded before anything is allocated; a malformed byte ends the link and
  * is told in one log line; nothing is dropped without being counted.
  */
+export { attachLink, discardLink, reportLink } from './attach-link.js';
 export { PROTOCOL_VERSIONS, type ProbeAnswer, type VersionRange } from './attach-wire.js';
 export { CHANNELS, type Channel } from './channels.js';
 export {
@@ -18,6 +20,7 @@ export {
   type ProbeResult,
   probePeer,
 } from './connect.js';
+export { type ErrorParcel, packError, unpackError } from './error-parcel.js';
 export { LinkError, type LinkErrorKind } from './errors.js';
 export {
   encodeFrame,
@@ -25,7 +28,18 @@ export {
   FrameDecoder,
 } from './frame-wire.js';
 export { CHANNEL_LIMITS, type LinkLimits } from './limits.js';
-export { Link, type LinkCloseReason, type LinkCounters, type LinkOptions } from './link.js';
+export {
+  type DetachedLink,
+  Link,
+  type LinkCloseReason,
+  type LinkCounters,
+  type LinkKeeper,
+  type LinkOptions,
+  type LinkReport,
+} from './link.js';
 export { type AcceptDecision, PeerListener, type PeerListenerOptions } from './peer-listener.js';
+export { type MainThread, serveWorker } from './serve-worker.js';
 export { Session, type SessionCloseReason, type SessionInfo } from './session.js';
 export type { Endpoint } from './stream.js';
+export { WorkerClient, type WorkerClientOptions } from './worker-client.js';
+export type { Handlers } from './worker-wire.js';

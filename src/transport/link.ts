@@ -9,12 +9,19 @@
  * Invariants: the first reason wins and `onClose` handlers see it once; no frame is delivered after
  * it; handlers are never called from inside of a call that the owner makes. What is dropped (sends
  * on a closed link, received frames nobody took) is counted in `framesDropped`.
+ *
+ * A link can be handed to another thread (`detach`, attach-link.ts), since a descriptor is valid in
+ * all of them. What stays behind carries no frames any more, but is still the link to its session:
+ * it closes for the same reasons, now told by reports, and passes `close` and `destroy` on.
  */
 import type { Socket } from 'node:net';
 import { assert, describeError, type Logger, ProtocolError } from '../lib/index.js';
+import { duplicateDescriptor } from '../linux/index.js';
+import { type ErrorParcel, unpackError } from './error-parcel.js';
 import { errorCode, LinkError } from './errors.js';
 import { encodeFrame, FRAME_HEADER_BYTES, type Frame, FrameDecoder } from './frame-wire.js';
 import { CLOSE_DEADLINE_MS, type LinkLimits } from './limits.js';
+import { descriptorOf, takeUnread } from './stream.js';
 
 /**
  * Why a link is over.
@@ -46,12 +53,52 @@ export interface LinkOptions {
   readonly limits: LinkLimits;
   /** For log lines. Default: the socket's own remote address and port. */
   readonly remoteAddress?: string;
+  /** The link goes on where another one stopped. */
+  readonly continued?: Pick<DetachedLink, 'fd' | 'leftover' | 'counters'>;
+}
+
+/**
+ * A link between two threads: plain data, good for postMessage. Exactly one `attachLink` or
+ * `discardLink` must follow, or the connection stays open and silent.
+ */
+export interface DetachedLink {
+  /** Undefined if the peer has closed already, and only `leftover` remains to be delivered. */
+  readonly fd: number | undefined;
+  /** What came and was not delivered: whole frames, then maybe a part of one. */
+  readonly leftover: Uint8Array;
+  readonly limits: LinkLimits;
+  readonly remoteAddress: string;
+  /** Totals so far, without `leftover`; the next link goes on counting from here. */
+  readonly counters: Readonly<LinkCounters>;
+}
+
+/** Whoever passes wishes on to the thread that drives a detached link. */
+export interface LinkKeeper {
+  /** The session closes in order: call `close` on the link there. */
+  close(): void;
+  /** The session is over: call `destroy` on the link there. Harmless if it is closed. */
+  destroy(): void;
+}
+
+/** What the thread that drives a link tells of it; plain data. Made by `reportLink`. */
+export interface LinkReport {
+  readonly counters: Readonly<LinkCounters>;
+  /** Present once the link is over. */
+  readonly closed?: { readonly kind: LinkCloseReason['kind']; readonly error?: ErrorParcel };
 }
 
 interface Waiter {
   readonly resolve: () => void;
   readonly reject: (error: LinkError) => void;
 }
+
+const NO_COUNTS: LinkCounters = {
+  bytesSent: 0,
+  framesSent: 0,
+  bytesReceived: 0,
+  framesReceived: 0,
+  framesDropped: 0,
+};
 
 type FrameHandler = (frame: Frame) => void;
 type CloseHandler = (reason: LinkCloseReason) => void;
@@ -69,17 +116,12 @@ export class Link {
   readonly #log: Logger;
   readonly #decoder: FrameDecoder;
   #limits: LinkLimits;
-  readonly #counters: LinkCounters = {
-    bytesSent: 0,
-    framesSent: 0,
-    bytesReceived: 0,
-    framesReceived: 0,
-    framesDropped: 0,
-  };
+  readonly #counters: LinkCounters;
   #frameHandler: FrameHandler | undefined;
   readonly #closeHandlers: CloseHandler[] = [];
-  /** Decoded and not yet delivered: never more than the frames of what was read at once. */
+  /** Decoded: never more than the frames of what was read at once. Delivered up to `#inboxAt`. */
   #inbox: Frame[] = [];
+  #inboxAt = 0;
   #delivering = false;
   #paused = false;
   /** The peer's FIN, and what was wrong with it, held back until the inbox is empty. */
@@ -88,12 +130,15 @@ export class Link {
   #closeReason: LinkCloseReason | undefined;
   #drainWaiters: Waiter[] = [];
   #flushWaiters: Waiter[] = [];
+  /** Set once another thread drives the link. */
+  #keeper: LinkKeeper | undefined;
 
   /** The link owns `socket` from now on. */
   constructor(socket: Socket, options: LinkOptions) {
     this.#socket = socket;
     this.#log = options.log;
     this.#limits = options.limits;
+    this.#counters = { ...(options.continued?.counters ?? NO_COUNTS) };
     this.#decoder = new FrameDecoder(options.limits);
     this.remoteAddress =
       options.remoteAddress ?? `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`;
@@ -102,6 +147,7 @@ export class Link {
     socket.on('end', () => this.#onEnd());
     socket.on('error', (error) => this.#onError(error));
     socket.on('close', () => this.#onSocketClose());
+    if (options.continued !== undefined) this.#goOn(options.continued);
   }
 
   /** Bytes accepted by `send` and not yet taken by the kernel. */
@@ -111,7 +157,7 @@ export class Link {
 
   /** False when the queue is above high water, or the link is closed. A wish, not a barrier. */
   get writable(): boolean {
-    return this.#isOpen() && this.queuedBytes < this.#limits.highWaterBytes;
+    return this.#isHere() && this.queuedBytes < this.#limits.highWaterBytes;
   }
 
   /** Set once the link is over. */
@@ -119,12 +165,14 @@ export class Link {
     return this.#closeReason;
   }
 
+  /** Of a link that another thread drives: as of the last report. */
   get counters(): Readonly<LinkCounters> {
     return this.#counters;
   }
 
   /** Bounds from now on: a connection's first frame is held to tighter ones. */
   setLimits(limits: LinkLimits): void {
+    this.#mustBeHere();
     this.#limits = limits;
     this.#decoder.setMaxPayloadBytes(limits.maxPayloadBytes);
   }
@@ -139,6 +187,7 @@ export class Link {
       this.#counters.framesDropped += 1;
       return;
     }
+    this.#mustBeHere();
     const buffers = encodeFrame(type, parts);
     let bytes = 0;
     for (const buffer of buffers) bytes += buffer.length;
@@ -164,17 +213,17 @@ export class Link {
 
   /** Resolves when `writable`, at once if it is. Rejects with LinkError when the link closes. */
   drained(): Promise<void> {
-    if (!this.#isOpen()) return Promise.reject(this.#closedError());
+    if (!this.#isHere()) return Promise.reject(this.#closedError());
     if (this.writable) return Promise.resolve();
     return new Promise((resolve, reject) => this.#drainWaiters.push({ resolve, reject }));
   }
 
   /** Resolves when the kernel has taken everything. Rejects with LinkError when the link closes. */
   async flushed(): Promise<void> {
-    while (this.queuedBytes > 0 && this.#isOpen()) {
+    while (this.queuedBytes > 0 && this.#isHere()) {
       await new Promise<void>((resolve, reject) => this.#flushWaiters.push({ resolve, reject }));
     }
-    if (!this.#isOpen()) throw this.#closedError();
+    if (!this.#isHere()) throw this.#closedError();
   }
 
   /**
@@ -184,7 +233,9 @@ export class Link {
    */
   onFrame(handler: FrameHandler | undefined): void {
     this.#frameHandler = handler;
-    if (handler !== undefined) this.#scheduleDelivery();
+    if (handler === undefined) return;
+    this.#mustBeHere();
+    this.#scheduleDelivery();
   }
 
   /** Adds a handler, called once; soon, if the link is closed already. */
@@ -196,11 +247,13 @@ export class Link {
 
   /** Stops delivery, and thereby reading, until `resume()`: the peer feels it. */
   pause(): void {
+    this.#mustBeHere();
     this.#paused = true;
     this.#socket.pause();
   }
 
   resume(): void {
+    this.#mustBeHere();
     this.#paused = false;
     this.#scheduleDelivery();
   }
@@ -210,6 +263,10 @@ export class Link {
   close(): void {
     if (!this.#isOpen()) return;
     this.#closing = setTimeout(() => this.#finish({ kind: 'local' }), CLOSE_DEADLINE_MS);
+    if (this.#keeper !== undefined) {
+      this.#keeper.close();
+      return;
+    }
     this.#dropInbox();
     this.#socket.end();
     this.#socket.resume();
@@ -220,8 +277,73 @@ export class Link {
     this.#finish({ kind: 'local' });
   }
 
+  /**
+   * Stops here, for another thread to go on with `attachLink`: no byte is lost, delivered twice or
+   * out of order, and the peer notices nothing. Nothing may be queued (`flushed()`): what the
+   * kernel has half of can't move. Good inside of a frame handler, too: the frames behind that one
+   * go along. Throws LinkError if the link is closed, SystemCallError without free descriptors.
+   */
+  detach(keeper: LinkKeeper): DetachedLink {
+    if (!this.#isHere()) throw this.#closedError();
+    assert(this.queuedBytes === 0, `${this.queuedBytes} bytes are queued on a link to be detached`);
+    const ended = this.#end !== undefined;
+    const fd = ended ? undefined : duplicateDescriptor(descriptorOf(this.#socket));
+    const unread = takeUnread(this.#socket);
+    const counted: Buffer[] = [];
+    for (const { type, payload } of this.#inbox.slice(this.#inboxAt)) {
+      counted.push(...encodeFrame(type, [payload]));
+    }
+    counted.push(this.#decoder.takeRest());
+    const countedBytes = counted.reduce((sum, { length }) => sum + length, 0);
+    this.#inbox = [];
+    this.#inboxAt = 0;
+    this.#frameHandler = undefined;
+    this.#keeper = keeper;
+    this.#socket.destroy();
+    this.#rejectWaiters();
+    return {
+      fd,
+      leftover: Buffer.concat([...counted, ...unread]),
+      limits: this.#limits,
+      remoteAddress: this.remoteAddress,
+      counters: {
+        ...this.#counters,
+        bytesReceived: this.#counters.bytesReceived - countedBytes,
+      },
+    };
+  }
+
+  /** What the thread that drives this detached link says; once it is over there, it is here. */
+  reported(report: LinkReport): void {
+    assert(this.#keeper !== undefined, 'A report came of a link that is not detached');
+    Object.assign(this.#counters, report.counters);
+    if (report.closed === undefined) return;
+    const { kind, error } = report.closed;
+    const reason = error === undefined ? { kind } : { kind, error: unpackError(error) };
+    this.#finish(this.#closing === undefined ? reason : { kind: 'local' }, 'reported');
+  }
+
+  /** Neither closed nor closing. */
   #isOpen(): boolean {
     return this.#closeReason === undefined && this.#closing === undefined;
+  }
+
+  /** Open, and driven by this thread. */
+  #isHere(): boolean {
+    return this.#isOpen() && this.#keeper === undefined;
+  }
+
+  #mustBeHere(): void {
+    assert(
+      this.#keeper === undefined || !this.#isOpen(),
+      `Another thread drives the link to ${this.remoteAddress}`,
+    );
+  }
+
+  #goOn(detached: Pick<DetachedLink, 'fd' | 'leftover'>): void {
+    const { buffer, byteOffset, length } = detached.leftover;
+    if (length > 0) this.#onData(Buffer.from(buffer, byteOffset, length));
+    if (detached.fd === undefined) this.#onEnd();
   }
 
   #write(buffers: readonly Buffer[], bytes: number): void {
@@ -262,13 +384,12 @@ export class Link {
   #deliver(): void {
     if (this.#delivering) return;
     this.#delivering = true;
-    let delivered = 0;
     try {
-      while (delivered < this.#inbox.length && !this.#paused && this.#isOpen()) {
+      while (this.#inboxAt < this.#inbox.length && !this.#paused && this.#isHere()) {
         const handler = this.#frameHandler;
         if (handler === undefined) break;
-        const frame = this.#inbox[delivered] as Frame;
-        delivered += 1;
+        const frame = this.#inbox[this.#inboxAt] as Frame;
+        this.#inboxAt += 1;
         this.#counters.framesReceived += 1;
         handler(frame);
       }
@@ -278,22 +399,23 @@ export class Link {
     } finally {
       this.#delivering = false;
     }
-    this.#inbox = delivered === this.#inbox.length ? [] : this.#inbox.slice(delivered);
+    this.#inbox = this.#inboxAt === this.#inbox.length ? [] : this.#inbox.slice(this.#inboxAt);
+    this.#inboxAt = 0;
     this.#afterDelivery();
   }
 
   #afterDelivery(): void {
     if (!this.#isOpen()) this.#dropInbox();
+    else if (this.#keeper !== undefined) return;
     else if (this.#inbox.length > 0 || this.#paused) this.#socket.pause();
     else if (this.#end !== undefined) this.#finish(this.#end);
     else this.#socket.resume();
   }
 
   #dropInbox(): void {
-    // Inside of #deliver the inbox still holds what has been delivered; it comes back here after.
-    if (this.#delivering) return;
-    this.#counters.framesDropped += this.#inbox.length;
+    this.#counters.framesDropped += this.#inbox.length - this.#inboxAt;
     this.#inbox = [];
+    this.#inboxAt = 0;
   }
 
   #onEnd(): void {
@@ -332,21 +454,29 @@ export class Link {
     this.#finish({ kind, error });
   }
 
-  #finish(reason: LinkCloseReason): void {
+  #finish(reason: LinkCloseReason, origin: 'here' | 'reported' = 'here'): void {
     if (this.#closeReason !== undefined) return;
     this.#closeReason = reason;
     clearTimeout(this.#closing);
+    if (origin === 'here') this.#keeper?.destroy();
     this.#socket.destroy();
     this.#dropInbox();
-    const waiters = [...this.#drainWaiters.splice(0), ...this.#flushWaiters.splice(0)];
-    for (const { reject } of waiters) reject(this.#closedError());
+    this.#rejectWaiters();
     const handlers = this.#closeHandlers.splice(0);
     queueMicrotask(() => {
       for (const handler of handlers) handler(reason);
     });
   }
 
+  #rejectWaiters(): void {
+    const waiters = [...this.#drainWaiters.splice(0), ...this.#flushWaiters.splice(0)];
+    for (const { reject } of waiters) reject(this.#closedError());
+  }
+
   #closedError(): LinkError {
+    if (this.#keeper !== undefined && this.#isOpen()) {
+      return new LinkError('closed', `Another thread drives the link to ${this.remoteAddress}`);
+    }
     const kind = this.#closeReason?.kind ?? 'local';
     const options =
       this.#closeReason?.error === undefined ? {} : { cause: this.#closeReason.error };

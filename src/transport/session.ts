@@ -6,7 +6,7 @@
  * under way when it ended, not even across channels: whoever needs to know asks by messages.
  */
 import { CHANNELS, type Channel } from './channels.js';
-import type { Link, LinkCloseReason } from './link.js';
+import type { DetachedLink, Link, LinkCloseReason, LinkKeeper } from './link.js';
 
 /** Why a session is over: why its first link was. `channel` is absent if we closed it ourselves. */
 export interface SessionCloseReason extends LinkCloseReason {
@@ -54,6 +54,18 @@ export class Session implements SessionInfo {
     const reason = this.#closeReason;
     if (reason === undefined) this.#closeHandlers.push(handler);
     else queueMicrotask(() => handler(reason));
+  }
+
+  /**
+   * Hands one link to another thread (see Link.detach) once it has sent what is queued; nobody may
+   * send on it any more. It stays a part of the session: what ends it there, told to
+   * `links[channel].reported`, ends the session with that channel and reason, and `keeper` hears
+   * when the session ends. Rejects with LinkError if the link closes first.
+   */
+  async detachLink(channel: Channel, keeper: LinkKeeper): Promise<DetachedLink> {
+    const link = this.links[channel];
+    while (link.queuedBytes > 0) await link.flushed();
+    return link.detach(keeper);
   }
 
   /** Closes every link gracefully (see Link.close); `onClose` follows when all are closed. */

@@ -3,6 +3,8 @@
  * nowhere else; a `tls.TLSSocket` is a `net.Socket`, so encryption is a change to this file only.
  */
 import net from 'node:net';
+import { TLSSocket } from 'node:tls';
+import { assert } from '../lib/index.js';
 
 /** A peer's listening address. `localAddress` picks our end, for hosts with several networks. */
 export interface Endpoint {
@@ -19,4 +21,56 @@ export function openStream(endpoint: Endpoint): net.Socket {
 /** A server that is not listening yet. */
 export function createStreamServer(onStream: (socket: net.Socket) => void): net.Server {
   return net.createServer({ noDelay: true }, onStream);
+}
+
+/**
+ * The descriptor of a connected stream. Only a plain socket has one that says it all: what TLS
+ * knows of a connection can't be handed on with it.
+ */
+export function descriptorOf(socket: net.Socket): number {
+  assert(!socket.connecting && !(socket instanceof TLSSocket), 'Only a plain connected socket');
+  const fd = handleOf(socket)?.fd;
+  assert(fd !== undefined && fd >= 0, 'The socket has no descriptor');
+  return fd;
+}
+
+/**
+ * Stops reading for good and gives what has been read and not been delivered: what came after it
+ * is still in the kernel. libuv hands over each piece in the call that read it, so nothing is in
+ * between. The socket's listeners are gone then; destroying it closes its descriptor without
+ * shutdown(2), so that with another one open the peer notices nothing.
+ */
+export function takeUnread(socket: net.Socket): Buffer[] {
+  for (const event of ['data', 'end', 'error', 'close']) socket.removeAllListeners(event);
+  socket.on('error', () => {});
+  socket.pause();
+  const unread: Buffer[] = [];
+  for (;;) {
+    const chunk = socket.read() as Buffer | null;
+    if (chunk === null) break;
+    unread.push(chunk);
+  }
+  // Asking for more than there was has made the handle poll again; no event can have come yet.
+  handleOf(socket)?.readStop();
+  return unread;
+}
+
+/** A socket on a connection whose descriptor came from another thread; it owns `fd` from now on. */
+export function adoptStream(fd: number): net.Socket {
+  return new net.Socket({ fd, readable: true, writable: true });
+}
+
+/** A socket that has seen its end: nothing is read from it and nothing leaves. */
+export function endedStream(): net.Socket {
+  return new net.Socket().destroy();
+}
+
+/** What libuv's stream looks like from JavaScript. Node's own cluster and http use the same. */
+interface StreamHandle {
+  readonly fd?: number;
+  readStop(): number;
+}
+
+function handleOf(socket: net.Socket): StreamHandle | null {
+  return (socket as unknown as { readonly _handle: StreamHandle | null })._handle;
 }

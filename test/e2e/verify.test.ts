@@ -5,7 +5,7 @@ import { controlGuest, startClients, withPair } from './pair-harness.js';
 const CHECKPOINTS = 100;
 const DEADLINE_MS = 300_000;
 
-for (const mode of ['checkpoint'] as const) {
+for (const mode of ['checkpoint', 'colo'] as const) {
   test(`RAM is equal at ${CHECKPOINTS} checkpoints under load, mode ${mode}`, async (t) => {
     const options = { mode, primaryFlags: ['--verify'], periodMs: 100 };
     await withPair(t, options, async (pair) => {

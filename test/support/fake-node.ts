@@ -1,5 +1,11 @@
 /** A node without a guest, and a log that is read along, for the tests of src/cli. */
-import type { CommandResult, NodeControl, NodeStatus } from '../../src/config/index.js';
+import type {
+  CommandResult,
+  Mode,
+  NodeControl,
+  NodeStatus,
+  PeriodSetting,
+} from '../../src/config/index.js';
 import type { Logger } from '../../src/lib/index.js';
 
 /** A status in which every optional field is there. */
@@ -52,8 +58,13 @@ export class FakeNode implements NodeControl {
     return this.result;
   }
 
-  setPeriod(periodUs: number): CommandResult {
-    this.calls.push(`set-period ${periodUs}`);
+  setPeriod(period: PeriodSetting): CommandResult {
+    this.calls.push(`set-period ${period}`);
+    return this.result;
+  }
+
+  async setMode(mode: Mode): Promise<CommandResult> {
+    this.calls.push(`set-mode ${mode}`);
     return this.result;
   }
 

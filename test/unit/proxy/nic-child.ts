@@ -150,7 +150,10 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<Observation>> = {
     const mirrored = new Ear();
     const emitted = new Ear();
     lab.nic.onInbound = (batch) => forEachFrame(batch, (each) => mirrored.hear(each));
-    lab.nic.onOutput = (batch) => forEachFrame(batch, (each) => emitted.hear(each));
+    lab.nic.onOutput = (batch) => {
+      forEachFrame(batch, (each) => emitted.hear(each));
+      return false;
+    };
     lab.nic.open();
     lab.guestSays('hello', 'world');
     const client = await lab.clientEar.until(2);
@@ -308,7 +311,10 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<Observation>> = {
     lab.guest.destroy();
     await waitFor(() => !lab.nic.stats.connected);
     const emitted: Buffer[] = [];
-    lab.nic.onOutput = (batch) => forEachFrame(batch, (each) => emitted.push(each));
+    lab.nic.onOutput = (batch) => {
+      forEachFrame(batch, (each) => emitted.push(each));
+      return false;
+    };
     lab.nic.hold(1);
     const qemu = spawn(
       'qemu-system-x86_64',
