@@ -38,6 +38,14 @@ export {
   PERIOD_US_MIN,
   SOCKET_PATH_BYTES_MAX,
 } from './limits.js';
+export {
+  DEFAULT_PERIOD_US,
+  formatPeriod,
+  MODES,
+  type Mode,
+  type PeriodSetting,
+  parsePeriod,
+} from './mode.js';
 export type { LogContext, NodeExit, NodeLogger, RunningNode, StartNode } from './node.js';
 export { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
@@ -47,7 +55,6 @@ export type {
   CaptureOptions,
   CommandResult,
   DiskStatus,
-  Mode,
   NodeControl,
   NodeStatus,
   PeerState,

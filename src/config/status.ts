@@ -2,14 +2,12 @@
  * What a running node tells and takes over its control socket. The node classes implement
  * `NodeControl`; src/cli carries it over the socket and prints it.
  */
+import type { Mode, PeriodSetting } from './mode.js';
 
 /** What came of a command; a refusal is an answer, not an exception. */
 export type CommandResult =
   | { readonly ok: true; readonly detail: string }
   | { readonly ok: false; readonly code: string; readonly reason: string };
-
-/** Output policy: hold all of it until its commit, or release what both guests say. */
-export type Mode = 'checkpoint' | 'colo';
 
 /** What `colo capture` asks of a node. */
 export interface CaptureOptions {
@@ -27,8 +25,8 @@ export interface NodeControl {
   status(): NodeStatus;
   /** Makes a secondary the primary. `force` also while the peer still answers. */
   failover(options: { force: boolean }): Promise<CommandResult>;
-  /** `auto`: the node makes the period shorter and longer itself. */
-  setPeriod(periodUs: number | 'auto'): CommandResult;
+  setPeriod(period: PeriodSetting): CommandResult;
+  /** Resolves when output leaves by the new rule, or the change is refused. */
   setMode(mode: Mode): Promise<CommandResult>;
   /** Resolves when the capture has ended and its files are whole, or it was refused. */
   capture(options: CaptureOptions): Promise<CommandResult>;
@@ -56,7 +54,7 @@ export interface NodeStatus {
   role: 'primary' | 'secondary';
   /** The state machine's own name of its state. */
   state: string;
-  mode: 'checkpoint';
+  mode: Mode;
   peer: { address: string; state: PeerState; lastHeardMs: number | null };
   epoch: number;
   committedEpoch: number | null;

@@ -23,7 +23,7 @@ import { PrivateRam, RamFile, SharedRam } from './guest-ram-shell.js';
 import { DEVICE_STATE_BYTES_MAX, LAST_WORDS_MS, LAUNCH_DEADLINE_MS } from './limits.js';
 import type { MachineDefinition } from './machine-definition.js';
 import { DEFAULT_QEMU_BINARY, resolveMachineDefinition } from './qemu-probe-shell.js';
-import { QemuProcess } from './qemu-process-shell.js';
+import { type NicFds, QemuProcess } from './qemu-process-shell.js';
 import { QmpClient } from './qmp-client-shell.js';
 import { object, type QmpEvent } from './qmp-wire.js';
 import { ShimClient } from './shim-shell.js';
@@ -41,11 +41,8 @@ export interface LaunchOptions {
    * once.
    */
   readonly diskSockets: readonly string[];
-  /**
-   * Unix socket of the listener of each NIC: be32 length and frame, both ways. QEMU connects at
-   * once.
-   */
-  readonly nicSockets: readonly string[];
+  /** What each NIC is connected to. QEMU inherits it; closing our copies is the caller's. */
+  readonly nicFds: readonly NicFds[];
   /** File for the guest's serial console; default `console.log` in `runtimeDir`. */
   readonly consoleLog?: string;
   /** Exists already; nothing but the console log is put there. */
@@ -68,7 +65,7 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
   const binary = options.qemuBinary ?? DEFAULT_QEMU_BINARY;
   const definition = await resolveMachineDefinition(options.definition, binary);
   checkSockets('diskSockets', options.diskSockets, definition.disks);
-  checkSockets('nicSockets', options.nicSockets, definition.nics);
+  checkSockets('nicFds', options.nicFds, definition.nics);
   const trackerKind = chooseTracker(options.tracker ?? 'auto', options.log);
   const parts = new Parts(definition.name, definition.memoryMib * 2 ** 20);
   try {
@@ -80,6 +77,7 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
       ramFd: parts.ramFile.fd,
       deviceStateFd: parts.deviceStateFd,
       vmStateFd: parts.vmStateFd,
+      nicFds: options.nicFds,
       track: trackerKind === 'userfaultfd',
       log: options.log,
     });
@@ -171,7 +169,7 @@ async function meet(qemu: QemuProcess, options: LaunchOptions): Promise<Meeting>
   }
 }
 
-function checkSockets(key: string, sockets: readonly string[], users: readonly unknown[]): void {
+function checkSockets(key: string, sockets: readonly unknown[], users: readonly unknown[]): void {
   if (sockets.length === users.length) return;
   throw new OperatorError(
     'COLO_E_SOCKETS',

@@ -25,14 +25,14 @@ export interface StatusSources {
 export function primaryStatus(sources: StatusSources): NodeStatus {
   const { configuration, core, pvm, statistics, nowUs } = sources;
   const { description } = pvm.emulator;
-  const nics = pvm.nics.map((nic) => nic.stats);
+  const { nics } = pvm.network.stats;
   const heardAtUs = core.peerHeardAtUs;
   return {
     vm: configuration.vm,
     host: sources.host,
     role: 'primary',
     state: stateName(core),
-    mode: configuration.mode,
+    mode: core.mode,
     peer: {
       address: `${configuration.peer.host}:${configuration.peer.port}`,
       state: peerState(core),

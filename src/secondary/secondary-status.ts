@@ -30,7 +30,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     host: configuration.host,
     role: core.state.kind === 'active' ? 'primary' : 'secondary',
     state: core.state.kind,
-    mode: hello?.mode ?? 'checkpoint',
+    mode: core.svmRuns ? 'colo' : 'checkpoint',
     peer: {
       address: sources.remoteAddress ?? '',
       state: peerState(core),

@@ -146,7 +146,7 @@ export class FaultInjector {
         this.#hang(fault);
         return;
       case 'setPeriod':
-        primary.deliver(() => primary.input({ kind: 'periodChanged', periodUs: fault.periodUs }));
+        primary.deliver(() => primary.input({ kind: 'periodChanged', period: fault.periodUs }));
         return;
       case 'checkpoint':
         primary.checkpoint();

@@ -121,7 +121,8 @@ export function drawOptions(seed: number): RunOptions {
   });
   return {
     primary: {
-      periodUs: rng.nextInt(20, 500) * 1000,
+      mode: 'checkpoint',
+      period: rng.nextInt(20, 500) * 1000,
       minIntervalUs: rng.nextInt(5, 100) * 1000,
       peerTimeoutUs: rng.chance(0.5) ? peerTimeoutUs : rng.nextInt(150, 1000) * 1000,
       heartbeatUs,

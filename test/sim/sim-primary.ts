@@ -527,6 +527,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
             ramDigest: sent.digest,
             deviceStateBytes: 1,
             disks: sent.disks.map(({ operations }) => ({ operations, bytes: operations })),
+            svmRuns: false,
           };
           this.#send('control', { kind: 'endRecord', record });
         },

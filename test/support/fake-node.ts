@@ -5,6 +5,7 @@ import type {
   Mode,
   NodeControl,
   NodeStatus,
+  PeriodSetting,
 } from '../../src/config/index.js';
 import type { Logger } from '../../src/lib/index.js';
 
@@ -58,8 +59,8 @@ export class FakeNode implements NodeControl {
     return this.result;
   }
 
-  setPeriod(periodUs: number | 'auto'): CommandResult {
-    this.calls.push(`set-period ${periodUs}`);
+  setPeriod(period: PeriodSetting): CommandResult {
+    this.calls.push(`set-period ${period}`);
     return this.result;
   }
 

@@ -150,6 +150,11 @@ export class Comparer {
     });
   }
 
+  /** Bytes of the frames that are held now, lengths included. */
+  get heldBytes(): number {
+    return this.#held.bytes;
+  }
+
   get counters(): ComparerCounters {
     return {
       ...this.#counters,

@@ -6,8 +6,9 @@ import { encodeBatch, InboundLog } from '../../../src/proxy/index.js';
 const OVERLAP_US = 20;
 
 const stepArbitrary = fc.record({
-  kind: fc.constantFrom('push', 'push', 'push', 'mark', 'commit'),
+  kind: fc.constantFrom('push', 'push', 'push', 'mark', 'commit', 'deliver', 'deliver', 'rewind'),
   laterUs: fc.nat({ max: 15 }),
+  exact: fc.boolean(),
 });
 
 test('what no committed checkpoint contains, or may have missed, is kept in order', (t) => {
@@ -16,11 +17,12 @@ test('what no committed checkpoint contains, or may have missed, is kept in orde
       const log = new InboundLog({ overlapUs: OVERLAP_US });
       let kept: { epoch: number; arrivedUs: number; name: number }[] = [];
       let nowUs = 0;
-      let markUs = 0;
+      let keepFromUs = 0;
+      let next = 0;
       let epoch = 0;
       let committed = 0;
       let name = 0;
-      for (const { kind, laterUs } of steps) {
+      for (const { kind, laterUs, exact } of steps) {
         nowUs += laterUs;
         switch (kind) {
           case 'push':
@@ -32,16 +34,26 @@ test('what no committed checkpoint contains, or may have missed, is kept in orde
             // Fewer than the bound are outstanding: one transaction runs at a time.
             if (epoch - committed >= 8) break;
             epoch++;
-            markUs = nowUs;
-            log.mark(epoch, nowUs);
+            keepFromUs = exact ? Number.POSITIVE_INFINITY : nowUs - OVERLAP_US;
+            log.mark(epoch, nowUs, exact);
+            break;
+          case 'deliver': {
+            const due = kept.find((batch) => batch.name >= next && batch.epoch <= committed);
+            t.deepEqual(log.peek(committed), due && namedBatch(due.name));
+            if (due === undefined) break;
+            log.delivered();
+            next = due.name + 1;
+            break;
+          }
+          case 'rewind':
+            log.rewind();
+            next = 0;
             break;
           default:
             if (committed === epoch) break;
             committed = epoch;
             log.committed(epoch);
-            kept = kept.filter(
-              (batch) => batch.epoch >= epoch || batch.arrivedUs >= markUs - OVERLAP_US,
-            );
+            kept = kept.filter((batch) => batch.epoch >= epoch || batch.arrivedUs >= keepFromUs);
         }
         t.deepEqual(
           log.remaining(),
@@ -55,7 +67,7 @@ test('what no committed checkpoint contains, or may have missed, is kept in orde
 });
 
 function namedBatch(name: number): Buffer {
-  const frame = Buffer.alloc(14);
+  const frame = Buffer.alloc(24);
   frame.writeUInt32BE(name, 0);
   return encodeBatch([frame]);
 }
