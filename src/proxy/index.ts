@@ -26,6 +26,14 @@
  *     link-shell.ts       the TAP's host side: bridge, queue length, up
  *     nic-shell.ts        all of it on one TAP and one QEMU
  *
+ * Beside the data path, capture/ writes what passes it to files and reads such files:
+ *
+ *     pcap-wire.ts, pcapng-wire.ts, verdict-wire.ts   the formats
+ *     capture-writer.ts   CaptureTap, which the data path calls -> bytes by file
+ *     capture-shell.ts    the files of a running capture
+ *     capture-merge.ts    files -> batches and epochs' edges, in the order of time
+ *     offline-compare.ts  these -> the comparer -> a report
+ *
  * Epochs: epoch N runs between checkpoint N and N+1, and checkpoint N+1 is the state at its end.
  * Output of epoch N leaves when checkpoint N+1 is committed; inbound of epoch N is forgotten then.
  *
@@ -47,6 +55,7 @@ export {
   forEachFrame,
 } from './batch-wire.js';
 export { CaptureFileDecoder } from './capture/capture-decoder.js';
+export type { EpochEdge } from './capture/capture-merge.js';
 export {
   CaptureFiles,
   type CapturePoint,
@@ -60,6 +69,15 @@ export {
   CaptureWriter,
   captureFileName,
 } from './capture/capture-writer.js';
+export { EDGES_MAX } from './capture/limits.js';
+export {
+  type CompareReport,
+  type Finding,
+  type FlowCount,
+  makeOfflineCompare,
+  type OfflineCompare,
+  type OfflineCompareOptions,
+} from './capture/offline-compare.js';
 export type { CapturedFrame } from './capture/pcap-wire.js';
 export {
   CAPTURE_SIDES,

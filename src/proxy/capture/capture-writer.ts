@@ -10,6 +10,7 @@
  * told apart by identity, so one that is used again starts anew with `frame`.
  */
 import { LENGTH_BYTES } from '../batch-wire.js';
+import type { Verdict } from '../compare/index.js';
 import { CAPTURE_BLOCK_BYTES, CAPTURE_QUEUE_BYTES_MAX } from './limits.js';
 import { encodePcapHeader, PCAP_RECORD_HEADER_BYTES, writePcapRecordHeader } from './pcap-wire.js';
 import {
@@ -22,12 +23,23 @@ import {
   type FrameCounts,
 } from './verdict-wire.js';
 
+/** The file is read by people: a state, not a command. */
+const VERDICT_WORDS: Readonly<Record<Verdict | 'made', CaptureVerdict>> = {
+  release: 'released',
+  hold: 'held',
+  mismatch: 'mismatch',
+  checkpoint: 'checkpoint',
+  taken: 'taken',
+  dropped: 'dropped',
+  made: 'made',
+};
+
 /** What the data path calls while a capture is on. Nothing here blocks, waits or throws. */
 export interface CaptureTap {
   /** A batch of whole frames, before the comparer sees it. It is copied. */
   frame(side: CaptureSide, batch: Buffer, nowUs: number): void;
-  /** What became of the frame whose length field is at `start` of a batch. */
-  verdict(side: CaptureSide, batch: Buffer, start: number, verdict: CaptureVerdict): void;
+  /** What became of the frame whose length field is at `start` of a batch: as the comparer says. */
+  verdict(side: CaptureSide, batch: Buffer, start: number, verdict: Verdict | 'made'): void;
   /** Where the comparer's `closeEpoch` (of `epoch`) and `start` (of `epoch`) are called. */
   edge(edge: CaptureEdge, epoch: number, nowUs: number): void;
 }
@@ -131,7 +143,7 @@ export class CaptureWriter implements CaptureTap {
     for (let at = 0; at < batch.length; ) at = this.#record(side, batch, at);
   }
 
-  verdict(side: CaptureSide, batch: Buffer, start: number, verdict: CaptureVerdict): void {
+  verdict(side: CaptureSide, batch: Buffer, start: number, verdict: Verdict | 'made'): void {
     if (this.#full || this.#ended) return;
     if (this.#queuedBytes >= this.#queueBytesMax) {
       this.#dropped.verdicts += 1;
@@ -143,7 +155,7 @@ export class CaptureWriter implements CaptureTap {
       timeUs: this.#wallUs,
       side,
       frame,
-      verdict,
+      verdict: VERDICT_WORDS[verdict],
       epoch: this.#epoch,
     });
   }

@@ -38,3 +38,6 @@ export const BATCH_BYTES_OFFLINE_MAX = 64 * 1024;
 
 /** Mismatches kept with their bytes for the report; more are counted only. */
 export const MISMATCHES_KEPT_MAX = 1_000;
+
+/** Flows with a count of their own in the report; more have none. */
+export const FLOWS_COUNTED_MAX = 10_000;

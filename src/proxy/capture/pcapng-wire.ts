@@ -11,7 +11,8 @@
  *     body        8       -     by type                              -
  *     length      -       4     again                                the same
  *
- *     0a0d0d0a    section header: byte-order magic (4) 1a2b3c4d, major (2) 1, minor (2), length (8)
+ *     0a0d0d0a    section header: byte-order magic (4) 1a2b3c4d, major (2) 1, minor (2),
+ *                 length (8)
  *     1           interface: link type (2), reserved (2), snaplen (4), options
  *     6           packet: interface (4), time high (4), low (4), captured (4), length (4), frame,
  *                 padded to 4, options
@@ -19,8 +20,8 @@
  *     3           packet without a time: refused, since nothing can be merged by it
  *     other       skipped, whatever its length
  *
- * Options are code (2), length (2), value padded to 4; code 0 ends them. Two count: 9, units of time
- * a second (a power of 10, or of 2 with the top bit set), and 14, seconds to add.
+ * Options are code (2), length (2), value padded to 4; code 0 ends them. Two count: 9, units of
+ * time a second (a power of 10, or of 2 with the top bit set), and 14, seconds to add.
  * Source: draft-ietf-opsawg-pcapng-02, sections 3 and 4.
  */
 import { ProtocolError } from '../../lib/index.js';

@@ -24,8 +24,16 @@ export const CAPTURE_SIDES = ['primary', 'secondary', 'inbound'] as const;
 /** PVM's output, SVM's output, the LAN's input to both. */
 export type CaptureSide = (typeof CAPTURE_SIDES)[number];
 
-/** What compare said of a frame. `made`: the comparer wrote the frame itself. */
-export type CaptureVerdict = 'released' | 'held' | 'mismatch' | 'made';
+/**
+ * What compare said of a frame. Of the PVM's: `released`, `held` (another word follows), `mismatch`
+ * (held, too), `checkpoint` (held to the end of the epoch, leaves with its commit). Of the SVM's:
+ * `taken`, `mismatch`, `dropped` (not compared). `made`: the comparer wrote the frame itself.
+ */
+export const CAPTURE_VERDICTS = [
+  ...(['released', 'held', 'mismatch', 'checkpoint'] as const),
+  ...(['taken', 'dropped', 'made'] as const),
+] as const;
+export type CaptureVerdict = (typeof CAPTURE_VERDICTS)[number];
 
 /** What happens at the end of an epoch and at the beginning of the next comparison. */
 export type CaptureEdge = 'close' | 'start';
@@ -86,7 +94,7 @@ const lineSchema = z.discriminatedUnion('kind', [
     timeUs: count,
     side: z.enum(CAPTURE_SIDES),
     frame: count.nullable(),
-    verdict: z.enum(['released', 'held', 'mismatch', 'made']),
+    verdict: z.enum(CAPTURE_VERDICTS),
     epoch: count,
   }),
   z.object({

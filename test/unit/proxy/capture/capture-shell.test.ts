@@ -68,7 +68,7 @@ test('a capture leaves four whole files that nobody else may read', async (t) =>
   for (let round = 0; round < 500; round++) {
     tap.frame('primary', batch, 1000 + round);
     tap.frame('secondary', batch, 1000 + round);
-    tap.verdict('primary', batch, 0, 'released');
+    tap.verdict('primary', batch, 0, 'release');
     if (round % 100 === 0) tap.edge('close', 7 + round / 100, 1000 + round);
   }
   tap.frame('inbound', encodeBatch([FRAME]), 2000);
@@ -93,7 +93,7 @@ test('a capture leaves four whole files that nobody else may read', async (t) =>
   t.like(lines.at(-1), { kind: 'end', reason: 'stop' });
   // What comes late is nobody's.
   tap.frame('primary', batch, 3000);
-  tap.verdict('primary', batch, 0, 'held');
+  tap.verdict('primary', batch, 0, 'hold');
   tap.edge('close', 99, 3000);
 });
 

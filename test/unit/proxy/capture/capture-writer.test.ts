@@ -96,10 +96,10 @@ test('verdicts name frames by their number, and edges their place', (t) => {
   const own = encodeBatch([A]);
   writer.frame('primary', first, 1_001);
   writer.frame('primary', second, 1_002);
-  writer.verdict('primary', second, 0, 'held');
-  writer.verdict('primary', first, 4 + A.length, 'released');
+  writer.verdict('primary', second, 0, 'hold');
+  writer.verdict('primary', first, 4 + A.length, 'release');
   writer.verdict('primary', first, 8 + A.length + B.length, 'mismatch');
-  writer.verdict('primary', first, 0, 'released');
+  writer.verdict('primary', first, 0, 'release');
   writer.verdict('primary', own, 0, 'made');
   writer.edge('close', 41, 1_003);
   writer.edge('start', 42, 1_004);
@@ -135,10 +135,10 @@ test('a batch that is used again is another batch', (t) => {
   const disk = new Disk();
   const batch = encodeBatch([A]);
   writer.frame('primary', batch, 1_001);
-  writer.verdict('primary', batch, 0, 'released');
+  writer.verdict('primary', batch, 0, 'release');
   batch.fill(0xee, 4);
   writer.frame('primary', batch, 1_002);
-  writer.verdict('primary', batch, 0, 'released');
+  writer.verdict('primary', batch, 0, 'release');
   disk.drain(writer);
   const [, one, two] = disk.lines();
   t.like(one, { frame: 1 });
@@ -154,12 +154,12 @@ test('a disk that does not keep up costs whole batches, counted, and memory stay
   const kept = encodeBatch([A]);
   for (let round = 0; round < 100; round++) writer.frame('primary', batch, 1_001 + round);
   // What was left out has no number.
-  writer.verdict('primary', batch, 0, 'released');
+  writer.verdict('primary', batch, 0, 'release');
   disk.drain(writer);
   const waiting = Buffer.concat(Object.values(disk.files).flat()).length;
   t.true(waiting <= queueBytesMax + 200, `${waiting} bytes waited`);
   writer.frame('primary', kept, 2_000);
-  writer.verdict('primary', kept, 0, 'released');
+  writer.verdict('primary', kept, 0, 'release');
   writer.end('duration', 2_001);
   disk.drain(writer);
   const taken = disk.frames('primary').length;
@@ -178,11 +178,11 @@ test('verdicts are left out and counted, too, while nothing is written', (t) => 
   const writer = new CaptureWriter({ ...OPTIONS, queueBytesMax: 1_000 });
   const batch = encodeBatch([A]);
   writer.frame('primary', batch, 1_001);
-  for (let round = 0; round < 100; round++) writer.verdict('primary', batch, 0, 'held');
+  for (let round = 0; round < 100; round++) writer.verdict('primary', batch, 0, 'hold');
   t.true(writer.dropped.verdicts > 80);
   const before = writer.dropped.verdicts;
   new Disk().drain(writer);
-  writer.verdict('primary', batch, 0, 'held');
+  writer.verdict('primary', batch, 0, 'hold');
   t.is(writer.dropped.verdicts, before);
 });
 
