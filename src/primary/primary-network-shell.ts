@@ -18,7 +18,6 @@ import { type Logger, ProtocolError } from '../lib/index.js';
 import { type GuestPortFds, monotonicUs } from '../linux/index.js';
 import {
   type CaptureTap,
-  type CaptureVerdict,
   Comparer,
   type ComparerSink,
   checkBatch,
@@ -28,7 +27,6 @@ import {
   Nic,
   type NicStats,
   runCapture,
-  type Verdict,
   VNET_HEADER_BYTES,
 } from '../proxy/index.js';
 import {
@@ -256,7 +254,7 @@ export class PrimaryNetwork {
       attach: (tap) => {
         primaryNic.capture = tap;
         primaryNic.sink.verdict = (side, batch, start, verdict) => {
-          tap.verdict(side, batch, start, CAPTURED_AS[verdict] as CaptureVerdict);
+          tap.verdict(side, batch, start, verdict);
         };
         return () => {
           primaryNic.capture = undefined;
@@ -440,16 +438,6 @@ export class PrimaryNetwork {
     this.#link?.send(message.type, message.parts);
   }
 }
-
-/** The comparer's verdicts in the words of a capture's file. */
-const CAPTURED_AS = {
-  release: 'released',
-  hold: 'held',
-  mismatch: 'mismatch',
-  checkpoint: 'checkpoint',
-  taken: 'taken',
-  dropped: 'dropped',
-} as const satisfies Record<Verdict, string>;
 
 /** For the log: a guest's bytes are nobody's business there beyond the first difference. */
 function describeMismatch(mismatch: Mismatch): Record<string, unknown> {
