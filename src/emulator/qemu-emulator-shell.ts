@@ -7,7 +7,7 @@ import { describeError, type Logger, OperatorError, type PageRange } from '../li
 import { createMemoryFile, ProcessMemory } from '../linux/index.js';
 import { DEVICE_STATE_PATH, formatCommandLine, VM_STATE_NODE } from './command-line.js';
 import { ConsoleLog } from './console-log-shell.js';
-import { checkDeviceState, toLoadableState } from './device-state.js';
+import { advanceClock, checkDeviceState, toLoadableState } from './device-state.js';
 import type { DirtyTracker } from './dirty-tracker.js';
 import { chooseTracker, openTracker } from './dirty-tracker-shell.js';
 import type {
@@ -16,6 +16,7 @@ import type {
   EmulatorDescription,
   ExitReason,
   GuestRam,
+  LoadOptions,
 } from './emulator.js';
 import { QemuError } from './errors.js';
 import { type GuestEvent, parseGuestEvent } from './guest-event.js';
@@ -294,7 +295,10 @@ class QemuEmulator implements Emulator {
     return state;
   }
 
-  async loadDeviceState(state: Buffer): Promise<void> {
+  async loadDeviceState(state: Buffer, options?: LoadOptions): Promise<void> {
+    checkDeviceState(state);
+    const isTcg = this.description.accelerator === 'tcg';
+    if (isTcg && options !== undefined) advanceClock(state, options.advanceUs);
     const loadable = toLoadableState(state, this.description.machineType);
     if (this.#haltedByItself) await this.#leaveHaltedState();
     writeSync(this.#parts.vmStateFd, loadable, 0, loadable.length, VM_STATE_OFFSET);

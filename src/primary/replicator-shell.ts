@@ -215,7 +215,7 @@ export class Replicator {
       pauseUs: resumedAtUs - startUs,
       pages: taken.framer.totals.pages + pagesInPause,
       pagesInPause,
-      shipped: this.#ship(taken, svmRuns),
+      shipped: this.#ship(taken, { svmRuns, resumedAtUs }),
       synced,
     };
   }
@@ -304,7 +304,10 @@ export class Replicator {
     this.#framer = new RamFramer(epoch + 1);
   }
 
-  async #ship(taken: Taken, svmRuns: boolean): Promise<void> {
+  async #ship(
+    taken: Taken,
+    { svmRuns, resumedAtUs }: { svmRuns: boolean; resumedAtUs: number },
+  ): Promise<void> {
     const { epoch, framer, deviceState, verifyDigest } = taken;
     for (const frame of taken.frames) await this.#sendRam(framer.encode(frame));
     await this.#sendRam(encodeDeviceState(epoch, deviceState));
@@ -318,6 +321,7 @@ export class Replicator {
       deviceStateBytes: deviceState.length,
       disks: taken.disks,
       svmRuns,
+      sinceResumeUs: Math.min(monotonicUs() - resumedAtUs, 0xffff_ffff),
     };
     send(this.#session.links.control, encodeControl({ kind: 'endRecord', record }));
     this.sync = undefined;

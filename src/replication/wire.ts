@@ -8,7 +8,7 @@
  * | 0x0103 | control | heartbeat   | sequence u64                                                   |
  * | 0x0104 | control | endRecord   | epoch u64, RAM frames u32, pages u64, digest u32, device u32,  |
  * |        |         |             | disks u16, then per disk operations u64, bytes u64; then       |
- * |        |         |             | svmRuns u8                                                     |
+ * |        |         |             | svmRuns u8, us since the resume u32                            |
  * | 0x0105 | control | committed   | epoch u64                                                      |
  * | 0x0106 | control | applied     | epoch u64, duration in us u64                                  |
  * | 0x0107 | control | unfit       | be32 length + reason                                           |
@@ -77,6 +77,8 @@ export interface EndRecord {
   readonly disks: readonly { readonly operations: number; readonly bytes: number }[];
   /** Mode colo: after the apply the SVM executes, and what it says is compared. */
   readonly svmRuns: boolean;
+  /** How long the PVM has been running again when this is sent, microseconds. */
+  readonly sinceResumeUs: number;
 }
 
 export type ControlMessage =
@@ -192,7 +194,10 @@ function endRecordPayload(record: EndRecord): Buffer {
     .uint32(record.deviceStateBytes)
     .uint16(record.disks.length);
   for (const disk of record.disks) writer.uint53(disk.operations).uint53(disk.bytes);
-  return writer.uint8(record.svmRuns ? 1 : 0).finish();
+  return writer
+    .uint8(record.svmRuns ? 1 : 0)
+    .uint32(record.sinceResumeUs)
+    .finish();
 }
 
 /** Decodes a message of the control channel. Throws `ProtocolError`. */
@@ -248,7 +253,7 @@ function readEndRecord(reader: ByteReader): EndRecord {
   for (let i = 0; i < count; i++) {
     disks.push({ operations: reader.uint53(), bytes: reader.uint53() });
   }
-  return { ...head, disks, svmRuns: readFlag(reader) };
+  return { ...head, disks, svmRuns: readFlag(reader), sinceResumeUs: reader.uint32() };
 }
 
 /** Encodes a frame of pages. `data` holds the bytes of the runs that are not zero, in order. */

@@ -20,3 +20,6 @@ export const QUIESCE_TIMEOUT_MS = 5;
 
 /** How often the network thread tells its figures to the main thread. */
 export const STATS_INTERVAL_MS = 50;
+
+/** From the load of a device state to the resume of the SVM, before it was ever measured. */
+export const EXPECTED_LOAD_US = 8_000;

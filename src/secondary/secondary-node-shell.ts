@@ -36,6 +36,7 @@ import {
   type Session,
 } from '../transport/index.js';
 import { DiskReceiver } from './disk-receiver-shell.js';
+import { EXPECTED_LOAD_US } from './limits.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
 import { secondaryStatus } from './secondary-status.js';
@@ -75,6 +76,10 @@ class SecondaryNode implements RunningNode, NodeControl {
   #occupied = false;
   #current: Current | undefined;
   #heartbeats = 0;
+  /** By this host's clock: when the PVM went on after the checkpoint that is to be applied. */
+  #pvmResumedAtUs = 0;
+  /** What the last apply took from the load to the resume: a guess for the next one. */
+  #loadToResumeUs = EXPECTED_LOAD_US;
   #applied = 0;
   #verified = 0;
   #downtimeUs: number | undefined;
@@ -247,6 +252,7 @@ class SecondaryNode implements RunningNode, NodeControl {
       case 'heartbeat':
         return;
       case 'endRecord':
+        this.#pvmResumedAtUs = monotonicUs() - message.record.sinceResumeUs;
         this.#driver.input({ kind: 'endRecord', record: message.record });
         return;
       case 'yielded':
@@ -361,7 +367,9 @@ class SecondaryNode implements RunningNode, NodeControl {
         ...svm.disks.map((disk) => disk.apply(epoch)),
       ]);
       const loadUs = monotonicUs();
-      await svm.emulator.loadDeviceState(ram.deviceState);
+      // The PVM runs since then, and the SVM will after what the last load and resume took.
+      const advanceUs = loadUs + this.#loadToResumeUs - this.#pvmResumedAtUs;
+      await svm.emulator.loadDeviceState(ram.deviceState, { advanceUs: Math.max(0, advanceUs) });
       const loadedUs = monotonicUs();
       await svm.emulator.dropPrivate(svm.emulator.scanPrivate());
       await this.#verify(current, epoch);
@@ -371,12 +379,15 @@ class SecondaryNode implements RunningNode, NodeControl {
         await svm.network.run(epoch + 1);
         await svm.emulator.resume();
       }
+      const resumedUs = monotonicUs();
+      if (svmRuns) this.#loadToResumeUs = resumedUs - loadUs;
       this.#log.debug('Applied', {
+        advanceUs,
         pauseUs: pausedUs - startUs,
         copyUs: copiedUs - pausedUs,
         dropUs: loadUs - copiedUs,
         loadUs: loadedUs - loadUs,
-        resumeUs: monotonicUs() - loadedUs,
+        resumeUs: resumedUs - loadedUs,
       });
       this.#driver.input({ kind: 'applied', epoch, durationUs: monotonicUs() - startUs });
     } catch (error) {

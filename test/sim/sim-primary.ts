@@ -528,6 +528,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
             deviceStateBytes: 1,
             disks: sent.disks.map(({ operations }) => ({ operations, bytes: operations })),
             svmRuns: false,
+            sinceResumeUs: 0,
           };
           this.#send('control', { kind: 'endRecord', record });
         },

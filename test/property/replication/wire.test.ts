@@ -29,6 +29,7 @@ const control: fc.Arbitrary<ControlMessage> = fc.oneof(
       deviceStateBytes: fc.nat(),
       disks: fc.array(fc.record({ operations: epoch, bytes: epoch }), { maxLength: 32 }),
       svmRuns: fc.boolean(),
+      sinceResumeUs: fc.nat(),
     }),
   }),
   fc.record({ kind: fc.constant('committed'), epoch }),

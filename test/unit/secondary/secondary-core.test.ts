@@ -21,6 +21,7 @@ function parts(epoch: number, svmRuns = false): SecondaryInput[] {
     deviceStateBytes: 4,
     disks: [],
     svmRuns,
+    sinceResumeUs: 0,
   };
   return [
     { kind: 'ramStaged', ram: { epoch, ...ram } },

@@ -11,6 +11,7 @@ const end = {
   deviceStateBytes: 4,
   disks: [{ operations: 5, bytes: 6 }],
   svmRuns: false,
+  sinceResumeUs: 0,
 };
 
 test('an epoch is complete with its last part, whichever that is', (t) => {
