@@ -239,6 +239,9 @@ async function conclude(pair: PairLab, seen: Observations): Promise<DemoResult> 
   // Without a fault the pair protects to the end; otherwise the last word is from before the fault.
   const last = fault === 'none' ? await pair.status('hosta') : outcome.before;
   const secondary = fault === 'kill-secondary' ? undefined : await pair.status('hostb');
+  const checkpointUs = checkpointBefore(seen, secondary);
+  const sinceMs = Math.round((outcome.atUs - checkpointUs) / 1000);
+  timeline.tell(`the last checkpoint before the fault was at least ${sinceMs} ms old`);
   const result = judge(
     {
       mode: last.mode,
@@ -248,7 +251,7 @@ async function conclude(pair: PairLab, seen: Observations): Promise<DemoResult> 
       checkpoints: last.checkpoints.total - atStart.checkpoints.total,
       pauseMs: { median: last.pauseMs.median ?? 0, p99: last.pauseMs.p99 ?? 0 },
       faultUs: outcome.atUs,
-      checkpointUs: checkpointBefore(seen, secondary),
+      checkpointUs,
     },
     withWorst(seen.reports, seen.atFault),
   );
