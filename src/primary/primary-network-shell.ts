@@ -18,7 +18,6 @@ import { type Logger, ProtocolError } from '../lib/index.js';
 import { type GuestPortFds, monotonicUs } from '../linux/index.js';
 import {
   type CaptureTap,
-  type CaptureVerdict,
   Comparer,
   type ComparerSink,
   checkBatch,
@@ -28,7 +27,6 @@ import {
   Nic,
   type NicStats,
   runCapture,
-  type Verdict,
   VNET_HEADER_BYTES,
 } from '../proxy/index.js';
 import {
@@ -255,9 +253,7 @@ export class PrimaryNetwork {
       epoch: this.#epoch,
       attach: (tap) => {
         primaryNic.capture = tap;
-        primaryNic.sink.verdict = (side, batch, start, verdict) => {
-          tap.verdict(side, batch, start, CAPTURED_AS[verdict] as CaptureVerdict);
-        };
+        primaryNic.sink.verdict = (...verdict) => tap.verdict(...verdict);
         return () => {
           primaryNic.capture = undefined;
           delete primaryNic.sink.verdict;
@@ -440,16 +436,6 @@ export class PrimaryNetwork {
     this.#link?.send(message.type, message.parts);
   }
 }
-
-/** The comparer's verdicts in the words of a capture's file. */
-const CAPTURED_AS = {
-  release: 'released',
-  hold: 'held',
-  mismatch: 'mismatch',
-  checkpoint: 'checkpoint',
-  taken: 'taken',
-  dropped: 'dropped',
-} as const satisfies Record<Verdict, string>;
 
 /** For the log: a guest's bytes are nobody's business there beyond the first difference. */
 function describeMismatch(mismatch: Mismatch): Record<string, unknown> {

@@ -37,7 +37,7 @@ export class LinkHandover {
     this.#thread = thread;
   }
 
-  /** Takes the network link out of the session. Rejects with LinkError when it is closed by then. */
+  /** Takes the network link out of the session. Rejects with LinkError if it is closed. */
   async give(session: Session): Promise<HandedLink> {
     this.#serial += 1;
     const serial = this.#serial;

@@ -9,10 +9,13 @@
  */
 import { ProtocolError } from '../../lib/index.js';
 import { encodeBatch } from '../batch-wire.js';
-import { FRAME_BYTES_MAX } from '../limits.js';
+import { FRAME_BYTES_MAX, VNET_HEADER_BYTES } from '../limits.js';
 import { BATCH_BYTES_OFFLINE_MAX, BATCH_WINDOW_US } from './limits.js';
 import { type CapturedFrame, LINKTYPE_ETHERNET } from './pcap-wire.js';
 import type { CaptureEdge, CaptureSide, FrameCounts } from './verdict-wire.js';
+
+/** A capture has no virtio_net_hdr. */
+const ETHERNET_BYTES_MAX = FRAME_BYTES_MAX - VNET_HEADER_BYTES;
 
 /** An edge of `verdicts.jsonl`. */
 export interface EpochEdge {
@@ -188,9 +191,9 @@ function checkFrame({ linkType, bytes, lengthBytes }: CapturedFrame, number: num
       `Frame ${number} is cut to ${bytes.length} of ${lengthBytes} bytes; ${advice}`,
     );
   }
-  if (bytes.length > FRAME_BYTES_MAX) {
+  if (bytes.length > ETHERNET_BYTES_MAX) {
     throw new ProtocolError(
-      `Frame ${number} of ${bytes.length} bytes exceeds ${FRAME_BYTES_MAX}, the most a guest sends`,
+      `Frame ${number} of ${bytes.length} bytes exceeds ${ETHERNET_BYTES_MAX}, the most a guest sends`,
     );
   }
 }

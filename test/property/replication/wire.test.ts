@@ -28,6 +28,7 @@ const control: fc.Arbitrary<ControlMessage> = fc.oneof(
       ramDigest: fc.nat(),
       deviceStateBytes: fc.nat(),
       disks: fc.array(fc.record({ operations: epoch, bytes: epoch }), { maxLength: 32 }),
+      svmRuns: fc.boolean(),
     }),
   }),
   fc.record({ kind: fc.constant('committed'), epoch }),

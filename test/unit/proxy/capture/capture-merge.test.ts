@@ -123,5 +123,5 @@ test('frames that cannot be compared are refused by number', (t) => {
   };
   refused(/^Frame 2 has link type 113, expected 1, Ethernet$/, { linkType: 113 });
   refused(/^Frame 2 is cut to 10 of 99 bytes; .*tcpdump -s 0$/, { lengthBytes: 99 });
-  refused(/^Frame 2 of 65551 bytes exceeds 65550/, { bytes: Buffer.alloc(65_551) });
+  refused(/^Frame 2 of 65558 bytes exceeds 65557/, { bytes: Buffer.alloc(65_558) });
 });
