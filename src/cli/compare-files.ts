@@ -47,6 +47,8 @@ interface Source {
 
 const NO_EPOCHS: Epochs = { path: undefined, edges: [], droppedFrames: 0, endUs: undefined };
 const NO_VERDICTS = 'none';
+/** How such a line begins as we write it; one of another order is read like any other. */
+const FRAME_LINE = '{"kind":"frame",';
 
 /** What `colo compare` found. */
 export interface CompareOutcome {
@@ -62,7 +64,7 @@ export async function compareFiles(
   wish: CompareWish,
   watch: CompareWatch,
 ): Promise<CompareOutcome> {
-  const epochs = await readEpochs(wish);
+  const epochs = await readEpochs(wish, watch.signal);
   const { compareTimeoutUs, split } = wish;
   const compare = makeOfflineCompare({
     compareTimeoutUs,
@@ -135,7 +137,10 @@ class FilesReader {
 }
 
 /** The epochs of the capture that the primary's file belongs to, if it belongs to one. */
-async function readEpochs({ primary, verdicts }: CompareWish): Promise<Epochs> {
+async function readEpochs(
+  { primary, verdicts }: CompareWish,
+  signal: AbortSignal,
+): Promise<Epochs> {
   if (verdicts === NO_VERDICTS) return NO_EPOCHS;
   const path = verdicts ?? join(dirname(primary), captureFileName('verdicts'));
   let handle: FileHandle;
@@ -146,20 +151,23 @@ async function readEpochs({ primary, verdicts }: CompareWish): Promise<Epochs> {
     throw captureFileError(path, error);
   }
   try {
-    return await naming(path, () => parseEpochs(path, handle));
+    return await naming(path, () => parseEpochs(path, handle, signal));
   } finally {
     await handle.close();
   }
 }
 
-async function parseEpochs(path: string, handle: FileHandle): Promise<Epochs> {
+async function parseEpochs(path: string, handle: FileHandle, signal: AbortSignal): Promise<Epochs> {
   const decoder = new LineDecoder();
   const edges: EpochEdge[] = [];
   let droppedFrames = 0;
   let endUs: number | undefined;
   let first = true;
   for await (const chunk of handle.createReadStream({ autoClose: false })) {
+    if (signal.aborted) throw new Interrupted();
     for (const text of decoder.write(chunk as Buffer)) {
+      // Nearly all lines are of frames, which nobody asks for here.
+      if (!first && text.startsWith(FRAME_LINE)) continue;
       const line = decodeVerdictLine(text);
       if (first !== (line.kind === 'capture')) {
         throw new ProtocolError(`Found a line of kind ${line.kind}, expected a capture's first`);

@@ -105,7 +105,7 @@ test('a verdicts file that is none is told, and one beside the capture is found'
     'primary.pcap': ANY,
     'secondary.pcap': ANY,
     'verdicts.jsonl': `${good}{"kind":"fra`,
-    json: '{"kind":"frame"}\n',
+    json: '{"kind":"edge"}\n',
     text: 'hello\n',
     late: encodeVerdictLine(start) + encodeVerdictLine(first),
     nothing: '',
