@@ -58,6 +58,8 @@ export class InboundLog {
   #bytes = 0;
   #droppedFrames = 0;
   #epoch = 0;
+  /** The newest committed checkpoint; what it contains is forgotten once its mark is here. */
+  #committed = 0;
   /** From when on inbound belongs to each epoch that is not committed yet, overlap included. */
   readonly #marks = new Map<number, number>();
 
@@ -97,13 +99,15 @@ export class InboundLog {
     }
     this.#advance(epoch);
     this.#marks.set(epoch, exact ? Number.POSITIVE_INFINITY : nowUs - this.#overlapUs);
+    if (epoch === this.#committed) this.committed(epoch);
   }
 
   /**
-   * Checkpoint `epoch` is committed: forgets the inbound it contains. Without a mark for it, nobody
-   * knows what the guest had consumed, and everything is kept for delivery.
+   * Checkpoint `epoch` is committed: forgets the inbound it contains, if need be when its mark
+   * comes. Without the mark nobody knows what the guest had consumed, and everything is kept.
    */
   committed(epoch: number): void {
+    this.#committed = epoch;
     const keepFromUs = this.#marks.get(epoch);
     if (keepFromUs === undefined) return;
     for (;;) {
@@ -117,8 +121,13 @@ export class InboundLog {
     }
   }
 
-  /** The oldest batch not delivered yet, unless it is of a later epoch than `epochMax`. */
+  /**
+   * The oldest batch not delivered yet, unless it is of a later epoch than `epochMax`, or of an
+   * older one than the committed checkpoint, whose mark will tell whether it is contained. Without
+   * `epochMax`, after a failover, no mark will come, and everything is given.
+   */
   peek(epochMax = Number.POSITIVE_INFINITY): Buffer | undefined {
+    if (this.#epoch < this.#committed && epochMax !== Number.POSITIVE_INFINITY) return undefined;
     const next = this.#entries[this.#next];
     return next !== undefined && next.epoch <= epochMax ? next.batch : undefined;
   }

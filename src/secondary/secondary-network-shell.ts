@@ -170,8 +170,9 @@ export class SecondaryNetwork {
         this.#nics[message.nic]?.nic.addresses.merge(decodeAddresses(message.table));
         return;
       case 'epochMark':
-        for (const { inbound } of this.#nics) {
-          inbound.mark(message.epoch, monotonicUs(), message.exact);
+        for (const side of this.#nics) {
+          side.inbound.mark(message.epoch, monotonicUs(), message.exact);
+          this.#deliver(side);
         }
         return;
       case 'openedFlow': {

@@ -6,7 +6,7 @@ import { Prng } from '../../src/lib/index.js';
 import type { PrimaryOptions } from '../../src/primary/index.js';
 import type { SecondaryOptions } from '../../src/secondary/index.js';
 import type { ClientHabits } from './clients.js';
-import type { GuestHabits } from './guest.js';
+import { CLIENTS_MAX, type GuestHabits } from './guest.js';
 import type { NetworkHabits, Side } from './network.js';
 import type { NodeHabits } from './node.js';
 
@@ -24,6 +24,7 @@ export type Fault =
   | { readonly kind: 'slow'; readonly delayUs: number; readonly durationUs: number }
   | { readonly kind: 'hang'; readonly side: Side; readonly durationUs: number }
   | { readonly kind: 'setPeriod'; readonly periodUs: number }
+  | { readonly kind: 'setMode'; readonly mode: 'checkpoint' | 'colo' }
   | { readonly kind: 'failover'; readonly force: boolean };
 
 /** When a fault strikes: at a time, or right after a step was done for the n-th time. */
@@ -39,13 +40,15 @@ export interface PlannedFault {
 export interface RunOptions {
   readonly primary: PrimaryOptions;
   readonly secondary: SecondaryOptions;
-  readonly standby: 'paused' | 'running';
   readonly disks: number;
   readonly guest: GuestHabits;
   readonly clients: ClientHabits;
   readonly network: NetworkHabits;
   readonly nodes: Readonly<Record<Side, NodeHabits>>;
   readonly captureFailureRate: number;
+  /** How often the guest has not read all its input when it is stopped. */
+  readonly inexactRate: number;
+  readonly compareTimeoutUs: number;
   readonly slowestSyncUs: number;
   /** A killed secondary is started again after so long; the primary never is (no rejoin yet). */
   readonly restartUs: number;
@@ -62,6 +65,7 @@ export const STEPS = [
   'sync.copy',
   'presend.scan',
   'presend.copy',
+  'capture.quiesce',
   'capture.pause',
   'capture.save',
   'capture.scan',
@@ -73,6 +77,7 @@ export const STEPS = [
   'ship.endRecord',
   'commit.seal',
   'commit.send',
+  'apply.quiesce',
   'apply.pause',
   'apply.ram1',
   'apply.ram2',
@@ -105,6 +110,7 @@ const KINDS = [
   'slow',
   'hang',
   'setPeriod',
+  'setMode',
   'failover',
 ] as const;
 type Kind = (typeof KINDS)[number];
@@ -121,7 +127,7 @@ export function drawOptions(seed: number): RunOptions {
   });
   return {
     primary: {
-      mode: 'checkpoint',
+      mode: drawMode(rng),
       period: rng.nextInt(20, 500) * 1000,
       minIntervalUs: rng.nextInt(5, 100) * 1000,
       peerTimeoutUs: rng.chance(0.5) ? peerTimeoutUs : rng.nextInt(150, 1000) * 1000,
@@ -129,14 +135,21 @@ export function drawOptions(seed: number): RunOptions {
       firstEpoch: rng.nextInt(0, 1000),
     },
     secondary: { peerTimeoutUs, heartbeatUs, onPeerLoss: rng.chance(0.75) ? 'failover' : 'wait' },
-    standby: rng.chance(0.6) ? 'paused' : 'running',
     disks: rng.nextInt(0, 3),
     guest: {
       serviceUs: rng.nextInt(30, 300),
       idleUs: rng.nextInt(1_000, 10_000),
       scribblePages: rng.nextInt(1, 8),
+      acks: rng.chance(0.5),
+      divergence: rng.pick([0, 0, 0.01, 0.2]),
     },
-    clients: { count: rng.nextInt(1, 4), thinkUs: rng.nextInt(500, 10_000), retransmitUs: 40_000 },
+    clients: {
+      services: Array.from({ length: rng.nextInt(1, CLIENTS_MAX) }, () =>
+        rng.chance(0.3) ? 'datagram' : 'stream',
+      ),
+      thinkUs: rng.nextInt(500, 10_000),
+      retransmitUs: 40_000,
+    },
     network: {
       delayUs: rng.nextInt(20, 500),
       jitterUs: rng.chance(0.3) ? rng.nextInt(1_000, 30_000) : rng.nextInt(10, 500),
@@ -144,11 +157,17 @@ export function drawOptions(seed: number): RunOptions {
     },
     nodes: { primary: node(), secondary: node() },
     captureFailureRate: rng.chance(0.15) ? 0.05 : 0,
+    inexactRate: rng.chance(0.3) ? 0.2 : 0,
+    compareTimeoutUs: rng.nextInt(5, 200) * 1000,
     slowestSyncUs: rng.chance(0.1) ? 4_000_000 : 50_000,
     restartUs: rng.nextInt(5, 1500) * 1000,
     faults: drawFaults(rng, troubleUs),
     troubleUs,
   };
+}
+
+function drawMode(rng: Prng): 'checkpoint' | 'colo' {
+  return rng.chance(0.6) ? 'colo' : 'checkpoint';
 }
 
 function drawFaults(rng: Prng, troubleUs: number): PlannedFault[] {
@@ -205,6 +224,8 @@ function drawFault(rng: Prng, kind: Kind): Fault {
       return { kind, side, durationUs: rng.chance(0.5) ? durationUs : 20_000_000 };
     case 'setPeriod':
       return { kind, periodUs: rng.nextInt(10, 1000) * 1000 };
+    case 'setMode':
+      return { kind, mode: drawMode(rng) };
     case 'failover':
       return { kind, force: rng.chance(0.3) };
   }

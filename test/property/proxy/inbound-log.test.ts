@@ -6,7 +6,10 @@ import { encodeBatch, InboundLog } from '../../../src/proxy/index.js';
 const OVERLAP_US = 20;
 
 const stepArbitrary = fc.record({
-  kind: fc.constantFrom('push', 'push', 'push', 'mark', 'commit', 'deliver', 'deliver', 'rewind'),
+  kind: fc.constantFrom(
+    ...(['push', 'push', 'push', 'mark', 'commit', 'commitUnmarked'] as const),
+    ...(['deliver', 'deliver', 'rewind'] as const),
+  ),
   laterUs: fc.nat({ max: 15 }),
   exact: fc.boolean(),
 });
@@ -22,6 +25,9 @@ test('what no committed checkpoint contains, or may have missed, is kept in orde
       let epoch = 0;
       let committed = 0;
       let name = 0;
+      const forget = () => {
+        kept = kept.filter((batch) => batch.epoch >= epoch || batch.arrivedUs >= keepFromUs);
+      };
       for (const { kind, laterUs, exact } of steps) {
         nowUs += laterUs;
         switch (kind) {
@@ -36,9 +42,13 @@ test('what no committed checkpoint contains, or may have missed, is kept in orde
             epoch++;
             keepFromUs = exact ? Number.POSITIVE_INFINITY : nowUs - OVERLAP_US;
             log.mark(epoch, nowUs, exact);
+            if (committed === epoch) forget();
             break;
           case 'deliver': {
-            const due = kept.find((batch) => batch.name >= next && batch.epoch <= committed);
+            const unmarked = committed > epoch;
+            const due = unmarked
+              ? undefined
+              : kept.find((batch) => batch.name >= next && batch.epoch <= committed);
             t.deepEqual(log.peek(committed), due && namedBatch(due.name));
             if (due === undefined) break;
             log.delivered();
@@ -49,11 +59,16 @@ test('what no committed checkpoint contains, or may have missed, is kept in orde
             log.rewind();
             next = 0;
             break;
-          default:
-            if (committed === epoch) break;
+          case 'commitUnmarked':
+            if (committed > epoch) break;
+            committed = epoch + 1;
+            log.committed(committed);
+            break;
+          case 'commit':
+            if (committed >= epoch) break;
             committed = epoch;
             log.committed(epoch);
-            kept = kept.filter((batch) => batch.epoch >= epoch || batch.arrivedUs >= keepFromUs);
+            forget();
         }
         t.deepEqual(
           log.remaining(),

@@ -56,6 +56,26 @@ test('without a mark everything is kept', (t) => {
   t.deepEqual(log.remaining(), [batch(1)]);
 });
 
+test('a mark that comes after its commit is not too late', (t) => {
+  const log = new InboundLog({ overlapUs: 20_000 });
+  log.push(1, batch(1), 1000);
+  log.committed(2);
+  log.push(1, batch(2), 2000);
+  log.rewind();
+  t.is(log.peek(2), undefined, 'The checkpoint may contain it: its mark will tell');
+  log.mark(2, 3000, true);
+  t.deepEqual(log.remaining(), []);
+  log.push(2, batch(3), 4000);
+  t.deepEqual(log.peek(2), batch(3));
+});
+
+test('when no mark will come any more, everything is delivered', (t) => {
+  const log = new InboundLog();
+  log.push(1, batch(1), 1000);
+  log.committed(2);
+  t.deepEqual(log.peek(), batch(1));
+});
+
 test('beyond the bound of bytes the oldest is dropped and counted', (t) => {
   const log = new InboundLog({ bytesMax: 130 });
   log.push(1, batch(1), 1);
