@@ -17,6 +17,7 @@ import {
   CAPTURE_DURATION_US_MAX,
   CAPTURE_DURATION_US_MIN,
   type CaptureOptions,
+  MODES,
   type Mode,
   NICS_MAX,
   type NodeStatus,
@@ -98,7 +99,7 @@ const statusSchema = z.object({
   host: z.string(),
   role: z.enum(['primary', 'secondary']),
   state: z.string(),
-  mode: z.literal('checkpoint'),
+  mode: z.enum(MODES),
   peer: z.object({
     address: z.string(),
     state: z.enum(['connected', 'connecting', 'lost', 'none']),
@@ -116,6 +117,15 @@ const statusSchema = z.object({
   dirtyPages: z.object({ last: countOrNone, inPause: countOrNone }),
   bytesSent: count,
   held: z.object({ frames: count, bytes: count }),
+  compare: z
+    .object({
+      running: z.boolean(),
+      flows: count,
+      confirmedFrames: count,
+      divergences: count,
+      timeouts: count,
+    })
+    .nullable(),
   downtimeMs: countOrNone,
   dirtyTracker: z.string(),
   accelerator: z.string(),

@@ -54,6 +54,7 @@ export { formatConfiguration, formatHelp } from './show.js';
 export type {
   CaptureOptions,
   CommandResult,
+  CompareStatus,
   DiskStatus,
   NodeControl,
   NodeStatus,

@@ -47,6 +47,17 @@ export interface DiskStatus {
   overlayBytes: number;
 }
 
+/** What mode colo has done; frames are the guest's, of all NICs. */
+export interface CompareStatus {
+  /** Now: false in mode checkpoint, unprotected, and between a pause and the end of the apply. */
+  running: boolean;
+  flows: number;
+  /** Left at once, because both guests had said it. */
+  confirmedFrames: number;
+  divergences: number;
+  timeouts: number;
+}
+
 /** Everything an operator can ask of a node. Times are milliseconds: this is the CLI's side. */
 export interface NodeStatus {
   vm: string;
@@ -65,6 +76,8 @@ export interface NodeStatus {
   dirtyPages: { last: number | null; inPause: number | null };
   bytesSent: number;
   held: { frames: number; bytes: number };
+  /** The comparison of both guests' output since the agent's start; null on a secondary. */
+  compare: CompareStatus | null;
   /** Of the last failover, pause to resume. */
   downtimeMs: number | null;
   dirtyTracker: string;

@@ -17,6 +17,7 @@ import type { CaptureOptions, CommandResult } from '../config/index.js';
 import { type Logger, ProtocolError } from '../lib/index.js';
 import { type GuestPortFds, monotonicUs } from '../linux/index.js';
 import {
+  type CapturePoint,
   type CaptureTap,
   Comparer,
   type ComparerSink,
@@ -85,6 +86,8 @@ interface PrimaryNic {
   /** Told to the comparer; has a `verdict` while a capture wants to know. */
   readonly sink: ComparerSink;
   capture: CaptureTap | undefined;
+  /** From the order to the end of the last write. */
+  captured: boolean;
   sentAddresses: Buffer | undefined;
   timer: NodeJS.Timeout | undefined;
 }
@@ -244,11 +247,12 @@ export class PrimaryNetwork {
       const reason = `NIC ${options.nic} of a guest that has ${this.#nics.length}`;
       return { ok: false, code: 'COLO_E_CAPTURE', reason };
     }
-    if (primaryNic.capture !== undefined) {
+    if (primaryNic.captured) {
       const reason = `A capture of NIC ${options.nic} is running`;
       return { ok: false, code: 'COLO_E_CAPTURE', reason };
     }
-    return runCapture(options, {
+    primaryNic.captured = true;
+    const point: CapturePoint = {
       vnetBytes: VNET_HEADER_BYTES,
       epoch: this.#epoch,
       attach: (tap) => {
@@ -259,7 +263,12 @@ export class PrimaryNetwork {
           delete primaryNic.sink.verdict;
         };
       },
-    });
+    };
+    try {
+      return await runCapture(options, point);
+    } finally {
+      primaryNic.captured = false;
+    }
   }
 
   /** Checkpoint `epoch` + 1 is committed. */
@@ -298,6 +307,7 @@ export class PrimaryNetwork {
       comparer,
       sink,
       capture: undefined,
+      captured: false,
       sentAddresses: undefined,
       timer: undefined,
     };

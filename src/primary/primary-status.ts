@@ -25,7 +25,7 @@ export interface StatusSources {
 export function primaryStatus(sources: StatusSources): NodeStatus {
   const { configuration, core, pvm, statistics, nowUs } = sources;
   const { description } = pvm.emulator;
-  const { nics } = pvm.network.stats;
+  const { nics, compare } = pvm.network.stats;
   const heardAtUs = core.peerHeardAtUs;
   return {
     vm: configuration.vm,
@@ -59,6 +59,13 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     held: {
       frames: nics.reduce((sum, nic) => sum + nic.heldFrames, 0),
       bytes: nics.reduce((sum, nic) => sum + nic.heldBytes, 0),
+    },
+    compare: {
+      running: compare.comparing,
+      flows: compare.flows,
+      confirmedFrames: compare.confirmedFrames,
+      divergences: compare.divergences,
+      timeouts: compare.timeouts,
     },
     downtimeMs: null,
     dirtyTracker: description.dirtyTracker,

@@ -26,6 +26,7 @@ export function fullStatus(): NodeStatus {
     dirtyPages: { last: 312, inPause: 14 },
     bytesSent: 13_000_000,
     held: { frames: 3, bytes: 4200 },
+    compare: { running: true, flows: 12, confirmedFrames: 98_765, divergences: 4, timeouts: 1 },
     downtimeMs: null,
     dirtyTracker: 'userfaultfd',
     accelerator: 'tcg',

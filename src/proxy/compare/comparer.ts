@@ -62,12 +62,15 @@ export interface ComparerOptions {
 export type CheckpointReason = 'divergence' | 'timeout' | 'bound';
 
 /**
- *     primary     release, hold, mismatch (held, too), checkpoint (leaves with the checkpoint)
+ *     primary     release, hold, mismatch (held, too), checkpoint (leaves with the checkpoint),
+ *                 made (a window update, which the comparer has written itself)
  *     secondary   taken, mismatch, dropped (the flow is stopped, or a bound was reached)
  *
  * A held frame gets a second verdict.
  */
-export type Verdict = 'release' | 'hold' | 'mismatch' | 'checkpoint' | 'taken' | 'dropped';
+export type Verdict =
+  | ('release' | 'hold' | 'mismatch' | 'checkpoint' | 'made')
+  | ('taken' | 'dropped');
 
 export interface ComparerSink {
   /** The whole frames (with their lengths) from `start` to `end` of `batch` may leave now. */
@@ -478,6 +481,7 @@ export class Comparer {
     if (batch === undefined) return;
     this.#counters.windowUpdates++;
     this.#flush();
+    this.#sink.verdict?.('primary', batch, 0, 'made');
     this.#sink.release(batch, 0, batch.length);
   }
 
