@@ -35,7 +35,7 @@ const RATE_EVERY_MS = 100;
 const DIGEST_BYTES_MAX = 4096;
 
 /** So many connections are open at once, of each kind. */
-const OPEN_MAX = { accepted: 32, dialled: 12 };
+const OPEN_MAX = { accepted: 32, dialled: 16 };
 /** Some of them are quiet when a fault comes. */
 const PAUSE_MS_MAX = 1000;
 
@@ -46,7 +46,7 @@ const { values: options } = parseArgs({
     clients: { type: 'string', default: TIMED_CLIENTS.join(',') },
     'http-interval-ms': { type: 'string', default: '100' },
     'accepted-interval-ms': { type: 'string', default: '150' },
-    'dialled-interval-ms': { type: 'string', default: '400' },
+    'dialled-interval-ms': { type: 'string', default: '250' },
     'random-interval-ms': { type: 'string', default: '100' },
     'gap-ms': { type: 'string', default: '300' },
     'warm-up-ms': { type: 'string', default: '0' },
