@@ -267,8 +267,12 @@ export class PrimaryNetwork {
     for (const { nic } of this.#nics) nic.release(epoch);
   }
 
-  /** Unprotected: everything held leaves, and output passes from now on. */
+  /**
+   * Unprotected: everything held leaves, and output passes from now on. Not if a new session holds
+   * by now: its first release covers it. Only this thread knows that in time: the edge is made here.
+   */
   open(): void {
+    if (this.#holds) return;
     this.#stopComparing();
     for (const { nic } of this.#nics) nic.open();
   }

@@ -84,11 +84,6 @@ export class PvmNetwork {
     });
   }
 
-  /** This session holds the guest's output. */
-  get holds(): boolean {
-    return this.#holds;
-  }
-
   /** A frame at this host's TAP. */
   fromLan(request: Request): void {
     if (this.#waiting !== undefined) {
@@ -169,7 +164,9 @@ export class PvmNetwork {
     this.#leave(this.gate.release(epoch), 'gate');
   }
 
+  /** Unless a new session holds by then: its first release covers what the old one has held. */
   open(): void {
+    if (this.#holds && this.#parts.breakage !== 'stale-hold') return;
     this.#stopComparing();
     this.#leave(this.gate.open(), 'gate');
   }

@@ -277,11 +277,9 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     });
   }
 
-  /** Unless a new session holds by then: its first release covers what the old one has held. */
   #openWhenSynced(): void {
     this.#whenSynced(() => {
-      const begun =
-        this.#parts.breakage === 'stale-hold' ? this.session !== undefined : this.lan.holds;
+      const begun = this.#parts.breakage === 'stale-hold' && this.session !== undefined;
       if (!this.left && !begun) this.lan.open();
     });
   }
