@@ -269,7 +269,7 @@ export class PrimaryNetwork {
 
   /**
    * Unprotected: everything held leaves, and output passes from now on. Not if a new session holds
-   * by now: its first release covers it. Only this thread knows that in time: the edge is made here.
+   * by now: its first release covers it. Only this thread knows in time: it has made the edge.
    */
   open(): void {
     if (this.#holds) return;

@@ -21,7 +21,8 @@ export interface PvmNetworkParts {
   nowUs(): number;
   later(delayUs: number, run: () => void): void;
   send(message: Message): void;
-  toGuest(request: Request): void;
+  /** False if nobody is there. */
+  toGuest(request: Request): boolean;
   leave(frame: Frame, way: Way): void;
   checkpointNeeded(reason: 'divergence' | 'timeout', epoch: number): void;
 }
@@ -90,10 +91,10 @@ export class PvmNetwork {
       this.#waiting.push(request);
       return;
     }
-    this.#arrived += 1;
     const { client, seq, service, data } = request;
-    const arrived: Request = { client, seq, service, data, arrival: this.#arrived };
-    this.#parts.toGuest(arrived);
+    const arrived: Request = { client, seq, service, data, arrival: this.#arrived + 1 };
+    if (!this.#parts.toGuest(arrived)) return;
+    this.#arrived += 1;
     if (!this.#attached) return;
     this.#parts.send({ kind: 'inbound', epoch: this.#epoch, request: arrived });
   }

@@ -498,6 +498,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     const step = (name: string, run: () => unknown): Step => [
       name,
       () => {
+        if (guest.dead) return false;
         if (name !== failsAt) return run();
         resume();
         this.input({ kind: 'captureFailed', reason: `QMP failed at ${name}` });
