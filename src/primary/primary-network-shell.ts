@@ -276,8 +276,12 @@ export class PrimaryNetwork {
     for (const { nic } of this.#nics) nic.release(epoch);
   }
 
-  /** Unprotected: everything held leaves, and output passes from now on. */
+  /**
+   * Unprotected: everything held leaves, and output passes from now on. Not if a new session holds
+   * by now: its first release covers it. Only this thread knows in time: it has made the edge.
+   */
   open(): void {
+    if (this.#holds) return;
     this.#stopComparing();
     for (const { nic } of this.#nics) nic.open();
   }

@@ -449,7 +449,7 @@ class PrimaryNode implements RunningNode, NodeControl {
 
   /**
    * Alone, what is held may leave as soon as what it may tell of is durable. A sync of a busy disk
-   * may outlast the next session's synchronisation; once that session holds, its releases decide.
+   * may outlast the next session's synchronisation: see PrimaryNetwork.open.
    */
   async #openWhenSynced(): Promise<void> {
     try {
@@ -457,7 +457,7 @@ class PrimaryNode implements RunningNode, NodeControl {
     } catch (error) {
       this.#diskFailed(describeError(error));
     }
-    if (this.#leaving || this.#current?.replicator.holds === true) return;
+    if (this.#leaving) return;
     this.#pvm.network.open();
   }
 

@@ -95,7 +95,6 @@ export class Replicator {
   readonly #diskSenders: readonly EpochSender[];
   #forwarding = false;
   #ended = false;
-  #holds = false;
   sync: SyncProgress | undefined;
 
   constructor(options: ReplicatorOptions) {
@@ -105,11 +104,6 @@ export class Replicator {
     this.#log = options.log;
     this.#framer = new RamFramer(options.epoch);
     this.#diskSenders = options.parts.disks.map((_disk, index) => new EpochSender(index));
-  }
-
-  /** This session has reached the edge of an epoch: from there on it holds the guest's output. */
-  get holds(): boolean {
-    return this.#holds;
   }
 
   /** Bytes of disk writes that the running epoch has put into the secondary's buffer. */
@@ -300,7 +294,6 @@ export class Replicator {
     for (const sender of this.#diskSenders) {
       send(this.#session.links.disk, encodeDiskMessage(sender.end(epoch)));
     }
-    this.#holds = true;
     this.#framer = new RamFramer(epoch + 1);
   }
 

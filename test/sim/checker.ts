@@ -294,6 +294,8 @@ export class Checker {
   oneHistory(state: GuestState): void {
     const undone = this.#undone(state);
     if (undone !== undefined) throw new Violation('History', `${undone} was seen, then undone`);
+    const lost = lostWriteOf(state);
+    if (lost !== undefined) throw new Violation('History', `A write is lost: ${lost}`);
   }
 
   #committedState(): GuestState | undefined {

@@ -149,7 +149,7 @@ export class FaultInjector {
         this.#hang(fault);
         return;
       case 'setPeriod':
-        primary.deliver(() => primary.input({ kind: 'periodChanged', period: fault.periodUs }));
+        primary.deliver(() => primary.input({ kind: 'periodChanged', period: fault.period }));
         return;
       case 'setMode':
         primary.deliver(() => primary.input({ kind: 'modeChanged', mode: fault.mode }));

@@ -124,8 +124,8 @@ export class ModelGuest {
     return this.#parts.ram.get(pageOf(flow, 'head'));
   }
 
-  get running(): boolean {
-    return this.#running && !this.#dead;
+  get dead(): boolean {
+    return this.#dead;
   }
 
   /** See DeviceState. */
@@ -154,14 +154,16 @@ export class ModelGuest {
     this.#plan();
   }
 
-  receive(request: Request): void {
-    if (this.#dead) return;
+  /** False if nobody is there to receive it. */
+  receive(request: Request): boolean {
+    if (this.#dead) return false;
     if (request.arrival !== undefined && this.#received !== undefined) {
       this.#received = Math.max(this.#received, request.arrival);
     }
-    if (this.#ring.length >= RING_MAX) return;
+    if (this.#ring.length >= RING_MAX) return true;
     this.#ring.push(request);
     if (!this.#busy) this.#plan();
+    return true;
   }
 
   /**

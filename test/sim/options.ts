@@ -2,6 +2,7 @@
  * What a seed stands for: options of the pair, habits of everything, and the faults to come (swarm
  * testing: each run has some kinds of trouble and not others, so that none hides behind the rest).
  */
+import type { PeriodSetting } from '../../src/config/index.js';
 import { Prng } from '../../src/lib/index.js';
 import type { PrimaryOptions } from '../../src/primary/index.js';
 import type { SecondaryOptions } from '../../src/secondary/index.js';
@@ -23,7 +24,7 @@ export type Fault =
     }
   | { readonly kind: 'slow'; readonly delayUs: number; readonly durationUs: number }
   | { readonly kind: 'hang'; readonly side: Side; readonly durationUs: number }
-  | { readonly kind: 'setPeriod'; readonly periodUs: number }
+  | { readonly kind: 'setPeriod'; readonly period: PeriodSetting }
   | { readonly kind: 'setMode'; readonly mode: 'checkpoint' | 'colo' }
   | { readonly kind: 'failover'; readonly force: boolean };
 
@@ -128,7 +129,7 @@ export function drawOptions(seed: number): RunOptions {
   return {
     primary: {
       mode: drawMode(rng),
-      period: rng.nextInt(20, 500) * 1000,
+      period: drawPeriod(rng, 500),
       minIntervalUs: rng.nextInt(5, 100) * 1000,
       peerTimeoutUs: rng.chance(0.5) ? peerTimeoutUs : rng.nextInt(150, 1000) * 1000,
       heartbeatUs,
@@ -168,6 +169,10 @@ export function drawOptions(seed: number): RunOptions {
 
 function drawMode(rng: Prng): 'checkpoint' | 'colo' {
   return rng.chance(0.6) ? 'colo' : 'checkpoint';
+}
+
+function drawPeriod(rng: Prng, longestMs: number): PeriodSetting {
+  return rng.chance(0.2) ? 'auto' : rng.nextInt(20, longestMs) * 1000;
 }
 
 function drawFaults(rng: Prng, troubleUs: number): PlannedFault[] {
@@ -223,7 +228,7 @@ function drawFault(rng: Prng, kind: Kind): Fault {
     case 'hang':
       return { kind, side, durationUs: rng.chance(0.5) ? durationUs : 20_000_000 };
     case 'setPeriod':
-      return { kind, periodUs: rng.nextInt(10, 1000) * 1000 };
+      return { kind, period: drawPeriod(rng, 1000) };
     case 'setMode':
       return { kind, mode: drawMode(rng) };
     case 'failover':

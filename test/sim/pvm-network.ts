@@ -21,7 +21,8 @@ export interface PvmNetworkParts {
   nowUs(): number;
   later(delayUs: number, run: () => void): void;
   send(message: Message): void;
-  toGuest(request: Request): void;
+  /** False if nobody is there. */
+  toGuest(request: Request): boolean;
   leave(frame: Frame, way: Way): void;
   checkpointNeeded(reason: 'divergence' | 'timeout', epoch: number): void;
 }
@@ -84,21 +85,16 @@ export class PvmNetwork {
     });
   }
 
-  /** This session holds the guest's output. */
-  get holds(): boolean {
-    return this.#holds;
-  }
-
   /** A frame at this host's TAP. */
   fromLan(request: Request): void {
     if (this.#waiting !== undefined) {
       this.#waiting.push(request);
       return;
     }
-    this.#arrived += 1;
     const { client, seq, service, data } = request;
-    const arrived: Request = { client, seq, service, data, arrival: this.#arrived };
-    this.#parts.toGuest(arrived);
+    const arrived: Request = { client, seq, service, data, arrival: this.#arrived + 1 };
+    if (!this.#parts.toGuest(arrived)) return;
+    this.#arrived += 1;
     if (!this.#attached) return;
     this.#parts.send({ kind: 'inbound', epoch: this.#epoch, request: arrived });
   }
@@ -169,7 +165,9 @@ export class PvmNetwork {
     this.#leave(this.gate.release(epoch), 'gate');
   }
 
+  /** Unless a new session holds by then: its first release covers what the old one has held. */
   open(): void {
+    if (this.#holds && this.#parts.breakage !== 'stale-hold') return;
     this.#stopComparing();
     this.#leave(this.gate.open(), 'gate');
   }

@@ -277,11 +277,9 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     });
   }
 
-  /** Unless a new session holds by then: its first release covers what the old one has held. */
   #openWhenSynced(): void {
     this.#whenSynced(() => {
-      const begun =
-        this.#parts.breakage === 'stale-hold' ? this.session !== undefined : this.lan.holds;
+      const begun = this.#parts.breakage === 'stale-hold' && this.session !== undefined;
       if (!this.left && !begun) this.lan.open();
     });
   }
@@ -500,6 +498,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     const step = (name: string, run: () => unknown): Step => [
       name,
       () => {
+        if (guest.dead) return false;
         if (name !== failsAt) return run();
         resume();
         this.input({ kind: 'captureFailed', reason: `QMP failed at ${name}` });
