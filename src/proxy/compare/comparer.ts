@@ -72,6 +72,7 @@ export type Verdict =
   | ('release' | 'hold' | 'mismatch' | 'checkpoint' | 'made')
   | ('taken' | 'dropped');
 
+/** Called in the middle of the comparer's work: must not call it back. */
 export interface ComparerSink {
   /** The whole frames (with their lengths) from `start` to `end` of `batch` may leave now. */
   release(batch: Buffer, start: number, end: number): void;
@@ -359,7 +360,9 @@ export class Comparer {
   #release(flow: Flow, frame: Frame): void {
     const { batch, start, end } = frame;
     const { tcp } = flow;
-    if (tcp !== undefined && (frame.flags & TCP_RST) === 0) {
+    if (tcp !== undefined && (frame.flags & TCP_RST) !== 0) {
+      tcp.clamped = false;
+    } else if (tcp !== undefined) {
       if (lowerWindow(tcp, frame, this.#vnetBytes)) {
         this.#scratch.parse(batch, start + LENGTH_BYTES + this.#vnetBytes, end, true);
         keepTemplate(tcp, frame, this.#scratch);
@@ -449,6 +452,7 @@ export class Comparer {
     if (tcp === undefined) return;
     this.#tcp.settleUnjudged(tcp, frame);
     if ((frame.flags & TCP_RST) === 0) tellWindow(tcp, frame);
+    else tcp.clamped = false;
   }
 
   /** Forgets both sides' frames; flows forget what is of an epoch when they are next used. */

@@ -255,3 +255,50 @@ test('nothing is lost, nothing leaves twice, and each flow keeps its order', (t)
     RUNS,
   );
 });
+
+const SCALE = 4;
+const UNIT = 1 << SCALE;
+
+/** A guest's acknowledgements and windows: neither ever goes back. */
+const roomsArbitrary = fc.array(
+  fc.record({ isOurs: fc.boolean(), acked: fc.nat({ max: 3000 }), units: fc.nat({ max: 400 }) }),
+  { minLength: 1, maxLength: 40 },
+);
+
+test('the client is never told more room than both have, and none is taken back', (t) => {
+  fc.assert(
+    fc.property(roomsArbitrary, (rooms) => {
+      const pair = new ComparerPair({ limits: LIMITS });
+      const options = Buffer.from([3, 3, SCALE, 1]);
+      const open = { seq: 0, ack: 0, flags: SYN | ACK, window: 0, options };
+      pair.pvm(pair.frame(open));
+      pair.svm(pair.frame({ ...open, seq: 77 }));
+      pair.left();
+      const guests = { pvm: { acked: 0, edge: 0 }, svm: { acked: 0, edge: 0 } };
+      let told = 0;
+      const say = (side: 'pvm' | 'svm', acked: number, units: number): void => {
+        const guest = guests[side];
+        guest.acked += acked;
+        const window = Math.max(Math.ceil((guest.edge - guest.acked) / UNIT), 0) + units;
+        guest.edge = guest.acked + window * UNIT;
+        const seq = side === 'pvm' ? 1 : 78;
+        pair[side](pair.frame({ seq, ack: guest.acked, flags: ACK, window }));
+        for (const frame of pair.left()) {
+          const edge = frame.readUInt32BE(42) + frame.readUInt16BE(48) * UNIT;
+          t.true(edge <= guests.svm.edge && edge <= guests.pvm.edge);
+          // Windows are rounded down, for each acknowledgement anew.
+          t.true(edge > told - UNIT, `${edge} after ${told}`);
+          told = Math.max(told, edge);
+        }
+      };
+      for (const { isOurs, acked, units } of rooms) say(isOurs ? 'pvm' : 'svm', acked, units);
+      // Once the SVM has caught up, the client knows all but what is worth no packet.
+      const { pvm, svm } = guests;
+      const behind = Math.max(pvm.acked - svm.acked, 0);
+      say('svm', behind, Math.max(Math.ceil((pvm.edge - svm.edge) / UNIT), 0));
+      t.true(told > pvm.edge - 2920 - UNIT, `${told} of ${pvm.edge}`);
+      t.deepEqual(pair.asked, []);
+    }),
+    RUNS,
+  );
+});

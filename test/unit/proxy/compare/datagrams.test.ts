@@ -197,6 +197,32 @@ test('TCP in fragments is compared apart from the stream', (t) => {
   t.deepEqual(pair.left(), [segment]);
 });
 
+test('fragments of TCP are no segments, whatever the ports', (t) => {
+  const pair = new ComparerPair({ flow: { ...FLOW_V4, guestPort: 0, remotePort: 0 } });
+  const segment = pair.frame(data(0, 400));
+  const fragments = fragmentFrames(FLOW_V4, { protocol: 6, body: segment.subarray(34) }, 200);
+  pair.pvm(segment, ...fragments);
+  pair.svm(...fragments, segment);
+  t.deepEqual(pair.left(), [...fragments, segment]);
+});
+
+test('a fragment whose first one was not seen has no ports', (t) => {
+  const pair = new ComparerPair();
+  const body = Buffer.alloc(16, 1);
+  const other = { ...FLOW_V4, remotePort: 9 };
+  for (let id = 0; id < 600; id++) {
+    const first = (flow: Flow) => ({ protocol: UDP, body: udpBody(flow, body), id, more: true });
+    pair.pvm(ipFrame(FLOW_V4, first(FLOW_V4)));
+    pair.svm(ipFrame(other, first(other)));
+  }
+  t.is(pair.left().length, 0);
+  for (let id = 1000; id < 1050; id++) {
+    pair.pvm(ipFrame(FLOW_V4, { protocol: UDP, body, id, offset: 24 }));
+    pair.svm(ipFrame(FLOW_V4, { protocol: UDP, body, id: id + 1000, offset: 24 }));
+  }
+  t.is(pair.left().length, 50);
+});
+
 test('opaque frames leave when the SVM has sent an equal one, in any order', (t) => {
   const pair = new ComparerPair();
   pair.svm(arpFrame(1), arpFrame(2), arpFrame(3));

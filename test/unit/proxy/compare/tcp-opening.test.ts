@@ -145,13 +145,41 @@ tcpCase('port reuse: an equal number in history does not confirm the new connect
   pair.pvm(data(0, 10, { base: 101 }));
   pair.svm(data(0, 10, { base: 201 }));
   pair.leaves(data(0, 10, { base: 101 }));
-  pair.pvm(synAck(99));
+  pair.pvm(synAck(100 - 1));
   pair.svm(synAck(300));
   pair.leaves(synAck(99));
-  pair.pvm(data(0, 10, { base: 100 }));
+  // Out of order, so that the gap is behind what has left.
+  pair.svm(data(10, 10, { base: 301 }));
+  pair.pvm(data(10, 10, { base: 100 }), data(1, 9, { base: 100 }));
+  pair.leaves(data(10, 10, { base: 100 }));
+  pair.agrees();
+});
+
+tcpCase('port reuse: what the SVM said before does not confirm the new connection', (pair) => {
+  pair.accept(100, 200);
+  pair.svm(data(0, 40, { base: 201 }), rst(40, { base: 201 }));
+  pair.pvm(synAck(5000));
+  // The new connection's numbers are in the middle of the old one's.
+  pair.svm(synAck(210));
+  pair.leaves(synAck(5000));
+  pair.pvm(data(10, 10, { base: 4991 }));
   pair.leaves();
   pair.agrees();
 });
+
+tcpCase(
+  'port reuse: a reset of the SVM before does not confirm one of the new connection',
+  (pair) => {
+    pair.accept(100, 200);
+    pair.svm(rst(40, { base: 201 }));
+    pair.pvm(synAck(5000));
+    pair.svm(synAck(210));
+    pair.leaves(synAck(5000));
+    pair.pvm(rst(31, { base: 5000 }), rst(40, { base: 201 }));
+    pair.leaves();
+    pair.agrees();
+  },
+);
 
 tcpCase('fast open: data in the SYN is part of the stream', (pair) => {
   const ours = syn(100, { payload: streamBytes(0, 20) });

@@ -165,6 +165,16 @@ tcpCase('what the SVM repeats must be what has left', (pair, t) => {
   t.is(pair.explained[0]?.offset, 40);
 });
 
+tcpCase('a part of what the SVM repeats may be all that has left', (pair) => {
+  pair.svm(data(10, 10));
+  pair.pvm(data(10, 10));
+  pair.leaves(data(10, 10));
+  const other = streamBytes(0, 30);
+  other.writeUInt8(0xee, 15);
+  pair.svm(data(0, 30, { payload: other }));
+  pair.differs('contradiction');
+});
+
 tcpCase('the SVM may not say two things in one place', (pair) => {
   pair.svm(data(0, 20), data(10, 20, { payload: streamBytes(10, 20, 2) }));
   pair.differs('contradiction');
@@ -418,6 +428,21 @@ tcpCase('a reset of a connection with two initial sequence numbers', (pair) => {
   pair.pvm(rst(0, { base: 5001 }));
   pair.svm(rst(0, { base: 9001 }));
   pair.leaves(rst(0, { base: 5001 }));
+});
+
+tcpCase('an end right after the opening is held until the SVM ends there, too', (pair) => {
+  pair.accept(9000, 100);
+  pair.pvm(fin(0, { base: 9001 }));
+  pair.agrees();
+  pair.svm(fin(0, { base: 101 }));
+  pair.leaves(fin(0, { base: 9001 }));
+});
+
+tcpCase('different resets are remembered, but not without bound', (pair, t) => {
+  for (let at = 0; at < 20; at++) pair.svm(rst(at), rst(at));
+  t.is(pair.comparer.counters.aheadFrames, 8);
+  pair.pvm(rst(19), rst(12), rst(11));
+  pair.leaves(rst(19), rst(12));
 });
 
 tcpCase('a reset that the SVM does not send waits for the checkpoint', (pair, t) => {

@@ -8,7 +8,7 @@ import {
   timestamps,
   transportChecksumValid,
 } from '../../../support/packets.js';
-import { ack, Case, CLIENT, data, syn, synAck, synOptions, tcpCase } from './tcp-cases.js';
+import { ack, Case, CLIENT, data, rst, syn, synAck, synOptions, tcpCase } from './tcp-cases.js';
 
 const [PRIMARY_ISN, SECONDARY_ISN] = [100, 900];
 const OURS = { base: PRIMARY_ISN + 1 };
@@ -129,6 +129,24 @@ scaledCase('a window of the PVM that was not lowered is not raised', (pair, t) =
   t.deepEqual(pair.windows(), [0]);
 });
 
+scaledCase('an older acknowledgement out of order tells nothing new', (pair, t) => {
+  pair.svm(ack(1280, 0, { ...THEIRS, window: 10 }));
+  pair.pvm(ack(1280, 0, { ...OURS, window: 500 }), ack(0, 0, { ...OURS, window: 15 }));
+  t.deepEqual(pair.windows(), [10, 15]);
+  pair.svm(ack(1280, 0, { ...THEIRS, window: 100 }));
+  const [update] = pair.left();
+  t.is(update && pair.numbers(update).ack, CLIENT + 1280);
+});
+
+scaledCase('after a reset there is nothing to raise', (pair, t) => {
+  pair.svm(ack(10, 0, { ...THEIRS, window: 0 }), rst(0, THEIRS));
+  pair.pvm(ack(10, 0, { ...OURS, window: 500 }), rst(0, OURS));
+  t.is(pair.left().length, 2);
+  pair.svm(ack(10, 0, { ...THEIRS, window: 400 }));
+  pair.checkpoint();
+  t.deepEqual(pair.left(), []);
+});
+
 scaledCase('with the checkpoint the SVM has the room of the PVM', (pair, t) => {
   pair.svm(ack(10, 0, { ...THEIRS, window: 100 }));
   pair.pvm(ack(10, 0, { ...OURS, window: 500 }));
@@ -176,6 +194,13 @@ tcpCase('windows in SYNs are not scaled', (pair, t) => {
   t.deepEqual(pair.windows(), [29_200]);
   pair.pvm(ack(0, 0, { base: 3, window: 502 }));
   t.deepEqual(pair.windows(), [29_200 >> 7]);
+});
+
+tcpCase('a scale above 14 counts as 14', (pair, t) => {
+  pair.accept(1, 2, { window: 0, options: synOptions({ scale: 15 }) });
+  pair.svm(ack(1 << 14, 0, { base: 3, window: 0 }));
+  pair.pvm(ack(0, 0, { base: 2, window: 5 }));
+  t.deepEqual(pair.windows(), [1]);
 });
 
 tcpCase('without the option there is no scale', (pair, t) => {
