@@ -1,9 +1,14 @@
 /*
- * Loaded into QEMU by LD_PRELOAD: does the three things that only code inside QEMU can do.
+ * Loaded into QEMU by LD_PRELOAD: does the four things that only code inside QEMU can do.
  * 1. Dies with the agent: PR_SET_PDEATHSIG, and SIGKILL when the control socket closes.
  * 2. Recognises the mmap of the guest RAM file (same inode as COLO_RAM_FD), registers it for
  *    asynchronous write tracking (userfaultfd(2), WP_ASYNC) and tells the agent where it is.
  * 3. Drops private pages (MADV_DONTNEED) on request: another process may not.
+ * 4. Lets QEMU take our packet sockets for TAP devices: answers the TUN ioctls. QEMU then hands
+ *    unfinished checksums and unsegmented TCP through, each packet behind a virtio_net_hdr of 10
+ *    bytes. COLO_NIC_FDS is "first count": NIC i has its packets on first + 2i, and on first + 2i + 1
+ *    a socket that tells the agent which offloads the guest takes: the flags of TUNSETOFFLOAD, 32 bits
+ *    of host order a message. UFO is refused: few guests have it, for datagrams beyond the MTU only.
  * A shared mapping is locked on fault: reclaim would unmap a written page of the RAM file and with
  * it the mark that it was written. A private copy keeps its mark in the swap entry and may go there.
  * The control socket's format is in src/emulator/shim-wire.ts.
@@ -11,10 +16,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -28,7 +37,10 @@
 #define FEATURE_WP_UNPOPULATED (1 << 13) /* Linux 6.4; older headers lack the names */
 #define FEATURE_WP_ASYNC (1 << 15)       /* Linux 6.7 */
 
-static int control_fd = -1, track;
+#define VNET_HEADER_BYTES 10
+#define OFFLOADS (TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN)
+
+static int control_fd = -1, track, nic_first, nic_count;
 static struct stat ram_file;
 static uint64_t ram_start, ram_length;
 
@@ -45,6 +57,9 @@ __attribute__((constructor)) static void start(void) {
     int agent = take_number("COLO_AGENT"), ram_fd = take_number("COLO_RAM_FD");
     control_fd = take_number("COLO_CONTROL_FD");
     track = take_number("COLO_TRACK") == 1;
+    const char *nics = getenv("COLO_NIC_FDS");
+    if (nics && sscanf(nics, "%d %d", &nic_first, &nic_count) != 2) die();
+    unsetenv("COLO_NIC_FDS");
     unsetenv("LD_PRELOAD");
     if (agent < 0 || ram_fd < 0 || control_fd < 0) return;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -108,3 +123,46 @@ void *mmap(void *at, size_t length, int protection, int flags, int fd, off_t off
 
 void *mmap64(void *at, size_t length, int protection, int flags, int fd, off_t offset)
     __attribute__((alias("mmap")));
+
+static int fail(int error) {
+    errno = error;
+    return -1;
+}
+
+/* QEMU's view of a TAP that was opened with IFF_VNET_HDR (its net/tap-linux.c). A header of another
+ * size is refused, so that QEMU itself converts to and from what the guest's driver negotiated. */
+static int answer_as_tap(int fd, unsigned long request, void *argument) {
+    uint32_t offloads = (uint32_t)(uintptr_t)argument;
+    switch (request) {
+    case TUNGETIFF:
+        ((struct ifreq *)argument)->ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+        return 0;
+    case TUNGETFEATURES:
+        *(unsigned *)argument = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+        return 0;
+    case TUNGETVNETHDRSZ:
+        *(int *)argument = VNET_HEADER_BYTES;
+        return 0;
+    case TUNSETVNETHDRSZ:
+        return *(int *)argument == VNET_HEADER_BYTES ? 0 : fail(EINVAL);
+    case TUNSETVNETLE: /* x86 guests are little-endian, as the header is then anyway */
+    case TUNSETSNDBUF:
+        return 0;
+    case TUNSETOFFLOAD:
+        if (offloads & ~OFFLOADS) return fail(EINVAL);
+        if (send(fd + 1, &offloads, sizeof offloads, MSG_NOSIGNAL) != sizeof offloads) die();
+        return 0;
+    default:
+        return fail(EINVAL);
+    }
+}
+
+int ioctl(int fd, unsigned long request, ...) {
+    va_list arguments;
+    va_start(arguments, request);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    int nic = fd - nic_first;
+    if (nic >= 0 && nic < 2 * nic_count) return answer_as_tap(fd, request, argument);
+    return (int)syscall(SYS_ioctl, fd, request, argument);
+}

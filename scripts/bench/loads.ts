@@ -30,6 +30,8 @@ export interface LoadResult {
   readonly perSecond: number;
   readonly medianUs: number;
   readonly p99Us: number;
+  /** CPU time of this process while the load ran, as a share of one core. */
+  readonly cpuShare: number;
 }
 
 export const LOADS = { httpNew, httpKeepAlive, redisSet, udpEcho, download, upload } as const;
@@ -52,17 +54,20 @@ export async function httpKeepAlive(shape: LoadShape): Promise<LoadResult> {
   return closedLoops(shape, async () => {
     const socket = connect({ host: shape.host, port: 80, noDelay: true });
     await once(socket, 'connect');
+    const inbox = new Inbox();
+    socket.on('data', (chunk) => inbox.put(chunk));
+    socket.on('close', () => inbox.fail(new Error(`${PAGE}: the connection was closed`)));
     return {
       request: async () => {
         const response = new HttpResponse();
         socket.write(bytes);
-        while (!response.done) {
-          const [chunk] = await once(socket, 'data', { signal: deadline() });
-          response.write(chunk);
-        }
+        while (!response.done) response.write(await inbox.take());
         if (response.status !== 200) throw new Error(`${PAGE}: the status is ${response.status}`);
       },
-      close: () => socket.destroy(),
+      close: () => {
+        inbox.close();
+        socket.destroy();
+      },
     };
   });
 }
@@ -88,7 +93,16 @@ export async function udpEcho(shape: LoadShape): Promise<LoadResult> {
     const socket = createSocket('udp4');
     socket.connect(7003, shape.host);
     await once(socket, 'connect');
-    return { request: () => echo(socket), close: () => socket.close() };
+    const inbox = new Inbox();
+    socket.on('message', (answer) => inbox.put(answer));
+    socket.on('error', (error) => inbox.fail(error));
+    return {
+      request: () => echo(socket, inbox),
+      close: () => {
+        inbox.close();
+        socket.close();
+      },
+    };
   });
 }
 
@@ -133,10 +147,12 @@ async function closedLoops(shape: LoadShape, open: () => Promise<Worker>): Promi
     // One request each before the clock starts: connections and caches are warm.
     await Promise.all(workers.map((worker) => worker.request()));
     const startUs = nowUs();
+    const cpu = process.cpuUsage();
     const untilUs = startUs + shape.seconds * 1e6;
     await Promise.all(workers.map((worker) => repeat(worker, untilUs, times)));
     return {
       perSecond: (times.count * 1e6) / (nowUs() - startUs),
+      cpuShare: cpuShareSince(cpu, startUs),
       medianUs: times.quantile(0.5),
       p99Us: times.quantile(0.99),
     };
@@ -160,19 +176,64 @@ async function bulk(
   transfer: (untilUs: number) => Promise<number>,
 ): Promise<LoadResult> {
   const startUs = nowUs();
+  const cpu = process.cpuUsage();
   const untilUs = startUs + shape.seconds * 1e6;
   const transfers = Array.from({ length: shape.concurrency }, () => transfer(untilUs));
   const bytes = (await Promise.all(transfers)).reduce((sum, count) => sum + count, 0);
-  return { perSecond: (bytes * 1e6) / (nowUs() - startUs), medianUs: 0, p99Us: 0 };
+  const perSecond = (bytes * 1e6) / (nowUs() - startUs);
+  return { perSecond, cpuShare: cpuShareSince(cpu, startUs), medianUs: 0, p99Us: 0 };
 }
 
-async function echo(socket: UdpSocket): Promise<void> {
+async function echo(socket: UdpSocket, inbox: Inbox): Promise<void> {
   const text = String(nowUs());
   socket.send(text);
-  for (;;) {
-    const [answer] = await once(socket, 'message', { signal: deadline() });
-    if (String(answer) === text) return;
+  while (String(await inbox.take()) !== text);
+}
+
+/**
+ * What arrives for one worker. `once` with an AbortSignal for every answer would cost more than the
+ * answer itself.
+ */
+class Inbox {
+  readonly #waiting: Buffer[] = [];
+  #failure: Error | undefined;
+  #taker: { resolve(bytes: Buffer): void; reject(error: Error): void } | undefined;
+  readonly #timer = setTimeout(
+    () => this.fail(new Error(`No answer within ${ANSWER_DEADLINE_MS} ms`)),
+    ANSWER_DEADLINE_MS,
+  );
+
+  put(bytes: Buffer): void {
+    const taker = this.#taker;
+    this.#taker = undefined;
+    if (taker === undefined) this.#waiting.push(bytes);
+    else taker.resolve(bytes);
   }
+
+  fail(error: Error): void {
+    this.#failure ??= error;
+    this.#taker?.reject(this.#failure);
+  }
+
+  /** One taker at a time; rejects on failure and after `ANSWER_DEADLINE_MS`. */
+  take(): Promise<Buffer> {
+    const first = this.#waiting.shift();
+    if (first !== undefined) return Promise.resolve(first);
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    this.#timer.refresh();
+    return new Promise((resolve, reject) => {
+      this.#taker = { resolve, reject };
+    });
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+function cpuShareSince(start: NodeJS.CpuUsage, startUs: number): number {
+  const { user, system } = process.cpuUsage(start);
+  return (user + system) / (nowUs() - startUs);
 }
 
 function deadline(): AbortSignal {

@@ -10,6 +10,8 @@ import { parseArgs } from 'node:util';
 import { describeError, OperatorError } from '../../src/lib/index.js';
 import { Cleanup } from '../harness/cleanup.js';
 import { guestFiles } from '../harness/guest-files.js';
+import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
+import { compareSamples, hasCompareBench } from './compare.js';
 import { MEASURE_NAMES, MEASURES, type MeasureName, type MeasureOptions } from './measures.js';
 import { formatTable, Results, SETUPS, type SetupName } from './rows.js';
 import { bringUp, chooseAccelerator, type SetupOptions } from './setups.js';
@@ -19,30 +21,48 @@ const ROOT = join(dirname(fileURLToPath(import.meta.url)), '../../..');
 /** These have nothing to measure without protection. */
 const PROTECTED_ONLY: readonly MeasureName[] = ['pause', 'failover'];
 
+/** Beside what needs guests, the compare core alone. */
+const NAMES = ['compare', ...MEASURE_NAMES] as const;
+const PERIOD_MS: Readonly<Record<Mode, number>> = { checkpoint: 200, colo: 1000 };
+
 const USAGE = `Usage: npm run bench -- [name]... [option]...
 
-Names: ${MEASURE_NAMES.join(' ')} (default: all)
+Names: ${NAMES.join(' ')} (default: all)
 
   --rounds N     rounds; each value is the median of them (default: 3)
   --seconds N    length of one measurement (default: 5)
   --setups LIST  which of ${SETUPS.join(',')} (default: all)
-  --period MS    checkpoint period (default: 200)
-  --standby paused|running
-                 whether the second guest executes between checkpoints (default: paused)
+  --mode ${MODES.join('|')}
+                 output policy (default: ${DEFAULT_MODE})
+  --period MS    checkpoint period (default: ${perMode(PERIOD_MS)})
   --memory MIB   guest memory (default: 256)
+  --cpu          also rows of who used how much CPU time during each load
   --json         one JSON object a row instead of the table
   --help         this text
 `;
 
 interface BenchOptions extends MeasureOptions, SetupOptions {
-  readonly names: readonly MeasureName[];
+  readonly names: readonly (typeof NAMES)[number][];
   readonly setups: readonly SetupName[];
   readonly rounds: number;
 }
 
+/** Guests or not, this runs in the protected column: only there is something compared. */
+async function measureCompare(options: BenchOptions, results: Results): Promise<void> {
+  if (!options.names.includes('compare') || !options.setups.includes('protected')) return;
+  if (!hasCompareBench(options.buildDir)) {
+    say('compare: left out, there is no scripts/bench/compare-core.ts');
+    return;
+  }
+  say('compare');
+  for (const sample of await compareSamples(options.buildDir)) results.add('protected', sample);
+}
+
 async function measureSetup(name: SetupName, options: BenchOptions, results: Results) {
-  const wanted = options.names.filter(
-    (measure) => name === 'protected' || !PROTECTED_ONLY.includes(measure),
+  const wanted = MEASURE_NAMES.filter(
+    (measure) =>
+      options.names.includes(measure) &&
+      (name === 'protected' || !PROTECTED_ONLY.includes(measure)),
   );
   if (wanted.length === 0) return;
   const cleanup = new Cleanup();
@@ -71,27 +91,30 @@ function readOptions() {
       rounds: { type: 'string', default: '3' },
       seconds: { type: 'string', default: '5' },
       setups: { type: 'string', default: SETUPS.join(',') },
-      period: { type: 'string', default: '200' },
-      standby: { type: 'string', default: 'paused' },
+      period: { type: 'string' },
+      mode: { type: 'string', default: DEFAULT_MODE },
       memory: { type: 'string', default: '256' },
+      cpu: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
+  const mode = readName('--mode', values.mode, MODES);
   return {
     json: values.json,
+    cpu: values.cpu,
     help: values.help,
     rounds: readNumber('rounds', values.rounds),
     seconds: readNumber('seconds', values.seconds),
-    periodMs: readNumber('period', values.period),
+    mode,
+    periodMs: readNumber('period', values.period ?? String(PERIOD_MS[mode])),
     memoryMib: readNumber('memory', values.memory),
-    standby: readName('--standby', values.standby, ['paused', 'running']),
     setups: values.setups.split(',').map((name) => readName('--setups', name, SETUPS)),
     names:
       positionals.length === 0
-        ? MEASURE_NAMES
-        : MEASURE_NAMES.filter((name) =>
-            positionals.map((text) => readName('Name', text, MEASURE_NAMES)).includes(name),
+        ? NAMES
+        : NAMES.filter((name) =>
+            positionals.map((text) => readName('Name', text, NAMES)).includes(name),
           ),
   };
 }
@@ -131,6 +154,7 @@ async function main(): Promise<void> {
   const results = new Results();
   for (let round = 1; round <= options.rounds; round++) {
     say(`round ${round} of ${options.rounds}`);
+    await measureCompare(options, results);
     for (const name of options.setups) await measureSetup(name, options, results);
   }
   const rows = results.rows();

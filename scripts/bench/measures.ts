@@ -3,9 +3,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { nowUs } from '../clients/clock.js';
 import { run } from '../harness/child.js';
 import { ClientProcess } from '../harness/client-process.js';
-import { GUEST_ADDRESS } from '../harness/lab.js';
+import { GUEST_ADDRESS, type HostName, type Lab } from '../harness/lab.js';
 import { median } from '../harness/median.js';
 import type { PairLab } from '../harness/pair-lab.js';
+import { cpuSeconds } from './cpu.js';
 import type { LoadName, LoadResult } from './loads.js';
 import { outageSamples } from './outages.js';
 import type { Sample } from './rows.js';
@@ -24,6 +25,8 @@ export interface MeasureOptions {
   readonly buildDir: string;
   readonly seconds: number;
   readonly periodMs: number;
+  /** Also tell who used how much CPU time during each load. */
+  readonly cpu: boolean;
 }
 
 type Measure = (setup: Setup, options: MeasureOptions) => Promise<Sample[]>;
@@ -92,6 +95,7 @@ async function http(setup: Setup, options: MeasureOptions): Promise<Sample[]> {
         { name, unit: 'requests/s', better: 'more', value: result.perSecond },
         { name: `${name}-median`, unit: 'ms', better: 'less', value: result.medianUs / 1000 },
         { name: `${name}-p99`, unit: 'ms', better: 'less', value: result.p99Us / 1000 },
+        ...cpuSamples(name, result, options),
       );
     }
   }
@@ -101,9 +105,10 @@ async function http(setup: Setup, options: MeasureOptions): Promise<Sample[]> {
 async function redis(setup: Setup, options: MeasureOptions): Promise<Sample[]> {
   const samples: Sample[] = [];
   for (const concurrency of [1, 8]) {
-    const { perSecond } = await loadAll(setup, options, { load: 'redisSet', concurrency });
+    const result = await loadAll(setup, options, { load: 'redisSet', concurrency });
     const name = `redis-set-${concurrency}`;
-    samples.push({ name, unit: 'SET/s', better: 'more', value: perSecond });
+    samples.push({ name, unit: 'SET/s', better: 'more', value: result.perSecond });
+    samples.push(...cpuSamples(name, result, options));
   }
   return samples;
 }
@@ -113,14 +118,16 @@ async function rtt(setup: Setup, options: MeasureOptions): Promise<Sample[]> {
   return [
     { name: 'rtt-median', unit: 'ms', better: 'less', value: result.medianUs / 1000 },
     { name: 'rtt-p99', unit: 'ms', better: 'less', value: result.p99Us / 1000 },
+    ...cpuSamples('rtt', result, options),
   ];
 }
 
 async function bulk(setup: Setup, options: MeasureOptions): Promise<Sample[]> {
   const samples: Sample[] = [];
   for (const load of ['download', 'upload'] as const) {
-    const { perSecond } = await loadAll(setup, options, { load, concurrency: 1 });
-    samples.push({ name: load, unit: 'MB/s', better: 'more', value: perSecond / 1e6 });
+    const result = await loadAll(setup, options, { load, concurrency: 1 });
+    samples.push({ name: load, unit: 'MB/s', better: 'more', value: result.perSecond / 1e6 });
+    samples.push(...cpuSamples(load, result, options));
   }
   return samples;
 }
@@ -160,13 +167,22 @@ async function failover({ pair }: Setup, options: MeasureOptions): Promise<Sampl
   return outageSamples(await clients.stop());
 }
 
-/** The same load on all guests of the set-up at once; the result is the mean of what they did. */
+/** What a load did, and the CPU shares of the hosts while its processes ran. */
+interface LoadOutcome extends LoadResult {
+  readonly hostShares: Readonly<Record<HostName, number>>;
+}
+
+/**
+ * The same load on all guests of the set-up at once; the result is the mean of what they did, and
+ * `cpuShare` the sum of what all load generators used.
+ */
 async function loadAll(
   setup: Setup,
   options: MeasureOptions,
   shape: { load: LoadName; concurrency: number },
-): Promise<LoadResult> {
+): Promise<LoadOutcome> {
   const worker = `${options.buildDir}/scripts/bench/worker.js`;
+  const hostShares = await watchHosts(setup.lab);
   const results = await Promise.all(
     setup.hosts.map(async (host) => {
       const args = [shape.load, host, String(options.seconds), String(shape.concurrency)];
@@ -180,7 +196,29 @@ async function loadAll(
     perSecond: mean(results.map((result) => result.perSecond)),
     medianUs: mean(results.map((result) => result.medianUs)),
     p99Us: mean(results.map((result) => result.p99Us)),
+    cpuShare: results.reduce((sum, result) => sum + result.cpuShare, 0),
+    hostShares: await hostShares(),
   };
+}
+
+/** Returns what tells the CPU shares since now. */
+async function watchHosts(lab: Lab): Promise<() => Promise<Record<HostName, number>>> {
+  const startUs = nowUs();
+  const before = [await cpuSeconds(lab.hosta), await cpuSeconds(lab.hostb)];
+  return async () => {
+    const seconds = (nowUs() - startUs) / 1e6;
+    const after = [await cpuSeconds(lab.hosta), await cpuSeconds(lab.hostb)];
+    const [hosta = 0, hostb = 0] = after.map((value, i) => (value - (before[i] ?? 0)) / seconds);
+    return { hosta, hostb };
+  };
+}
+
+function cpuSamples(name: string, outcome: LoadOutcome, options: MeasureOptions): Sample[] {
+  if (!options.cpu) return [];
+  const shares = { client: outcome.cpuShare, ...outcome.hostShares };
+  return Object.entries(shares).map(([who, share]) => {
+    return { name: `${name}-cpu-${who}`, unit: '% core', better: 'less', value: share * 100 };
+  });
 }
 
 function readFigure(answer: string, name: string): number {

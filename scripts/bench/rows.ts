@@ -41,19 +41,38 @@ export class Results {
   }
 
   rows(): Row[] {
-    return [...this.#series.values()].map(({ first, values }) => {
-      const contended = medianOrNull(values.contended);
-      const protectedValue = medianOrNull(values.protected);
-      return {
-        name: first.name,
-        unit: first.unit,
-        unprotected: medianOrNull(values.unprotected),
-        contended,
-        protected: protectedValue,
-        ratio: ratio(first.better, contended, protectedValue),
-      };
+    return [...this.#series.values()].flatMap(({ first, values }) => {
+      const row = rowOf(first, values);
+      return row.name === 'rtt-median' ? [row, addedRow('rtt-added', row)] : [row];
     });
   }
+}
+
+function rowOf(first: Sample, values: Record<SetupName, number[]>): Row {
+  const contended = medianOrNull(values.contended);
+  const protectedValue = medianOrNull(values.protected);
+  return {
+    name: first.name,
+    unit: first.unit,
+    unprotected: medianOrNull(values.unprotected),
+    contended,
+    protected: protectedValue,
+    ratio: ratio(first.better, contended, protectedValue),
+  };
+}
+
+/** What protection adds to a time: a ratio says little where the time itself is short. */
+function addedRow(name: string, row: Row): Row {
+  const known = row.protected !== null && row.contended !== null;
+  const added = known ? significant((row.protected ?? 0) - (row.contended ?? 0)) : null;
+  return {
+    name,
+    unit: row.unit,
+    unprotected: null,
+    contended: null,
+    protected: added,
+    ratio: null,
+  };
 }
 
 /** The rows as a table for people. */

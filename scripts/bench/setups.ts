@@ -8,6 +8,7 @@ import type { Cleanup } from '../harness/cleanup.js';
 import { GuestControl, waitGuest } from '../harness/guest-control.js';
 import type { GuestFiles } from '../harness/guest-files.js';
 import { GUEST_ADDRESS, GUEST_MAC, Lab } from '../harness/lab.js';
+import type { Mode } from '../harness/modes.js';
 import { PairLab } from '../harness/pair-lab.js';
 import { startPlainGuest } from '../harness/plain-guest.js';
 import type { SetupName } from './rows.js';
@@ -21,12 +22,13 @@ export interface SetupOptions {
   readonly guest: GuestFiles;
   readonly memoryMib: number;
   readonly periodMs: number;
-  readonly standby: 'paused' | 'running';
+  readonly mode: Mode;
 }
 
 /** A guest, or two, ready for load. */
 export interface Setup {
   readonly name: SetupName;
+  readonly lab: Lab;
   /** Prefix that enters the client's namespace. */
   readonly enter: readonly string[];
   /** Addresses of the guests: all of them get the same load at the same time. */
@@ -60,17 +62,15 @@ export async function bringUp(
 }
 
 async function bringUpProtected(options: SetupOptions, cleanup: Cleanup): Promise<Setup> {
-  const { root, guest, memoryMib, periodMs, standby } = options;
+  const { root, guest, memoryMib, periodMs, mode } = options;
   const primaryFlags = ['--accel', chooseAccelerator()];
-  const pair = await PairLab.up(
-    { root, guest, memoryMib, periodMs, standby, primaryFlags },
-    cleanup,
-  );
+  const pair = await PairLab.up({ root, guest, memoryMib, periodMs, mode, primaryFlags }, cleanup);
   await pair.startSecondary();
   await pair.startPrimary();
   await pair.waitProtected();
   await pair.waitGuest();
   const place = {
+    lab: pair.lab,
     enter: pair.lab.client.enter,
     buildDir: options.buildDir,
     logPath: `${pair.directory}/clients.log`,
@@ -89,6 +89,7 @@ async function bringUpPlain(
   cleanup.add('temporary files', () => rm(directory, { recursive: true, force: true }));
   const lab = await Lab.up(options.root, cleanup);
   const place = {
+    lab,
     enter: lab.client.enter,
     buildDir: options.buildDir,
     logPath: `${directory}/clients.log`,

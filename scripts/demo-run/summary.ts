@@ -1,5 +1,5 @@
 /** Several demo runs in one line of JSON. Pure. */
-import type { ClientName } from '../clients/client.js';
+import type { TimedClientName } from '../clients/client.js';
 import { median } from '../harness/median.js';
 import type { DemoResult, Fault } from './verdict.js';
 
@@ -16,15 +16,28 @@ export interface Spread {
   readonly max: number;
 }
 
+export interface OpenedSum {
+  readonly open: number;
+  readonly survived: number;
+  readonly sinceCheckpoint: number;
+  readonly sinceCheckpointSurvived: number;
+}
+
 export interface Summary {
   readonly ok: boolean;
   readonly runs: number;
   readonly okRuns: number;
-  readonly outageMs: Readonly<Record<ClientName, Spread | null>>;
+  readonly outageMs: Readonly<Record<TimedClientName, Spread | null>>;
   readonly acknowledgedWritesLost: number;
   readonly streamGaps: number;
   readonly streamRepeats: number;
   readonly connectionsLost: number;
+  readonly deadConnections: number;
+  readonly wrongConnections: number;
+  readonly guestComplaints: number;
+  readonly contradictions: number;
+  /** Connections that faults met: how many, how many of them new since the last checkpoint. */
+  readonly opened: Readonly<Record<'accepted' | 'dialled', OpenedSum>>;
   /** Each problem with the number of the run, from 1. */
   readonly problems: readonly string[];
 }
@@ -48,9 +61,25 @@ export function summarise(results: readonly (DemoResult | Failure)[]): Summary {
     streamGaps: total((result) => result.streamGaps),
     streamRepeats: total((result) => result.streamRepeats),
     connectionsLost: total((result) => result.connectionsLost),
+    deadConnections: total((result) => result.deadConnections),
+    wrongConnections: total((result) => result.wrongConnections),
+    guestComplaints: total((result) => result.guestComplaints),
+    contradictions: total((result) => result.contradictions),
+    opened: { accepted: sumOpened(judged, 'accepted'), dialled: sumOpened(judged, 'dialled') },
     problems: results.flatMap((result, run) =>
       (result.problems ?? []).map((problem) => `run ${run + 1}: ${problem}`),
     ),
+  };
+}
+
+function sumOpened(results: readonly DemoResult[], by: 'accepted' | 'dialled'): OpenedSum {
+  const total = (figure: keyof OpenedSum): number =>
+    results.reduce((sum, { opened }) => sum + (opened[by]?.[figure] ?? 0), 0);
+  return {
+    open: total('open'),
+    survived: total('survived'),
+    sinceCheckpoint: total('sinceCheckpoint'),
+    sinceCheckpointSurvived: total('sinceCheckpointSurvived'),
   };
 }
 

@@ -2,7 +2,8 @@
  * What a demo run must have shown. In: what the clients and the daemons reported. Out: the one JSON
  * line of the demo and, where it is not ok, the reasons in words.
  */
-import type { ClientName, ClientReports } from '../clients/client.js';
+import type { ClientReports, DialledReport, TimedClientName } from '../clients/client.js';
+import { type Census, type ConnectionCounts, takeCensus } from '../clients/connections.js';
 import { lengthUs } from '../clients/continuity.js';
 
 /** Longest outage that a client may see. */
@@ -21,6 +22,10 @@ export interface PairFacts {
   readonly failedOver: boolean;
   readonly checkpoints: number;
   readonly pauseMs: { readonly median: number; readonly p99: number };
+  /** When the fault came; without one, the middle of the load. */
+  readonly faultUs: number;
+  /** Not earlier than the last commit before it. */
+  readonly checkpointUs: number;
 }
 
 /** The demo's last line. Figures that could not be had are null, and then `ok` is false. */
@@ -28,11 +33,22 @@ export interface DemoResult {
   readonly ok: boolean;
   readonly mode: string;
   readonly fault: Fault;
-  readonly outageMs: Readonly<Record<ClientName, number | null>>;
+  readonly outageMs: Readonly<Record<TimedClientName, number | null>>;
   readonly acknowledgedWritesLost: number | null;
   readonly streamGaps: number | null;
   readonly streamRepeats: number | null;
+  /** Of the HTTP, redis and stream clients. */
   readonly connectionsLost: number | null;
+  /** Connections with a dialogue that ended, never came to be, or fell silent. */
+  readonly deadConnections: number | null;
+  /** Connections with a dialogue on which a byte was lost, repeated or changed. */
+  readonly wrongConnections: number | null;
+  /** What the guest itself found: wrong lines, broken connections, failed dials. */
+  readonly guestComplaints: number | null;
+  /** Random answers that a client saw and the guest does not know. */
+  readonly contradictions: number | null;
+  /** Connections with a dialogue that were open at the fault. */
+  readonly opened: Readonly<Record<'accepted' | 'dialled', Census | null>>;
   readonly checkpoints: number;
   readonly pauseMs: { readonly median: number; readonly p99: number };
   /** Why it is not ok; absent when it is. */
@@ -40,14 +56,19 @@ export interface DemoResult {
 }
 
 export function judge(facts: PairFacts, reports: ClientReports): DemoResult {
-  const { http, redis, stream } = reports;
+  const { http, redis, stream, accepted, dialled, random } = reports;
   const outageMs = { http: outage(http), redis: outage(redis), stream: outage(stream) };
   const figures = {
     acknowledgedWritesLost: redis?.acknowledgedLost ?? null,
     streamGaps: stream === undefined ? null : stream.missing + stream.malformed,
     streamRepeats: stream?.repeats ?? null,
     connectionsLost: sum(http?.connectionsLost, redis?.connectionsLost, stream?.connectionsLost),
+    deadConnections: sum(accepted?.dead, dialled?.dead, dialled?.controlsLost),
+    wrongConnections: sum(accepted?.wrong, dialled?.wrong),
+    guestComplaints: complaints(dialled),
+    contradictions: sum(random?.contradictions, random?.stray),
   };
+  const opened = { accepted: census(accepted, facts), dialled: census(dialled, facts) };
   const problems = [
     ...roleProblems(facts),
     ...clientProblems(reports),
@@ -60,6 +81,7 @@ export function judge(facts: PairFacts, reports: ClientReports): DemoResult {
     fault: facts.fault,
     outageMs,
     ...figures,
+    opened,
     checkpoints: facts.checkpoints,
     pauseMs: facts.pauseMs,
     ...(problems.length === 0 ? {} : { problems }),
@@ -76,9 +98,11 @@ function roleProblems(facts: PairFacts): string[] {
   return problems;
 }
 
-function clientProblems({ http, redis, stream }: ClientReports): string[] {
+function clientProblems(reports: ClientReports): string[] {
+  const { http, redis, stream, accepted, dialled, random } = reports;
   const problems: string[] = [];
-  for (const [name, report] of Object.entries({ http, redis, stream })) {
+  const all = { http, redis, stream, accepted, dialled, random };
+  for (const [name, report] of Object.entries(all)) {
     if (report === undefined || report.successes === 0)
       problems.push(`${name} never got an answer`);
   }
@@ -97,7 +121,15 @@ function mustBeShort(name: string, value: number | null): string[] {
   return value <= OUTAGE_MS_MAX ? [] : [`The outage of ${name} is ${value} ms`];
 }
 
-function outage(report: ClientReports[ClientName] | undefined): number | null {
+function complaints(dialled: DialledReport | undefined): number | null {
+  return sum(dialled?.guest?.wrong, dialled?.guest?.broken, dialled?.guest?.failed);
+}
+
+function census(report: ConnectionCounts | undefined, facts: PairFacts): Census | null {
+  return report === undefined ? null : takeCensus(report.connections, facts);
+}
+
+function outage(report: ClientReports[TimedClientName] | undefined): number | null {
   const longest = report?.longestGap;
   return longest === undefined ? null : Math.round(lengthUs(longest) / 1000);
 }

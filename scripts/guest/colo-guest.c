@@ -4,8 +4,9 @@
  *   TCP 7000 stream    numbered lines, one every 20 ms
  *   TCP 7001 control   one command line in, one reply line out
  *   TCP 7002 sink      discards until EOF, then answers the byte count
- *   UDP 7003 echo      answers the datagram
- *   UDP 7004 random    answers 32 bytes that two copies of this VM never agree on
+ *   TCP 7005 dialogue  answers numbered, checksummed lines (dialogue.c)
+ *   UDP 7003 echo      answers the datagram (datagrams.c)
+ *   UDP 7004 random    answers what two copies of this VM never agree on, and remembers it (datagrams.c)
  *
  * The idea: every connection is a slot in one table; nothing blocks. What takes time (workers.c) runs
  * in a forked child whose reply comes back through a pipe, which is a slot as well. The commands are in
@@ -26,7 +27,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -47,7 +47,7 @@ static void die(const char *what)
     exit(1);
 }
 
-static int64_t now_ms(void)
+int64_t now_ms(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -145,50 +145,33 @@ static int listen_on(int type, int port)
 static void accept_all(struct slot *listener)
 {
     static const enum kind accepted[] = {
-        [LISTEN_STREAM] = STREAM, [LISTEN_CONTROL] = CONTROL, [LISTEN_SINK] = SINK};
+        [LISTEN_STREAM] = STREAM, [LISTEN_CONTROL] = CONTROL, [LISTEN_SINK] = SINK,
+        [LISTEN_DIALOGUE] = ANSWERER};
     int fd, on = 1;
     while ((fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         struct slot *s = take_slot(accepted[listener->kind], fd);
-        if (s != NULL)
-            s->due_ms = now_ms();
-    }
-}
-
-static void answer_datagrams(struct slot *s)
-{
-    unsigned char bytes[65536];
-    struct sockaddr_in6 from;
-    socklen_t from_size = sizeof from;
-    ssize_t size;
-    while ((size = recvfrom(s->fd, bytes, sizeof bytes, 0, (struct sockaddr *)&from, &from_size)) >= 0) {
-        if (s->kind == UDP_RANDOM) {
-            /*
-             * The kernel's generator alone is not enough: two VMs that continue from one checkpoint
-             * have the same generator state. The cycle counter differs in them.
-             */
-            uint64_t cycles = __builtin_ia32_rdtsc();
-            size = 32;
-            if (getrandom(bytes, (size_t)size, 0) != size)
-                memset(bytes, 0, (size_t)size);
-            for (size_t i = 0; i < 4; i++, cycles *= 0x9e3779b97f4a7c15ull)
-                for (size_t k = 0; k < 8; k++)
-                    bytes[8 * i + k] ^= (unsigned char)(cycles >> 8 * k);
-        }
-        sendto(s->fd, bytes, (size_t)size, 0, (struct sockaddr *)&from, from_size);
-        from_size = sizeof from;
+        if (s == NULL)
+            continue;
+        s->due_ms = now_ms();
+        if (s->kind == ANSWERER)
+            dialogue_totals.accepted++;
     }
 }
 
 /* --- stream and dial --- */
 
-/* Queues the next line when it is due. One line is under way at a time: a slow reader delays us. */
+/*
+ * Queues the next line when it is due. One line is under way at a time: a slow reader delays us. The
+ * line holds its time by plan, not the clock's: two copies of this VM must say the same.
+ */
 static void pace_stream(struct slot *s, int64_t now)
 {
     if (s->connecting || s->out_size > 0 || now < s->due_ms)
         return;
     char text[64];
-    int size = snprintf(text, sizeof text, "%llu %lld\n", (unsigned long long)s->next_number, (long long)now);
+    unsigned long long number = s->next_number;
+    int size = snprintf(text, sizeof text, "%llu %llu\n", number, number * STREAM_INTERVAL_MS);
     if (queue(s, text, (size_t)size) < 0)
         return;
     s->next_number++;
@@ -202,6 +185,10 @@ static void finish_connect(struct slot *s)
     int error = 0;
     socklen_t size = sizeof error;
     getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (s->kind == ASKER) {
+        finish_asker_connect(s, error);
+        return;
+    }
     if (s->client >= 0) {
         struct slot *client = &slots[s->client];
         client->busy = 0;
@@ -265,6 +252,30 @@ static void read_sink(struct slot *s)
     release_slot(s);
 }
 
+int dial_socket(const char *host, unsigned port, unsigned source_port)
+{
+    struct sockaddr_in6 to = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)};
+    struct sockaddr_in6 from = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)source_port)};
+    char mapped[80];
+    snprintf(mapped, sizeof mapped, "::ffff:%s", host);
+    if (inet_pton(AF_INET6, host, &to.sin6_addr) != 1 && inet_pton(AF_INET6, mapped, &to.sin6_addr) != 1) {
+        errno = EINVAL;
+        return -1;
+    }
+    int on = 1, fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if ((source_port == 0 || bind(fd, (struct sockaddr *)&from, sizeof from) == 0)
+        && (connect(fd, (struct sockaddr *)&to, sizeof to) == 0 || errno == EINPROGRESS))
+        return fd;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+}
+
 /* --- start and loop --- */
 
 static int answers(int port)
@@ -281,8 +292,10 @@ static int answers(int port)
 static void wait_for_services(void)
 {
     struct timespec pause_time = {0, PROBE_INTERVAL_NS};
-    while (!answers(80) || !answers(6379))
-        nanosleep(&pause_time, NULL);
+    static const int ports[] = {80, 443, 6379, 53, 22};
+    for (size_t i = 0; i < sizeof ports / sizeof ports[0]; i++)
+        while (!answers(ports[i]))
+            nanosleep(&pause_time, NULL);
 }
 
 static void handle_event(struct slot *s, short revents)
@@ -291,6 +304,7 @@ static void handle_event(struct slot *s, short revents)
     case LISTEN_STREAM:
     case LISTEN_CONTROL:
     case LISTEN_SINK:
+    case LISTEN_DIALOGUE:
         accept_all(s);
         return;
     case UDP_ECHO:
@@ -312,12 +326,50 @@ static void handle_event(struct slot *s, short revents)
     case SINK:
         read_sink(s);
         return;
+    case ASKER:
+        if (s->connecting) {
+            finish_connect(s);
+            return;
+        }
+        /* fall through */
+    case ANSWERER:
+        if (revents & (POLLIN | POLLHUP | POLLERR))
+            read_dialogue(s);
+        return;
     case WORKER:
         read_worker(s);
         return;
     case FREE:
         return;
     }
+}
+
+/* Sends what is queued; a connection that is dead, or done, is released. */
+static void flush_or_release(struct slot *s)
+{
+    if (s->connecting)
+        return;
+    if (flush(s) < 0) {
+        if (s->kind == ANSWERER || s->kind == ASKER)
+            dialogue_totals.broken++;
+        release_slot(s);
+    } else if (s->ending && s->out_size == 0) {
+        release_slot(s);
+    }
+}
+
+/* Whether a line waits for nothing but its time. */
+static int is_paced(const struct slot *s)
+{
+    if (s->connecting || s->ending || s->out_size > 0)
+        return 0;
+    return s->kind == STREAM || (s->kind == ASKER && !s->waiting);
+}
+
+static short events_of(const struct slot *s)
+{
+    short events = (s->kind == CONTROL && s->busy) || s->ending ? 0 : POLLIN;
+    return s->connecting || s->out_at < s->out_size ? events | POLLOUT : events;
 }
 
 /* Queues and sends what is due on every slot; returns the time to wait in ms, or -1. */
@@ -331,14 +383,14 @@ static int prepare(void)
         struct slot *s = &slots[i];
         if (s->kind == STREAM)
             pace_stream(s, now);
-        if ((s->kind == STREAM || s->kind == CONTROL) && !s->connecting && flush(s) < 0)
-            release_slot(s);
+        if (s->kind == ASKER)
+            pace_asker(s, now);
+        if (s->kind == STREAM || s->kind == CONTROL || s->kind == ANSWERER || s->kind == ASKER)
+            flush_or_release(s);
         polls[i].fd = s->kind == FREE ? -1 : s->fd;
-        polls[i].events = s->kind == CONTROL && s->busy ? 0 : POLLIN;
-        if (s->connecting || s->out_at < s->out_size)
-            polls[i].events |= POLLOUT;
+        polls[i].events = events_of(s);
         polls[i].revents = 0;
-        if (s->kind == STREAM && !s->connecting && s->out_size == 0) {
+        if (is_paced(s)) {
             int64_t left = s->due_ms > now ? s->due_ms - now : 0;
             wait_ms = wait_ms < 0 || left < wait_ms ? left : wait_ms;
         }
@@ -351,9 +403,11 @@ int main(void)
     signal(SIGPIPE, SIG_IGN);
     if (start_control() < 0)
         die("mmap");
+    start_dialogues();
     take_slot(LISTEN_STREAM, listen_on(SOCK_STREAM, 7000));
     take_slot(LISTEN_CONTROL, listen_on(SOCK_STREAM, 7001));
     take_slot(LISTEN_SINK, listen_on(SOCK_STREAM, 7002));
+    take_slot(LISTEN_DIALOGUE, listen_on(SOCK_STREAM, 7005));
     take_slot(UDP_ECHO, listen_on(SOCK_DGRAM, 7003));
     take_slot(UDP_RANDOM, listen_on(SOCK_DGRAM, 7004));
     wait_for_services();

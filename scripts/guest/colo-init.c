@@ -2,7 +2,7 @@
  * colo-init: process 1 of the test guest.
  *
  * In:  a mounted root disk, /dev from the initrd, the kernel's eth0.
- * Out: nginx, redis-server and colo-guest running; zombies reaped; an orderly power-off on
+ * Out: nginx, redis-server, dnsmasq, dropbear and colo-guest running; zombies reaped; an orderly power-off on
  *      SIGUSR2, SIGTERM or SIGINT (the last is Ctrl-Alt-Del).
  *
  * The idea: as few processes and as little work as possible, because under TCG each exec costs tens
@@ -34,12 +34,17 @@ struct service {
 
 static char *const redis_argv[] = {"/usr/bin/redis-server", "/etc/colo/redis.conf", NULL};
 static char *const nginx_argv[] = {"/usr/sbin/nginx", "-c", "/etc/colo/nginx.conf", NULL};
+static char *const dnsmasq_argv[] = {"/usr/sbin/dnsmasq", "-C", "/etc/colo/dnsmasq.conf", NULL};
+static char *const dropbear_argv[] = {
+    "/usr/sbin/dropbear", "-F", "-s", "-r", "/etc/colo/ssh-host-key", "-P", "/run/dropbear.pid", NULL};
 static char *const guest_argv[] = {"/sbin/colo-guest", NULL};
 
 /* The slowest to start comes first. */
 static struct service services[] = {
     {"redis", redis_argv, 0},
     {"nginx", nginx_argv, 0},
+    {"dnsmasq", dnsmasq_argv, 0},
+    {"dropbear", dropbear_argv, 0},
     {"colo-guest", guest_argv, 0},
 };
 #define SERVICE_COUNT (sizeof services / sizeof services[0])

@@ -173,33 +173,56 @@ static int run_load(struct slot *s, const char *line)
     return 1;
 }
 
+static struct slot *take_dialling(struct slot *client, enum kind kind, int fd)
+{
+    if (fd < 0) {
+        reply(client, errno == EINVAL ? "error dial needs a numeric address\n" : "error connect: %s\n",
+              strerror(errno));
+        return NULL;
+    }
+    struct slot *s = take_slot(kind, fd);
+    if (s == NULL)
+        reply(client, "error too many connections\n");
+    else
+        s->connecting = 1;
+    return s;
+}
+
 static void dial(struct slot *client, const char *host, const char *port)
 {
-    struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port))};
-    char mapped[80];
-    snprintf(mapped, sizeof mapped, "::ffff:%s", host);
-    if (inet_pton(AF_INET6, host, &address.sin6_addr) != 1
-        && inet_pton(AF_INET6, mapped, &address.sin6_addr) != 1) {
-        reply(client, "error dial needs a numeric address\n");
+    struct slot *s = take_dialling(client, STREAM, dial_socket(host, (unsigned)atoi(port), 0));
+    if (s == NULL)
         return;
-    }
-    int on = 1, fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS)) {
-        reply(client, "error connect: %s\n", strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return;
-    }
-    struct slot *s = take_slot(STREAM, fd);
-    if (s == NULL) {
-        reply(client, "error too many connections\n");
-        return;
-    }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     memset(&dial_report, 0, sizeof dial_report);
-    s->dialled = s->connecting = 1;
+    s->dialled = 1;
     s->client = (int)(client - slots);
     client->busy = 1;
+}
+
+static int run_dialogue(struct slot *s, const char *line)
+{
+    unsigned long long id;
+    unsigned port, source_port;
+    char host[64];
+    const struct dialogue_totals *t = &dialogue_totals;
+    if (sscanf(line, "converse %llu %63s %u %u", &id, host, &port, &source_port) == 4
+        && port >= 1 && port <= 65535 && source_port <= 65535) {
+        struct slot *asker = take_dialling(s, ASKER, dial_socket(host, port, source_port));
+        if (asker != NULL) {
+            start_asker(asker, id);
+            reply(s, "ok\n");
+        }
+    } else if (strcmp(line, "conversations") == 0) {
+        reply(s, "ok accepted=%llu dialled=%llu open=%u lines=%llu wrong=%llu broken=%llu failed=%llu\n",
+              (unsigned long long)t->accepted, (unsigned long long)t->dialled, open_dialogues(),
+              (unsigned long long)t->lines, (unsigned long long)t->wrong, (unsigned long long)t->broken,
+              (unsigned long long)t->failed);
+    } else if (sscanf(line, "answered %llu", &id) == 1) {
+        reply_answered(s, id);
+    } else {
+        return 0;
+    }
+    return 1;
 }
 
 static void run_command(struct slot *s, const char *line)
@@ -224,7 +247,7 @@ static void run_command(struct slot *s, const char *line)
         reply(s, "ok\n");
         flush(s);
         kill(1, SIGUSR2);
-    } else if (!run_load(s, line) && !run_diskload(s, line)) {
+    } else if (!run_load(s, line) && !run_diskload(s, line) && !run_dialogue(s, line)) {
         reply(s, "error unknown command or number out of range: %.80s\n", line);
     }
 }

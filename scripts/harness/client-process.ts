@@ -1,6 +1,12 @@
 /** The load clients (scripts/clients/main.ts) as a child inside the client's namespace. */
 import { appendFileSync } from 'node:fs';
-import type { ClientEvent, ClientName, ClientReports } from '../clients/client.js';
+import type {
+  ClientEvent,
+  ClientName,
+  ClientReports,
+  OpenCount,
+  Verification,
+} from '../clients/client.js';
 import { Child } from './child.js';
 import { withDeadline } from './cleanup.js';
 
@@ -8,6 +14,7 @@ import { withDeadline } from './cleanup.js';
 const START_DEADLINE_MS = 20_000;
 /** Answers still awaited at the stop have 10 s, reading back takes some more. */
 const STOP_DEADLINE_MS = 60_000;
+const ANSWER_DEADLINE_MS = 5000;
 
 export interface ClientProcessOptions {
   /** Prefix that enters the client's namespace, such as `ip netns exec client`. */
@@ -15,6 +22,8 @@ export interface ClientProcessOptions {
   /** The compiled tree. */
   readonly buildDir: string;
   readonly target: string;
+  /** Which clients run; by default http, redis and stream. */
+  readonly clients?: readonly ClientName[];
   /** Gets every event of the clients and what they print on stderr. */
   readonly logPath: string;
   /** More arguments for main.js. */
@@ -29,7 +38,8 @@ type Message =
   | ClientEvent
   | { readonly type: 'started'; readonly atUs: number }
   | ({ readonly type: 'rate' } & Rate)
-  | { readonly type: 'verified'; readonly acknowledgedLost?: number }
+  | ({ readonly type: 'verified' } & Verification)
+  | ({ readonly type: 'open-since' } & OpenCount)
   | ({ readonly type: 'report' } & ClientReports);
 
 export class ClientProcess {
@@ -48,6 +58,7 @@ export class ClientProcess {
         `${options.buildDir}/scripts/clients/main.js`,
         '--target',
         options.target,
+        ...(options.clients === undefined ? [] : ['--clients', options.clients.join(',')]),
         ...(options.args ?? []),
       ],
       logPath: options.logPath,
@@ -70,11 +81,18 @@ export class ClientProcess {
     return clients;
   }
 
-  /** Reads all acknowledged writes back while the load goes on; undefined if that failed. */
-  async verify(): Promise<number | undefined> {
+  /** Reads all acknowledged writes and random answers back while the load goes on. */
+  async verify(): Promise<Verification> {
     const verified = this.#expect('verified', STOP_DEADLINE_MS);
     this.#child.writeLine('verify');
-    return (await verified).acknowledgedLost;
+    return await verified;
+  }
+
+  /** Connections that are open now and that somebody began to open after `atUs`. */
+  async openSince(atUs: number): Promise<OpenCount> {
+    const count = this.#expect('open-since', ANSWER_DEADLINE_MS);
+    this.#child.writeLine(`open-since ${atUs}`);
+    return await count;
   }
 
   /** Ends the load, verifies and returns what each client saw. */

@@ -10,6 +10,7 @@ import type { Cleanup } from './cleanup.js';
 
 /** Address of the protected guest on the LAN. */
 export const GUEST_ADDRESS = '10.77.0.10';
+export const GUEST_ADDRESS_6 = 'fd77::10';
 /** MAC of the protected guest. */
 export const GUEST_MAC = '52:54:00:c0:10:01';
 /** The hosts' addresses on the replication link. */

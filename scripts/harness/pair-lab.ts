@@ -26,6 +26,7 @@ import {
   REPLICATION_ADDRESS,
   signalAll,
 } from './lab.js';
+import { DEFAULT_MODE, type Mode } from './modes.js';
 
 const SOCKET_DEADLINE_MS = 20_000;
 /**
@@ -40,8 +41,7 @@ export interface PairOptions {
   readonly guest: GuestFiles;
   readonly memoryMib: number;
   readonly periodMs: number;
-  readonly mode?: string;
-  readonly standby?: 'paused' | 'running';
+  readonly mode?: Mode;
   readonly logLevel?: 'debug' | 'info';
   /** More flags of colo-primary and colo-secondary. */
   readonly primaryFlags?: readonly string[];
@@ -102,7 +102,6 @@ export class PairLab {
     await this.#start('hostb', 'colo-secondary', [
       ...['--allow-peer', REPLICATION_ADDRESS.hosta],
       ...['--listen', REPLICATION_ADDRESS.hostb, '--nic', 'name=lan,tap=tap0'],
-      ...['--standby', this.#options.standby ?? 'paused'],
       ...(this.#options.secondaryFlags ?? []),
     ]);
   }
@@ -114,7 +113,7 @@ export class PairLab {
       ...['--kernel', guest.kernel, '--initrd', guest.initrd, '--append', guest.commandLine],
       ...['--disk', `root=${join(this.directory, 'hosta', 'root.img')}`],
       ...['--nic', `name=lan,mac=${GUEST_MAC},tap=tap0`],
-      ...['--mode', mode ?? 'checkpoint', '--period', `${periodMs}ms`],
+      ...['--mode', mode ?? DEFAULT_MODE, '--period', `${periodMs}ms`],
       ...['--min-interval', `${Math.min(periodMs, 100)}ms`],
       ...(this.#options.primaryFlags ?? []),
     ]);

@@ -1,10 +1,25 @@
 /** The grammar of the `colo` command line, by yargs. Arguments in, a wish out; nothing is done. */
 import yargs, { type Argv } from 'yargs';
 import {
+  CAPTURE_BYTES_DEFAULT,
+  CAPTURE_BYTES_MAX,
+  CAPTURE_BYTES_MIN,
+  CAPTURE_DURATION_US_DEFAULT,
+  CAPTURE_DURATION_US_MAX,
+  CAPTURE_DURATION_US_MIN,
+  COMPARE_TIMEOUT_US_DEFAULT,
+  COMPARE_TIMEOUT_US_MAX,
+  COMPARE_TIMEOUT_US_MIN,
+  formatDuration,
+  formatMemory,
+  integerParser,
+  type Mode,
+  NICS_MAX,
   PERIOD_US_MAX,
   PERIOD_US_MIN,
   parseDuration,
   parseName,
+  parseSize,
   ValueError,
 } from '../config/index.js';
 import { assert, OperatorError } from '../lib/index.js';
@@ -17,11 +32,24 @@ export interface AgentChoice {
   readonly runDir: string;
 }
 
+/** Two captures to be compared, without any agent. */
+export interface CompareWish {
+  readonly primary: string;
+  readonly secondary: string;
+  readonly inbound: string | undefined;
+  /** Of the capture; undefined: the one beside `primary` if there is one, `none`: not even that. */
+  readonly verdicts: string | undefined;
+  readonly compareTimeoutUs: number;
+  readonly split: boolean;
+  readonly json: boolean;
+}
+
 /** What `colo` was asked to do. */
 export type ColoWish =
   /** Help, version, completion: print and exit 0. */
   | { readonly kind: 'print'; readonly text: string }
   | { readonly kind: 'usage'; readonly message: string; readonly json: boolean }
+  | { readonly kind: 'compare'; readonly compare: CompareWish }
   | {
       readonly kind: 'call';
       readonly command: Command;
@@ -37,12 +65,33 @@ interface CommonArguments {
   readonly json: boolean;
 }
 
+/** Options that name one thing. */
+const SINGLE = [
+  ...['socket', 'vm', 'run-dir', 'dir', 'duration', 'nic', 'max-bytes'],
+  ...['inbound', 'verdicts', 'compare-timeout'],
+];
+
+/** What the grammar needs to know beside the arguments. */
+export interface ColoPlace {
+  readonly version: string;
+  /** The absolute path of a capture's folder; without a name, of a new one. */
+  readonly captureFolder: (dir: string | undefined) => string;
+}
+
+interface Hands {
+  readonly call: (args: CommonArguments, command: Command, watch?: boolean) => void;
+  readonly compare: (wish: CompareWish) => void;
+}
+
 /** Reads the arguments of `colo` (without node and script). Never throws for what was typed. */
 export async function parseColoArguments(
   argv: readonly string[],
-  version: string,
+  place: ColoPlace,
 ): Promise<ColoWish> {
   let wish: ColoWish | undefined;
+  const compare = (asked: CompareWish): void => {
+    wish = { kind: 'compare', compare: asked };
+  };
   const call = (args: CommonArguments, command: Command, watch = false): void => {
     const agent = { socket: args.socket, vm: args.vm, runDir: args['run-dir'] };
     wish = { kind: 'call', command, agent, json: args.json, watch };
@@ -50,7 +99,7 @@ export async function parseColoArguments(
   let output = '';
   let failure: string | undefined;
   try {
-    await define(version, call).parseAsync([...argv], {}, (error, _args, text) => {
+    await define(place, { call, compare }).parseAsync([...argv], {}, (error, _args, text) => {
       output = text;
       if (error instanceof OperatorError) failure = error.message;
     });
@@ -66,10 +115,15 @@ export async function parseColoArguments(
   return { kind: 'print', text: `${output}\n` };
 }
 
-function define(
-  version: string,
-  call: (args: CommonArguments, command: Command, watch?: boolean) => void,
-): Argv<CommonArguments> {
+function define(place: ColoPlace, hands: Hands): Argv<CommonArguments> {
+  const commands = [defineAgentCommands, defineCapture, defineCompare];
+  const base = defineCommon();
+  for (const add of commands) add(base, hands, place);
+  return finish(base, place.version);
+}
+
+/** What every command takes. */
+function defineCommon(): Argv<CommonArguments> {
   return yargs()
     .scriptName('colo')
     .usage('$0 <command>: look at and direct the agent of a protected VM on this host')
@@ -92,12 +146,16 @@ function define(
     .option('json', { type: 'boolean', default: false, describe: 'Answer in JSON, on one line' })
     .conflicts('socket', 'vm')
     .check((args) => {
-      for (const name of ['socket', 'vm', 'run-dir']) {
+      for (const name of SINGLE) {
         if (Array.isArray(args[name])) throw new Error(`--${name} is given twice, expected once`);
       }
       if (typeof args.vm === 'string') named('--vm', () => parseName(args.vm as string));
       return true;
-    })
+    }) as unknown as Argv<CommonArguments>;
+}
+
+function defineAgentCommands(base: Argv<CommonArguments>, { call }: Hands): void {
+  base
     .command(
       'status',
       'Show what the agent is doing',
@@ -127,20 +185,126 @@ function define(
         command.positional('period', {
           type: 'string',
           demandOption: true,
-          describe: 'Such as 200ms or 1.5s, from 10ms to 60s',
+          describe: 'Such as 200ms or 1.5s, from 10ms to 60s; auto: by what the guests do',
         }),
       (args) => {
-        const bounds = { minUs: PERIOD_US_MIN, maxUs: PERIOD_US_MAX };
-        const periodUs = named('period', () => parseDuration(args.period, bounds));
+        const periodUs = named('period', () => parsePeriod(args.period));
         call(args, { command: 'set-period', arguments: { periodUs } });
       },
+    )
+    .command(
+      'set-mode <mode>',
+      'Change what makes output leave',
+      (command) =>
+        command.positional('mode', {
+          choices: ['checkpoint', 'colo'] as const,
+          demandOption: true,
+          describe: 'checkpoint: only commits; colo: also what both guests say',
+        }),
+      (args) => call(args, { command: 'set-mode', arguments: { mode: args.mode as Mode } }),
     )
     .command(
       'checkpoint',
       'Take a checkpoint now and wait until it is committed',
       () => {},
       (args) => call(args as unknown as CommonArguments, { command: 'checkpoint', arguments: {} }),
-    )
+    );
+}
+
+function defineCapture(base: Argv<CommonArguments>, { call }: Hands, place: ColoPlace): void {
+  base.command(
+    'capture',
+    'Write the output of both guests and what compare said of it to files',
+    (command) =>
+      command
+        .option('dir', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Folder for the files; by default a new one here',
+        })
+        .option('duration', {
+          type: 'string',
+          requiresArg: true,
+          default: formatDuration(CAPTURE_DURATION_US_DEFAULT),
+          describe: 'How long, up to 600s',
+        })
+        .option('nic', {
+          type: 'string',
+          requiresArg: true,
+          default: '0',
+          describe: "Which of the guest's NICs, from 0",
+        })
+        .option('max-bytes', {
+          type: 'string',
+          requiresArg: true,
+          default: formatMemory(CAPTURE_BYTES_DEFAULT),
+          describe: 'Size of all files together at which it ends',
+        }),
+    (args) => {
+      const times = { minUs: CAPTURE_DURATION_US_MIN, maxUs: CAPTURE_DURATION_US_MAX };
+      const sizes = { minBytes: CAPTURE_BYTES_MIN, maxBytes: CAPTURE_BYTES_MAX };
+      const options = {
+        dir: place.captureFolder(args.dir),
+        durationUs: named('--duration', () => parseDuration(args.duration, times)),
+        nic: named('--nic', () => integerParser(0, NICS_MAX - 1)(args.nic)),
+        bytesMax: named('--max-bytes', () => parseSize(args['max-bytes'], sizes)),
+      };
+      call(args, { command: 'capture', arguments: options });
+    },
+  );
+}
+
+function defineCompare(base: Argv<CommonArguments>, { compare }: Hands): void {
+  base.command(
+    'compare <primary> <secondary>',
+    'Compare two capture files as the agent would, without one',
+    (command) =>
+      command
+        .positional('primary', {
+          type: 'string',
+          demandOption: true,
+          describe: "The PVM's output, pcap or pcapng",
+        })
+        .positional('secondary', {
+          type: 'string',
+          demandOption: true,
+          describe: "The SVM's output",
+        })
+        .option('inbound', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'What both guests were sent',
+        })
+        .option('verdicts', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'File that says where epochs end; by default verdicts.jsonl beside PRIMARY',
+        })
+        .option('compare-timeout', {
+          type: 'string',
+          requiresArg: true,
+          default: formatDuration(COMPARE_TIMEOUT_US_DEFAULT),
+          describe: 'How long one guest may be behind the other',
+        })
+        .option('split', {
+          type: 'boolean',
+          default: false,
+          describe: 'Hand over every frame alone',
+        }),
+    (args) => {
+      const { primary, secondary, inbound, verdicts, split, json } = args;
+      const bounds = { minUs: COMPARE_TIMEOUT_US_MIN, maxUs: COMPARE_TIMEOUT_US_MAX };
+      const compareTimeoutUs = named('--compare-timeout', () =>
+        parseDuration(args['compare-timeout'], bounds),
+      );
+      compare({ primary, secondary, inbound, verdicts, compareTimeoutUs, split, json });
+    },
+  );
+}
+
+/** What holds for all commands, after the last of them. */
+function finish(base: Argv<CommonArguments>, version: string): Argv<CommonArguments> {
+  return base
     .completion('completion', 'Print a script that makes a shell complete colo')
     .demandCommand(1, 1, 'found no command, expected one')
     .strict()
@@ -162,6 +326,11 @@ function define(
       if (error !== undefined && (message === null || error instanceof OperatorError)) throw error;
       throw new OperatorError('COLO_E_USAGE', reword(message ?? ''));
     }) as unknown as Argv<CommonArguments>;
+}
+
+function parsePeriod(text: string): number | 'auto' {
+  if (text === 'auto') return text;
+  return parseDuration(text, { minUs: PERIOD_US_MIN, maxUs: PERIOD_US_MAX });
 }
 
 /** Puts the name of the argument before what is wrong with it. */

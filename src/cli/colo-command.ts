@@ -5,21 +5,30 @@
  */
 import type { NodeStatus } from '../config/index.js';
 import { ColoError, describeError, OperatorError } from '../lib/index.js';
-import { type AgentChoice, type ColoWish, parseColoArguments } from './colo-arguments.js';
+import {
+  type AgentChoice,
+  type ColoPlace,
+  type ColoWish,
+  type CompareWish,
+  parseColoArguments,
+} from './colo-arguments.js';
+import type { CompareOutcome } from './compare-files.js';
+import { comparisonJson, formatComparison, isMismatched } from './compare-text.js';
 import { type Command, decodeDetail, decodeStatus, type Response } from './control-wire.js';
 import { AgentUnreachable, EXIT, exitCodeOf } from './exit-codes.js';
 import { ANSWER_MS_MAX, DEED_MS_MAX } from './limits.js';
 import { formatStatus } from './status-text.js';
 
 /** The world of one run of `colo`. */
-export interface Surroundings {
-  readonly version: string;
+export interface Surroundings extends ColoPlace {
   readonly isTerminal: boolean;
   readonly print: (text: string) => void;
   readonly complain: (text: string) => void;
   readonly call: (path: string, command: Command, timeoutMs: number) => Promise<Response>;
   /** File names in a folder; none when there is no such folder. */
   readonly list: (folder: string) => Promise<string[]>;
+  /** Compares the files of captures; on a terminal it shows how far it is. */
+  readonly compareFiles: (wish: CompareWish) => Promise<CompareOutcome>;
   /** Waits for the next look of `--watch`; false ends it. */
   readonly nextLook: () => Promise<boolean>;
 }
@@ -31,7 +40,7 @@ const CLEAR_SCREEN = '\x1b[H\x1b[J';
 
 /** Runs `colo` with these arguments; gives the exit code. */
 export async function runColo(argv: readonly string[], around: Surroundings): Promise<number> {
-  const wish = await parseColoArguments(argv, around.version);
+  const wish = await parseColoArguments(argv, around);
   switch (wish.kind) {
     case 'print':
       around.print(wish.text);
@@ -39,6 +48,8 @@ export async function runColo(argv: readonly string[], around: Surroundings): Pr
     case 'usage':
       report(around, wish.json, { code: 'COLO_E_USAGE', reason: wish.message });
       return EXIT.usage;
+    case 'compare':
+      return await compare(wish.compare, around);
     case 'call':
       return wish.watch ? await watch(wish, around) : await callOnce(wish, around);
   }
@@ -48,14 +59,42 @@ async function callOnce(wish: Call, around: Surroundings, before = ''): Promise<
   try {
     const path = await findSocket(wish.agent, around.list);
     const { command } = wish;
-    const quick = command.command === 'status' || command.command === 'set-period';
-    const response = await around.call(path, command, quick ? ANSWER_MS_MAX : DEED_MS_MAX);
+    const response = await around.call(path, command, answerMs(command));
     if (!response.ok) {
       report(around, wish.json, response.error);
       return EXIT.failed;
     }
     around.print(before + formatResult(wish, response.result));
     return EXIT.ok;
+  } catch (error) {
+    if (!(error instanceof ColoError)) throw error;
+    report(around, wish.json, { code: error.code, reason: describeError(error) });
+    return exitCodeOf(error);
+  }
+}
+
+/** How long an answer may take: some commands are done before they are answered. */
+function answerMs(asked: Command): number {
+  switch (asked.command) {
+    case 'status':
+    case 'set-period':
+      return ANSWER_MS_MAX;
+    case 'capture':
+      return asked.arguments.durationUs / 1000 + DEED_MS_MAX;
+    default:
+      return DEED_MS_MAX;
+  }
+}
+
+async function compare(wish: CompareWish, around: Surroundings): Promise<number> {
+  try {
+    const outcome = await around.compareFiles(wish);
+    around.print(
+      wish.json
+        ? `${JSON.stringify(comparisonJson(wish, outcome))}\n`
+        : formatComparison(wish, outcome),
+    );
+    return isMismatched(outcome) ? EXIT.failed : EXIT.ok;
   } catch (error) {
     if (!(error instanceof ColoError)) throw error;
     report(around, wish.json, { code: error.code, reason: describeError(error) });

@@ -1,11 +1,14 @@
 #!/usr/bin/env node
 /** `colo`: the operator's command. */
 import { readdir } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { runColo, type Surroundings } from './colo-command.js';
+import { compareFiles } from './compare-files.js';
 import { callAgent } from './control-client-shell.js';
 import { EXIT } from './exit-codes.js';
 import { WATCH_MS } from './limits.js';
+import { ProgressBar } from './progress-bar.js';
 import { packageVersion } from './version.js';
 
 const surroundings: Surroundings = {
@@ -26,11 +29,30 @@ const surroundings: Surroundings = {
       throw error;
     }
   },
+  captureFolder: (dir) => resolve(dir ?? `colo-capture-${timeInName()}`),
+  compareFiles: async (wish) => {
+    const bar = new ProgressBar('comparing');
+    const interrupt = new AbortController();
+    // The first interrupt ends the work in order, a second one the process.
+    process.once('SIGINT', () => interrupt.abort());
+    try {
+      const onProgress = (done: number, total: number): void => bar.update(done, total);
+      return await compareFiles(wish, { onProgress, signal: interrupt.signal });
+    } finally {
+      bar.stop();
+    }
+  },
   nextLook: async () => {
     await setTimeout(WATCH_MS);
     return true;
   },
 };
+
+/** Such as 20260131-094500, UTC. */
+function timeInName(): string {
+  const digits = new Date().toISOString().replace(/\D/g, '');
+  return `${digits.slice(0, 8)}-${digits.slice(8, 14)}`;
+}
 
 // `colo status | head -1` closes the pipe; that is the reader's good right.
 process.stdout.on('error', () => process.exit(EXIT.ok));

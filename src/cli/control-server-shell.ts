@@ -173,6 +173,10 @@ function deed(control: NodeControl, asked: Exclude<Command, { command: 'status' 
       return control.failover({ force: asked.arguments.force });
     case 'set-period':
       return control.setPeriod(asked.arguments.periodUs);
+    case 'set-mode':
+      return control.setMode(asked.arguments.mode);
+    case 'capture':
+      return control.capture(asked.arguments);
     case 'checkpoint':
       return control.checkpoint();
     default:

@@ -11,9 +11,22 @@
  * request for something that this version does not know is answered with an error.
  */
 import { z } from 'zod';
-import { type NodeStatus, PERIOD_US_MAX, PERIOD_US_MIN, quote } from '../config/index.js';
+import {
+  CAPTURE_BYTES_MAX,
+  CAPTURE_BYTES_MIN,
+  CAPTURE_DURATION_US_MAX,
+  CAPTURE_DURATION_US_MIN,
+  type CaptureOptions,
+  MODES,
+  type Mode,
+  NICS_MAX,
+  type NodeStatus,
+  PERIOD_US_MAX,
+  PERIOD_US_MIN,
+  quote,
+} from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
-import { LINE_BYTES_MAX, REASON_LENGTH_MAX } from './limits.js';
+import { LINE_BYTES_MAX, PATH_LENGTH_MAX, REASON_LENGTH_MAX } from './limits.js';
 
 /** The envelope of a request; what it asks is not looked at yet. */
 export interface Request {
@@ -35,7 +48,9 @@ export type Response =
 export type Command =
   | { readonly command: 'status'; readonly arguments: Record<string, never> }
   | { readonly command: 'failover'; readonly arguments: { readonly force: boolean } }
-  | { readonly command: 'set-period'; readonly arguments: { readonly periodUs: number } }
+  | { readonly command: 'set-period'; readonly arguments: { readonly periodUs: number | 'auto' } }
+  | { readonly command: 'set-mode'; readonly arguments: { readonly mode: Mode } }
+  | { readonly command: 'capture'; readonly arguments: CaptureOptions }
   | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> };
 
 const requestId = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
@@ -56,12 +71,23 @@ const responseSchema = z.discriminatedUnion('ok', [
   }),
 ]);
 
+/** Without a zero byte, which no path of the kernel has. */
+const ABSOLUTE_PATH = /^\/[^\0]*$/;
+
+const integer = (min: number, max: number) => z.number().int().min(min).max(max);
 const noArguments = z.strictObject({});
 const COMMANDS = {
   status: noArguments,
   failover: z.strictObject({ force: z.boolean() }),
   'set-period': z.strictObject({
-    periodUs: z.number().int().min(PERIOD_US_MIN).max(PERIOD_US_MAX),
+    periodUs: z.union([z.literal('auto'), integer(PERIOD_US_MIN, PERIOD_US_MAX)]),
+  }),
+  'set-mode': z.strictObject({ mode: z.enum(['checkpoint', 'colo']) }),
+  capture: z.strictObject({
+    dir: z.string().max(PATH_LENGTH_MAX).regex(ABSOLUTE_PATH),
+    durationUs: integer(CAPTURE_DURATION_US_MIN, CAPTURE_DURATION_US_MAX),
+    nic: integer(0, NICS_MAX - 1),
+    bytesMax: integer(CAPTURE_BYTES_MIN, CAPTURE_BYTES_MAX),
   }),
   checkpoint: noArguments,
 } as const satisfies Record<Command['command'], z.ZodType>;
@@ -73,7 +99,7 @@ const statusSchema = z.object({
   host: z.string(),
   role: z.enum(['primary', 'secondary']),
   state: z.string(),
-  mode: z.literal('checkpoint'),
+  mode: z.enum(MODES),
   peer: z.object({
     address: z.string(),
     state: z.enum(['connected', 'connecting', 'lost', 'none']),
@@ -91,6 +117,15 @@ const statusSchema = z.object({
   dirtyPages: z.object({ last: countOrNone, inPause: countOrNone }),
   bytesSent: count,
   held: z.object({ frames: count, bytes: count }),
+  compare: z
+    .object({
+      running: z.boolean(),
+      flows: count,
+      confirmedFrames: count,
+      divergences: count,
+      timeouts: count,
+    })
+    .nullable(),
   downtimeMs: countOrNone,
   dirtyTracker: z.string(),
   accelerator: z.string(),

@@ -6,6 +6,9 @@ export const LINE_BYTES_MAX = 64 * 1024;
 /** A reason or a detail, characters: a few sentences. Hit: a reason is cut. */
 export const REASON_LENGTH_MAX = 4096;
 
+/** Linux PATH_MAX less its zero byte. Hit: the arguments are refused. */
+export const PATH_LENGTH_MAX = 4095;
+
 /** Connections at once: an operator, a monitor, some to spare. Hit: the newest is closed. */
 export const CONNECTIONS_MAX = 16;
 
@@ -23,3 +26,9 @@ export const DEED_MS_MAX = 60_000;
 
 /** Time between two looks of `colo status --watch`, milliseconds. */
 export const WATCH_MS = 1_000;
+
+/** One read of a capture file, bytes. */
+export const READ_BYTES = 256 * 1024;
+
+/** How long `colo compare` works before it shows a progress bar, milliseconds. */
+export const PROGRESS_DELAY_MS = 2_000;

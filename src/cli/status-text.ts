@@ -1,5 +1,5 @@
 /** `colo status` for people: one line a fact, the name left, the value right. Pure. */
-import type { NodeStatus } from '../config/index.js';
+import type { CompareStatus, NodeStatus } from '../config/index.js';
 
 const LABEL_WIDTH = 16;
 const BAR_WIDTH = 30;
@@ -23,6 +23,9 @@ export function formatStatus(status: NodeStatus): string {
     ['Downtime', status.downtimeMs === null ? 'none' : milliseconds(status.downtimeMs)],
     ['Guest', guestText(status)],
   );
+  if (status.compare !== null && status.mode === 'colo') {
+    rows.push(['Compared', compareText(status.compare)]);
+  }
   for (const disk of status.disks) {
     const parts = [
       formatBytes(disk.sizeBytes),
@@ -84,6 +87,12 @@ function checkpointText(checkpoints: NodeStatus['checkpoints']): string {
   const triggers = Object.entries(checkpoints.byTrigger).map(([name, count]) => `${name} ${count}`);
   const detail = triggers.length === 0 ? '' : ` (${triggers.join(', ')})`;
   return `${checkpoints.total}${detail}, failed ${checkpoints.failed}`;
+}
+
+function compareText(compare: CompareStatus): string {
+  const { flows, confirmedFrames, divergences, timeouts } = compare;
+  const differed = `${divergences} divergences, ${timeouts} timeouts`;
+  return `${confirmedFrames} frames confirmed, ${differed}, ${flows} flows`;
 }
 
 function pauseText(pause: NodeStatus['pauseMs']): string {

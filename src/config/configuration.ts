@@ -4,6 +4,7 @@
  */
 import type { DiskSetting, NicSetting } from './devices.js';
 import { defaultTap } from './devices.js';
+import type { Mode, PeriodSetting } from './mode.js';
 import type { Address } from './values.js';
 
 /** What both roles have. */
@@ -46,10 +47,12 @@ export interface PrimaryConfiguration extends CommonConfiguration {
   readonly machine: MachineSettings;
   readonly disks: readonly DiskSetting[];
   readonly nics: readonly NicSetting[];
-  readonly mode: 'checkpoint';
-  readonly periodUs: number;
-  /** At most `periodUs`. */
+  readonly mode: Mode;
+  /** Undefined: what is usual for the mode, also after the mode has changed. */
+  readonly periodUs: PeriodSetting | undefined;
+  /** At most the period. */
   readonly minIntervalUs: number;
+  readonly compareTimeoutUs: number;
   readonly verify: boolean;
 }
 
@@ -77,7 +80,6 @@ export interface SecondaryConfiguration extends CommonConfiguration {
   readonly kernel: string | undefined;
   readonly initrd: string | undefined;
   readonly onPeerLoss: 'failover' | 'wait';
-  readonly standby: 'paused' | 'running';
   readonly lanAnnounce: boolean;
 }
 

@@ -23,21 +23,48 @@ export { type DiskSetting, defaultMac, defaultTap, type NicSetting } from './dev
 export { formatDuration, parseDuration } from './duration.js';
 export { KEY_NAMES, type Key, type KeyDefinition, keyDefinition, type Role } from './keys.js';
 export {
+  CAPTURE_BYTES_DEFAULT,
+  CAPTURE_BYTES_MAX,
+  CAPTURE_BYTES_MIN,
+  CAPTURE_DURATION_US_DEFAULT,
+  CAPTURE_DURATION_US_MAX,
+  CAPTURE_DURATION_US_MIN,
+  COMPARE_TIMEOUT_US_DEFAULT,
+  COMPARE_TIMEOUT_US_MAX,
+  COMPARE_TIMEOUT_US_MIN,
   CONFIG_FILE_BYTES_MAX,
+  NICS_MAX,
   PERIOD_US_MAX,
   PERIOD_US_MIN,
   SOCKET_PATH_BYTES_MAX,
 } from './limits.js';
+export {
+  DEFAULT_PERIOD_US,
+  formatPeriod,
+  MODES,
+  type Mode,
+  type PeriodSetting,
+  parsePeriod,
+} from './mode.js';
 export type { LogContext, NodeExit, NodeLogger, RunningNode, StartNode } from './node.js';
 export { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
 export { type Invocation, readArguments } from './settings.js';
 export { formatConfiguration, formatHelp } from './show.js';
 export type {
+  CaptureOptions,
   CommandResult,
+  CompareStatus,
   DiskStatus,
   NodeControl,
   NodeStatus,
   PeerState,
 } from './status.js';
-export { type Address, formatAddress, parseName } from './values.js';
+export {
+  type Address,
+  formatAddress,
+  formatMemory,
+  integerParser,
+  parseName,
+  parseSize,
+} from './values.js';

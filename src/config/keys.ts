@@ -6,6 +6,7 @@
 import { parseDisk, parseNic } from './devices.js';
 import { parseDuration } from './duration.js';
 import * as limits from './limits.js';
+import { MODES, parsePeriod } from './mode.js';
 import * as values from './values.js';
 
 /** What an agent is when it starts. */
@@ -208,19 +209,24 @@ export const KEYS = {
   },
   mode: {
     roles: PRIMARY,
-    parse: values.choiceParser(['checkpoint']),
-    value: 'checkpoint',
+    parse: values.choiceParser(MODES),
+    value: 'checkpoint or colo',
     default: 'checkpoint',
-    example: 'checkpoint',
-    purpose: 'Output policy; checkpoint holds all guest output until its epoch is committed.',
+    example: 'colo',
+    purpose:
+      'Output policy: colo lets out what both guests say, the rest with the next checkpoint; ' +
+      'checkpoint holds all output until its epoch is committed.',
   },
   period: {
     roles: PRIMARY,
-    parse: duration(limits.PERIOD_US_MIN, limits.PERIOD_US_MAX),
-    value: 'duration, 10ms to 60s',
-    default: '200ms',
+    parse: parsePeriod,
+    value: 'duration, 10ms to 60s, or auto',
+    default: undefined,
+    defaultFrom: '200ms in mode checkpoint, 1s in mode colo',
     example: '150ms',
-    purpose: 'Longest time from a resume to the next checkpoint.',
+    purpose:
+      'Longest time from a resume to the next checkpoint; auto: shorter while the guests diverge ' +
+      'often, longer while they agree (mode colo).',
   },
   'min-interval': {
     roles: PRIMARY,
@@ -229,6 +235,14 @@ export const KEYS = {
     default: '100ms',
     example: '50ms',
     purpose: 'Shortest time from a resume to the next checkpoint; at most `period`.',
+  },
+  'compare-timeout': {
+    roles: PRIMARY,
+    parse: duration(limits.COMPARE_TIMEOUT_US_MIN, limits.COMPARE_TIMEOUT_US_MAX),
+    value: 'duration, 1ms to 60s',
+    default: '200ms',
+    example: '100ms',
+    purpose: 'How long output waits for the SVM to say the same before it asks for a checkpoint.',
   },
   'peer-timeout': {
     roles: BOTH,
@@ -253,14 +267,6 @@ export const KEYS = {
     default: 'failover',
     example: 'wait',
     purpose: 'What a lost primary means: take over, or wait for `colo failover`.',
-  },
-  standby: {
-    roles: SECONDARY,
-    parse: values.choiceParser(['paused', 'running']),
-    value: 'paused or running',
-    default: 'paused',
-    example: 'running',
-    purpose: 'Whether the SVM executes between checkpoints.',
   },
   verify: {
     roles: PRIMARY,

@@ -55,3 +55,18 @@ export const NAME_LENGTH_MAX = 32;
 
 /** Bytes of a unix socket's path: `sun_path` is 108 with its zero byte (man 7 unix). */
 export const SOCKET_PATH_BYTES_MAX = 107;
+
+/** How long compare waits for the other guest, microseconds: its answer crosses the wire, too. */
+export const COMPARE_TIMEOUT_US_MIN = 1_000;
+export const COMPARE_TIMEOUT_US_MAX = 60_000_000;
+export const COMPARE_TIMEOUT_US_DEFAULT = 200_000;
+
+/** How long one capture runs, microseconds; its client waits as long. */
+export const CAPTURE_DURATION_US_MIN = 100_000;
+export const CAPTURE_DURATION_US_MAX = 600_000_000;
+export const CAPTURE_DURATION_US_DEFAULT = 10_000_000;
+
+/** All files of one capture, bytes: 1 GiB is 10 s of 1 Gbit/s. Hit: the capture ends. */
+export const CAPTURE_BYTES_MIN = 1024 ** 2;
+export const CAPTURE_BYTES_MAX = 1024 ** 4;
+export const CAPTURE_BYTES_DEFAULT = 1024 ** 3;

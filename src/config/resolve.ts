@@ -19,6 +19,7 @@ import { type DiskSetting, defaultMac, defaultTap, type NicSetting } from './dev
 import { formatDuration } from './duration.js';
 import { KEYS, type Key, type KeyValue, keyDefinition, type Role } from './keys.js';
 import { DISKS_MAX, NICS_MAX, SOCKET_PATH_BYTES_MAX } from './limits.js';
+import { DEFAULT_PERIOD_US } from './mode.js';
 import { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 import { readArguments, readSettingsFile, type Setting } from './settings.js';
 
@@ -197,11 +198,14 @@ function buildPrimary(reader: ValueReader, hostname: string): PrimaryConfigurati
   if (reader.settings('peer').length === 0) {
     reader.missing('peer', 'found none, expected host[:port] of the secondary; add it');
   }
-  const periodUs = reader.defaulted('period');
+  const mode = reader.defaulted('mode');
+  const periodUs = reader.optional('period');
+  const longestUs = periodUs === 'auto' || periodUs === undefined ? undefined : periodUs;
   const minIntervalUs = reader.defaulted('min-interval');
-  if (minIntervalUs > periodUs) {
+  if (minIntervalUs > (longestUs ?? DEFAULT_PERIOD_US[mode])) {
     const found = `found min-interval ${formatDuration(minIntervalUs)}`;
-    const text = `${found}, expected at most period ${formatDuration(periodUs)}; lower it`;
+    const period = formatDuration(longestUs ?? DEFAULT_PERIOD_US[mode]);
+    const text = `${found}, expected at most period ${period}; lower it`;
     reader.complainAbout(['min-interval', 'period'], text);
   }
   const disks = primaryDisks(reader);
@@ -218,7 +222,7 @@ function buildPrimary(reader: ValueReader, hostname: string): PrimaryConfigurati
   };
   checkBoot(reader);
   const nics = primaryNics(reader, common);
-  const mode = reader.defaulted('mode');
+  const compareTimeoutUs = reader.defaulted('compare-timeout');
   const verify = reader.defaulted('verify');
   if (peer === undefined) return undefined;
   return {
@@ -231,6 +235,7 @@ function buildPrimary(reader: ValueReader, hostname: string): PrimaryConfigurati
     mode,
     periodUs,
     minIntervalUs,
+    compareTimeoutUs,
     verify,
   };
 }
@@ -261,7 +266,6 @@ function buildSecondary(reader: ValueReader, hostname: string): SecondaryConfigu
     kernel: reader.optional('kernel'),
     initrd: reader.optional('initrd'),
     onPeerLoss: reader.defaulted('on-peer-loss'),
-    standby: reader.defaulted('standby'),
     lanAnnounce: reader.defaulted('lan-announce'),
   };
 }

@@ -6,6 +6,7 @@ import type { Configuration } from './configuration.js';
 import { formatNic } from './devices.js';
 import { formatDuration } from './duration.js';
 import { KEY_NAMES, type Key, keyDefinition, type Role } from './keys.js';
+import { formatPeriod } from './mode.js';
 import { formatAddress, formatMemory } from './values.js';
 
 const HELP_WIDTH = 96;
@@ -78,7 +79,6 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
       kernel: c.kernel,
       initrd: c.initrd,
       'on-peer-loss': c.onPeerLoss,
-      standby: c.standby,
       'lan-announce': c.lanAnnounce ? 'yes' : 'no',
     };
   }
@@ -95,8 +95,9 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     append: c.machine.append,
     'qemu-arg': [...c.machine.qemuArguments],
     mode: c.mode,
-    period: formatDuration(c.periodUs),
+    period: c.periodUs === undefined ? undefined : formatPeriod(c.periodUs),
     'min-interval': formatDuration(c.minIntervalUs),
+    'compare-timeout': formatDuration(c.compareTimeoutUs),
     verify: c.verify ? 'yes' : 'no',
   };
 }

@@ -2,18 +2,34 @@
  * What a running node tells and takes over its control socket. The node classes implement
  * `NodeControl`; src/cli carries it over the socket and prints it.
  */
+import type { Mode, PeriodSetting } from './mode.js';
 
 /** What came of a command; a refusal is an answer, not an exception. */
 export type CommandResult =
   | { readonly ok: true; readonly detail: string }
   | { readonly ok: false; readonly code: string; readonly reason: string };
 
+/** What `colo capture` asks of a node. */
+export interface CaptureOptions {
+  /** Absolute; made if missing. Files in it are never overwritten. */
+  readonly dir: string;
+  readonly durationUs: number;
+  /** Which of the guest's NICs, from 0. */
+  readonly nic: number;
+  /** Of all files together. */
+  readonly bytesMax: number;
+}
+
 /** A running node, as its control socket sees it. */
 export interface NodeControl {
   status(): NodeStatus;
   /** Makes a secondary the primary. `force` also while the peer still answers. */
   failover(options: { force: boolean }): Promise<CommandResult>;
-  setPeriod(periodUs: number): CommandResult;
+  setPeriod(period: PeriodSetting): CommandResult;
+  /** Resolves when output leaves by the new rule, or the change is refused. */
+  setMode(mode: Mode): Promise<CommandResult>;
+  /** Resolves when the capture has ended and its files are whole, or it was refused. */
+  capture(options: CaptureOptions): Promise<CommandResult>;
   /** Resolves when the checkpoint it asked for is committed or refused. */
   checkpoint(): Promise<CommandResult>;
 }
@@ -31,6 +47,17 @@ export interface DiskStatus {
   overlayBytes: number;
 }
 
+/** What mode colo has done; frames are the guest's, of all NICs. */
+export interface CompareStatus {
+  /** Now: false in mode checkpoint, unprotected, and between a pause and the end of the apply. */
+  running: boolean;
+  flows: number;
+  /** Left at once, because both guests had said it. */
+  confirmedFrames: number;
+  divergences: number;
+  timeouts: number;
+}
+
 /** Everything an operator can ask of a node. Times are milliseconds: this is the CLI's side. */
 export interface NodeStatus {
   vm: string;
@@ -38,7 +65,7 @@ export interface NodeStatus {
   role: 'primary' | 'secondary';
   /** The state machine's own name of its state. */
   state: string;
-  mode: 'checkpoint';
+  mode: Mode;
   peer: { address: string; state: PeerState; lastHeardMs: number | null };
   epoch: number;
   committedEpoch: number | null;
@@ -49,6 +76,8 @@ export interface NodeStatus {
   dirtyPages: { last: number | null; inPause: number | null };
   bytesSent: number;
   held: { frames: number; bytes: number };
+  /** The comparison of both guests' output since the agent's start; null on a secondary. */
+  compare: CompareStatus | null;
   /** Of the last failover, pause to resume. */
   downtimeMs: number | null;
   dirtyTracker: string;

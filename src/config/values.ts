@@ -77,20 +77,27 @@ export function formatAddress(address: Address): string {
 
 /** Guest memory in bytes, a whole number of MiB. */
 export function parseMemory(text: string): number {
-  const expected = 'a size from 16MiB to 1024GiB in whole MiB';
+  return parseSize(text, { minBytes: MEMORY_BYTES_MIN, maxBytes: MEMORY_BYTES_MAX });
+}
+
+/** A size in bytes, a whole number of MiB within the bounds. */
+export function parseSize(text: string, bounds: { minBytes: number; maxBytes: number }): number {
+  const { minBytes, maxBytes } = bounds;
+  const range = `from ${formatMemory(minBytes)} to ${formatMemory(maxBytes)}`;
+  const expected = `a size ${range} in whole MiB`;
   const [, whole, fraction = '', unit] = SIZE.exec(text) ?? [];
   if (whole === undefined) {
     throw new ValueError(text, expected, 'write a number and MiB or GiB, such as 512MiB');
   }
   const mebibytes = Number(`${whole}.${fraction}`) * (unit === 'GiB' ? 1024 : 1);
   const bytes = mebibytes * 1024 ** 2;
-  if (!Number.isInteger(mebibytes) || bytes < MEMORY_BYTES_MIN || bytes > MEMORY_BYTES_MAX) {
+  if (!Number.isInteger(mebibytes) || bytes < minBytes || bytes > maxBytes) {
     throw new ValueError(text, expected, 'choose a value in that range');
   }
   return bytes;
 }
 
-/** The text that `parseMemory` reads back. */
+/** The text that `parseMemory` and `parseSize` read back. */
 export function formatMemory(bytes: number): string {
   return bytes % 1024 ** 3 === 0 ? `${bytes / 1024 ** 3}GiB` : `${bytes / 1024 ** 2}MiB`;
 }

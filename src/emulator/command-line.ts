@@ -9,7 +9,10 @@
 import type { ResolvedMachineDefinition } from './machine-definition.js';
 import type { JsonObject } from './qmp-wire.js';
 
-/** QEMU's end of what the agent hands it; the numbers are those of `spawn`'s stdio array. */
+/**
+ * QEMU's end of what the agent hands it; the numbers are those of `spawn`'s stdio array. NIC i has
+ * its frames at `nics` + 2i, and at the number behind it what only the preload library knows.
+ */
 export const CHILD_FD = {
   ram: 3,
   deviceState: 4,
@@ -17,6 +20,7 @@ export const CHILD_FD = {
   control: 6,
   qmp: 7,
   console: 8,
+  nics: 9,
 } as const;
 
 export const VM_STATE_NODE = 'colo-vmstate';
@@ -27,11 +31,10 @@ export interface CommandLineOptions {
   readonly definition: ResolvedMachineDefinition;
   readonly ramMapping: 'shared' | 'private';
   readonly diskSockets: readonly string[];
-  readonly nicSockets: readonly string[];
   readonly startPaused: boolean;
 }
 
-/** The arguments behind the binary's name. Sockets belong to disks and NICs by their position. */
+/** The arguments behind the binary's name. Sockets belong to disks by their position. */
 export function formatCommandLine(options: CommandLineOptions): string[] {
   const { definition } = options;
   return [
@@ -56,7 +59,7 @@ export function formatCommandLine(options: CommandLineOptions): string[] {
       },
     }),
     ...definition.disks.flatMap((disk, i) => diskArguments(disk, i, options.diskSockets[i] ?? '')),
-    ...definition.nics.flatMap((nic, i) => nicArguments(nic.mac, i, options.nicSockets[i] ?? '')),
+    ...definition.nics.flatMap((nic, i) => nicArguments(nic.mac, i)),
     ...kernelArguments(definition),
     ...definition.extraArguments,
   ];
@@ -110,15 +113,11 @@ function diskArguments(
   ];
 }
 
-function nicArguments(mac: string, index: number, socket: string): string[] {
+function nicArguments(mac: string, index: number): string[] {
   const id = `nic${index}`;
   return [
-    ...json('-netdev', {
-      type: 'stream',
-      id,
-      server: false,
-      addr: { type: 'unix', path: socket },
-    }),
+    // A socket of ours that the preload library makes a TAP; vhost would go past the agent.
+    ...json('-netdev', { type: 'tap', id, fd: String(CHILD_FD.nics + 2 * index), vhost: false }),
     // No boot ROM: nothing boots from the network here, and it would be 256 KiB of device state.
     ...json('-device', {
       driver: 'virtio-net-pci',

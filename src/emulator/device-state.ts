@@ -21,6 +21,10 @@ const SECTION_FULL = 0x04;
 const CONFIGURATION = 0x07;
 const END = 0x00;
 const HEADER_BYTES = 8;
+/** Behind type and id: name length, name, instance 0, version 2. */
+const TIMER_SECTION = Buffer.from('\x05timer\0\0\0\0\0\0\0\x02', 'latin1');
+const TIMER_SECTION_AT = HEADER_BYTES + 5;
+const TIMER_DATA_AT = TIMER_SECTION_AT + TIMER_SECTION.length;
 /** Header, an empty section (type, id, name length, instance, version) and the end. */
 const BYTES_MIN = HEADER_BYTES + 14 + 1;
 
@@ -41,6 +45,26 @@ export function checkDeviceState(state: Buffer): void {
   if (state.readUInt8(HEADER_BYTES) !== SECTION_FULL || state.readUInt8(state.length - 1) !== END) {
     throw new ProtocolError('A device state has no first section or no end');
   }
+}
+
+/**
+ * Sets the guest's clock forward by `us`, in place: an SVM that is resumed later than the PVM would
+ * otherwise be behind it. To the guest it looks as if it had not been given the processor.
+ *
+ * The section `timer` has the TSC's and the clock's value at the stop (QEMU softmmu/cpu-timers.c,
+ * `vmstate_timers`, version 2: ticks i64, unused 8 bytes, ns i64). Both have run at the same times,
+ * so their ratio is the TSC's rate. It is what a TCG guest reads; under KVM the clocks are the
+ * vCPU's, and this section is not used. Without such a section nothing is changed.
+ */
+export function advanceClock(state: Buffer, us: number): void {
+  if (!state.subarray(TIMER_SECTION_AT, TIMER_DATA_AT).equals(TIMER_SECTION)) return;
+  if (state.length < TIMER_DATA_AT + 24) return;
+  const ticks = state.readBigInt64BE(TIMER_DATA_AT);
+  const clockNs = state.readBigInt64BE(TIMER_DATA_AT + 16);
+  if (ticks <= 0n || clockNs <= 0n) return;
+  const advanceNs = BigInt(Math.round(us)) * 1000n;
+  state.writeBigInt64BE(ticks + (advanceNs * ticks) / clockNs, TIMER_DATA_AT);
+  state.writeBigInt64BE(clockNs + advanceNs, TIMER_DATA_AT + 16);
 }
 
 /** The stream that `snapshot-load` takes: `state` with the configuration section it insists on. */

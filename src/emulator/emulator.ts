@@ -44,6 +44,11 @@ export interface GuestRam {
   dataRanges(): PageRange[];
 }
 
+/** `advanceUs`: the guest's clock is set forward by so much; where it can be (TCG). */
+export interface LoadOptions {
+  readonly advanceUs: number;
+}
+
 export interface Emulator {
   readonly description: EmulatorDescription;
   readonly ram: GuestRam;
@@ -64,7 +69,7 @@ export interface Emulator {
    * Resets all devices and loads the state. Only while paused; repeatable. QemuError when QEMU
    * refuses it: the devices are then in no usable state until another load succeeds.
    */
-  loadDeviceState(state: Buffer): Promise<void>;
+  loadDeviceState(state: Buffer, options?: LoadOptions): Promise<void>;
   /** On a private mapping: pages of which the guest has its own copy. Else none. */
   scanPrivate(): PageRange[];
   /** Drops those copies, so that the guest sees the RAM file again. Only while paused. */

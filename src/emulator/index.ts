@@ -22,5 +22,6 @@ export {
 } from './machine-definition.js';
 export { type LaunchOptions, launchQemu } from './qemu-emulator-shell.js';
 export { resolveMachineDefinition } from './qemu-probe-shell.js';
+export type { NicFds } from './qemu-process-shell.js';
 export { makeRuntimeDir } from './runtime-dir-shell.js';
 export { StagingArea } from './staging-area-shell.js';

@@ -7,7 +7,7 @@ import { describeError, type Logger, OperatorError, type PageRange } from '../li
 import { createMemoryFile, ProcessMemory } from '../linux/index.js';
 import { DEVICE_STATE_PATH, formatCommandLine, VM_STATE_NODE } from './command-line.js';
 import { ConsoleLog } from './console-log-shell.js';
-import { checkDeviceState, toLoadableState } from './device-state.js';
+import { advanceClock, checkDeviceState, toLoadableState } from './device-state.js';
 import type { DirtyTracker } from './dirty-tracker.js';
 import { chooseTracker, openTracker } from './dirty-tracker-shell.js';
 import type {
@@ -16,6 +16,7 @@ import type {
   EmulatorDescription,
   ExitReason,
   GuestRam,
+  LoadOptions,
 } from './emulator.js';
 import { QemuError } from './errors.js';
 import { type GuestEvent, parseGuestEvent } from './guest-event.js';
@@ -23,7 +24,7 @@ import { PrivateRam, RamFile, SharedRam } from './guest-ram-shell.js';
 import { DEVICE_STATE_BYTES_MAX, LAST_WORDS_MS, LAUNCH_DEADLINE_MS } from './limits.js';
 import type { MachineDefinition } from './machine-definition.js';
 import { DEFAULT_QEMU_BINARY, resolveMachineDefinition } from './qemu-probe-shell.js';
-import { QemuProcess } from './qemu-process-shell.js';
+import { type NicFds, QemuProcess } from './qemu-process-shell.js';
 import { QmpClient } from './qmp-client-shell.js';
 import { object, type QmpEvent } from './qmp-wire.js';
 import { ShimClient } from './shim-shell.js';
@@ -41,11 +42,8 @@ export interface LaunchOptions {
    * once.
    */
   readonly diskSockets: readonly string[];
-  /**
-   * Unix socket of the listener of each NIC: be32 length and frame, both ways. QEMU connects at
-   * once.
-   */
-  readonly nicSockets: readonly string[];
+  /** What each NIC is connected to. QEMU inherits it; closing our copies is the caller's. */
+  readonly nicFds: readonly NicFds[];
   /** File for the guest's serial console; default `console.log` in `runtimeDir`. */
   readonly consoleLog?: string;
   /** Exists already; nothing but the console log is put there. */
@@ -68,7 +66,7 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
   const binary = options.qemuBinary ?? DEFAULT_QEMU_BINARY;
   const definition = await resolveMachineDefinition(options.definition, binary);
   checkSockets('diskSockets', options.diskSockets, definition.disks);
-  checkSockets('nicSockets', options.nicSockets, definition.nics);
+  checkSockets('nicFds', options.nicFds, definition.nics);
   const trackerKind = chooseTracker(options.tracker ?? 'auto', options.log);
   const parts = new Parts(definition.name, definition.memoryMib * 2 ** 20);
   try {
@@ -80,6 +78,7 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
       ramFd: parts.ramFile.fd,
       deviceStateFd: parts.deviceStateFd,
       vmStateFd: parts.vmStateFd,
+      nicFds: options.nicFds,
       track: trackerKind === 'userfaultfd',
       log: options.log,
     });
@@ -171,7 +170,7 @@ async function meet(qemu: QemuProcess, options: LaunchOptions): Promise<Meeting>
   }
 }
 
-function checkSockets(key: string, sockets: readonly string[], users: readonly unknown[]): void {
+function checkSockets(key: string, sockets: readonly unknown[], users: readonly unknown[]): void {
   if (sockets.length === users.length) return;
   throw new OperatorError(
     'COLO_E_SOCKETS',
@@ -296,7 +295,10 @@ class QemuEmulator implements Emulator {
     return state;
   }
 
-  async loadDeviceState(state: Buffer): Promise<void> {
+  async loadDeviceState(state: Buffer, options?: LoadOptions): Promise<void> {
+    checkDeviceState(state);
+    const isTcg = this.description.accelerator === 'tcg';
+    if (isTcg && options !== undefined) advanceClock(state, options.advanceUs);
     const loadable = toLoadableState(state, this.description.machineType);
     if (this.#haltedByItself) await this.#leaveHaltedState();
     writeSync(this.#parts.vmStateFd, loadable, 0, loadable.length, VM_STATE_OFFSET);

@@ -1,7 +1,7 @@
 /**
  * Starts QEMU so that it can't outlive this process, and knows how it ended. Everything it gets
- * from us it inherits: memory files, and one end of a socket pair each for QMP, console and the
- * preload library.
+ * from us it inherits: memory files, and one end of a socket pair each for QMP, console, the
+ * preload library and the NICs.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -17,12 +17,19 @@ import { KILL_DEADLINE_MS, STDERR_KEPT_BYTES } from './limits.js';
 /** build/native, seen from build/src/emulator. */
 const PRELOAD_PATH = fileURLToPath(new URL('../../native/ram-preload.so', import.meta.url));
 
+/** QEMU's ends of one NIC: see GuestPort in src/linux. */
+export interface NicFds {
+  readonly frames: number;
+  readonly offload: number;
+}
+
 export interface QemuProcessOptions {
   readonly binary: string;
   readonly commandLine: readonly string[];
   readonly ramFd: number;
   readonly deviceStateFd: number;
   readonly vmStateFd: number;
+  readonly nicFds: readonly NicFds[];
   /** Whether the preload library registers guest RAM for write tracking. */
   readonly track: boolean;
   readonly log: Logger;
@@ -56,6 +63,7 @@ export class QemuProcess {
         'pipe',
         'pipe',
         'pipe',
+        ...options.nicFds.flatMap(({ frames, offload }) => [frames, offload]),
       ],
       env: {
         PATH: process.env['PATH'] ?? '',
@@ -65,6 +73,7 @@ export class QemuProcess {
         COLO_RAM_FD: String(CHILD_FD.ram),
         COLO_CONTROL_FD: String(CHILD_FD.control),
         COLO_TRACK: options.track ? '1' : '0',
+        COLO_NIC_FDS: `${CHILD_FD.nics} ${options.nicFds.length}`,
       },
     });
     this.exited = this.#watch(options.log);
@@ -105,7 +114,7 @@ export class QemuProcess {
   #watch(log: Logger): Promise<ExitReason> {
     const child = this.#child;
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-      log.debug('QEMU wrote to stderr', { text });
+      log.warn('QEMU says', { text: text.trim() });
       this.#stderr = (this.#stderr + text).slice(-STDERR_KEPT_BYTES);
     });
     const stderrClosed = new Promise<void>((resolve) => {

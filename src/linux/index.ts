@@ -9,16 +9,13 @@ export {
   seekSize,
   zeroRange,
 } from './fallocate.js';
+export { GuestPort, type GuestPortFds } from './guest-port.js';
 export { SystemCallError } from './libc.js';
 export { createMemoryFile, dataExtents, discardPages } from './memory-file.js';
 export { MemoryMap } from './memory-map.js';
+export { PacketDevice } from './packet-device.js';
 export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
 export { ProcessMemory } from './process-memory.js';
-export {
-  openTap,
-  TAP_BATCH_BYTES_MAX,
-  TAP_BATCH_FRAMES_MAX,
-  type Tap,
-  type TapWriteResult,
-} from './tap.js';
+export { openTap, type Tap } from './tap.js';
 export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
+export { stayAwake } from './eager-loop.js';

@@ -1,27 +1,18 @@
 /**
  * A TAP device: the host's end of one guest NIC, an Ethernet port whose wire is a file descriptor.
  *
- * Frames come out as *batches* (be32 length + frame, back to back), the format of QEMU's
- * `-netdev stream`, so nothing between here and QEMU or the peer has to look at them again.
- * Reads and writes are plain non-blocking system calls on the calling thread (about 1 us each);
- * readiness comes from the event loop. The device lives as long as its descriptor: it vanishes
- * with the process, however that ends.
+ * Each frame has a virtio_net_hdr of 10 bytes in front (IFF_VNET_HDR), in which either side may
+ * leave a checksum or the cutting into segments to the other; so a frame can be far longer than the
+ * MTU. What the kernel may leave to us is told by `setOffload`. Frames come out as batches: see
+ * packet-device.ts. The device lives as long as its descriptor: it vanishes with the process,
+ * however that ends.
  *
  * Source: Linux Documentation/networking/tuntap.rst; drivers/net/tun.c for the error numbers.
  */
-import koffi from 'koffi';
 import { ColoError, OperatorError } from '../lib/index.js';
 import { check, libc, SystemCallError } from './libc.js';
+import { PacketDevice } from './packet-device.js';
 
-/** Frames taken per wake-up: enough to spread the cost of one wake-up, below 1 ms of work. */
-export const TAP_BATCH_FRAMES_MAX = 256;
-/**
- * Bytes of one batch: 256 frames of an ordinary MTU fit; a batch ends early before it overflows.
- */
-export const TAP_BATCH_BYTES_MAX = 512 * 1024;
-
-const FRAME_BYTES_MAX = 65_550;
-const LENGTH_BYTES = 4;
 const INTERFACE_NAME_BYTES_MAX = 15;
 /** `struct ifreq`: 16 bytes of name, then a union of which the flags are the first 2 bytes. */
 const IFREQ_BYTES = 40;
@@ -30,20 +21,19 @@ const O_RDWR = 0x2;
 const O_NONBLOCK = 0x800;
 const O_CLOEXEC = 0x80000;
 const TUNSETIFF = 0x400454ca;
+const TUNSETOFFLOAD = 0x400454d0;
 const IFF_TAP = 0x0002;
 const IFF_NO_PI = 0x1000;
+const IFF_VNET_HDR = 0x4000;
 /** Refuse a device that exists: two agents on one TAP would each get half of the frames. */
 const IFF_TUN_EXCL = 0x8000;
 
 const EPERM = 1;
 const ENOENT = 2;
-const EIO = 5;
 const ENXIO = 6;
-const EAGAIN = 11;
 const EACCES = 13;
 const EBUSY = 16;
 const ENODEV = 19;
-const EBADFD = 77;
 
 const openFile = libc.func('int open(const char *path, int flags)') as (
   path: string,
@@ -54,22 +44,11 @@ const ioctl = libc.func('int ioctl(int fd, unsigned long request, void *argument
   request: number,
   argument: Buffer,
 ) => number;
-const readFile = libc.func('long read(int fd, void *buffer, unsigned long size)') as (
-  fd: number,
-  buffer: Buffer,
-  size: number,
-) => number;
-const writeFile = libc.func('long write(int fd, const void *buffer, unsigned long size)') as (
-  fd: number,
-  buffer: Buffer,
-  size: number,
-) => number;
+/** The same call; its argument is a number here. */
+const ioctlNumber = libc.func(
+  'int ioctl(int fd, unsigned long request, unsigned long argument)',
+) as (fd: number, request: number, argument: number) => number;
 const closeFile = libc.func('int close(int fd)') as (fd: number) => number;
-
-/**
- * What became of a written frame: `full`: the kernel had no buffer; `down`: link or device gone.
- */
-export type TapWriteResult = 'ok' | 'full' | 'down';
 
 /**
  * Creates the TAP device `name` in the process's network namespace. Its link is still down.
@@ -86,14 +65,14 @@ export function openTap(options: { name: string }): Tap {
   const fd = openTunDevice();
   const request = Buffer.alloc(IFREQ_BYTES);
   request.write(name, 0);
-  request.writeUInt16LE(IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL, 16);
+  request.writeUInt16LE(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL, 16);
   try {
     check('ioctl TUNSETIFF', ioctl(fd, TUNSETIFF, request));
   } catch (cause) {
     closeFile(fd);
     throw explainTunSetIff(name, cause);
   }
-  return new Tap(name, fd);
+  return new Tap(`TAP ${name}`, fd);
 }
 
 function openTunDevice(): number {
@@ -132,99 +111,13 @@ function explainTunSetIff(name: string, cause: unknown): unknown {
 }
 
 /** One open TAP device; use `openTap`. */
-export class Tap {
-  readonly name: string;
-  readonly #fd: number;
-  /** Frames are read here first; what leaves is a copy of the filled part. */
-  readonly #scratch = Buffer.allocUnsafeSlow(TAP_BATCH_BYTES_MAX);
-  /** Kept for its life: events stop silently once a poll handle is garbage collected. */
-  #poll: ReturnType<typeof koffi.node.poll> | undefined;
-  #onReadable: (() => void) | undefined;
-  #paused = false;
-  #failure: SystemCallError | undefined;
-  #closed = false;
-
-  constructor(name: string, fd: number) {
-    this.name = name;
-    this.#fd = fd;
-  }
-
-  /** Why the device can't be read any more (deleted from outside); undefined while it can. */
-  get failure(): SystemCallError | undefined {
-    return this.#failure;
-  }
-
+export class Tap extends PacketDevice {
   /**
-   * Calls `callback` from the event loop whenever frames wait; it should call `readBatch` once.
-   * Not called while paused, nor after a failure or `close`.
+   * What the reader of the TAP takes unfinished, as TUN_F_* flags: 1 checksums, 2 and 4 segments of
+   * TCP over IPv4 and IPv6, 8 those with ECN. Nothing at first. False, and nothing is changed, for
+   * flags that make no sense together.
    */
-  onReadable(callback: () => void): void {
-    this.#onReadable = callback;
-    this.#watch();
-  }
-
-  /** Leaves arriving frames in the kernel's queue (its `txqueuelen`; the newest are dropped). */
-  pauseReading(): void {
-    this.#paused = true;
-    this.#poll?.stop();
-  }
-
-  resumeReading(): void {
-    this.#paused = false;
-    this.#watch();
-  }
-
-  /** The frames that wait, as one batch the caller owns; undefined when there are none. */
-  readBatch(): Buffer | undefined {
-    if (this.#closed || this.#failure !== undefined) return undefined;
-    const scratch = this.#scratch;
-    let end = 0;
-    for (let frames = 0; frames < TAP_BATCH_FRAMES_MAX; frames++) {
-      const start = end + LENGTH_BYTES;
-      if (start + FRAME_BYTES_MAX > scratch.length) break;
-      const length = Number(readFile(this.#fd, scratch.subarray(start), FRAME_BYTES_MAX));
-      if (length <= 0) {
-        if (length < 0 && koffi.errno() !== EAGAIN) this.#fail(koffi.errno());
-        break;
-      }
-      scratch.writeUInt32BE(length, end);
-      end = start + length;
-    }
-    return end === 0 ? undefined : Buffer.from(scratch.subarray(0, end));
-  }
-
-  /** Sends one Ethernet frame (without length) into the host's network. */
-  writeFrame(frame: Buffer): TapWriteResult {
-    if (this.#closed) return 'down';
-    if (Number(writeFile(this.#fd, frame, frame.length)) >= 0) return 'ok';
-    const errno = koffi.errno();
-    return errno === EIO || errno === EBADFD ? 'down' : 'full';
-  }
-
-  /** Removes the device. Idempotent. */
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#poll?.close();
-    this.#poll = undefined;
-    closeFile(this.#fd);
-  }
-
-  #watch(): void {
-    const callback = this.#onReadable;
-    if (callback === undefined || this.#paused || this.#closed || this.#failure !== undefined) {
-      return;
-    }
-    if (this.#poll === undefined) {
-      this.#poll = koffi.node.poll(this.#fd, { readable: true }, callback);
-    } else {
-      this.#poll.start({ readable: true }, callback);
-    }
-  }
-
-  /** A dead descriptor stays readable for ever: stop watching it, or the event loop spins. */
-  #fail(errno: number): void {
-    this.#failure = new SystemCallError(`read from TAP ${this.name}`, errno);
-    this.#poll?.stop();
+  setOffload(flags: number): boolean {
+    return ioctlNumber(this.fd, TUNSETOFFLOAD, flags) === 0;
   }
 }

@@ -11,12 +11,18 @@
  * after which the primary runs on alone and nothing is held. A lost link alone releases nothing:
  * the failure detector must say that the peer is lost, or alive without us.
  *
+ * In mode colo the end record of a checkpoint tells the secondary to let the SVM execute; once it
+ * has been applied, the shell is told to compare (`startCompare`) and releases what both guests say.
+ * What a comparison asks for concerns the epoch that it was made in and is void in the next.
+ *
  * Before its first commit a session protects nothing: the guest's output is not held until the
  * first capture, and the secondary is not allowed to take over from it.
  */
+import type { Mode, PeriodSetting } from '../config/index.js';
 import { FailureDetector, type ProbeResult } from '../failover/index.js';
 import { assert, type Core } from '../lib/index.js';
 import type { GoodbyeKind } from '../replication/index.js';
+import { CheckpointPace } from './checkpoint-pace.js';
 import {
   COMMIT_TIMEOUT_US,
   CONNECT_RETRY_US,
@@ -26,8 +32,12 @@ import {
   SYNC_ROUNDS_MAX,
 } from './limits.js';
 
-/** What asked for a checkpoint; counted in status. */
-export type Trigger = 'sync' | 'period' | 'bound' | 'operator';
+/**
+ * What asked for a checkpoint; counted in status. `divergence`: the guests said different things;
+ * `timeout`: the SVM did not say it in time; `mode`: the output policy has changed.
+ */
+export type Trigger = 'sync' | 'period' | RequestedTrigger;
+export type RequestedTrigger = 'bound' | 'divergence' | 'timeout' | 'mode' | 'operator';
 
 export type PrimaryInput =
   | { readonly kind: 'tick' }
@@ -46,8 +56,14 @@ export type PrimaryInput =
   | { readonly kind: 'committed'; readonly epoch: number }
   | { readonly kind: 'applied'; readonly epoch: number }
   | { readonly kind: 'peerUnfit'; readonly reason: string }
-  | { readonly kind: 'checkpointRequested'; readonly trigger: 'operator' | 'bound' }
-  | { readonly kind: 'periodChanged'; readonly periodUs: number }
+  /** `epoch`: the one that it is about; a request about an epoch that is over is void. */
+  | {
+      readonly kind: 'checkpointRequested';
+      readonly trigger: Exclude<RequestedTrigger, 'mode'>;
+      readonly epoch?: number;
+    }
+  | { readonly kind: 'periodChanged'; readonly period: PeriodSetting }
+  | { readonly kind: 'modeChanged'; readonly mode: Mode }
   | { readonly kind: 'takeoverRequested' }
   /** The guest can't go on: QEMU died (`handover`) or the guest powered off (`guest-off`). */
   | { readonly kind: 'guestEnded'; readonly goodbye: GoodbyeKind; readonly reason: string }
@@ -63,8 +79,16 @@ export type PrimaryOutput =
   | { readonly kind: 'syncRound'; readonly epoch: number; readonly first: boolean }
   | { readonly kind: 'presendRound'; readonly epoch: number }
   /** Pause, save, scan, copy, mark the streams' epoch edge, hold what follows, resume. */
-  | { readonly kind: 'capture'; readonly epoch: number; readonly trigger: Trigger }
+  | {
+      readonly kind: 'capture';
+      readonly epoch: number;
+      readonly trigger: Trigger;
+      /** For the end record: the SVM executes in the next epoch. */
+      readonly svmRuns: boolean;
+    }
   | { readonly kind: 'release'; readonly epoch: number }
+  /** The SVM executes `epoch`: what it says in it is compared from now on. */
+  | { readonly kind: 'startCompare'; readonly epoch: number }
   /** End the session; what is held stays held until `runAlone`. */
   | { readonly kind: 'endSession' }
   /** The session is over: release all that is held and hold nothing more. */
@@ -97,7 +121,9 @@ export type PrimaryState =
   | { readonly kind: 'left'; readonly reason: string };
 
 export interface PrimaryOptions {
-  readonly periodUs: number;
+  readonly mode: Mode;
+  /** Undefined: what is usual for the mode. */
+  readonly period: PeriodSetting | undefined;
   readonly minIntervalUs: number;
   readonly peerTimeoutUs: number;
   readonly heartbeatUs: number;
@@ -110,16 +136,18 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   readonly #options: PrimaryOptions;
   readonly #detector: FailureDetector;
   #state: PrimaryState = { kind: 'alone', retryAtUs: 0, reason: 'Started' };
-  #periodUs: number;
+  readonly #pace: CheckpointPace;
   #epoch: number;
   #resumedAtUs = 0;
   #heartbeatAtUs = 0;
   /** A trigger that came while a transaction was under way or too early. */
-  #pending: 'operator' | 'bound' | undefined;
+  #pending: RequestedTrigger | undefined;
+  /** What the last captured end record says. */
+  #svmRuns = false;
 
   constructor(options: PrimaryOptions) {
     this.#options = options;
-    this.#periodUs = options.periodUs;
+    this.#pace = new CheckpointPace(options);
     this.#epoch = options.firstEpoch;
     this.#detector = new FailureDetector({
       peerTimeoutUs: options.peerTimeoutUs,
@@ -136,7 +164,11 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   }
 
   get periodUs(): number {
-    return this.#periodUs;
+    return this.#pace.periodUs;
+  }
+
+  get mode(): Mode {
+    return this.#pace.mode;
   }
 
   get peerHeardAtUs(): number | undefined {
@@ -196,10 +228,15 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'applied':
         return this.#applied(input.epoch, nowUs);
       case 'checkpointRequested':
+        if (input.epoch !== undefined && input.epoch < this.#epoch) return [];
         return this.#requested(input.trigger, nowUs);
       case 'periodChanged':
-        this.#periodUs = input.periodUs;
+        this.#pace.setting = input.period;
         return this.#maybeBegin(nowUs);
+      case 'modeChanged':
+        if (input.mode === this.#pace.mode) return [];
+        this.#pace.mode = input.mode;
+        return this.#state.kind === 'session' ? this.#requested('mode', nowUs) : [];
       case 'takeoverRequested':
         return this.#leave(
           [{ kind: 'silence' }, { kind: 'sendYielded' }],
@@ -233,10 +270,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
 
   /** When the next transaction may begin: at its period, or as early as a trigger is allowed to. */
   #beginAtUs(): number {
-    const waitUs =
-      this.#pending === undefined
-        ? Math.max(this.#periodUs, this.#options.minIntervalUs)
-        : this.#options.minIntervalUs;
+    const waitUs = this.#pending === undefined ? this.#pace.periodUs : this.#options.minIntervalUs;
     return this.#resumedAtUs + waitUs;
   }
 
@@ -327,7 +361,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const shrinks = pages < 0.7 * phase.pages;
     if (pages <= PRESEND_ENOUGH_PAGES || !shrinks || phase.round >= PRESEND_ROUNDS_MAX) {
       this.#setPhase({ kind: 'capturing', trigger: phase.trigger });
-      return [{ kind: 'capture', epoch: this.#epoch, trigger: phase.trigger }];
+      this.#svmRuns = this.#pace.mode === 'colo';
+      const { trigger } = phase;
+      return [{ kind: 'capture', epoch: this.#epoch, trigger, svmRuns: this.#svmRuns }];
     }
     this.#setPhase({ ...phase, round: phase.round + 1, pages });
     return [{ kind: 'presendRound', epoch: this.#epoch }];
@@ -339,6 +375,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     if (phase?.kind !== 'capturing' || epoch !== this.#epoch) return [];
     this.#epoch += 1;
     this.#resumedAtUs = atUs;
+    // What was asked about the epoch that has ended is answered by this checkpoint.
+    if (this.#pending !== 'operator' && this.#pending !== 'mode') this.#pending = undefined;
+    this.#pace.checkpointed(phase.trigger === 'divergence' || phase.trigger === 'timeout');
     this.#setPhase({ kind: 'committing', trigger: phase.trigger, sinceUs: nowUs });
     return [];
   }
@@ -363,16 +402,20 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       return this.#dismiss(`Secondary applied epoch ${epoch} out of turn`);
     }
     this.#setPhase({ kind: 'running' });
-    return this.#maybeBegin(nowUs);
+    const compare: PrimaryOutput[] = this.#svmRuns
+      ? [{ kind: 'startCompare', epoch: this.#epoch }]
+      : [];
+    return [...compare, ...this.#maybeBegin(nowUs)];
   }
 
-  #requested(trigger: 'operator' | 'bound', nowUs: number): PrimaryOutput[] {
+  #requested(trigger: RequestedTrigger, nowUs: number): PrimaryOutput[] {
     if (this.#state.kind !== 'session') {
       return trigger === 'operator'
         ? [{ kind: 'checkpointFailed', reason: 'No secondary is connected' }]
         : [];
     }
-    if (this.#pending !== 'operator') this.#pending = trigger;
+    // An operator waits for an answer, and a comparison's reason is told before a bound's.
+    if (trigger === 'operator' || this.#pending === undefined) this.#pending = trigger;
     return this.#maybeBegin(nowUs);
   }
 

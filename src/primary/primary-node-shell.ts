@@ -7,14 +7,18 @@
  */
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type {
-  CommandResult,
-  NodeControl,
-  NodeExit,
-  NodeLogger,
-  NodeStatus,
-  PrimaryConfiguration,
-  RunningNode,
+import {
+  type CaptureOptions,
+  type CommandResult,
+  formatPeriod,
+  type Mode,
+  type NodeControl,
+  type NodeExit,
+  type NodeLogger,
+  type NodeStatus,
+  type PeriodSetting,
+  type PrimaryConfiguration,
+  type RunningNode,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
@@ -101,6 +105,7 @@ class PrimaryNode implements RunningNode, NodeControl {
   #committedEpoch: number | null = null;
   #work: Promise<void> = Promise.resolve();
   #synced: Promise<unknown> = Promise.resolve();
+  #silenced: Promise<void> = Promise.resolve();
   #checkpointWaiters: ((result: CommandResult) => void)[] = [];
   #finish: (exit: NodeExit) => void = () => undefined;
   #leaving = false;
@@ -115,7 +120,8 @@ class PrimaryNode implements RunningNode, NodeControl {
       this.#finish = resolve;
     });
     this.#core = new PrimaryCore({
-      periodUs: configuration.periodUs,
+      mode: configuration.mode,
+      period: configuration.periodUs,
       minIntervalUs: configuration.minIntervalUs,
       peerTimeoutUs: configuration.peerTimeoutUs,
       heartbeatUs: configuration.heartbeatIntervalUs,
@@ -130,9 +136,13 @@ class PrimaryNode implements RunningNode, NodeControl {
     });
     parts.hooks.onDiskWrite = (disk, operation) =>
       this.#current?.replicator.forward(disk, operation);
-    for (const [index, nic] of pvm.nics.entries()) {
-      nic.onInbound = (batch) => this.#current?.replicator.mirror(index, batch);
-    }
+    parts.hooks.onCheckpointNeeded = (trigger, epoch) =>
+      this.#driver.input({ kind: 'checkpointRequested', trigger, epoch });
+    parts.hooks.onNetworkFailure = (error) => {
+      const reason = `The network thread failed: ${describeError(error)}`;
+      log.error(reason);
+      this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason });
+    };
     void pvm.emulator.exited.then(({ reason }) => {
       this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason: `QEMU: ${reason}` });
     });
@@ -174,17 +184,41 @@ class PrimaryNode implements RunningNode, NodeControl {
     return { ok: false, code: 'COLO_E_ROLE', reason };
   }
 
-  setPeriod(periodUs: number): CommandResult {
-    this.#driver.input({ kind: 'periodChanged', periodUs });
-    this.#log.info('Period changed', { periodMs: periodUs / 1000 });
-    return { ok: true, detail: `The period is ${periodUs / 1000} ms` };
+  setPeriod(period: PeriodSetting): CommandResult {
+    this.#driver.input({ kind: 'periodChanged', period });
+    this.#log.info('Period changed', { period: formatPeriod(period) });
+    return { ok: true, detail: `The period is ${formatPeriod(period)}` };
+  }
+
+  /** A protected guest changes with the next checkpoint; it is waited for. */
+  async setMode(mode: Mode): Promise<CommandResult> {
+    const before = this.#core.mode;
+    if (mode === before) return { ok: true, detail: `The mode is ${mode} already` };
+    this.#log.info('Mode changed', { mode });
+    const isSession = this.#core.state.kind === 'session';
+    const done = isSession ? this.#nextCheckpoint() : undefined;
+    this.#driver.input({ kind: 'modeChanged', mode });
+    const result = await done;
+    if (result?.ok === false) return result;
+    return { ok: true, detail: `The mode is ${mode}` };
+  }
+
+  async capture(options: CaptureOptions): Promise<CommandResult> {
+    if (this.#core.mode !== 'colo') {
+      const reason = 'Nothing is compared in mode checkpoint: captures need mode colo';
+      return { ok: false, code: 'COLO_E_MODE', reason };
+    }
+    return this.#pvm.network.capture(options);
   }
 
   checkpoint(): Promise<CommandResult> {
-    return new Promise((resolve) => {
-      this.#checkpointWaiters.push(resolve);
-      this.#driver.input({ kind: 'checkpointRequested', trigger: 'operator' });
-    });
+    const done = this.#nextCheckpoint();
+    this.#driver.input({ kind: 'checkpointRequested', trigger: 'operator' });
+    return done;
+  }
+
+  #nextCheckpoint(): Promise<CommandResult> {
+    return new Promise((resolve) => this.#checkpointWaiters.push(resolve));
   }
 
   #perform(output: PrimaryOutput): void {
@@ -211,14 +245,17 @@ class PrimaryNode implements RunningNode, NodeControl {
         });
         return;
       case 'capture':
-        this.#enqueue((current) => this.#capture(current, output.epoch, output.trigger));
+        this.#enqueue((current) => this.#capture(current, output));
         return;
       case 'release':
         this.#committedEpoch = output.epoch;
         void this.#release(output.epoch);
         return;
+      case 'startCompare':
+        void this.#startCompare(output.epoch);
+        return;
       case 'endSession':
-        this.#current?.replicator.end();
+        this.#endReplication();
         this.#current?.session.destroy();
         return;
       case 'runAlone':
@@ -231,13 +268,17 @@ class PrimaryNode implements RunningNode, NodeControl {
         this.#answerWaiters({ ok: false, code: 'COLO_E_CHECKPOINT', reason: output.reason });
         return;
       case 'silence':
-        for (const nic of this.#pvm.nics) nic.silence();
+        this.#silenced = this.#pvm.network.silence();
         return;
       case 'sendYielded':
-        this.#tell({ kind: 'yielded' });
+        void this.#tellSilent({ kind: 'yielded' });
         return;
       case 'sendGoodbye':
-        this.#tell({ kind: 'goodbye', goodbye: output.goodbye, reason: output.reason });
+        void this.#tellSilent({
+          kind: 'goodbye',
+          goodbye: output.goodbye,
+          reason: output.reason,
+        });
         return;
       case 'exit':
         void this.#leave({ exitCode: output.code, reason: output.reason });
@@ -258,10 +299,13 @@ class PrimaryNode implements RunningNode, NodeControl {
       if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
       const answer = parseHelloReply(message.json);
       if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
+      await this.#pvm.network.attach(session, this.#core.epoch);
+      if (this.#leaving) throw new Error('The node is leaving');
       this.#begin(session, probePort);
       this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
     } catch (error) {
       session?.destroy();
+      this.#pvm.network.detach();
       const reason = describeError(error);
       if (reason !== this.#lastFailure) this.#log.warn('No secondary', { reason });
       this.#lastFailure = reason;
@@ -290,7 +334,6 @@ class PrimaryNode implements RunningNode, NodeControl {
         accelerator: description.accelerator,
         pageSizeBytes: PAGE_SIZE_BYTES,
         dirtyTracker: description.dirtyTracker,
-        mode: this.#configuration.mode,
         verify: this.#configuration.verify,
         probePort,
         kernelSha256: this.#pvm.kernelSha256,
@@ -370,10 +413,13 @@ class PrimaryNode implements RunningNode, NodeControl {
     this.#driver.input({ kind: 'captureFailed', reason: describeError(error) });
   }
 
-  async #capture(current: CurrentSession, epoch: number, trigger: Trigger): Promise<PrimaryInput> {
+  async #capture(
+    current: CurrentSession,
+    { epoch, trigger, svmRuns }: Extract<PrimaryOutput, { kind: 'capture' }>,
+  ): Promise<PrimaryInput> {
     // Before the pause: once it is over, the secondary's answer must find the core told of it.
     await this.#reserve.used(epoch);
-    const captured = await current.replicator.capture();
+    const captured = await current.replicator.capture(svmRuns);
     const { pauseUs, pages, pagesInPause } = captured;
     this.#synced = captured.synced;
     this.#statistics.add({ trigger, pauseUs, pages, pagesInPause });
@@ -385,7 +431,17 @@ class PrimaryNode implements RunningNode, NodeControl {
   async #release(epoch: number): Promise<void> {
     try {
       await this.#synced;
-      for (const nic of this.#pvm.nics) nic.release(epoch);
+      this.#pvm.network.release(epoch);
+    } catch (error) {
+      this.#diskFailed(describeError(error));
+    }
+  }
+
+  /** What the SVM confirms may tell of writes of the last pause, too. */
+  async #startCompare(epoch: number): Promise<void> {
+    try {
+      await this.#synced;
+      this.#pvm.network.startCompare(epoch);
     } catch (error) {
       this.#diskFailed(describeError(error));
     }
@@ -393,7 +449,7 @@ class PrimaryNode implements RunningNode, NodeControl {
 
   /**
    * Alone, what is held may leave as soon as what it may tell of is durable. A sync of a busy disk
-   * may outlast the next session's synchronisation; once that session holds, its releases decide.
+   * may outlast the next session's synchronisation: see PrimaryNetwork.open.
    */
   async #openWhenSynced(): Promise<void> {
     try {
@@ -401,8 +457,8 @@ class PrimaryNode implements RunningNode, NodeControl {
     } catch (error) {
       this.#diskFailed(describeError(error));
     }
-    if (this.#leaving || this.#current?.replicator.holds === true) return;
-    for (const nic of this.#pvm.nics) nic.open();
+    if (this.#leaving) return;
+    this.#pvm.network.open();
   }
 
   #diskFailed(reason: string): void {
@@ -425,7 +481,7 @@ class PrimaryNode implements RunningNode, NodeControl {
     this.#committedEpoch = null;
     this.#lastFailure = reason;
     this.#statistics.failed += 1;
-    current?.replicator.end();
+    this.#endReplication(current);
     this.#bytesSentBefore += sentBytes(current?.session);
     current?.session.destroy();
     void this.#openWhenSynced();
@@ -436,15 +492,25 @@ class PrimaryNode implements RunningNode, NodeControl {
     for (const resolve of this.#checkpointWaiters.splice(0)) resolve(result);
   }
 
+  #endReplication(current = this.#current): void {
+    if (current === undefined) return;
+    current.replicator.end();
+    this.#pvm.network.detach();
+  }
+
+  /** What promises that nothing leaves any more is said once nothing does. */
+  async #tellSilent(message: ControlMessage): Promise<void> {
+    await this.#silenced;
+    this.#tell(message);
+  }
+
   #tell(message: ControlMessage): void {
     const { type, parts } = encodeControl(message);
     this.#current?.session.links.control.send(type, parts);
   }
 
   #checkBounds(): void {
-    const over =
-      (this.#current?.replicator.epochDiskBytes ?? 0) > EPOCH_DISK_BYTES ||
-      this.#pvm.nics.some((nic) => nic.stats.overBound);
+    const over = (this.#current?.replicator.epochDiskBytes ?? 0) > EPOCH_DISK_BYTES;
     if (over) this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound' });
   }
 
@@ -466,7 +532,8 @@ class PrimaryNode implements RunningNode, NodeControl {
     clearInterval(this.#boundCheck);
     this.#log.info('Leaving', { reason: exit.reason });
     const session = this.#current?.session;
-    this.#current?.replicator.end();
+    this.#endReplication();
+    await this.#silenced;
     if (session !== undefined) await closedWithin(session, GOODBYE_TIMEOUT_MS);
     await this.#work;
     await this.#pvm.stop();

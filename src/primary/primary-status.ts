@@ -25,14 +25,14 @@ export interface StatusSources {
 export function primaryStatus(sources: StatusSources): NodeStatus {
   const { configuration, core, pvm, statistics, nowUs } = sources;
   const { description } = pvm.emulator;
-  const nics = pvm.nics.map((nic) => nic.stats);
+  const { nics, compare } = pvm.network.stats;
   const heardAtUs = core.peerHeardAtUs;
   return {
     vm: configuration.vm,
     host: sources.host,
     role: 'primary',
     state: stateName(core),
-    mode: configuration.mode,
+    mode: core.mode,
     peer: {
       address: `${configuration.peer.host}:${configuration.peer.port}`,
       state: peerState(core),
@@ -59,6 +59,13 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     held: {
       frames: nics.reduce((sum, nic) => sum + nic.heldFrames, 0),
       bytes: nics.reduce((sum, nic) => sum + nic.heldBytes, 0),
+    },
+    compare: {
+      running: compare.comparing,
+      flows: compare.flows,
+      confirmedFrames: compare.confirmedFrames,
+      divergences: compare.divergences,
+      timeouts: compare.timeouts,
     },
     downtimeMs: null,
     dirtyTracker: description.dirtyTracker,

@@ -17,8 +17,9 @@ import {
   resolveMachineDefinition,
 } from '../emulator/index.js';
 import type { Logger } from '../lib/index.js';
-import { Nic } from '../proxy/index.js';
 import { digestFile } from '../replication/index.js';
+import { PrimaryNetworkClient } from './primary-network-client-shell.js';
+import type { CompareReason } from './primary-network-shell.js';
 
 const MIB = 1024 * 1024;
 
@@ -27,7 +28,7 @@ export interface Pvm {
   readonly definition: ResolvedMachineDefinition;
   readonly emulator: Emulator;
   readonly disks: readonly ReplicatedDisk[];
-  readonly nics: readonly Nic[];
+  readonly network: PrimaryNetworkClient;
   readonly kernelSha256: string | null;
   readonly initrdSha256: string | null;
   /** Kills the guest and releases everything. Idempotent. */
@@ -38,6 +39,9 @@ export interface Pvm {
 export interface PvmHooks {
   /** A write while the disk is in `forwarding`; see ReplicatedDiskOptions. */
   onDiskWrite?: ((disk: number, operation: DiskOperation) => Promise<void> | undefined) | undefined;
+  onCheckpointNeeded?: ((reason: CompareReason, epoch: number) => void) | undefined;
+  /** The guest's network is gone for good, and silent. */
+  onNetworkFailure?: ((error: Error) => void) | undefined;
 }
 
 /** Starts the guest, unprotected: its output passes. Throws OperatorError for what can't be had. */
@@ -71,12 +75,24 @@ export async function startPvm(
       diskSockets.push(socketPath);
     }
     const definition = await defineMachine(configuration, disks);
-    const { nics, nicSockets } = await startNics(configuration, { runtimeDir, log, cleanups });
+    const network = new PrimaryNetworkClient({
+      log,
+      onCheckpointNeeded: (reason, epoch) => hooks.onCheckpointNeeded?.(reason, epoch),
+      onFailure: (error) => hooks.onNetworkFailure?.(error),
+    });
+    cleanups.push(() => network.stop());
+    const nicFds = await network.start({
+      nics: configuration.nics.map(({ tap, bridge }) => ({
+        tapName: tap,
+        ...(bridge === undefined ? {} : { bridge }),
+      })),
+      compareTimeoutUs: configuration.compareTimeoutUs,
+    });
     const emulator = await launchQemu({
       definition,
       ramMapping: 'shared',
       diskSockets,
-      nicSockets,
+      nicFds,
       runtimeDir,
       startPaused: false,
       tracker: configuration.tracker,
@@ -84,9 +100,10 @@ export async function startPvm(
       log,
     });
     cleanups.push(() => emulator.kill());
+    network.closeQemuFds();
     const kernelSha256 = await digestFile(definition.kernel?.image);
     const initrdSha256 = await digestFile(definition.kernel?.initrd);
-    return { definition, emulator, disks, nics, kernelSha256, initrdSha256, stop };
+    return { definition, emulator, disks, network, kernelSha256, initrdSha256, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -120,28 +137,4 @@ async function defineMachine(
     extraArguments: machine.qemuArguments,
   });
   return resolveMachineDefinition(definition);
-}
-
-async function startNics(
-  configuration: PrimaryConfiguration,
-  context: { runtimeDir: string; log: Logger; cleanups: (() => Promise<unknown>)[] },
-): Promise<{ nics: Nic[]; nicSockets: string[] }> {
-  const nics: Nic[] = [];
-  const nicSockets: string[] = [];
-  for (const [index, { tap, bridge }] of configuration.nics.entries()) {
-    const socketPath = join(context.runtimeDir, `nic-${index}`);
-    const nic = new Nic({
-      index,
-      tapName: tap,
-      ...(bridge === undefined ? {} : { bridge }),
-      socketPath,
-      log: context.log,
-    });
-    await nic.start();
-    context.cleanups.push(() => nic.stop());
-    nic.open();
-    nics.push(nic);
-    nicSockets.push(socketPath);
-  }
-  return { nics, nicSockets };
 }

@@ -1,8 +1,10 @@
 /**
- * Sends one session's state to the secondary: pages, disk writes, device states, LAN input.
+ * Sends one session's state to the secondary: pages, disk writes, device states.
  *
  * In: the core's instructions (`syncRound`, `presendRound`, `capture`). Out: frames on the
  * session's links, in the order that the secondary's checks expect; nothing here decides anything.
+ *
+ * The network is told of the epoch's edge here and does the rest itself: primary-network-shell.ts.
  *
  * Every epoch has one RAM framer and one count of disk operations. They are closed at the epoch
  * edge, while the guest is paused; what is written after it belongs to the next epoch. The guest
@@ -21,27 +23,24 @@ import {
 import type { Emulator } from '../emulator/index.js';
 import { type Logger, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
-import { encodeAddresses, type Nic } from '../proxy/index.js';
 import {
   digestRam,
   type EncodedMessage,
-  encodeAddresses as encodeAddressesMessage,
   encodeControl,
   encodeDeviceState,
-  encodeEpochMark,
-  encodeInbound,
   encodeRamEnd,
   type RamFrame,
   RamFramer,
 } from '../replication/index.js';
 import type { Link, Session } from '../transport/index.js';
 import { DISK_SYNC_CLUSTERS, FRAMES_PER_TURN } from './limits.js';
+import type { PrimaryNetworkClient } from './primary-network-client-shell.js';
 
 /** The parts of the PVM that are replicated. */
 export interface ReplicatedParts {
   readonly emulator: Emulator;
   readonly disks: readonly ReplicatedDisk[];
-  readonly nics: readonly Nic[];
+  readonly network: PrimaryNetworkClient;
 }
 
 export interface ReplicatorOptions {
@@ -96,10 +95,6 @@ export class Replicator {
   readonly #diskSenders: readonly EpochSender[];
   #forwarding = false;
   #ended = false;
-  #holds = false;
-  readonly #sentAddresses: Buffer[] = [];
-  /** Inbound batches that were not mirrored because the link was full. */
-  mirrorDropped = 0;
   sync: SyncProgress | undefined;
 
   constructor(options: ReplicatorOptions) {
@@ -109,11 +104,6 @@ export class Replicator {
     this.#log = options.log;
     this.#framer = new RamFramer(options.epoch);
     this.#diskSenders = options.parts.disks.map((_disk, index) => new EpochSender(index));
-  }
-
-  /** This session has reached the edge of an epoch: from there on it holds the guest's output. */
-  get holds(): boolean {
-    return this.#holds;
   }
 
   /** Bytes of disk writes that the running epoch has put into the secondary's buffer. */
@@ -135,7 +125,6 @@ export class Replicator {
     if (first) {
       emulator.scanWritten();
       for (const [index, disk] of disks.entries()) this.#startTracking(index, disk);
-      this.#mark(this.#framer.epoch);
     }
     const ranges = first ? emulator.ram.dataRanges() : emulator.scanWritten();
     const ramBytes = ranges.reduce((sum, range) => sum + range.length, 0);
@@ -182,12 +171,12 @@ export class Replicator {
    * The pause of a checkpoint, and the shipping of what it took. Whatever goes wrong in between,
    * the guest is resumed before this rejects; output is held only if the epoch edge was reached.
    */
-  async capture(): Promise<Captured> {
-    const { emulator, disks, nics } = this.#parts;
+  async capture(svmRuns: boolean): Promise<Captured> {
+    const { emulator, disks, network } = this.#parts;
+    const exact = await network.quiesce();
     const startUs = monotonicUs();
     let pausedUs = startUs;
     let takenUs = startUs;
-    for (const nic of nics) nic.pauseInbound();
     for (const disk of disks) disk.beginPause();
     let synced: Promise<unknown> = Promise.resolve();
     let taken: Taken;
@@ -199,11 +188,11 @@ export class Replicator {
       saving.catch(() => undefined);
       await paused;
       pausedUs = monotonicUs();
-      taken = await this.#take(saving);
+      taken = await this.#take(saving, { exact, compares: svmRuns });
       takenUs = monotonicUs();
     } finally {
       const resumed = emulator.resume();
-      for (const nic of nics) nic.resumeInbound();
+      network.resume();
       await resumed;
       synced = Promise.all(disks.map((disk) => disk.endPause()));
       synced.catch(() => undefined);
@@ -220,16 +209,9 @@ export class Replicator {
       pauseUs: resumedAtUs - startUs,
       pages: taken.framer.totals.pages + pagesInPause,
       pagesInPause,
-      shipped: this.#ship(taken),
+      shipped: this.#ship(taken, { svmRuns, resumedAtUs }),
       synced,
     };
-  }
-
-  /** Mirrors LAN input to the SVM; while the link is full it is dropped, as a network may. */
-  mirror(nic: number, batch: Buffer): void {
-    const link = this.#session.links.network;
-    if (link.writable) send(link, encodeInbound(this.#framer.epoch, nic, batch));
-    else this.mirrorDropped += 1;
   }
 
   /** A write of the guest while it is protected; a promise when the secondary can't keep up. */
@@ -244,18 +226,28 @@ export class Replicator {
     return link.writable ? undefined : link.drained().catch(() => undefined);
   }
 
-  async #take(saving: Promise<Buffer>): Promise<Taken> {
-    const { emulator, nics } = this.#parts;
+  async #take(
+    saving: Promise<Buffer>,
+    edge: { exact: boolean; compares: boolean },
+  ): Promise<Taken> {
+    const { emulator, network } = this.#parts;
     const copyOut = (at: number, target: Buffer) => emulator.ram.copyOut(at, target);
     const framer = this.#framer;
+    const drained = network.drain();
+    drained.catch(() => undefined);
     const frames: RamFrame[] = [];
     for (const frame of framer.cut(emulator.scanWritten(), copyOut)) {
       frames.push(frame);
       // Pre-send leaves a frame or two; a guest that outruns it leaves seconds of copying.
       if (frames.length % FRAMES_PER_TURN === 0) await setImmediate();
     }
-    await Promise.all(nics.map((nic) => nic.drain()));
-    const deviceState = await saving;
+    let calm = await drained;
+    let deviceState = await saving;
+    while (!calm) {
+      deviceState = await emulator.saveDeviceState();
+      calm = await network.drain();
+    }
+    if (!this.#ended) await network.edge(framer.epoch, edge);
     // Saving may itself have written guest RAM.
     frames.push(...framer.cut(emulator.scanWritten(), copyOut));
     if (!this.#forwarding) await this.#forwardFromHere();
@@ -302,17 +294,13 @@ export class Replicator {
     for (const sender of this.#diskSenders) {
       send(this.#session.links.disk, encodeDiskMessage(sender.end(epoch)));
     }
-    for (const nic of this.#parts.nics) {
-      // What an earlier session still holds stays held, and leaves with this one's first release.
-      if (this.#holds) nic.closeEpoch(epoch);
-      else nic.hold(epoch + 1);
-    }
-    this.#holds = true;
     this.#framer = new RamFramer(epoch + 1);
-    this.#mark(epoch + 1);
   }
 
-  async #ship(taken: Taken): Promise<void> {
+  async #ship(
+    taken: Taken,
+    { svmRuns, resumedAtUs }: { svmRuns: boolean; resumedAtUs: number },
+  ): Promise<void> {
     const { epoch, framer, deviceState, verifyDigest } = taken;
     for (const frame of taken.frames) await this.#sendRam(framer.encode(frame));
     await this.#sendRam(encodeDeviceState(epoch, deviceState));
@@ -325,6 +313,8 @@ export class Replicator {
       ramDigest: digest,
       deviceStateBytes: deviceState.length,
       disks: taken.disks,
+      svmRuns,
+      sinceResumeUs: Math.min(monotonicUs() - resumedAtUs, 0xffff_ffff),
     };
     send(this.#session.links.control, encodeControl({ kind: 'endRecord', record }));
     this.sync = undefined;
@@ -352,18 +342,6 @@ export class Replicator {
     send(link, message);
     await link.drained();
     await setImmediate();
-  }
-
-  /** Begins `epoch` on the network link, with what is new of the guest's addresses. */
-  #mark(epoch: number): void {
-    const link = this.#session.links.network;
-    send(link, encodeEpochMark(epoch));
-    for (const [index, nic] of this.#parts.nics.entries()) {
-      const table = encodeAddresses(nic.addresses.addresses());
-      if (this.#sentAddresses[index]?.equals(table) === true) continue;
-      this.#sentAddresses[index] = table;
-      send(link, encodeAddressesMessage(index, table));
-    }
   }
 }
 

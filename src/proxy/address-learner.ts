@@ -13,7 +13,7 @@
  * Sources: RFC 826; RFC 4861 sections 4.2 to 4.4; IEEE 802.1Q-2018 section 9.6.
  */
 import { ByteReader, ByteWriter, ProtocolError } from '../lib/index.js';
-import { FRAME_BYTES_MIN, LEARNED_ADDRESSES_MAX } from './limits.js';
+import { LEARNED_ADDRESSES_MAX } from './limits.js';
 
 /** One address of the guest. Buffers are owned by the entry and not modified. */
 export interface GuestAddress {
@@ -47,7 +47,9 @@ interface Entry {
 }
 
 const MAC_BYTES = 6;
+/** Offset of the sender's MAC in a frame, and the length of the header it is in. */
 const SOURCE_MAC_AT = 6;
+const ETHERNET_BYTES = 14;
 
 const ETHERTYPE_IPV4 = 0x0800;
 const ETHERTYPE_ARP = 0x0806;
@@ -79,11 +81,12 @@ export class AddressLearner {
     this.#entriesMax = entriesMax;
   }
 
-  /** Looks at one frame that the guest sent; any bytes are allowed. */
-  learn(frame: Buffer): void {
-    if (frame.length < FRAME_BYTES_MIN || !isStationMac(frame, SOURCE_MAC_AT)) return;
-    const source = locateSource(frame);
-    const known = this.#find(frame, source);
+  /** Looks at one Ethernet frame that the guest sent, `at` to `end`; any bytes are allowed. */
+  learn(bytes: Buffer, at = 0, end = bytes.length): void {
+    const macAt = at + SOURCE_MAC_AT;
+    if (end - at < ETHERNET_BYTES || !isStationMac(bytes, macAt)) return;
+    const source = locateSource(bytes, at, end);
+    const known = this.#find(bytes, macAt, source);
     if (known !== undefined) {
       known.usedAt = ++this.#uses;
       known.confirmed ||= source.confirmed;
@@ -91,9 +94,9 @@ export class AddressLearner {
       return;
     }
     this.#add({
-      mac: Buffer.from(frame.subarray(SOURCE_MAC_AT, SOURCE_MAC_AT + MAC_BYTES)),
+      mac: Buffer.from(bytes.subarray(macAt, macAt + MAC_BYTES)),
       vlan: source.vlan,
-      ip: Buffer.from(frame.subarray(source.ipAt, source.ipAt + source.ipLength)),
+      ip: Buffer.from(bytes.subarray(source.ipAt, source.ipAt + source.ipLength)),
       confirmed: source.confirmed,
       router: source.router,
     });
@@ -139,14 +142,14 @@ export class AddressLearner {
     );
   }
 
-  #find(frame: Buffer, source: Source): Entry | undefined {
+  #find(bytes: Buffer, macAt: number, source: Source): Entry | undefined {
     const { vlan, ipAt, ipLength } = source;
     for (const entry of this.#entries) {
       if (entry.vlan !== vlan) continue;
       // An address-less frame adds nothing to a MAC that is known with any address.
       if (ipLength !== 0 && entry.ip.length !== ipLength) continue;
-      if (ipLength !== 0 && entry.ip.compare(frame, ipAt, ipAt + ipLength) !== 0) continue;
-      if (entry.mac.compare(frame, SOURCE_MAC_AT, SOURCE_MAC_AT + MAC_BYTES) === 0) return entry;
+      if (ipLength !== 0 && entry.ip.compare(bytes, ipAt, ipAt + ipLength) !== 0) continue;
+      if (entry.mac.compare(bytes, macAt, macAt + MAC_BYTES) === 0) return entry;
     }
     return undefined;
   }
@@ -226,66 +229,75 @@ function isSame(a: GuestAddress, b: GuestAddress): boolean {
   return a.vlan === b.vlan && a.mac.equals(b.mac) && (b.ip.length === 0 || a.ip.equals(b.ip));
 }
 
-function locateSource(frame: Buffer): Source {
-  let type = frame.readUInt16BE(12);
-  let at = FRAME_BYTES_MIN;
+function locateSource(bytes: Buffer, at: number, end: number): Source {
+  let type = bytes.readUInt16BE(at + 12);
+  let next = at + ETHERNET_BYTES;
   let vlan = 0;
-  if (type === ETHERTYPE_VLAN && frame.length >= at + 4) {
-    vlan = frame.readUInt16BE(14) & 0xfff;
-    type = frame.readUInt16BE(16);
-    at += 4;
+  if (type === ETHERTYPE_VLAN && end >= next + 4) {
+    vlan = bytes.readUInt16BE(next) & 0xfff;
+    type = bytes.readUInt16BE(next + 2);
+    next += 4;
   }
+  const part = { bytes, at: next, end, vlan };
   const found =
     type === ETHERTYPE_ARP
-      ? locateInArp(frame, at, vlan)
+      ? locateInArp(part, at + SOURCE_MAC_AT)
       : type === ETHERTYPE_IPV4
-        ? locateInIpv4(frame, at, vlan)
+        ? locateInIpv4(part)
         : type === ETHERTYPE_IPV6
-          ? locateInIpv6(frame, at, vlan)
+          ? locateInIpv6(part)
           : undefined;
-  if (found !== undefined && isHostAddress(frame, found.ipAt, found.ipLength)) return found;
+  if (found !== undefined && isHostAddress(bytes, found.ipAt, found.ipLength)) return found;
   return { vlan, ipAt: 0, ipLength: 0, confirmed: false, router: false };
 }
 
-function locateInArp(frame: Buffer, at: number, vlan: number): Source | undefined {
+/** What follows the Ethernet header. */
+interface Part {
+  readonly bytes: Buffer;
+  readonly at: number;
+  readonly end: number;
+  readonly vlan: number;
+}
+
+function locateInArp({ bytes, at, end, vlan }: Part, macAt: number): Source | undefined {
   if (
-    frame.length < at + ARP_BYTES ||
-    frame.readUInt32BE(at) !== ARP_ETHERNET_IPV4[0] ||
-    frame.readUInt16BE(at + 4) !== ARP_ETHERNET_IPV4[1] ||
-    frame.compare(frame, at + 8, at + 14, SOURCE_MAC_AT, SOURCE_MAC_AT + MAC_BYTES) !== 0
+    end < at + ARP_BYTES ||
+    bytes.readUInt32BE(at) !== ARP_ETHERNET_IPV4[0] ||
+    bytes.readUInt16BE(at + 4) !== ARP_ETHERNET_IPV4[1] ||
+    bytes.compare(bytes, at + 8, at + 14, macAt, macAt + MAC_BYTES) !== 0
   ) {
     return undefined;
   }
   return { vlan, ipAt: at + 14, ipLength: 4, confirmed: true, router: false };
 }
 
-function locateInIpv4(frame: Buffer, at: number, vlan: number): Source | undefined {
-  if (frame.length < at + IPV4_HEADER_BYTES || frame.readUInt8(at) >> 4 !== 4) return undefined;
+function locateInIpv4({ bytes, at, end, vlan }: Part): Source | undefined {
+  if (end < at + IPV4_HEADER_BYTES || bytes.readUInt8(at) >> 4 !== 4) return undefined;
   return { vlan, ipAt: at + 12, ipLength: 4, confirmed: false, router: false };
 }
 
-function locateInIpv6(frame: Buffer, at: number, vlan: number): Source | undefined {
-  if (frame.length < at + IPV6_HEADER_BYTES || frame.readUInt8(at) >> 4 !== 6) return undefined;
+function locateInIpv6({ bytes, at, end, vlan }: Part): Source | undefined {
+  if (end < at + IPV6_HEADER_BYTES || bytes.readUInt8(at) >> 4 !== 6) return undefined;
   const source = { vlan, ipAt: at + 8, ipLength: 16, confirmed: false, router: false };
   const icmpAt = at + IPV6_HEADER_BYTES;
   const isDiscovery =
-    frame.readUInt8(at + 6) === NEXT_HEADER_ICMPV6 &&
-    frame.readUInt8(at + 7) === ND_HOP_LIMIT &&
-    frame.length >= icmpAt + 8;
+    bytes.readUInt8(at + 6) === NEXT_HEADER_ICMPV6 &&
+    bytes.readUInt8(at + 7) === ND_HOP_LIMIT &&
+    end >= icmpAt + 8;
   if (!isDiscovery) return source;
-  switch (frame.readUInt8(icmpAt)) {
+  switch (bytes.readUInt8(icmpAt)) {
     case ND_ROUTER_ADVERTISEMENT:
       return { ...source, confirmed: true, router: true };
     case ND_NEIGHBOUR_SOLICITATION:
       return { ...source, confirmed: true };
     case ND_NEIGHBOUR_ADVERTISEMENT:
-      if (frame.length < icmpAt + ND_TARGET_END) return source;
+      if (end < icmpAt + ND_TARGET_END) return source;
       // The first bit of the flags is R: the sender is a router.
       return {
         ...source,
         ipAt: icmpAt + 8,
         confirmed: true,
-        router: (frame.readUInt8(icmpAt + 4) & 0x80) !== 0,
+        router: (bytes.readUInt8(icmpAt + 4) & 0x80) !== 0,
       };
     default:
       return source;

@@ -15,6 +15,7 @@
 import { assert } from '../lib/index.js';
 import type { GuestAddress } from './address-learner.js';
 import { encodeBatch } from './batch-wire.js';
+import { VNET_HEADER_BYTES } from './limits.js';
 
 const BROADCAST_MAC = Buffer.from('ffffffffffff', 'hex');
 /** 33:33 and the last four bytes of ff02::1 (RFC 2464 section 7). */
@@ -23,8 +24,10 @@ const ALL_NODES_IP = Buffer.from('ff020000000000000000000000000001', 'hex');
 const NO_MAC = Buffer.alloc(6);
 const NO_IPV4 = Buffer.alloc(4);
 
-/** Ethernet's minimum without the FCS. */
-const FRAME_BYTES_PADDED = 60;
+/** All zero: nothing is left to the receiver. */
+const VNET_HEADER = Buffer.alloc(VNET_HEADER_BYTES);
+/** Ethernet's minimum without the FCS, behind the virtio_net_hdr. */
+const FRAME_BYTES_PADDED = VNET_HEADER_BYTES + 60;
 
 const ETHERTYPE_ARP = 0x0806;
 const ETHERTYPE_VLAN = 0x8100;
@@ -117,8 +120,8 @@ function arpFixedPart(operation: number): Buffer {
 }
 
 function padded(parts: readonly Buffer[]): Buffer {
-  const length = parts.reduce((sum, part) => sum + part.length, 0);
-  return Buffer.concat(parts, Math.max(length, FRAME_BYTES_PADDED));
+  const length = parts.reduce((sum, part) => sum + part.length, VNET_HEADER_BYTES);
+  return Buffer.concat([VNET_HEADER, ...parts], Math.max(length, FRAME_BYTES_PADDED));
 }
 
 /** Over the pseudo-header of RFC 8200 section 8.1 and the message, whose checksum field is zero. */

@@ -1,93 +1,33 @@
 /**
- * The batch: whole Ethernet frames back to back, each with its length in front. It is the format of
- * QEMU's stream netdev, and therefore the unit of data everywhere in the proxy: a batch goes to
- * QEMU, to the peer, or into a queue as it is.
+ * The batch: whole frames back to back, each with its length in front. It is the unit of data
+ * everywhere in the proxy: a batch comes from the TAP or from QEMU and goes to the other, to the
+ * peer, or into a queue as it is. A batch is never modified by anybody, since several queues may
+ * share its memory.
  *
- *     field    size     order        meaning                              limit
- *     length   4        big-endian   bytes of the frame that follows      14 to 65,550; from
- *                                                                         QEMU also less
- *     frame    length   -            Ethernet frame without FCS           -
+ *     field           size         order          meaning                           limit
+ *     length          4            big-endian     bytes of the two that follow      24 to 65,567
+ *     virtio_net_hdr  10           little-endian  what was left to the receiver     below
+ *     frame           length - 10  -              Ethernet frame without FCS        -
  *
- * In: chunks of QEMU's stream, cut anywhere. Out: batches, sliced from the chunks without a copy;
- * only a frame that spans chunks is put together in a buffer of its own. What is unfinished when
- * the stream ends is no frame and is forgotten with the decoder. A batch is never modified by
- * anybody, since several queues may share its memory.
+ * A batch from QEMU may have shorter ones: the guest says what it likes, and the TAP drops it.
+ * virtio_net_hdr, which the proxy carries and never trusts:
  *
- * Source: QEMU 7.2 net/stream.c (`net_stream_receive`), net/net.c (`net_fill_rstate`).
+ *     field        offset  size  meaning
+ *     flags        0       1     1 NEEDS_CSUM: the checksum is that of the pseudo-header only;
+ *                                2 DATA_VALID: it was checked
+ *     gso_type     1       1     0 none, 1 TCP over IPv4, 4 TCP over IPv6; 0x80 with ECN
+ *     hdr_len      2       2     a hint: bytes of headers
+ *     gso_size     4       2     payload of each segment that the frame is to be cut into
+ *     csum_start   6       2     from the start of the frame
+ *     csum_offset  8       2     from csum_start to the checksum
+ *
+ * Sources: virtio 1.1 section 5.1.6; Linux include/uapi/linux/virtio_net.h.
  */
 import { ProtocolError } from '../lib/index.js';
 import { BATCH_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN } from './limits.js';
 
 /** Bytes of the length in front of each frame. */
 export const LENGTH_BYTES = 4;
-
-const NO_BYTES = Buffer.alloc(0);
-
-/** Cuts QEMU's byte stream into batches. After it threw, it must not be used again. */
-export class BatchDecoder {
-  /** Bytes of an unfinished length, or the whole room of an unfinished frame with its length. */
-  #partial = NO_BYTES;
-  #partialFilled = 0;
-
-  /**
-   * The batches that `chunk` completes, in order. They share memory with `chunk`, which must not be
-   * modified afterwards. Throws `ProtocolError` for a length that no frame can have.
-   */
-  write(chunk: Buffer): Buffer[] {
-    const batches: Buffer[] = [];
-    let at = 0;
-    if (this.#partialFilled > 0) {
-      at = this.#completePartial(chunk);
-      if (this.#partialFilled > 0) return batches;
-      batches.push(this.#partial);
-      this.#partial = NO_BYTES;
-    }
-    const start = at;
-    while (chunk.length - at >= LENGTH_BYTES) {
-      const end = at + LENGTH_BYTES + boundedLength(chunk.readUInt32BE(at));
-      if (end > chunk.length) break;
-      at = end;
-    }
-    if (at > start) batches.push(chunk.subarray(start, at));
-    if (at < chunk.length) this.#keep(chunk, at);
-    return batches;
-  }
-
-  /** Fills the unfinished frame and gives how many bytes of `chunk` that took. */
-  #completePartial(chunk: Buffer): number {
-    let at = 0;
-    if (this.#partialFilled < LENGTH_BYTES) {
-      at = this.#fill(chunk, 0, LENGTH_BYTES);
-      if (this.#partialFilled < LENGTH_BYTES) return at;
-      this.#growToFrame();
-    }
-    at = this.#fill(chunk, at, this.#partial.length);
-    if (this.#partialFilled === this.#partial.length) this.#partialFilled = 0;
-    return at;
-  }
-
-  #keep(chunk: Buffer, at: number): void {
-    this.#partial = Buffer.allocUnsafe(LENGTH_BYTES);
-    const next = this.#fill(chunk, at, LENGTH_BYTES);
-    if (this.#partialFilled < LENGTH_BYTES) return;
-    this.#growToFrame();
-    this.#fill(chunk, next, this.#partial.length);
-  }
-
-  #growToFrame(): void {
-    const length = boundedLength(this.#partial.readUInt32BE(0));
-    const grown = Buffer.allocUnsafe(LENGTH_BYTES + length);
-    grown.writeUInt32BE(length, 0);
-    this.#partial = grown;
-  }
-
-  #fill(chunk: Buffer, at: number, upTo: number): number {
-    const end = Math.min(chunk.length, at + upTo - this.#partialFilled);
-    chunk.copy(this.#partial, this.#partialFilled, at, end);
-    this.#partialFilled += end - at;
-    return end;
-  }
-}
 
 /**
  * Checks a batch that came from the peer and gives its number of frames.
@@ -116,7 +56,8 @@ export function countFrames(batch: Buffer): number {
 }
 
 /**
- * Calls `visit` with each frame (without its length; a slice, not a copy) of a well-formed batch.
+ * Calls `visit` with each frame (virtio_net_hdr included, length not; a slice, not a copy) of a
+ * well-formed batch.
  */
 export function forEachFrame(batch: Buffer, visit: (frame: Buffer) => void): void {
   let at = 0;
@@ -127,7 +68,7 @@ export function forEachFrame(batch: Buffer, visit: (frame: Buffer) => void): voi
   }
 }
 
-/** Joins frames of legal length into a new batch. */
+/** Joins frames of legal length, each behind its virtio_net_hdr, into a new batch. */
 export function encodeBatch(frames: readonly Buffer[]): Buffer {
   const parts: Buffer[] = [];
   for (const frame of frames) {
@@ -138,13 +79,8 @@ export function encodeBatch(frames: readonly Buffer[]): Buffer {
   return Buffer.concat(parts);
 }
 
-/** A guest may emit anything down to an empty frame, and must not lose its NIC for it. */
-function boundedLength(length: number): number {
-  if (length <= FRAME_BYTES_MAX) return length;
-  throw new ProtocolError(`A frame of ${length} bytes exceeds ${FRAME_BYTES_MAX}`);
-}
-
 function checkedLength(length: number): number {
-  if (length >= FRAME_BYTES_MIN) return boundedLength(length);
-  throw new ProtocolError(`A frame of ${length} bytes is shorter than ${FRAME_BYTES_MIN}`);
+  if (length >= FRAME_BYTES_MIN && length <= FRAME_BYTES_MAX) return length;
+  const limits = `${FRAME_BYTES_MIN} to ${FRAME_BYTES_MAX}`;
+  throw new ProtocolError(`A frame has ${length} bytes, expected ${limits}`);
 }

@@ -2,15 +2,17 @@
  * The guest's network: everything it says leaves only when no failover can contradict it, and
  * everything it hears reaches the other guest too.
  *
- *     LAN  -> TAP -> Nic ------------------------------------------> QEMU -> guest
+ *     LAN  -> TAP -> Nic -> FrameQueue -> GuestPort -> QEMU -> guest
  *                     '-> onInbound (to the peer) ...> InboundLog ...> Nic.inject
- *     guest -> QEMU -> BatchDecoder -> AddressLearner, onOutput -> OutputGate -> LanQueue -> TAP ->
+ *     guest -> QEMU -> GuestPort -> AddressLearner, onOutput -> OutputGate -> FrameQueue -> TAP ->
  *     LAN
  *
- * The unit is the batch (be32 length + frame, back to back): see batch-wire.ts. Read in this order:
+ * The unit is the batch (be32 length, virtio_net_hdr, frame; back to back): see batch-wire.ts. A
+ * frame may be as the guest's stack made it: longer than the MTU, its checksum unfinished. Read in
+ * this order:
  *
  *     limits.ts           every bound
- *     batch-wire.ts       the format; QEMU's stream cut into batches; checks of the peer's
+ *     batch-wire.ts       the format; checks of the peer's batches
  *     output-gate.ts      silent, holding, open: who may speak and when (decides)
  *     inbound-log.ts      secondary: what to deliver again after an apply (decides)
  *     packet.ts           where a frame's parts lie, and to which flow it belongs
@@ -20,9 +22,17 @@
  *     rewrite/            secondary: translates such connections for the SVM (decides)
  *     address-learner.ts  which addresses the guest has
  *     announce-wire.ts    ARP, neighbour advertisement, RARP for a failover
- *     lan-queue.ts        released frames on their way to the TAP
+ *     frame-queue.ts      batches on their way to the TAP or to QEMU
  *     link-shell.ts       the TAP's host side: bridge, queue length, up
- *     nic-shell.ts        all of it on one TAP and one QEMU socket
+ *     nic-shell.ts        all of it on one TAP and one QEMU
+ *
+ * Beside the data path, capture/ writes what passes it to files and reads such files:
+ *
+ *     pcap-wire.ts, pcapng-wire.ts, verdict-wire.ts   the formats
+ *     capture-writer.ts   CaptureTap, which the data path calls -> bytes by file
+ *     capture-shell.ts    the files of a running capture
+ *     capture-merge.ts    files -> batches and epochs' edges, in the order of time
+ *     offline-compare.ts  these -> the comparer -> a report
  *
  * Epochs: epoch N runs between checkpoint N and N+1, and checkpoint N+1 is the state at its end.
  * Output of epoch N leaves when checkpoint N+1 is committed; inbound of epoch N is forgotten then.
@@ -39,12 +49,45 @@ export {
 } from './address-learner.js';
 export { encodeAnnouncement } from './announce-wire.js';
 export {
-  BatchDecoder,
   checkBatch,
   countFrames,
   encodeBatch,
   forEachFrame,
 } from './batch-wire.js';
+export { CaptureFileDecoder } from './capture/capture-decoder.js';
+export type { EpochEdge } from './capture/capture-merge.js';
+export {
+  CaptureFiles,
+  type CapturePoint,
+  type CaptureSummary,
+  runCapture,
+} from './capture/capture-shell.js';
+export {
+  CAPTURE_FILES,
+  type CaptureFile,
+  type CaptureTap,
+  CaptureWriter,
+  captureFileName,
+} from './capture/capture-writer.js';
+export { EDGES_MAX } from './capture/limits.js';
+export {
+  type CompareReport,
+  type Finding,
+  type FlowCount,
+  makeOfflineCompare,
+  type OfflineCompare,
+  type OfflineCompareOptions,
+} from './capture/offline-compare.js';
+export type { CapturedFrame } from './capture/pcap-wire.js';
+export {
+  CAPTURE_SIDES,
+  type CaptureEdge,
+  type CaptureSide,
+  type CaptureVerdict,
+  decodeVerdictLine,
+  VERDICT_LINE_BYTES_MAX,
+  type VerdictLine,
+} from './capture/verdict-wire.js';
 export {
   adjustChecksum16,
   adjustChecksum32,
@@ -71,7 +114,12 @@ export {
   type Verdict,
 } from './compare/index.js';
 export { InboundLog, type InboundLogCounters, type InboundLogOptions } from './inbound-log.js';
-export { BATCH_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN } from './limits.js';
+export {
+  BATCH_BYTES_MAX,
+  FRAME_BYTES_MAX,
+  FRAME_BYTES_MIN,
+  VNET_HEADER_BYTES,
+} from './limits.js';
 export { Nic, type NicOptions, type NicStats } from './nic-shell.js';
 export {
   decodeOpenedFlow,

@@ -1,17 +1,21 @@
 /** Every bound of the network proxy: unit in the name, then why this much, then what happens. */
 
-/** An Ethernet header. Shorter is no frame: the link that sent it is dropped (`ProtocolError`). */
-export const FRAME_BYTES_MIN = 14;
+/** The virtio_net_hdr in front of each live frame; see batch-wire.ts. */
+export const VNET_HEADER_BYTES = 10;
+
+/** A virtio_net_hdr and an Ethernet header. Shorter is no frame: `ProtocolError` from the peer. */
+export const FRAME_BYTES_MIN = VNET_HEADER_BYTES + 14;
 
 /**
- * The largest payload an IP MTU allows (65,535) plus Ethernet header; QEMU's own NET_BUFSIZE is
- * 68 KiB. Longer means that the stream is out of step: the link is dropped (`ProtocolError`).
+ * The largest IP packet (65,535) behind an Ethernet header with two VLAN tags and a virtio_net_hdr;
+ * QEMU's own NET_BUFSIZE is 68 KiB. From the guest a longer one is cut off by the kernel and
+ * dropped; from the peer it is a `ProtocolError`.
  */
-export const FRAME_BYTES_MAX = 65_550;
+export const FRAME_BYTES_MAX = VNET_HEADER_BYTES + 22 + 65_535;
 
 /**
- * A batch from the peer. A TAP wake-up gives at most 512 KiB, a read from QEMU 64 KiB and one
- * frame; twice the larger leaves room to join batches. Longer is a `ProtocolError`.
+ * A batch from the peer. A wake-up gives at most 512 KiB; twice that leaves room to join batches.
+ * Longer is a `ProtocolError`.
  */
 export const BATCH_BYTES_MAX = 1024 * 1024;
 
@@ -25,23 +29,25 @@ export const HELD_FRAMES_SOFT = 16_384;
 /**
  * Past the hard bound QEMU's socket is not read until a release: the guest's transmit queue fills
  * and its stack waits, as behind a slow wire. Memory: 64 MiB per NIC, small beside a guest's RAM.
- * The gate can exceed it by what the socket held when reading stopped (208 KiB by default).
+ * The gate can exceed it by one batch, and at a pause by what the socket holds (8 MiB).
  */
 export const HELD_BYTES_HARD = 64 * 1024 * 1024;
 export const HELD_FRAMES_HARD = 131_072;
 
 /**
- * Bytes written towards QEMU that it has not read (the guest is stopped or slow). 4 MiB are 30 ms
- * of 1 Gbit/s, several pauses long; beyond, the newest batch is dropped and counted, as a NIC with
- * a full receive ring does.
+ * Bytes queued towards QEMU because its socket (8 MiB of kernel memory) is full: the guest is
+ * stopped or slow. The LAN is not read then, so this is for what the peer mirrors. 4 MiB are 30 ms
+ * of 1 Gbit/s; beyond, the newest batch is dropped and counted, as a NIC with a full receive ring
+ * does.
  */
 export const GUEST_QUEUE_BYTES_MAX = 4 * 1024 * 1024;
 
 /**
- * Frames written to the TAP before the event loop gets a turn: about 1 ms, so that releasing an
- * epoch's output delays no heartbeat.
+ * Frames, and bytes to within a batch, written to the TAP before the event loop gets a turn: about
+ * 1 ms, so that releasing an epoch's output delays no heartbeat.
  */
 export const LAN_FRAMES_PER_TURN = 256;
+export const LAN_BYTES_PER_TURN = 1024 * 1024;
 
 /**
  * Released but not yet written to the TAP. Normally an epoch's output at most (the guest's own
@@ -88,8 +94,12 @@ export const EPOCH_MARKS_MAX = 64;
  */
 export const ANNOUNCE_DELAYS_MS: readonly number[] = [0, 50, 150, 350, 750];
 
-/** Event loop turns `Nic.drain` waits at most; a stopped guest's socket is empty after two. */
-export const DRAIN_TURNS_MAX = 64;
+/**
+ * So much output of a guest, from just before its stop until it is drained, fits into its socket
+ * without QEMU waiting for room: an eighth of what the socket holds, with the smallest frames too.
+ */
+export const SETTLED_FRAMES_MAX = 512;
+export const SETTLED_BYTES_MAX = 512 * 1024;
 
 /**
  * Connections whose numbers are translated, per NIC. Before a failover one more is a
@@ -108,10 +118,11 @@ export const TRANSLATIONS_CLOSED_MAX = 4096;
 
 /**
  * By how much a connection's timestamps are set forward at the first segment after a failover, in
- * the guest's units (1 ms on Linux). The PVM's clock may have been ahead of the SVM's by the time
- * that an apply took, and the remote end may have seen newer timestamps than it has echoed: both
- * well below a second. Too little costs a pause until the SVM's clock has caught up, since the
- * remote end drops what seems old (RFC 7323 section 5); too much costs nothing.
+ * the guest's units (1 ms on Linux). It must cover the time that an apply took, by which the PVM's
+ * clock was ahead, and the time by which the SVM's SYN came later than the PVM's (at most the
+ * compare time-out): together well below a second. It also covers what the remote end has seen but
+ * not echoed. Too little costs a pause until the SVM's clock has caught up, since the remote end
+ * drops what seems old (RFC 7323 section 5); too much costs nothing.
  */
 export const TIMESTAMP_MARGIN = 1000;
 
@@ -122,3 +133,8 @@ export const TIMESTAMP_MARGIN = 1000;
  * would take for the past.
  */
 export const TIMESTAMP_LEAD_MAX = 0x1000_0000;
+/**
+ * What `Nic.drain` reads at most: twice what the socket can hold. Meant for a guest that is stopped;
+ * one that runs could go on for ever.
+ */
+export const DRAIN_BYTES_MAX = 16 * 1024 * 1024;

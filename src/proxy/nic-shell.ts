@@ -1,29 +1,32 @@
 /**
- * One guest NIC on one host: moves batches between the TAP in the host's bridge and QEMU's stream
- * socket. What may leave is decided by the output gate; this file has the descriptors, the queues
- * towards both sides, and the timers of the announcement.
+ * One guest NIC on one host: moves batches between the TAP in the host's bridge and QEMU. What may
+ * leave is decided by the output gate; this file has the devices, the queues towards both sides,
+ * and the timers of the announcement.
  *
  * Around a checkpoint the primary calls, in this order:
- *   pauseInbound(); QMP stop; await drain(); save state; closeEpoch(N); epoch mark to the peer;
- *   resumeInbound(); QMP cont; ... after the commit: release(N).
+ *   pauseInbound() or quiesceInbound(); QMP stop; await drain(); save state; closeEpoch(N); epoch
+ *   mark to the peer; resumeInbound(); QMP cont; ... after the commit: release(N).
  *
- * QEMU 7.2 does not reconnect a stream netdev: a dropped connection is a dead NIC until QEMU is
- * started again. At a `stop` QEMU discards what its own queue holds because the socket was full.
+ * At a `stop` QEMU discards the one frame a NIC that it holds itself, because the socket was full
+ * or the guest had given it no buffer.
  */
-import { lstat, readFile, unlink } from 'node:fs/promises';
-import { createServer, type Server, type Socket } from 'node:net';
-import { describeError, type Logger, OperatorError, ProtocolError } from '../lib/index.js';
-import { openTap, type Tap } from '../linux/index.js';
+import { readFile } from 'node:fs/promises';
+import { assert, describeError, type Logger } from '../lib/index.js';
+import { GuestPort, type GuestPortFds, monotonicUs, openTap, stayAwake, type Tap } from '../linux/index.js';
 import { AddressLearner, type GuestAddress } from './address-learner.js';
 import { encodeAnnouncement } from './announce-wire.js';
-import { BatchDecoder, checkBatch, countFrames, forEachFrame } from './batch-wire.js';
-import { LanQueue } from './lan-queue.js';
+import { countFrames, LENGTH_BYTES } from './batch-wire.js';
+import { FrameQueue } from './frame-queue.js';
 import {
   ANNOUNCE_DELAYS_MS,
-  DRAIN_TURNS_MAX,
-  FRAME_BYTES_MIN,
+  DRAIN_BYTES_MAX,
   GUEST_QUEUE_BYTES_MAX,
+  LAN_BYTES_PER_TURN,
   LAN_FRAMES_PER_TURN,
+  LAN_QUEUE_BYTES_HARD,
+  SETTLED_BYTES_MAX,
+  SETTLED_FRAMES_MAX,
+  VNET_HEADER_BYTES,
 } from './limits.js';
 import { attachToBridge, bringUp } from './link-shell.js';
 import { type GateCounters, type GateState, OutputGate } from './output-gate.js';
@@ -35,8 +38,6 @@ export interface NicOptions {
   readonly tapName: string;
   /** Without one the TAP stands alone. */
   readonly bridge?: string;
-  /** Where QEMU connects to: `-netdev stream,server=off,addr.type=unix,addr.path=...`. */
-  readonly socketPath: string;
   readonly mtu?: number;
   readonly log: Logger;
 }
@@ -44,28 +45,26 @@ export interface NicOptions {
 /** Frames and bytes since the start, except `*QueueBytes` and the gate's `held*`. */
 export interface NicStats extends GateCounters {
   readonly state: GateState;
-  readonly connected: boolean;
   readonly overBound: boolean;
   /** Delivered to the guest, from the LAN or injected. */
   readonly inboundFrames: number;
   readonly inboundBytes: number;
   /** Arrived at the TAP while silent. */
   readonly inboundSilentFrames: number;
-  /** QEMU absent, or not reading. */
+  /** QEMU gone, or not reading. */
   readonly inboundDroppedFrames: number;
+  /** Not taken by QEMU's socket yet. */
   readonly guestQueueBytes: number;
   /** Emitted by the guest, whatever the gate did with it. */
   readonly outputFrames: number;
   readonly outputBytes: number;
   /**
-   * Released, but not taken by the TAP: no whole Ethernet header, link down, no kernel buffer, or
-   * silenced in between.
+   * Released, but not taken by the TAP: malformed virtio_net_hdr, no whole Ethernet header, longer
+   * than any frame, link down, no kernel buffer, or silenced in between.
    */
   readonly lanDroppedFrames: number;
   /** Released, not yet written to the TAP. */
   readonly lanQueueBytes: number;
-  readonly refusedConnections: number;
-  readonly protocolErrors: number;
   readonly announcementsSent: number;
 }
 
@@ -73,75 +72,102 @@ export class Nic {
   readonly addresses = new AddressLearner();
   /** Every batch from the LAN that the guest was given, while live. */
   onInbound: ((batch: Buffer) => void) | undefined;
-  /** Every batch that the guest emitted, before the gate; also while silent. */
-  onOutput: ((batch: Buffer) => void) | undefined;
+  /**
+   * Every batch that the guest emitted, before the gate; also while silent. Returns true if it has
+   * taken the batch, which then never reaches the gate by itself.
+   */
+  onOutput: ((batch: Buffer) => boolean) | undefined;
+  /** What the guest gets in place of a batch from the LAN. */
+  rewriteInbound: ((batch: Buffer) => Buffer) | undefined;
+  /** The guest's queue has room again after `inject` had refused a batch. */
+  onGuestReady: (() => void) | undefined;
 
   readonly #options: NicOptions;
   readonly #gate = new OutputGate();
-  readonly #lanQueue = new LanQueue();
+  readonly #lanQueue = new FrameQueue(LAN_QUEUE_BYTES_HARD);
+  readonly #guestQueue = new FrameQueue(GUEST_QUEUE_BYTES_MAX);
   #tap: Tap | undefined;
-  #server: Server | undefined;
-  #qemu: Socket | undefined;
-  #draining = 0;
+  #port: GuestPort | undefined;
+  #inboundPaused = false;
+  #inboundBlocked = false;
+  #outputBlocked = false;
+  #injectRefused = false;
+  /** Of the guest's output, since it was last known to be all read. */
+  #unsettledFrames = 0;
+  #unsettledBytes = 0;
   #flushScheduled = false;
   #tapIsDown = false;
   #announceTimers: NodeJS.Timeout[] = [];
-  #stopping: Promise<void> | undefined;
+  #stopped = false;
 
-  #bytesFromQemu = 0;
   #inboundFrames = 0;
   #inboundBytes = 0;
   #inboundSilentFrames = 0;
   #inboundDroppedFrames = 0;
   #outputFrames = 0;
+  #outputBytes = 0;
   #lanDroppedFrames = 0;
-  #refusedConnections = 0;
-  #protocolErrors = 0;
   #announcementsSent = 0;
 
   constructor(options: NicOptions) {
     this.#options = options;
   }
 
-  /** Creates the TAP and listens for QEMU. The gate is silent until told otherwise. */
+  /** Creates the TAP and the port for QEMU. The gate is silent until told otherwise. */
   async start(): Promise<void> {
-    const { tapName, bridge, mtu, socketPath } = this.#options;
-    const tap = openTap({ name: tapName });
-    this.#tap = tap;
+    const { index, tapName, bridge, mtu } = this.#options;
     try {
+      const tap = openTap({ name: tapName });
+      this.#tap = tap;
+      const port = new GuestPort(`the port of NIC ${index}`);
+      this.#port = port;
       await bringUp(tapName, mtu);
       if (bridge !== undefined) await attachToBridge(tapName, bridge);
-      this.#server = await listen(socketPath, (socket) => this.#accept(socket));
+      tap.onReadable(() => this.#readTap(tap));
+      port.onReadable(() => this.#readPort(port));
+      port.onOffload((flags) => this.#setOffload(tap, flags));
     } catch (error) {
-      await this.stop();
+      this.stop();
       throw error;
     }
-    tap.onReadable(() => this.#readTap(tap));
+  }
+
+  /** What QEMU inherits as the NIC, good for any thread of this process until `closeQemuFds`. */
+  get qemuFds(): GuestPortFds {
+    assert(this.#port !== undefined, 'A NIC that was not started has no port');
+    return this.#port.qemuFds;
+  }
+
+  /** QEMU has inherited them. Until this is called its end is not noticed. Idempotent. */
+  closeQemuFds(): void {
+    this.#port?.closeQemuFds();
   }
 
   /** Closes everything and removes the TAP; output still held is dropped. Idempotent. */
-  stop(): Promise<void> {
-    this.#stopping ??= this.#stop();
-    return this.#stopping;
+  stop(): void {
+    this.#stopped = true;
+    this.silence();
+    this.#tap?.close();
+    this.#port?.close();
   }
 
   get stats(): NicStats {
     return {
       ...this.#gate.counters,
       state: this.#gate.state,
-      connected: this.#qemu !== undefined,
       overBound: this.#gate.overBound,
       inboundFrames: this.#inboundFrames,
       inboundBytes: this.#inboundBytes,
       inboundSilentFrames: this.#inboundSilentFrames,
-      inboundDroppedFrames: this.#inboundDroppedFrames,
-      guestQueueBytes: this.#qemu?.writableLength ?? 0,
+      inboundDroppedFrames: this.#inboundDroppedFrames + (this.#tap?.truncatedPackets ?? 0),
+      guestQueueBytes: this.#guestQueue.bytes,
       outputFrames: this.#outputFrames,
-      outputBytes: this.#bytesFromQemu,
-      lanDroppedFrames: this.#lanDroppedFrames,
+      outputBytes: this.#outputBytes,
+      lanDroppedFrames:
+        this.#lanDroppedFrames +
+        (this.#tap?.refusedPackets ?? 0) +
+        (this.#port?.truncatedPackets ?? 0),
       lanQueueBytes: this.#lanQueue.bytes,
-      refusedConnections: this.#refusedConnections,
-      protocolErrors: this.#protocolErrors,
       announcementsSent: this.#announcementsSent,
     };
   }
@@ -175,6 +201,28 @@ export class Nic {
     this.#send(this.#gate.release(epoch));
   }
 
+  /** Holds what `onOutput` had taken: it waits for its epoch's commit like all output. */
+  holdBack(batch: Buffer): void {
+    if (this.#gate.push(batch) === 'passed') this.#send([batch]);
+  }
+
+  /** Sends output that both guests have said in the running `epoch`; not while silent. */
+  sendConfirmed(epoch: number, batch: Buffer): void {
+    if (this.#gate.confirm(epoch, batch) === 'passed') this.#send([batch]);
+  }
+
+  /** While blocked, the guest's output is left in its socket, whatever the gate has room for. */
+  set outputBlocked(blocked: boolean) {
+    this.#outputBlocked = blocked;
+    this.#updateBackPressure();
+  }
+
+  /** While blocked, frames from the LAN wait in the TAP's kernel queue. */
+  set inboundBlocked(blocked: boolean) {
+    this.#inboundBlocked = blocked;
+    this.#updateInbound();
+  }
+
   /** Live and unprotected: sends what is held, and output passes from now on. */
   open(): void {
     this.#send(this.#gate.open());
@@ -190,39 +238,65 @@ export class Nic {
 
   /** The guest is about to be paused: frames from the LAN wait in the TAP's kernel queue. */
   pauseInbound(): void {
-    this.#tap?.pauseReading();
+    this.#inboundPaused = true;
+    this.#updateInbound();
   }
 
   resumeInbound(): void {
-    this.#tap?.resumeReading();
+    this.#inboundPaused = false;
+    this.#updateInbound();
   }
 
   /**
-   * Delivers a mirrored batch to the guest. Throws `ProtocolError` if it is malformed, since QEMU
-   * would lose step with the stream for ever.
+   * Pauses inbound and resolves to true once QEMU has read all that was delivered: at a stop right
+   * after that, the guest has everything or it is lost for both guests. False if the guest does not
+   * take it in time, as one that boots or is stopped.
    */
-  inject(batch: Buffer): void {
-    checkBatch(batch);
-    this.#deliver(batch);
-  }
-
-  /**
-   * Resolves once everything that QEMU had written before the call has been read and is in the
-   * gate. Meant for a paused guest; a running one is given up on after a bounded time.
-   */
-  async drain(): Promise<void> {
-    this.#draining++;
-    this.#updateBackPressure();
-    // A first turn may begin after this loop iteration's poll; only later ones contain a whole
-    // poll.
-    await nextTurn();
-    for (let turn = 0; turn < DRAIN_TURNS_MAX; turn++) {
-      const before = this.#bytesFromQemu;
+  async quiesceInbound(timeoutMs: number): Promise<boolean> {
+    this.pauseInbound();
+    this.#unsettledFrames = 0;
+    this.#unsettledBytes = 0;
+    const untilUs = monotonicUs() + timeoutMs * 1000;
+    while (!this.#stopped) {
+      if (this.#guestQueue.bytes === 0 && this.#port?.unreadBytes() === 0) return true;
+      if (monotonicUs() >= untilUs) return false;
       await nextTurn();
-      if (this.#bytesFromQemu === before) break;
     }
-    this.#draining--;
+    return false;
+  }
+
+  /**
+   * Delivers a checked batch to the guest. False if there is no room: then `onGuestReady` is called
+   * once there is.
+   */
+  inject(batch: Buffer): boolean {
+    const port = this.#port;
+    if (port === undefined || port.ended) return this.#deliver(batch);
+    this.#injectRefused = this.#guestQueue.bytes + batch.length > GUEST_QUEUE_BYTES_MAX;
+    return !this.#injectRefused && this.#deliver(batch);
+  }
+
+  /**
+   * Takes everything that QEMU has written into the gate, whatever the bounds say. Meant for a
+   * paused guest; a running one is given up on after a bounded number of bytes.
+   *
+   * False if so much has come since `quiesceInbound`, or since this was last called, that QEMU may
+   * have waited for room: then reading has let it go on, and it sends more and writes guest RAM,
+   * although the guest is stopped.
+   */
+  drain(): boolean {
+    const until = this.#outputBytes + DRAIN_BYTES_MAX;
+    while (this.#outputBytes < until) {
+      const batch = this.#port?.readBatch();
+      if (batch === undefined) break;
+      this.#takeOutput(batch);
+    }
     this.#updateBackPressure();
+    const settled =
+      this.#unsettledFrames <= SETTLED_FRAMES_MAX && this.#unsettledBytes <= SETTLED_BYTES_MAX;
+    this.#unsettledFrames = 0;
+    this.#unsettledBytes = 0;
+    return settled;
   }
 
   /** Tells the network where the guest is now, several times. Without effect while silent. */
@@ -236,114 +310,125 @@ export class Nic {
     }
   }
 
-  async #stop(): Promise<void> {
-    this.silence();
-    this.#tap?.close();
-    this.#qemu?.destroy();
-    const server = this.#server;
-    if (server !== undefined) await new Promise((resolve) => server.close(resolve));
-  }
-
-  #accept(socket: Socket): void {
-    const { index, log } = this.#options;
-    // Errors end in `close`; without a listener they would end the process.
-    let reason = 'QEMU closed it';
-    socket.on('error', (error) => {
-      reason = describeError(error);
-    });
-    if (this.#qemu !== undefined) {
-      this.#refusedConnections++;
-      log.warn('A second connection to the NIC socket was refused', { nic: index });
-      socket.destroy();
-      return;
-    }
-    this.#qemu = socket;
-    log.info('QEMU connected to the NIC socket', { nic: index });
-    const decoder = new BatchDecoder();
-    socket.on('data', (chunk) => {
-      try {
-        this.#bytesFromQemu += chunk.length;
-        for (const batch of decoder.write(chunk)) this.#takeOutput(batch);
-        this.#updateBackPressure();
-      } catch (error) {
-        if (!(error instanceof ProtocolError)) throw error;
-        this.#protocolErrors++;
-        reason = error.message;
-        socket.destroy();
-      }
-    });
-    socket.on('close', () => {
-      this.#qemu = undefined;
-      if (this.#stopping === undefined) {
-        log.warn('The connection to the NIC socket ended', { nic: index, reason });
-      }
-    });
+  #readPort(port: GuestPort): void {
+    stayAwake();
+    const batch = port.readBatch();
+    if (batch !== undefined) this.#takeOutput(batch);
     this.#updateBackPressure();
+    if (port.ended || port.failure !== undefined) {
+      const { index, log } = this.#options;
+      const reason = port.failure === undefined ? 'QEMU closed it' : describeError(port.failure);
+      log.warn("The guest's port ended", { nic: index, reason });
+    }
   }
 
   #takeOutput(batch: Buffer): void {
-    this.#outputFrames += countFrames(batch);
-    forEachFrame(batch, (frame) => this.addresses.learn(frame));
-    this.onOutput?.(batch);
+    this.#outputBytes += batch.length;
+    this.#unsettledBytes += batch.length;
+    for (let at = 0; at < batch.length; ) {
+      const start = at + LENGTH_BYTES;
+      at = start + batch.readUInt32BE(at);
+      this.addresses.learn(batch, start + VNET_HEADER_BYTES, at);
+      this.#outputFrames++;
+      this.#unsettledFrames++;
+    }
+    if (this.onOutput?.(batch) === true) return;
     if (this.#gate.push(batch) === 'passed') this.#send([batch]);
   }
 
+  #setOffload(tap: Tap, flags: number): void {
+    const { index, log } = this.#options;
+    log.debug('The guest takes frames unfinished', { nic: index, flags });
+    if (tap.setOffload(flags)) return;
+    tap.setOffload(0);
+    log.warn('The guest gets finished frames only', { nic: index, flags });
+  }
+
   #readTap(tap: Tap): void {
+    stayAwake();
     const batch = tap.readBatch();
     if (tap.failure !== undefined) this.#noteTapDown(describeError(tap.failure));
     if (batch === undefined) return;
     if (this.#gate.state === 'silent') this.#inboundSilentFrames += countFrames(batch);
-    else if (this.#deliver(batch)) this.onInbound?.(batch);
+    else if (this.#deliver(this.rewriteInbound?.(batch) ?? batch)) this.onInbound?.(batch);
   }
 
   /** False if there was no room or no guest, which is counted. */
   #deliver(batch: Buffer): boolean {
     const frames = countFrames(batch);
-    const qemu = this.#qemu;
-    if (qemu === undefined || qemu.writableLength + batch.length > GUEST_QUEUE_BYTES_MAX) {
+    const port = this.#port;
+    const queue = this.#guestQueue;
+    if (port === undefined || port.ended || queue.bytes + batch.length > GUEST_QUEUE_BYTES_MAX) {
       this.#inboundDroppedFrames += frames;
       return false;
     }
     this.#inboundFrames += frames;
     this.#inboundBytes += batch.length;
-    qemu.write(batch);
+    const waits = queue.bytes > 0;
+    queue.push(batch);
+    if (!waits) this.#flushToGuest(port);
     return true;
+  }
+
+  #flushToGuest(port: GuestPort): void {
+    const queue = this.#guestQueue;
+    for (let batch = queue.front; batch !== undefined; batch = queue.front) {
+      const { end, result } = port.writeBatch(batch, queue.offset);
+      queue.advance(end);
+      if (result === 'down') this.#inboundDroppedFrames += queue.clear();
+      if (result === 'full') {
+        port.onceWritable(() => this.#flushToGuest(port));
+        break;
+      }
+    }
+    this.#updateInbound();
+    if (!this.#injectRefused || queue.bytes > 0) return;
+    this.#injectRefused = false;
+    this.onGuestReady?.();
+  }
+
+  /** While a batch waits for the guest, more of the LAN's frames wait in the kernel. */
+  #updateInbound(): void {
+    const wait = this.#inboundPaused || this.#inboundBlocked || this.#guestQueue.bytes > 0;
+    if (wait) this.#tap?.pauseReading();
+    else this.#tap?.resumeReading();
   }
 
   #send(batches: readonly Buffer[]): void {
     for (const batch of batches) this.#lanQueue.push(batch);
-    if (!this.#flushScheduled) this.#flush();
+    if (!this.#flushScheduled) this.#flushToLan();
   }
 
   /** Writes a bounded number of frames, then gives the event loop a turn. */
-  #flush(): void {
-    for (let count = 0; count < LAN_FRAMES_PER_TURN; count++) {
-      const frame = this.#lanQueue.shift();
-      if (frame === undefined) break;
-      this.#writeTap(frame);
+  #flushToLan(): void {
+    const queue = this.#lanQueue;
+    const bytesAtStart = queue.bytes;
+    let frames = LAN_FRAMES_PER_TURN;
+    for (let batch = queue.front; batch !== undefined; batch = queue.front) {
+      if (frames === 0 || bytesAtStart - queue.bytes >= LAN_BYTES_PER_TURN) break;
+      frames -= this.#writeToLan(batch, frames);
     }
-    this.#flushScheduled = this.#lanQueue.bytes > 0;
-    if (this.#flushScheduled) setImmediate(() => this.#flush());
+    this.#flushScheduled = queue.bytes > 0;
+    if (this.#flushScheduled) setImmediate(() => this.#flushToLan());
     this.#updateBackPressure();
   }
 
-  #writeTap(frame: Buffer): void {
-    // No Ethernet frame, so no link that is down either: the kernel would refuse it.
-    if (frame.length < FRAME_BYTES_MIN) {
-      this.#lanDroppedFrames++;
-      return;
-    }
-    const result = this.#tap?.writeFrame(frame) ?? 'down';
-    if (result === 'ok') {
+  #writeToLan(batch: Buffer, framesMax: number): number {
+    const queue = this.#lanQueue;
+    const written = this.#tap?.writeBatch(batch, queue.offset, framesMax);
+    if (written !== undefined && written.end > queue.offset) {
       this.#tapIsDown = false;
-      return;
+      queue.advance(written.end);
     }
-    this.#lanDroppedFrames++;
-    if (result === 'down') this.#noteTapDown('The link is down or the device is gone');
+    if (written === undefined || written.result !== 'ok') {
+      if (written?.result !== 'full') this.#noteTapDown('The link is down or the device is gone');
+      this.#lanDroppedFrames += queue.clear();
+    }
+    return written?.packets ?? 0;
   }
 
   #noteTapDown(reason: string): void {
-    if (this.#tapIsDown || this.#stopping !== undefined) return;
+    if (this.#tapIsDown || this.#stopped) return;
     this.#tapIsDown = true;
     const { index, tapName, log } = this.#options;
     log.error('The TAP takes no frames', { nic: index, tap: tapName, reason });
@@ -353,12 +438,9 @@ export class Nic {
    * Not reading lets the guest's transmit queue fill, as a slow wire does; nothing is lost here.
    */
   #updateBackPressure(): void {
-    const qemu = this.#qemu;
-    if (qemu === undefined) return;
-    const wait = this.#draining === 0 && (this.#gate.full || this.#lanQueue.full);
-    if (wait === qemu.isPaused()) return;
-    if (wait) qemu.pause();
-    else qemu.resume();
+    const wait = this.#gate.full || this.#lanQueue.full || this.#outputBlocked;
+    if (wait) this.#port?.pauseReading();
+    else this.#port?.resumeReading();
   }
 
   #sendAnnouncement(batch: Buffer): void {
@@ -374,30 +456,4 @@ export class Nic {
 
 function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
-}
-
-/** Listens on `path`, over the socket file that a killed predecessor may have left. */
-async function listen(path: string, onConnection: (socket: Socket) => void): Promise<Server> {
-  await removeStaleSocket(path);
-  const server = createServer(onConnection);
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(path, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
-  return server;
-}
-
-async function removeStaleSocket(path: string): Promise<void> {
-  try {
-    const found = await lstat(path);
-    if (!found.isSocket()) {
-      throw new OperatorError('COLO_E_SOCKET_PATH', `${path} exists and is no socket: remove it`);
-    }
-    await unlink(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-  }
 }

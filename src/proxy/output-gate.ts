@@ -122,6 +122,22 @@ export class OutputGate {
     }
   }
 
+  /**
+   * A batch of the running `epoch` that the secondary guest has said too: its running state implies
+   * it, as long as no newer checkpoint replaces that state (I1). Not kept, never held.
+   */
+  confirm(epoch: number, batch: Buffer): 'passed' | 'dropped' {
+    const frames = countFrames(batch);
+    if (this.#state === 'silent') {
+      this.#countDropped(batch, frames);
+      return 'dropped';
+    }
+    const running = this.#state === 'open' || epoch === this.#epoch;
+    assert(running, `I1: output of epoch ${epoch} is confirmed while ${this.#epoch} runs`);
+    this.#countReleased(batch, frames);
+    return 'passed';
+  }
+
   /** Holds from now on; `epoch` is the running one and never lower than any before (I5). */
   hold(epoch: number): void {
     assert(epoch >= this.#epoch, `Epoch ${epoch} is held after epoch ${this.#epoch}`);

@@ -72,7 +72,7 @@ const OPTION_WINDOW_SCALE = 3;
 const OPTION_SACK_PERMITTED = 4;
 const OPTION_SACK = 5;
 const OPTION_TIMESTAMPS = 8;
-/** NOP, NOP, timestamps, 10: how the options of nearly every modern segment begin. */
+/** NOP, NOP, timestamps, 10: what nearly every segment begins its options with. */
 const USUAL_TIMESTAMPS = 0x0101_080a;
 
 /** A frame's parts; offsets are into the buffer that `parse` was given. */

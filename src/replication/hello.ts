@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { ProtocolError } from '../lib/index.js';
 
 /** Raised whenever a message changes so that an older peer would misread it. */
-export const REPLICATION_VERSION = 1;
+export const REPLICATION_VERSION = 2;
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
@@ -24,7 +24,6 @@ const helloSchema = z.object({
   accelerator: z.enum(['kvm', 'tcg']),
   pageSizeBytes: z.number().int(),
   dirtyTracker: z.string().max(32),
-  mode: z.literal('checkpoint'),
   verify: z.boolean(),
   /** Where the primary itself listens, so that the secondary can ask whether it is alive. */
   probePort: z.number().int().min(1).max(65535),

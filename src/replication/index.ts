@@ -3,6 +3,7 @@
  *
  * Reading order: wire.ts (all messages, their bytes), hello.ts (the first message's text),
  * ram-framer.ts (dirty pages -> RAM frames), ram-digest-shell.ts (all of RAM, for --verify),
+ * link-handover-shell.ts (the network link in its thread),
  * core-driver-shell.ts (runs a core in real time), epoch-reserve-shell.ts (epochs never repeat),
  * file-digest-shell.ts, limits.ts. Meaning is in the cores of src/primary and src/secondary; bytes,
  * frames and connections are in src/transport.
@@ -13,6 +14,7 @@ export { digestFile } from './file-digest-shell.js';
 export { firstControlMessage } from './first-message-shell.js';
 export * from './hello.js';
 export * from './limits.js';
+export { type HandedLink, HandedLinks, LinkHandover } from './link-handover-shell.js';
 export { digestRam } from './ram-digest-shell.js';
 export { payloadCrc, type RamFrame, RamFramer } from './ram-framer.js';
 export * from './wire.js';

@@ -7,7 +7,8 @@
  * | 0x0102 | control | helloReply  | be32 length + JSON                                             |
  * | 0x0103 | control | heartbeat   | sequence u64                                                   |
  * | 0x0104 | control | endRecord   | epoch u64, RAM frames u32, pages u64, digest u32, device u32,  |
- * |        |         |             | disks u16, then per disk operations u64, bytes u64             |
+ * |        |         |             | disks u16, then per disk operations u64, bytes u64; then       |
+ * |        |         |             | svmRuns u8, us since the resume u32                            |
  * | 0x0105 | control | committed   | epoch u64                                                      |
  * | 0x0106 | control | applied     | epoch u64, duration in us u64                                  |
  * | 0x0107 | control | unfit       | be32 length + reason                                           |
@@ -20,7 +21,9 @@
  * | 0x0122 | ram     | ramEnd      | epoch u64, frames u32, pages u64, verify u8, RAM digest u32    |
  * | 0x0140 | network | inbound     | epoch u64, NIC u16, then a batch of be32-length frames         |
  * | 0x0141 | network | addresses   | NIC u16, then the proxy's address table                        |
- * | 0x0142 | network | epochMark   | epoch u64 that begins: what follows is inbound of it           |
+ * | 0x0142 | network | epochMark   | epoch u64 that begins: what follows is inbound of it; exact u8 |
+ * | 0x0143 | network | openedFlow  | epoch u64, NIC u16, then the proxy's record of the flow        |
+ * | 0x0144 | network | svmOutput   | epoch u64, NIC u16, then a batch; secondary to primary         |
  *
  * Types 0x0130 to 0x013f are the disk channel's and live in src/blockrep.
  * Epoch N is what runs between checkpoints N and N + 1; every message names the epoch that it
@@ -53,6 +56,8 @@ export const MessageType = {
   inbound: 0x0140,
   addresses: 0x0141,
   epochMark: 0x0142,
+  openedFlow: 0x0143,
+  svmOutput: 0x0144,
 } as const;
 
 /**
@@ -70,6 +75,10 @@ export interface EndRecord {
   readonly ramDigest: number;
   readonly deviceStateBytes: number;
   readonly disks: readonly { readonly operations: number; readonly bytes: number }[];
+  /** Mode colo: after the apply the SVM executes, and what it says is compared. */
+  readonly svmRuns: boolean;
+  /** How long the PVM has been running again when this is sent, microseconds. */
+  readonly sinceResumeUs: number;
 }
 
 export type ControlMessage =
@@ -109,7 +118,20 @@ export type NetworkMessage =
       readonly batch: Buffer;
     }
   | { readonly kind: 'addresses'; readonly nic: number; readonly table: Buffer }
-  | { readonly kind: 'epochMark'; readonly epoch: number };
+  /** `exact`: the PVM had consumed all inbound before it, and nothing of what follows. */
+  | { readonly kind: 'epochMark'; readonly epoch: number; readonly exact: boolean }
+  | {
+      readonly kind: 'openedFlow';
+      readonly epoch: number;
+      readonly nic: number;
+      readonly flow: Buffer;
+    }
+  | {
+      readonly kind: 'svmOutput';
+      readonly epoch: number;
+      readonly nic: number;
+      readonly batch: Buffer;
+    };
 
 /** Running digest of the RAM frames of one epoch: detects a missing, doubled or swapped frame. */
 export class RamDigest {
@@ -172,7 +194,10 @@ function endRecordPayload(record: EndRecord): Buffer {
     .uint32(record.deviceStateBytes)
     .uint16(record.disks.length);
   for (const disk of record.disks) writer.uint53(disk.operations).uint53(disk.bytes);
-  return writer.finish();
+  return writer
+    .uint8(record.svmRuns ? 1 : 0)
+    .uint32(record.sinceResumeUs)
+    .finish();
 }
 
 /** Decodes a message of the control channel. Throws `ProtocolError`. */
@@ -228,7 +253,7 @@ function readEndRecord(reader: ByteReader): EndRecord {
   for (let i = 0; i < count; i++) {
     disks.push({ operations: reader.uint53(), bytes: reader.uint53() });
   }
-  return { ...head, disks };
+  return { ...head, disks, svmRuns: readFlag(reader), sinceResumeUs: reader.uint32() };
 }
 
 /** Encodes a frame of pages. `data` holds the bytes of the runs that are not zero, in order. */
@@ -326,7 +351,7 @@ function readRuns(reader: ByteReader, ramSizeBytes: number): RamRun[] {
   return runs;
 }
 
-/** Encodes LAN frames for the SVM: `batch` in the format of QEMU's stream netdev. */
+/** Encodes LAN frames for the SVM: `batch` in the format of src/proxy/batch-wire.ts. */
 export function encodeInbound(epoch: number, nic: number, batch: Buffer): EncodedMessage {
   const head = new ByteWriter(10).uint53(epoch).uint16(nic).finish();
   return { type: MessageType.inbound, parts: [head, batch] };
@@ -338,8 +363,24 @@ export function encodeAddresses(nic: number, table: Buffer): EncodedMessage {
 }
 
 /** Encodes the beginning of `epoch` on the network channel. */
-export function encodeEpochMark(epoch: number): EncodedMessage {
-  return { type: MessageType.epochMark, parts: [new ByteWriter(8).uint53(epoch).finish()] };
+export function encodeEpochMark(epoch: number, exact: boolean): EncodedMessage {
+  const payload = new ByteWriter(9)
+    .uint53(epoch)
+    .uint8(exact ? 1 : 0)
+    .finish();
+  return { type: MessageType.epochMark, parts: [payload] };
+}
+
+/** Encodes a connection that both guests opened in `epoch`; `flow` is the proxy's own format. */
+export function encodeOpenedFlowMessage(epoch: number, nic: number, flow: Buffer): EncodedMessage {
+  const head = new ByteWriter(10).uint53(epoch).uint16(nic).finish();
+  return { type: MessageType.openedFlow, parts: [head, flow] };
+}
+
+/** Encodes what the SVM said in `epoch`. */
+export function encodeSvmOutput(epoch: number, nic: number, batch: Buffer): EncodedMessage {
+  const head = new ByteWriter(10).uint53(epoch).uint16(nic).finish();
+  return { type: MessageType.svmOutput, parts: [head, batch] };
 }
 
 /** Decodes a message of the network channel; the batch itself is the proxy's to check. */
@@ -357,12 +398,23 @@ export function decodeNetwork(type: number, payload: Buffer, nics: number): Netw
       return { kind: 'addresses', nic: nic(), table: reader.rest() };
     case MessageType.epochMark: {
       const epoch = reader.uint53();
+      const exact = readFlag(reader);
       reader.end();
-      return { kind: 'epochMark', epoch };
+      return { kind: 'epochMark', epoch, exact };
     }
+    case MessageType.openedFlow:
+      return { kind: 'openedFlow', epoch: reader.uint53(), nic: nic(), flow: reader.rest() };
+    case MessageType.svmOutput:
+      return { kind: 'svmOutput', epoch: reader.uint53(), nic: nic(), batch: reader.rest() };
     default:
       throw new ProtocolError(`Message type ${type} does not belong on the network channel`);
   }
+}
+
+function readFlag(reader: ByteReader): boolean {
+  const value = reader.uint8();
+  if (value > 1) throw new ProtocolError(`A flag is ${value}, neither 0 nor 1`);
+  return value === 1;
 }
 
 function cut(reason: string): string {

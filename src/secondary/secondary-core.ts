@@ -45,7 +45,8 @@ export type SecondaryOutput =
   /** All parts of the epoch are here and agree: it is what a failover continues from. */
   | { readonly kind: 'commit'; readonly epoch: number }
   | { readonly kind: 'sendCommitted'; readonly epoch: number }
-  | { readonly kind: 'apply'; readonly epoch: number }
+  /** `svmRuns`: the SVM executes from then on, until the next apply. */
+  | { readonly kind: 'apply'; readonly epoch: number; readonly svmRuns: boolean }
   | { readonly kind: 'sendApplied'; readonly epoch: number; readonly durationUs: number }
   | { readonly kind: 'sendUnfit'; readonly reason: string }
   /** Forget every part of an epoch that is not committed. */
@@ -68,6 +69,8 @@ export type SecondaryState =
       readonly kind: 'standby';
       readonly committedEpoch: number;
       readonly applying: boolean;
+      /** Between checkpoints the SVM executes, as the primary asked (mode colo). */
+      readonly svmRuns: boolean;
       /** The peer is lost, or has left, and this is what to do once nothing is being applied. */
       readonly next: 'promote' | 'wait' | undefined;
       readonly reason: string;
@@ -113,6 +116,11 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
 
   get committedEpoch(): number | undefined {
     return 'committedEpoch' in this.#state ? this.#state.committedEpoch : undefined;
+  }
+
+  /** Between checkpoints the SVM executes. */
+  get svmRuns(): boolean {
+    return this.#state.kind === 'standby' && this.#state.svmRuns;
   }
 
   /** What a primary that asks is told of this node. */
@@ -273,8 +281,9 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
     if (state.kind === 'standby' && state.next !== undefined) return [];
     const disagreement = add();
     if (disagreement !== undefined) return this.#broken(disagreement);
-    const epoch = this.#staging.completeEpoch();
-    if (epoch === undefined) return [];
+    const complete = this.#staging.complete();
+    if (complete === undefined) return [];
+    const { epoch, svmRuns } = complete;
     if (state.kind === 'standby' && (state.applying || epoch <= state.committedEpoch)) {
       return this.#broken(`Epoch ${epoch} came before ${state.committedEpoch} was applied`);
     }
@@ -283,13 +292,14 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
       kind: 'standby',
       committedEpoch: epoch,
       applying: true,
+      svmRuns,
       next: undefined,
       reason: '',
     };
     return [
       { kind: 'commit', epoch },
       { kind: 'sendCommitted', epoch },
-      { kind: 'apply', epoch },
+      { kind: 'apply', epoch, svmRuns },
     ];
   }
 

@@ -18,12 +18,10 @@ import type {
 import type { GuestEvent } from '../emulator/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
-import { decodeAddresses } from '../proxy/index.js';
 import {
   type ControlMessage,
   CoreDriver,
   decodeControl,
-  decodeNetwork,
   digestRam,
   encodeControl,
   firstControlMessage,
@@ -38,6 +36,7 @@ import {
   type Session,
 } from '../transport/index.js';
 import { DiskReceiver } from './disk-receiver-shell.js';
+import { EXPECTED_LOAD_US } from './limits.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
 import { secondaryStatus } from './secondary-status.js';
@@ -77,6 +76,10 @@ class SecondaryNode implements RunningNode, NodeControl {
   #occupied = false;
   #current: Current | undefined;
   #heartbeats = 0;
+  /** By this host's clock: when the PVM went on after the checkpoint that is to be applied. */
+  #pvmResumedAtUs = 0;
+  /** What the last apply took from the load to the resume: a guess for the next one. */
+  #loadToResumeUs = EXPECTED_LOAD_US;
   #applied = 0;
   #verified = 0;
   #downtimeUs: number | undefined;
@@ -153,6 +156,14 @@ class SecondaryNode implements RunningNode, NodeControl {
     return this.#notHere('The period is the primary\'s: run "colo set-period" there');
   }
 
+  async setMode(): Promise<CommandResult> {
+    return this.#notHere('The mode is the primary\'s: run "colo set-mode" there');
+  }
+
+  async capture(): Promise<CommandResult> {
+    return this.#notHere('Output is compared on the primary: run "colo capture" there');
+  }
+
   async checkpoint(): Promise<CommandResult> {
     return this.#notHere('Checkpoints are begun by the primary: run "colo checkpoint" there');
   }
@@ -180,7 +191,11 @@ class SecondaryNode implements RunningNode, NodeControl {
       const message = await firstControlMessage(session);
       if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
       const hello = parseHello(message.json);
-      svm = await startSvm(this.#configuration, hello, this.#log);
+      svm = await startSvm(this.#configuration, hello, this.#log, (error) => {
+        const reason = `The network thread failed: ${describeError(error)}`;
+        this.#driver.input({ kind: 'broken', reason });
+      });
+      await svm.network.attach(session);
       if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
       this.#begin(session, hello, svm);
     } catch (error) {
@@ -212,10 +227,10 @@ class SecondaryNode implements RunningNode, NodeControl {
     const current = { session, hello, svm, ram, disks };
     this.#current = current;
     links.control.onFrame((frame) => this.#onControl(frame));
-    links.network.onFrame((frame) => this.#onNetwork(current, frame));
     session.onClose(({ kind, channel, error }) => {
       const why = error === undefined ? '' : `: ${describeError(error)}`;
       const reason = `Link ${channel ?? ''} ${kind}${why}`;
+      svm.network.detach();
       if (this.#current === current) this.#driver.input({ kind: 'linkLost', reason });
     });
     void emulator.exited.then(({ reason }) => {
@@ -237,6 +252,7 @@ class SecondaryNode implements RunningNode, NodeControl {
       case 'heartbeat':
         return;
       case 'endRecord':
+        this.#pvmResumedAtUs = monotonicUs() - message.record.sinceResumeUs;
         this.#driver.input({ kind: 'endRecord', record: message.record });
         return;
       case 'yielded':
@@ -250,30 +266,6 @@ class SecondaryNode implements RunningNode, NodeControl {
       default:
         throw new ProtocolError(`A primary does not send ${message.kind}`);
     }
-  }
-
-  #onNetwork({ svm }: Current, frame: Frame): void {
-    const message = decodeNetwork(frame.type, frame.payload, svm.nics.length);
-    switch (message.kind) {
-      case 'inbound': {
-        const at = svm.nics[message.nic];
-        at?.inbound.push(message.epoch, message.batch, monotonicUs());
-        if (this.#svmRuns) at?.nic.inject(message.batch);
-        return;
-      }
-      case 'addresses':
-        svm.nics[message.nic]?.nic.addresses.merge(decodeAddresses(message.table));
-        return;
-      case 'epochMark':
-        for (const { inbound } of svm.nics) inbound.mark(message.epoch, monotonicUs());
-        return;
-    }
-  }
-
-  /** Between checkpoints the SVM executes only in `--standby running`, once it has a state. */
-  get #svmRuns(): boolean {
-    const { state } = this.#core;
-    return this.#configuration.standby === 'running' && state.kind === 'standby' && !state.applying;
   }
 
   #perform(output: SecondaryOutput): void {
@@ -292,7 +284,7 @@ class SecondaryNode implements RunningNode, NodeControl {
         this.#tell({ kind: 'committed', epoch: output.epoch });
         return;
       case 'apply':
-        void this.#apply(output.epoch);
+        void this.#apply(output.epoch, output.svmRuns);
         return;
       case 'sendApplied':
         this.#tell({ kind: 'applied', epoch: output.epoch, durationUs: output.durationUs });
@@ -346,7 +338,7 @@ class SecondaryNode implements RunningNode, NodeControl {
     const svm = this.#current?.svm;
     if (svm === undefined) return;
     for (const disk of svm.disks) disk.commit(epoch);
-    for (const { inbound } of svm.nics) inbound.committed(epoch + 1);
+    svm.network.committed(epoch);
     this.#log.setContext({ epoch });
   }
 
@@ -355,26 +347,49 @@ class SecondaryNode implements RunningNode, NodeControl {
    * state reads the virtio rings in it; and RAM once more afterwards, since a load resets devices,
    * which writes ROM areas.
    */
-  async #apply(epoch: number): Promise<void> {
+  async #apply(epoch: number, svmRuns: boolean): Promise<void> {
     const current = this.#current;
     if (current === undefined) return;
     const startUs = monotonicUs();
     const { svm, ram } = current;
     try {
+      await svm.network.quiesce();
       await svm.emulator.pause();
+      // Pausing once more is a question to QEMU that it answers after what it could send.
+      while (!(await svm.network.drain())) await svm.emulator.pause();
+      svm.network.rewind();
+      const pausedUs = monotonicUs();
       const written = svm.emulator.scanPrivate();
       await ram.apply();
+      const copiedUs = monotonicUs();
       await Promise.all([
         svm.emulator.dropPrivate(written),
         ...svm.disks.map((disk) => disk.apply(epoch)),
       ]);
-      await svm.emulator.loadDeviceState(ram.deviceState);
+      const loadUs = monotonicUs();
+      // The PVM runs since then, and the SVM will after what the last load and resume took.
+      const advanceUs = loadUs + this.#loadToResumeUs - this.#pvmResumedAtUs;
+      await svm.emulator.loadDeviceState(ram.deviceState, { advanceUs: Math.max(0, advanceUs) });
+      const loadedUs = monotonicUs();
       await svm.emulator.dropPrivate(svm.emulator.scanPrivate());
       await this.#verify(current, epoch);
       ram.next();
       this.#applied += 1;
+      if (svmRuns) {
+        await svm.network.run(epoch + 1);
+        await svm.emulator.resume();
+      }
+      const resumedUs = monotonicUs();
+      if (svmRuns) this.#loadToResumeUs = resumedUs - loadUs;
+      this.#log.debug('Applied', {
+        advanceUs,
+        pauseUs: pausedUs - startUs,
+        copyUs: copiedUs - pausedUs,
+        dropUs: loadUs - copiedUs,
+        loadUs: loadedUs - loadUs,
+        resumeUs: resumedUs - loadedUs,
+      });
       this.#driver.input({ kind: 'applied', epoch, durationUs: monotonicUs() - startUs });
-      if (this.#svmRuns) await this.#runOn(svm);
     } catch (error) {
       const reason = `Epoch ${epoch} can't be applied: ${describeError(error)}`;
       if (this.#current === current) this.#driver.input({ kind: 'broken', reason });
@@ -392,13 +407,6 @@ class SecondaryNode implements RunningNode, NodeControl {
     this.#log.debug('RAM verified', { epoch });
   }
 
-  async #runOn(svm: Svm): Promise<void> {
-    await svm.emulator.resume();
-    for (const { nic, inbound } of svm.nics) {
-      for (const batch of inbound.remaining()) nic.inject(batch);
-    }
-  }
-
   async #promote(reason: string): Promise<void> {
     const current = this.#current;
     if (current === undefined) return;
@@ -407,12 +415,9 @@ class SecondaryNode implements RunningNode, NodeControl {
     try {
       await Promise.all([this.#dropping, svm.emulator.pause()]);
       for (const disk of svm.disks) await disk.promote();
-      for (const { nic } of svm.nics) nic.open();
-      await this.#runOn(svm);
-      for (const { nic, inbound } of svm.nics) {
-        if (this.#configuration.lanAnnounce) nic.announce();
-        inbound.clear();
-      }
+      await svm.network.promote();
+      await svm.emulator.resume();
+      svm.network.goLive({ announce: this.#configuration.lanAnnounce });
       if (heardAtUs !== undefined) this.#downtimeUs = monotonicUs() - heardAtUs;
       this.#log.setContext({ role: 'primary' });
       this.#log.warn('Failover: this node runs the guest now', {

@@ -30,7 +30,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     host: configuration.host,
     role: core.state.kind === 'active' ? 'primary' : 'secondary',
     state: core.state.kind,
-    mode: hello?.mode ?? 'checkpoint',
+    mode: core.svmRuns ? 'colo' : 'checkpoint',
     peer: {
       address: sources.remoteAddress ?? '',
       state: peerState(core),
@@ -44,6 +44,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     dirtyPages: { last: null, inPause: null },
     bytesSent: 0,
     held: { frames: 0, bytes: 0 },
+    compare: null,
     downtimeMs: sources.downtimeUs === undefined ? null : sources.downtimeUs / 1000,
     dirtyTracker: description?.dirtyTracker ?? 'none',
     accelerator: description?.accelerator ?? 'none',

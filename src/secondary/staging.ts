@@ -48,12 +48,12 @@ export class Staging {
     return this.#disagreement();
   }
 
-  /** The epoch, once every part is here. */
-  completeEpoch(): number | undefined {
+  /** The end record, once every part is here. */
+  complete(): EndRecord | undefined {
     const end = this.#end;
     const complete =
       end !== undefined && this.#ram !== undefined && this.#disks.size === end.disks.length;
-    return complete ? end.epoch : undefined;
+    return complete ? end : undefined;
   }
 
   #disagreement(): string | undefined {

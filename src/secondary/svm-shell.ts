@@ -14,38 +14,35 @@ import {
   launchQemu,
   type MachineDefinition,
   makeRuntimeDir,
+  type NicFds,
   parseMachineDefinition,
   resolveMachineDefinition,
   StagingArea,
 } from '../emulator/index.js';
 import { type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
-import { InboundLog, Nic } from '../proxy/index.js';
 import { digestFile, type Hello } from '../replication/index.js';
-
-/** One NIC and what the primary's host has mirrored for it. */
-export interface SvmNic {
-  readonly nic: Nic;
-  readonly inbound: InboundLog;
-}
+import { SecondaryNetworkClient } from './secondary-network-client-shell.js';
 
 /** A launched SVM. */
 export interface Svm {
   readonly definition: MachineDefinition;
   readonly emulator: Emulator;
   readonly disks: readonly SecondaryDisk[];
-  readonly nics: readonly SvmNic[];
+  readonly network: SecondaryNetworkClient;
+
   readonly staging: StagingArea;
   /** Kills the guest and releases everything. Idempotent. */
   stop(): Promise<void>;
 }
 
 /**
- * Launches it. Throws OperatorError or ProtocolError with what the primary's operator must know.
+ * Launches it. `onNetworkFailure`: the SVM's network is gone for good. Throws OperatorError or ProtocolError with what the primary's operator must know.
  */
 export async function startSvm(
   configuration: SecondaryConfiguration,
   hello: Hello,
   log: Logger,
+  onNetworkFailure: (error: Error) => void,
 ): Promise<Svm> {
   const definition = await checkedDefinition(configuration, hello);
   const cleanups: (() => Promise<unknown>)[] = [];
@@ -55,14 +52,14 @@ export async function startSvm(
   try {
     const runtimeDir = await makeRuntimeDir(configuration.runDir, configuration.vm);
     cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
-    const context = { configuration, definition, runtimeDir, log, cleanups };
+    const context = { configuration, definition, runtimeDir, log, cleanups, onNetworkFailure };
     const { disks, diskSockets } = await startDisks(context);
-    const { nics, nicSockets } = await startNics(context);
+    const { network, nicFds } = await startNetwork(context);
     const emulator = await launchQemu({
       definition,
       ramMapping: 'private',
       diskSockets,
-      nicSockets,
+      nicFds,
       runtimeDir,
       startPaused: true,
       tracker: configuration.tracker,
@@ -70,13 +67,14 @@ export async function startSvm(
       log,
     });
     cleanups.push(() => emulator.kill());
+    network.closeQemuFds();
     if (emulator.description.qemuVersion !== hello.qemuVersion) {
       const versions = `${emulator.description.qemuVersion} here, ${hello.qemuVersion} there`;
       log.warn(`QEMU versions differ: ${versions}`);
     }
     const staging = new StagingArea(emulator.ram.sizeBytes);
     cleanups.push(async () => staging.close());
-    return { definition, emulator, disks, nics, staging, stop };
+    return { definition, emulator, disks, network, staging, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -89,6 +87,7 @@ interface Context {
   readonly runtimeDir: string;
   readonly log: Logger;
   readonly cleanups: (() => Promise<unknown>)[];
+  readonly onNetworkFailure: (error: Error) => void;
 }
 
 async function checkedDefinition(
@@ -167,24 +166,19 @@ async function startDisks(
   return { disks, diskSockets };
 }
 
-async function startNics(context: Context): Promise<{ nics: SvmNic[]; nicSockets: string[] }> {
-  const { configuration, definition, runtimeDir, log, cleanups } = context;
-  const nics: SvmNic[] = [];
-  const nicSockets: string[] = [];
-  for (const [index, { name }] of definition.nics.entries()) {
+async function startNetwork(
+  context: Context,
+): Promise<{ network: SecondaryNetworkClient; nicFds: NicFds[] }> {
+  const { configuration, definition, log, cleanups } = context;
+  const nics = definition.nics.map(({ name }) => {
     const { tap, bridge } = secondaryNic(configuration, name);
-    const socketPath = join(runtimeDir, `nic-${index}`);
-    const nic = new Nic({
-      index,
-      tapName: tap,
-      ...(bridge === undefined ? {} : { bridge }),
-      socketPath,
-      log,
-    });
-    await nic.start();
-    cleanups.push(() => nic.stop());
-    nics.push({ nic, inbound: new InboundLog() });
-    nicSockets.push(socketPath);
-  }
-  return { nics, nicSockets };
+    return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
+  });
+  const network = new SecondaryNetworkClient({
+    log,
+    onFailure: (error) => context.onNetworkFailure(error),
+  });
+  cleanups.push(() => network.stop());
+  const nicFds = await network.start({ nics });
+  return { network, nicFds };
 }

@@ -1,7 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
@@ -14,7 +13,7 @@ import {
   StagingArea,
 } from '../../src/emulator/index.js';
 import { uniteRanges } from '../../src/lib/index.js';
-import { probeSoftDirty, probeUserfaultfd } from '../../src/linux/index.js';
+import { GuestPort, probeSoftDirty, probeUserfaultfd } from '../../src/linux/index.js';
 import { POWER_OFF_OFFSET } from '../support/boot-sector-guest.js';
 import {
   fakeSubject,
@@ -147,7 +146,7 @@ serial('a kill leaves no process, no file and no descriptor behind', async (t) =
     definition: testMachine(directory.path),
     ramMapping: 'private',
     diskSockets: [],
-    nicSockets: [],
+    nicFds: [],
     runtimeDir: directory.path,
     startPaused: true,
     log: silentLog,
@@ -215,7 +214,7 @@ serial('a launch that QEMU refuses rejects with its words', async (t) => {
     ...testMachine(directory.path),
     extraArguments: ['-device', 'no-such-device'],
   };
-  const base = { diskSockets: [], nicSockets: [], runtimeDir: directory.path, log: silentLog };
+  const base = { diskSockets: [], nicFds: [], runtimeDir: directory.path, log: silentLog };
   const options = { ...base, ramMapping: 'shared', startPaused: true } as const;
   await t.throwsAsync(launchQemu({ ...options, definition }), {
     code: 'COLO_E_QEMU',
@@ -224,9 +223,12 @@ serial('a launch that QEMU refuses rejects with its words', async (t) => {
   await t.throwsAsync(launchQemu({ ...options, definition: { ...definition, machineType: 'x' } }), {
     code: 'COLO_E_MACHINE_TYPE',
   });
-  await t.throwsAsync(launchQemu({ ...options, definition, nicSockets: ['/none'] }), {
-    code: 'COLO_E_SOCKETS',
-  });
+  await t.throwsAsync(
+    launchQemu({ ...options, definition, nicFds: [{ frames: -1, offload: -1 }] }),
+    {
+      code: 'COLO_E_SOCKETS',
+    },
+  );
   await t.throwsAsync(launchQemu({ ...options, definition, qemuBinary: '/none' }), {
     code: 'COLO_E_NO_QEMU',
   });
@@ -245,7 +247,7 @@ serial('a QEMU that starts and keeps silent is killed at the deadline', async (t
   await t.throwsAsync(
     launchQemu({
       definition: testMachine(directory.path),
-      ...{ diskSockets: [], nicSockets: [], runtimeDir: directory.path, log: silentLog },
+      ...{ diskSockets: [], nicFds: [], runtimeDir: directory.path, log: silentLog },
       ...{ ramMapping: 'shared', startPaused: true, qemuBinary, commandDeadlineMs: 500 },
     }),
     { code: 'COLO_E_QEMU', message: /did not greet/ },
@@ -279,19 +281,14 @@ async function launchConnected(ramMapping: 'shared' | 'private'): Promise<Emulat
   addCleanUp(async () => directory.remove());
   const image = join(directory.path, 'disk.raw');
   const diskSocket = join(directory.path, 'disk.sock');
-  const nicSocket = join(directory.path, 'nic.sock');
   writeFileSync(image, Buffer.alloc(2 ** 20));
   const nbd = spawn('qemu-nbd', ['-f', 'raw', '-x', 'root', '-k', diskSocket, '-t', image]);
   addCleanUp(async () => {
     nbd.kill('SIGKILL');
   });
   await until('The NBD socket', () => existsSync(diskSocket));
-  const nic = createServer((connection) => connection.resume());
-  nic.listen(nicSocket);
-  await once(nic, 'listening');
-  addCleanUp(async () => {
-    nic.close();
-  });
+  const port = new GuestPort('the test');
+  addCleanUp(async () => port.close());
   const emulator = await launchQemu({
     definition: {
       ...testMachine(directory.path),
@@ -300,7 +297,7 @@ async function launchConnected(ramMapping: 'shared' | 'private'): Promise<Emulat
       nics: [{ name: 'lan', mac: '52:54:00:12:34:56' }],
     },
     ...{ ramMapping, startPaused: false, log: silentLog },
-    ...{ diskSockets: [diskSocket], nicSockets: [nicSocket], runtimeDir: directory.path },
+    ...{ diskSockets: [diskSocket], nicFds: [port.qemuFds], runtimeDir: directory.path },
   });
   addCleanUp(() => emulator.kill());
   await until('The first count', () => readCounters(emulator).memory > 0);

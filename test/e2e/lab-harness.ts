@@ -101,6 +101,8 @@ interface Manifest {
 /** The test guest without protection, on hosta. */
 export interface PlainGuest {
   readonly fileSha256: string;
+  /** The directory of the built guest. */
+  readonly files: string;
   /** Its disk, a copy of the built one. */
   readonly image: string;
   /** From the start of QEMU to the guest's "ready" line. */
@@ -133,7 +135,7 @@ export async function bootGuest(lab: Lab): Promise<PlainGuest> {
     throw error;
   }
   const bootMs = Math.round(performance.now() - startMs);
-  return { fileSha256: manifest.fileSha256, image, bootMs, exited, destroy };
+  return { fileSha256: manifest.fileSha256, files: guest, image, bootMs, exited, destroy };
 }
 
 function qemuArguments(guest: string, manifest: Manifest, image: string): string[] {

@@ -5,9 +5,9 @@ import { controlGuest, startClients, withPair } from './pair-harness.js';
 const CHECKPOINTS = 100;
 const DEADLINE_MS = 300_000;
 
-for (const standby of ['paused', 'running'] as const) {
-  test(`RAM is equal at ${CHECKPOINTS} checkpoints under load, standby ${standby}`, async (t) => {
-    const options = { standby, primaryFlags: ['--verify'], periodMs: 100 };
+for (const mode of ['checkpoint', 'colo'] as const) {
+  test(`RAM is equal at ${CHECKPOINTS} checkpoints under load, mode ${mode}`, async (t) => {
+    const options = { mode, primaryFlags: ['--verify'], periodMs: 100 };
     await withPair(t, options, async (pair) => {
       const guest = controlGuest(pair);
       await guest.command('scribble 20 32');

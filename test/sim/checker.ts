@@ -7,7 +7,15 @@
  */
 import { crc32c } from '../../src/lib/index.js';
 import type { PrimaryState } from '../../src/primary/index.js';
-import { differenceOf, type Frame, type GuestState, headOf } from './guest.js';
+import {
+  differenceOf,
+  FLOWS,
+  type Frame,
+  flowHeadOf,
+  type GuestState,
+  headOf,
+  lostWriteOf,
+} from './guest.js';
 import { History } from './history.js';
 
 /** Sabotages of the simulated shells; each must make a checker fail. */
@@ -24,6 +32,15 @@ export const BREAKAGES = [
   'lose-applied',
   'connect-once',
   'probe-lies',
+  'release-unconfirmed',
+  'ack-unconfirmed',
+  'compare-stale',
+  'compare-unsynced',
+  'lose-held',
+  'forget-inbound',
+  'deliver-twice',
+  'roll-back',
+  'lose-overlay',
 ] as const;
 export type Breakage = (typeof BREAKAGES)[number];
 
@@ -63,8 +80,19 @@ export interface Truth {
   /** It holds a committed state and is not at an end. */
   secondaryStandsBy(): boolean;
   onPeerLoss(): 'failover' | 'wait';
+  /** The SVM with a state that a failover may continue from; undefined if there is none. */
+  survivor(): { readonly appliedEpoch: number; flowHead(flow: number): number } | undefined;
   /** The faults that are in effect now. */
   ongoing(): readonly Disturbance[];
+}
+
+/** How a frame came to leave the primary. */
+export interface Departure {
+  readonly state: PrimaryState;
+  /** Both guests have said it, or the gate has let it go. */
+  readonly way: 'confirmed' | 'gate';
+  /** The primary's images hold what the guest was told that they do. */
+  readonly synced: boolean;
 }
 
 export class Checker {
@@ -73,9 +101,12 @@ export class Checker {
   readonly #snapshots = new Map<number, GuestState>();
   readonly #disturbances = new Set<Disturbance>();
   /**
-   * Newest events of the frames that the LAN has seen; the largest is not enough: see `promoting`.
+   * Per flow, the events that the LAN has seen; the largest is not enough, since two that differ
+   * may be in no one's past.
    */
-  readonly #seen = new Set<number>();
+  readonly #seen = Array.from({ length: FLOWS }, () => new Set<number>());
+  /** Newest events of the speakers whose whole past is implied by what they said. */
+  readonly #heads = new Set<number>();
   #newestCaptured = -1;
   #committedEpoch: number | undefined;
   /** Of the session that runs, or ran last. */
@@ -85,6 +116,8 @@ export class Checker {
   #provenAlive = false;
   #operatorAsked = false;
   promotions = 0;
+  /** Of these, the SVM had executed since its last checkpoint. */
+  promotionsOfRunning = 0;
   /** The primary died while a failover would have lost nothing, and the secondary lived on. */
   wasProtectedAtDeath = false;
 
@@ -185,46 +218,84 @@ export class Checker {
   }
 
   /** I1, at the primary's TAP. */
-  leftPrimary(frame: Frame, state: PrimaryState): void {
+  leftPrimary(frame: Frame, { state, way, synced }: Departure): void {
     if (state.kind === 'left') throw new Violation('I4', 'A primary that has left speaks');
-    this.#seen.add(frame.event);
+    this.#seen[frame.flow]?.add(frame.event);
+    // The SVM has said the same, but may have done other things besides.
+    if (way === 'gate') this.#heads.add(frame.head);
     if (state.kind !== 'session' || !state.committed) return;
     const committed = this.#committedState();
     if (committed === undefined) throw new Violation('I1', 'Output leaves, nothing is committed');
-    if (!this.history.implies(headOf(committed), frame.event)) {
+    if (way === 'confirmed') {
+      if (!synced)
+        throw new Violation('I6', `Event ${frame.event} leaves before its disk is synced`);
+      this.#confirmed(frame, committed);
+    } else if (!this.history.implies(headOf(committed), frame.head)) {
       const end = `epoch ${this.#committedEpoch} ends at ${headOf(committed)}`;
-      throw new Violation('I1', `Event ${frame.event} leaves, but ${end}`);
+      throw new Violation('I1', `Output at ${frame.head} leaves, but ${end}`);
     }
+  }
+
+  /** What the secondary would continue from right now has to imply what is said in this flow. */
+  #confirmed({ flow, event }: Frame, committed: GuestState): void {
+    const survivor = this.#truth.survivor();
+    // Dead: its successor will have to imply it, or nobody will succeed.
+    if (survivor === undefined) return;
+    const applied = survivor.appliedEpoch === this.#committedEpoch;
+    const head = applied ? survivor.flowHead(flow) : flowHeadOf(committed, flow);
+    if (this.history.implies(head, event)) return;
+    throw new Violation('I1', `Event ${event} of flow ${flow} leaves, the SVM is at ${head}`);
   }
 
   leftSecondary(frame: Frame): void {
     if (this.promotions === 0) throw new Violation('I4', 'A secondary speaks without promotion');
     if (this.#truth.primarySpeaks()) throw new Violation('I4', 'Two nodes speak');
-    this.#seen.add(frame.event);
+    this.#seen[frame.flow]?.add(frame.event);
+    this.#heads.add(frame.head);
   }
 
-  /** The secondary opens its TAP with this state. */
-  promoting(state: GuestState, standby: 'paused' | 'running'): void {
+  /**
+   * The SVM gets a request; both are counted as they arrived at the primary's host. `unmarked`:
+   * nobody knows yet, or ever will, which requests the checkpoint contains; then all are delivered.
+   */
+  delivered(arrival: number | undefined, received: number | undefined, unmarked: boolean): void {
+    if (arrival === undefined || received === undefined || arrival === received + 1) return;
+    if (unmarked && arrival <= received) return;
+    const what = arrival > received ? 'some are lost' : 'that is once too often';
+    throw new Violation('Inbound', `The SVM gets request ${arrival} after ${received}: ${what}`);
+  }
+
+  /** The promoted guest has got all that it will get of what was mirrored. */
+  caughtUp(newest: number, received: number | undefined): void {
+    if (received === undefined || received >= newest) return;
+    throw new Violation('Inbound', `Promoted with ${received} requests, but ${newest} were there`);
+  }
+
+  /** The secondary opens its TAP with this state. `ran`: since the last checkpoint. */
+  promoting(state: GuestState, ran: boolean): void {
     this.promotions += 1;
+    if (ran) this.promotionsOfRunning += 1;
     this.#mayPromote();
     this.#promotesInTime();
     const committed = this.#committedState();
     if (committed === undefined) throw new Violation('I2', 'Promotion without a committed epoch');
-    if (standby === 'paused') {
+    if (!ran) {
       this.#compare('I2', 'Promotion', state, this.#committedEpoch as number);
     } else if (!this.history.implies(headOf(state), headOf(committed))) {
       throw new Violation('I2', `Promotion of ${headOf(state)} without ${headOf(committed)}`);
     }
-    this.#nothingLost(headOf(state));
+    const lost = lostWriteOf(state);
+    if (lost !== undefined) throw new Violation('I3', `Promotion with a torn disk: ${lost}`);
+    this.#nothingLost(state);
     if (this.#truth.primarySpeaks()) this.#twoSpeakers();
   }
 
   /** At the end: everything that clients have seen is the past of the one who serves them now. */
-  oneHistory(head: number): void {
-    const past = this.history.past(head);
-    for (const event of this.#seen) {
-      if (!past.has(event)) throw new Violation('History', `Event ${event} was seen, then undone`);
-    }
+  oneHistory(state: GuestState): void {
+    const undone = this.#undone(state);
+    if (undone !== undefined) throw new Violation('History', `${undone} was seen, then undone`);
+    const lost = lostWriteOf(state);
+    if (lost !== undefined) throw new Violation('History', `A write is lost: ${lost}`);
   }
 
   #committedState(): GuestState | undefined {
@@ -269,15 +340,24 @@ export class Checker {
   }
 
   /** All that was seen is the past of the promoted state, or the primary had run on alone. */
-  #nothingLost(head: number): void {
-    const past = this.history.past(head);
-    for (const event of this.#seen) {
-      if (past.has(event)) continue;
-      if (this.#ranAlone === undefined) {
-        throw new Violation('I1', `Event ${event} was seen and is lost by the promotion`);
-      }
-      throw this.#limit(`primary ran alone unseen, then`);
+  #nothingLost(state: GuestState): void {
+    const undone = this.#undone(state);
+    if (undone === undefined) return;
+    if (this.#ranAlone === undefined) {
+      throw new Violation('I1', `${undone} was seen and is lost by the promotion`);
     }
+    throw this.#limit(`primary ran alone unseen, then`);
+  }
+
+  /** Something that was seen and that is not the past of this state, in words. */
+  #undone(state: GuestState): string | undefined {
+    for (const [flow, seen] of this.#seen.entries()) {
+      const past = this.history.past(flowHeadOf(state, flow));
+      for (const event of seen) if (!past.has(event)) return `Event ${event} of flow ${flow}`;
+    }
+    const past = this.history.past(headOf(state));
+    for (const head of this.#heads) if (!past.has(head)) return `Event ${head}`;
+    return undefined;
   }
 
   #twoSpeakers(): void {

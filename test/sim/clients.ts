@@ -8,7 +8,8 @@ import type { Frame, Request } from './guest.js';
 import type { World } from './world.js';
 
 export interface ClientHabits {
-  readonly count: number;
+  /** What each of them uses. */
+  readonly services: readonly Request['service'][];
   readonly thinkUs: number;
   readonly retransmitUs: number;
 }
@@ -16,6 +17,8 @@ export interface ClientHabits {
 export class Clients {
   /** answers[client][seq - 1] is the event that processed the request. */
   readonly answers: number[][];
+  /** The newest request of each that it knows to have arrived. */
+  readonly #acked: number[];
   readonly #world: World;
   readonly #rng: Prng;
   readonly #habits: ClientHabits;
@@ -26,8 +29,9 @@ export class Clients {
     this.#rng = world.stream();
     this.#habits = habits;
     this.#send = send;
-    this.answers = Array.from({ length: habits.count }, () => []);
-    for (let client = 0; client < habits.count; client += 1) this.#ask(client, 1);
+    this.answers = habits.services.map(() => []);
+    this.#acked = habits.services.map(() => 0);
+    for (const client of habits.services.keys()) this.#ask(client, 1);
   }
 
   get answered(): number {
@@ -39,25 +43,28 @@ export class Clients {
     this.#world.schedule(this.#rng.nextInt(20, 400), () => this.#receive(frame));
   }
 
-  #receive(frame: Frame): void {
-    if (frame.kind !== 'answer') return;
-    const answers = this.answers[frame.client] ?? [];
-    const known = answers[frame.seq - 1];
+  #receive({ kind, flow: client, seq, event }: Frame): void {
+    if (kind === 'unasked') return;
+    const answers = this.answers[client] ?? [];
+    if (seq > answers.length + 1) {
+      throw new Violation('History', `Client ${client} never sent request ${seq}`);
+    }
+    if (kind === 'ack') {
+      this.#acked[client] = Math.max(seq, this.#acked[client] ?? 0);
+      return;
+    }
+    const known = answers[seq - 1];
     if (known !== undefined) {
-      if (known === frame.event) return;
-      throw new Violation(
-        'History',
-        `Client ${frame.client} got event ${frame.event} for request ${frame.seq}, before ${known}`,
-      );
+      // A datagram that was sent twice is answered twice, and the first answer counts.
+      if (known === event || this.#habits.services[client] === 'datagram') return;
+      const text = `Client ${client} got event ${event} for request ${seq}, before ${known}`;
+      throw new Violation('History', text);
     }
-    if (frame.seq !== answers.length + 1) {
-      throw new Violation('History', `Client ${frame.client} never sent request ${frame.seq}`);
+    if (event < (answers.at(-1) ?? 0)) {
+      throw new Violation('History', `Client ${client} was taken back to ${event}`);
     }
-    if (frame.event < (answers.at(-1) ?? 0)) {
-      throw new Violation('History', `Client ${frame.client} was taken back to ${frame.event}`);
-    }
-    answers.push(frame.event);
-    this.#ask(frame.client, frame.seq + 1);
+    answers.push(event);
+    this.#ask(client, seq + 1);
   }
 
   #ask(client: number, seq: number): void {
@@ -65,9 +72,13 @@ export class Clients {
     this.#world.schedule(thinkUs, () => this.#transmit(client, seq));
   }
 
+  /** Again and again until it is answered; what is acknowledged is never sent again. */
   #transmit(client: number, seq: number): void {
     if ((this.answers[client]?.length ?? 0) >= seq) return;
-    this.#world.schedule(this.#rng.nextInt(20, 400), () => this.#send({ client, seq }));
+    const service = this.#habits.services[client] ?? 'stream';
+    const data = (this.#acked[client] ?? 0) < seq;
+    const request: Request = { client, seq, service, data };
+    this.#world.schedule(this.#rng.nextInt(20, 400), () => this.#send(request));
     this.#world.schedule(this.#habits.retransmitUs, () => this.#transmit(client, seq));
   }
 }

@@ -60,5 +60,6 @@ const STEP_GROUPS: Record<Fault['kind'], (typeof GROUPS)[number]> = {
   hang: 'stop',
   checkpoint: 'operator',
   setPeriod: 'operator',
+  setMode: 'operator',
   failover: 'operator',
 };

@@ -9,6 +9,9 @@ import type { SimPrimary } from './sim-primary.js';
 import type { SimSecondary } from './sim-secondary.js';
 import type { World } from './world.js';
 
+/** They end no session. */
+const HARMLESS: ReadonlySet<Fault['kind']> = new Set(['checkpoint', 'setPeriod', 'setMode']);
+
 export interface Victims {
   readonly world: World;
   readonly network: Network;
@@ -98,7 +101,7 @@ export class FaultInjector {
     const { world, coverage, primary, secondary } = this.#victims;
     world.trace('faults', () => `FAULT ${JSON.stringify(fault)}`);
     coverage.fault(fault, primary.currentStep, secondary.currentStep);
-    if (fault.kind !== 'checkpoint' && fault.kind !== 'setPeriod') this.struck += 1;
+    if (!HARMLESS.has(fault.kind)) this.struck += 1;
     this.#do(fault);
   }
 
@@ -146,7 +149,10 @@ export class FaultInjector {
         this.#hang(fault);
         return;
       case 'setPeriod':
-        primary.deliver(() => primary.input({ kind: 'periodChanged', periodUs: fault.periodUs }));
+        primary.deliver(() => primary.input({ kind: 'periodChanged', period: fault.period }));
+        return;
+      case 'setMode':
+        primary.deliver(() => primary.input({ kind: 'modeChanged', mode: fault.mode }));
         return;
       case 'checkpoint':
         primary.checkpoint();

@@ -6,6 +6,7 @@ import { encodeBatch, type GateState, InboundLog, OutputGate } from '../../src/p
 import { BLOCKS, type Cells, type Frame, PAGES, type Request } from './guest.js';
 
 const FRAME = Buffer.alloc(60);
+const ONE_FRAME = encodeBatch([FRAME]);
 
 /** Guest RAM whose written pages are known. */
 export class TrackedRam implements Cells {
@@ -73,6 +74,11 @@ export class LayeredCells implements Cells {
 
   base(index: number): number {
     return this.#base[index] as number;
+  }
+
+  /** What is under the layer; to be looked at only. */
+  get bases(): readonly number[] {
+    return this.#base;
   }
 
   writeBase(index: number, value: number): void {
@@ -168,6 +174,17 @@ export class Gate {
     return this.#gate.push(this.#frames.wrap(frame)) === 'passed' ? [frame] : [];
   }
 
+  /** A frame of the running epoch that both guests have said: true if it must leave now. */
+  confirm(epoch: number): boolean {
+    return this.#gate.confirm(epoch, ONE_FRAME) === 'passed';
+  }
+
+  /** Frames that were given to it: left, dropped or held. */
+  get frames(): number {
+    const { heldFrames, releasedFrames, droppedFrames } = this.#gate.counters;
+    return heldFrames + releasedFrames + droppedFrames;
+  }
+
   hold(epoch: number): void {
     this.#gate.hold(epoch);
   }
@@ -198,8 +215,8 @@ export class Inbound {
     this.#log.push(epoch, this.#requests.wrap(request), nowUs);
   }
 
-  mark(epoch: number, nowUs: number): void {
-    this.#log.mark(epoch, nowUs);
+  mark(epoch: number, nowUs: number, exact: boolean): void {
+    this.#log.mark(epoch, nowUs, exact);
   }
 
   /** The state at the beginning of `epoch` is what a failover continues from. */
@@ -207,7 +224,16 @@ export class Inbound {
     this.#log.committed(epoch);
   }
 
-  remaining(): Request[] {
-    return this.#requests.unwrap([...this.#log.remaining()]);
+  /** The next request to be delivered, if it is of `epochMax` or older. */
+  take(epochMax: number): Request | undefined {
+    const batch = this.#log.peek(epochMax);
+    if (batch === undefined) return undefined;
+    this.#log.delivered();
+    return this.#requests.unwrap([batch])[0];
+  }
+
+  /** The guest has become another, to whom all that is left is to be delivered. */
+  rewind(): void {
+    this.#log.rewind();
   }
 }

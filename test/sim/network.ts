@@ -11,7 +11,7 @@
 import type { ProbeResult } from '../../src/failover/index.js';
 import type { Prng } from '../../src/lib/index.js';
 import type { ControlMessage } from '../../src/replication/index.js';
-import type { Request } from './guest.js';
+import type { DeviceState, Frame, Request } from './guest.js';
 import type { World } from './world.js';
 
 export type Side = 'primary' | 'secondary';
@@ -25,7 +25,7 @@ export type Message =
       readonly epoch: number;
       readonly pages: readonly (readonly [number, number])[];
     }
-  | { readonly kind: 'deviceState'; readonly epoch: number; readonly device: number }
+  | { readonly kind: 'deviceState'; readonly epoch: number; readonly device: DeviceState }
   | { readonly kind: 'ramEnd'; readonly epoch: number }
   | {
       readonly kind: 'diskWrite';
@@ -36,7 +36,8 @@ export type Message =
     }
   | { readonly kind: 'diskEnd'; readonly epoch: number; readonly disk: number }
   | { readonly kind: 'inbound'; readonly epoch: number; readonly request: Request }
-  | { readonly kind: 'epochMark'; readonly epoch: number };
+  | { readonly kind: 'epochMark'; readonly epoch: number; readonly exact: boolean }
+  | { readonly kind: 'svmOutput'; readonly epoch: number; readonly frame: Frame };
 
 /** A host as the network sees it. */
 export interface Host {

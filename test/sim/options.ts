@@ -2,11 +2,12 @@
  * What a seed stands for: options of the pair, habits of everything, and the faults to come (swarm
  * testing: each run has some kinds of trouble and not others, so that none hides behind the rest).
  */
+import type { PeriodSetting } from '../../src/config/index.js';
 import { Prng } from '../../src/lib/index.js';
 import type { PrimaryOptions } from '../../src/primary/index.js';
 import type { SecondaryOptions } from '../../src/secondary/index.js';
 import type { ClientHabits } from './clients.js';
-import type { GuestHabits } from './guest.js';
+import { CLIENTS_MAX, type GuestHabits } from './guest.js';
 import type { NetworkHabits, Side } from './network.js';
 import type { NodeHabits } from './node.js';
 
@@ -23,7 +24,8 @@ export type Fault =
     }
   | { readonly kind: 'slow'; readonly delayUs: number; readonly durationUs: number }
   | { readonly kind: 'hang'; readonly side: Side; readonly durationUs: number }
-  | { readonly kind: 'setPeriod'; readonly periodUs: number }
+  | { readonly kind: 'setPeriod'; readonly period: PeriodSetting }
+  | { readonly kind: 'setMode'; readonly mode: 'checkpoint' | 'colo' }
   | { readonly kind: 'failover'; readonly force: boolean };
 
 /** When a fault strikes: at a time, or right after a step was done for the n-th time. */
@@ -39,13 +41,15 @@ export interface PlannedFault {
 export interface RunOptions {
   readonly primary: PrimaryOptions;
   readonly secondary: SecondaryOptions;
-  readonly standby: 'paused' | 'running';
   readonly disks: number;
   readonly guest: GuestHabits;
   readonly clients: ClientHabits;
   readonly network: NetworkHabits;
   readonly nodes: Readonly<Record<Side, NodeHabits>>;
   readonly captureFailureRate: number;
+  /** How often the guest has not read all its input when it is stopped. */
+  readonly inexactRate: number;
+  readonly compareTimeoutUs: number;
   readonly slowestSyncUs: number;
   /** A killed secondary is started again after so long; the primary never is (no rejoin yet). */
   readonly restartUs: number;
@@ -62,6 +66,7 @@ export const STEPS = [
   'sync.copy',
   'presend.scan',
   'presend.copy',
+  'capture.quiesce',
   'capture.pause',
   'capture.save',
   'capture.scan',
@@ -73,6 +78,7 @@ export const STEPS = [
   'ship.endRecord',
   'commit.seal',
   'commit.send',
+  'apply.quiesce',
   'apply.pause',
   'apply.ram1',
   'apply.ram2',
@@ -105,6 +111,7 @@ const KINDS = [
   'slow',
   'hang',
   'setPeriod',
+  'setMode',
   'failover',
 ] as const;
 type Kind = (typeof KINDS)[number];
@@ -121,21 +128,29 @@ export function drawOptions(seed: number): RunOptions {
   });
   return {
     primary: {
-      periodUs: rng.nextInt(20, 500) * 1000,
+      mode: drawMode(rng),
+      period: drawPeriod(rng, 500),
       minIntervalUs: rng.nextInt(5, 100) * 1000,
       peerTimeoutUs: rng.chance(0.5) ? peerTimeoutUs : rng.nextInt(150, 1000) * 1000,
       heartbeatUs,
       firstEpoch: rng.nextInt(0, 1000),
     },
     secondary: { peerTimeoutUs, heartbeatUs, onPeerLoss: rng.chance(0.75) ? 'failover' : 'wait' },
-    standby: rng.chance(0.6) ? 'paused' : 'running',
     disks: rng.nextInt(0, 3),
     guest: {
       serviceUs: rng.nextInt(30, 300),
       idleUs: rng.nextInt(1_000, 10_000),
       scribblePages: rng.nextInt(1, 8),
+      acks: rng.chance(0.5),
+      divergence: rng.pick([0, 0, 0.01, 0.2]),
     },
-    clients: { count: rng.nextInt(1, 4), thinkUs: rng.nextInt(500, 10_000), retransmitUs: 40_000 },
+    clients: {
+      services: Array.from({ length: rng.nextInt(1, CLIENTS_MAX) }, () =>
+        rng.chance(0.3) ? 'datagram' : 'stream',
+      ),
+      thinkUs: rng.nextInt(500, 10_000),
+      retransmitUs: 40_000,
+    },
     network: {
       delayUs: rng.nextInt(20, 500),
       jitterUs: rng.chance(0.3) ? rng.nextInt(1_000, 30_000) : rng.nextInt(10, 500),
@@ -143,11 +158,21 @@ export function drawOptions(seed: number): RunOptions {
     },
     nodes: { primary: node(), secondary: node() },
     captureFailureRate: rng.chance(0.15) ? 0.05 : 0,
+    inexactRate: rng.chance(0.3) ? 0.2 : 0,
+    compareTimeoutUs: rng.nextInt(5, 200) * 1000,
     slowestSyncUs: rng.chance(0.1) ? 4_000_000 : 50_000,
     restartUs: rng.nextInt(5, 1500) * 1000,
     faults: drawFaults(rng, troubleUs),
     troubleUs,
   };
+}
+
+function drawMode(rng: Prng): 'checkpoint' | 'colo' {
+  return rng.chance(0.6) ? 'colo' : 'checkpoint';
+}
+
+function drawPeriod(rng: Prng, longestMs: number): PeriodSetting {
+  return rng.chance(0.2) ? 'auto' : rng.nextInt(20, longestMs) * 1000;
 }
 
 function drawFaults(rng: Prng, troubleUs: number): PlannedFault[] {
@@ -203,7 +228,9 @@ function drawFault(rng: Prng, kind: Kind): Fault {
     case 'hang':
       return { kind, side, durationUs: rng.chance(0.5) ? durationUs : 20_000_000 };
     case 'setPeriod':
-      return { kind, periodUs: rng.nextInt(10, 1000) * 1000 };
+      return { kind, period: drawPeriod(rng, 1000) };
+    case 'setMode':
+      return { kind, mode: drawMode(rng) };
     case 'failover':
       return { kind, force: rng.chance(0.3) };
   }

@@ -9,11 +9,19 @@ import {
   type PrimaryOutput,
 } from '../../src/primary/index.js';
 import type { EndRecord, GoodbyeKind } from '../../src/replication/index.js';
-import { type Breakage, type Checker, digestPages } from './checker.js';
-import { BLOCKS, type Frame, type GuestHabits, ModelGuest, type Request } from './guest.js';
-import { ForwardedDisk, Gate, TrackedRam } from './layers.js';
+import { type Breakage, type Checker, type Departure, digestPages } from './checker.js';
+import {
+  BLOCKS,
+  type DeviceState,
+  type Frame,
+  type GuestHabits,
+  ModelGuest,
+  type Request,
+} from './guest.js';
+import { ForwardedDisk, TrackedRam } from './layers.js';
 import type { Message, SimSession } from './network.js';
 import { type NodeParts, SimNode, type Step } from './node.js';
+import { PvmNetwork } from './pvm-network.js';
 
 /** Pages in one RAM frame, blocks in one round of the first disk copy. */
 const FRAME_PAGES = 6;
@@ -32,6 +40,9 @@ export interface PrimaryParts extends NodeParts {
   readonly guest: GuestHabits;
   readonly guestRng: Prng;
   readonly captureFailureRate: number;
+  /** How often the guest has not read all its input when it is stopped. */
+  readonly inexactRate: number;
+  readonly compareTimeoutUs: number;
   /** Of an image, when its disk is busy. */
   readonly slowestSyncUs: number;
   readonly breakage: Breakage | undefined;
@@ -55,13 +66,20 @@ interface Shipment {
   readonly session: SimSession | undefined;
   readonly sent: Sent;
   readonly ship: readonly Step[];
-  readonly device: number;
+  readonly device: DeviceState;
+  readonly svmRuns: boolean;
+}
+
+/** Until it is done, on this node's clock, the images lack what the guest was told that they hold. */
+interface Sync {
+  readonly doneAtUs: number;
+  readonly waiting: (() => void)[];
 }
 
 export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   readonly core: PrimaryCore;
   readonly guest: ModelGuest;
-  readonly gate = new Gate('open');
+  readonly lan: PvmNetwork;
   readonly #parts: PrimaryParts;
   readonly #checker: Checker;
   readonly #ram = new TrackedRam();
@@ -71,14 +89,11 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   /** The session that the core ended by itself, before it ran alone. */
   #endedId: number | undefined;
   #replicating = false;
-  /** This session has reached the edge of an epoch: output is held for it. */
-  #holds = false;
-  /** The epoch that disk writes and inbound frames belong to. */
+  /** The epoch that disk writes belong to. */
   #epoch: number;
   #sent: Sent;
   #heartbeats = 0;
-  /** Until then, on this node's clock, the images lack what the guest was told that they hold. */
-  #syncedAtUs = 0;
+  #sync: Sync = { doneAtUs: 0, waiting: [] };
   #diskBroken = false;
   checkpointsDone = 0;
   /** An operator waits for the answer to a checkpoint. */
@@ -95,6 +110,18 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
       { length: parts.disks },
       (_, disk) => new ForwardedDisk((block, value) => this.#forward(disk, block, value)),
     );
+    this.lan = new PvmNetwork({
+      history: parts.checker.history,
+      compareTimeoutUs: parts.compareTimeoutUs,
+      breakage: parts.breakage,
+      nowUs: () => this.nowLocalUs,
+      later: (delayUs, run) => this.later(delayUs, run),
+      send: (message) => this.#send('network', message),
+      toGuest: (request) => this.guest.receive(request),
+      leave: (frame, way) => this.#leave(frame, way),
+      checkpointNeeded: (trigger, epoch) =>
+        this.input({ kind: 'checkpointRequested', trigger, epoch }),
+    });
     this.guest = new ModelGuest({
       name: 'PVM',
       world: parts.world,
@@ -103,7 +130,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
       ram: this.#ram,
       disks: this.#disks,
       habits: parts.guest,
-      emit: (frame) => this.deliver(() => this.#leave(this.gate.push(frame))),
+      emit: (frame) => this.deliver(() => this.lan.fromGuest(frame)),
     });
     this.guest.resume();
     this.later(1, () => this.input({ kind: 'tick' }));
@@ -119,10 +146,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
 
   /** A client's frame at this host's TAP. */
   receive(request: Request): void {
-    this.deliver(() => {
-      this.guest.receive(request);
-      if (this.#joined) this.#send('network', { kind: 'inbound', epoch: this.#epoch, request });
-    });
+    this.deliver(() => this.lan.fromLan(request));
   }
 
   checkpoint(): void {
@@ -184,10 +208,14 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         this.#presendRound(output.epoch);
         return;
       case 'capture':
-        this.#capture(output.epoch);
+        this.#capture(output);
         return;
       case 'release':
-        this.#release(output.epoch);
+        this.#whenSynced(() => this.lan.release(output.epoch));
+        return;
+      case 'startCompare':
+        if (this.#parts.breakage === 'compare-unsynced') this.lan.startCompare(output.epoch);
+        else this.#whenSynced(() => this.lan.startCompare(output.epoch));
         return;
       case 'endSession':
         this.#endedId = this.session?.id;
@@ -207,7 +235,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         this.operatorWaits = false;
         return;
       case 'silence':
-        if (this.#parts.breakage !== 'ignore-silence') this.gate.silence();
+        if (this.#parts.breakage !== 'ignore-silence') this.lan.silence();
         return;
       case 'sendYielded':
         this.#send('control', { kind: 'yielded' });
@@ -234,30 +262,33 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     }
   }
 
-  /** Once what the output may tell of is durable here too. */
-  #release(epoch: number): void {
-    this.later(Math.max(0, this.#syncedAtUs - this.nowLocalUs), () => {
-      if (this.#diskBroken) this.#diskFailed();
-      else this.#leave(this.gate.release(epoch));
+  /** Once what the output may tell of is durable here too; in the order of the calls. */
+  #whenSynced(run: () => void): void {
+    const sync = this.#sync;
+    sync.waiting.push(run);
+    if (sync.waiting.length === 1) this.#awaitSync(sync);
+  }
+
+  #awaitSync(sync: Sync): void {
+    this.later(Math.max(0, sync.doneAtUs - this.nowLocalUs), () => {
+      if (this.nowLocalUs < sync.doneAtUs) this.#awaitSync(sync);
+      else if (this.#diskBroken) this.#diskFailed();
+      else for (const run of sync.waiting.splice(0)) run();
     });
   }
 
-  /** Unless a new session holds by then: its first release covers what the old one has held. */
   #openWhenSynced(): void {
-    this.later(Math.max(0, this.#syncedAtUs - this.nowLocalUs), () => {
-      if (this.#diskBroken) this.#diskFailed();
-      const begun =
-        this.#parts.breakage === 'stale-hold' ? this.session !== undefined : this.#holds;
-      if (this.left || begun) return;
-      this.#leave(this.gate.open());
+    this.#whenSynced(() => {
+      const begun = this.#parts.breakage === 'stale-hold' && this.session !== undefined;
+      if (!this.left && !begun) this.lan.open();
     });
   }
 
-  #leave(frames: readonly Frame[]): void {
-    for (const frame of frames) {
-      this.#checker.leftPrimary(frame, this.core.state);
-      this.#parts.toLan(frame);
-    }
+  #leave(frame: Frame, way: Departure['way']): void {
+    const { state } = this.core;
+    const synced = this.nowLocalUs >= this.#sync.doneAtUs;
+    this.#checker.leftPrimary(frame, { state, way, synced });
+    this.#parts.toLan(frame);
   }
 
   #send(channel: 'control' | 'ram' | 'disk' | 'network', message: Message): void {
@@ -307,8 +338,8 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     this.session?.close('primary', false);
     this.session = undefined;
     this.#joined = false;
-    this.#holds = false;
     this.#replicating = false;
+    this.lan.detach();
   }
 
   #message(message: Message): void {
@@ -319,6 +350,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         this.#joined = message.json === 'ok';
         this.#epoch = this.core.epoch;
         if (this.#joined) {
+          this.lan.attach(this.#epoch);
           this.input({ kind: 'peerConnected' });
           return;
         }
@@ -333,6 +365,9 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         return;
       case 'unfit':
         this.input({ kind: 'peerUnfit', reason: message.reason });
+        return;
+      case 'svmOutput':
+        this.lan.fromSvm(message.epoch, message.frame);
         return;
       case 'takeover':
         this.input({ kind: 'takeoverRequested' });
@@ -425,7 +460,6 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   #startReplicating(session: SimSession | undefined, epoch: number): boolean {
     if (this.session !== session) return false;
     this.#epoch = epoch;
-    this.#send('network', { kind: 'epochMark', epoch });
     this.#ram.markAll();
     this.#sent = this.#nothingSent();
     this.#replicating = true;
@@ -448,55 +482,61 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
     );
   }
 
-  #capture(epoch: number): void {
+  #capture({ epoch, svmRuns }: Extract<PrimaryOutput, { kind: 'capture' }>): void {
     const { session, guest } = this;
     const sent = this.#sent;
+    const exact = !this.rng.chance(this.#parts.inexactRate);
     let ship: Step[] = [];
-    let device = 0;
+    let device: DeviceState = guest.saveDevice(exact);
     const failsAt = this.rng.chance(this.#parts.captureFailureRate)
       ? this.rng.pick(['pause', 'save', 'scan'])
       : undefined;
+    const resume = (): void => {
+      guest.resume();
+      this.lan.resume();
+    };
     const step = (name: string, run: () => unknown): Step => [
       name,
       () => {
+        if (guest.dead) return false;
         if (name !== failsAt) return run();
-        guest.resume();
+        resume();
         this.input({ kind: 'captureFailed', reason: `QMP failed at ${name}` });
         return false;
       },
     ];
     this.run('capture', [
+      step('quiesce', () => this.lan.quiesce()),
       step('pause', () => guest.pause()),
       step('save', () => {
-        device = guest.device;
+        device = guest.saveDevice(exact);
       }),
       step('scan', () => {
         const pages = this.#parts.breakage === 'skip-final-scan' ? [] : this.#ram.scan();
         ship = this.#shipPages(epoch, pages, sent);
-        this.#checker.captured(epoch, guest.snapshot());
+        this.#checker.captured(epoch, guest.snapshot(device));
       }),
-      step('edge', () => this.#edge(epoch, session)),
+      step('edge', () => this.#edge(epoch, { session, exact, svmRuns })),
       step('resume', () => {
-        guest.resume();
-        this.#syncedAtUs = this.nowLocalUs + this.#syncUs();
+        resume();
+        this.#sync = { doneAtUs: this.nowLocalUs + this.#syncUs(), waiting: [] };
         this.input({ kind: 'captured', epoch, atUs: this.nowLocalUs });
-        if (this.#parts.breakage === 'release-early') this.#leave(this.gate.release(epoch));
-        this.run('ship', this.#shipSteps({ epoch, session, sent, ship, device }));
+        if (this.#parts.breakage === 'release-early') this.lan.release(epoch);
+        this.run('ship', this.#shipSteps({ epoch, session, sent, ship, device, svmRuns }));
       }),
     ]);
   }
 
   /** With the guest paused: what comes from now on is of the next epoch. */
-  #edge(epoch: number, session: SimSession | undefined): void {
-    if (this.session !== session || !this.#joined || this.left) return;
-    const breaks = this.#parts.breakage === 'stale-hold';
-    if (breaks ? this.gate.state === 'holding' : this.#holds) this.gate.closeEpoch(epoch);
-    else this.gate.hold(epoch + 1);
-    this.#holds = true;
+  #edge(
+    epoch: number,
+    edge: { session: SimSession | undefined; exact: boolean; svmRuns: boolean },
+  ): void {
+    if (this.session !== edge.session || !this.#joined || this.left) return;
     this.#epoch = epoch + 1;
     this.#sent = this.#nothingSent();
     for (const disk of this.#disks.keys()) this.#send('disk', { kind: 'diskEnd', epoch, disk });
-    this.#send('network', { kind: 'epochMark', epoch: epoch + 1 });
+    this.lan.edge(epoch, { exact: edge.exact, compares: edge.svmRuns });
   }
 
   /** Most syncs are quick, some are not. */
@@ -505,7 +545,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   }
 
   #shipSteps(shipment: Shipment): Step[] {
-    const { epoch, session, sent, device } = shipment;
+    const { epoch, session, sent, device, svmRuns } = shipment;
     const guarded = ([name, run]: Step): Step => [
       name,
       () => {
@@ -527,6 +567,8 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
             ramDigest: sent.digest,
             deviceStateBytes: 1,
             disks: sent.disks.map(({ operations }) => ({ operations, bytes: operations })),
+            svmRuns,
+            sinceResumeUs: 0,
           };
           this.#send('control', { kind: 'endRecord', record });
         },

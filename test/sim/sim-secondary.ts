@@ -15,7 +15,7 @@ import {
 } from '../../src/secondary/index.js';
 import { type Breakage, type Checker, digestPages } from './checker.js';
 import {
-  BLOCKS,
+  type DeviceState,
   type Frame,
   type GuestHabits,
   type GuestState,
@@ -23,15 +23,15 @@ import {
   PAGES,
   type Request,
 } from './guest.js';
-import { BufferedDisk, Gate, Inbound, LayeredCells } from './layers.js';
+import { BufferedDisk, Gate, LayeredCells } from './layers.js';
 import type { Message, SimSession } from './network.js';
 import { type NodeParts, SimNode, type Step } from './node.js';
+import { SvmNetwork } from './svm-network.js';
 
 export interface SecondaryParts extends NodeParts {
   readonly core: SecondaryOptions;
   readonly checker: Checker;
   readonly disks: number;
-  readonly standby: 'paused' | 'running';
   readonly guest: GuestHabits;
   readonly guestRng: Prng;
   readonly breakage: Breakage | undefined;
@@ -45,7 +45,7 @@ interface Arrived {
   frames: number;
   pageCount: number;
   digest: number;
-  device: number | undefined;
+  device: DeviceState | undefined;
 }
 
 /** The SVM with everything that belongs to it; a new one for each session. */
@@ -53,7 +53,7 @@ interface Svm {
   readonly guest: ModelGuest;
   readonly ram: LayeredCells;
   readonly disks: readonly BufferedDisk[];
-  readonly inbound: Inbound;
+  readonly lan: SvmNetwork;
   arrived: Arrived;
   /** Committed and not applied yet. */
   committed: { readonly epoch: number; readonly arrived: Arrived } | undefined;
@@ -61,7 +61,9 @@ interface Svm {
   appliedEpoch: number | undefined;
   applying: boolean;
   /** The device state that was loaded last; a running SVM has its own by now. */
-  appliedDevice: number;
+  appliedDevice: DeviceState;
+  /** It has executed since the last apply. */
+  ran: boolean;
 }
 
 export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
@@ -116,13 +118,19 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     if (!this.alive || svm?.appliedEpoch === undefined || svm.applying) return undefined;
     if (this.serving) return undefined;
     const state = {
-      pages: Array.from({ length: PAGES }, (_, page) => svm.ram.base(page)),
-      device: this.#parts.standby === 'running' ? svm.appliedDevice : svm.guest.device,
-      disks: svm.disks.map((disk) =>
-        Array.from({ length: BLOCKS }, (_, block) => disk.base(block)),
-      ),
+      pages: svm.ram.bases,
+      device: svm.ran ? svm.appliedDevice : svm.guest.saveDevice(true),
+      disks: svm.disks.map((disk) => disk.bases),
     };
     return { epoch: svm.appliedEpoch, state };
+  }
+
+  /** What a failover would continue from; undefined if nothing is applied. */
+  get survivor(): { appliedEpoch: number; flowHead(flow: number): number } | undefined {
+    const { svm } = this;
+    if (!this.alive || svm?.appliedEpoch === undefined) return undefined;
+    const { appliedEpoch, guest } = svm;
+    return { appliedEpoch, flowHead: (flow) => guest.flowHead(flow) };
   }
 
   /** A new, empty process in place of a dead one. */
@@ -209,7 +217,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         this.run('commit', [['send', () => this.#sendCommitted(output.epoch)]]);
         return;
       case 'apply':
-        this.#apply(output.epoch);
+        this.#apply(output.epoch, output.svmRuns);
         return;
       case 'sendApplied':
         this.#checker.sentApplied(output.epoch, this.svm?.appliedEpoch);
@@ -253,6 +261,11 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     this.session?.send('secondary', 'control', message);
   }
 
+  #leave(frame: Frame): void {
+    this.#checker.leftSecondary(frame);
+    this.#parts.toLan(frame);
+  }
+
   /** A primary that answers while its session stands has given up nothing. */
   get #sessionIsOver(): boolean {
     return this.core.peerSuspected || this.core.state.kind === 'waitingForOperator';
@@ -285,29 +298,31 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       ram,
       disks,
       habits: this.#parts.guest,
-      emit: (frame) => this.deliver(() => this.#leave(this.gate.push(frame))),
+      emit: (frame) => this.deliver(() => lan.fromGuest(frame)),
+    });
+    const lan = new SvmNetwork(guest, {
+      checker: this.#checker,
+      gate: this.gate,
+      breakage: this.#parts.breakage,
+      nowUs: () => this.nowLocalUs,
+      send: (message) => this.session?.send('secondary', 'network', message),
+      leave: (frame) => this.#leave(frame),
     });
     this.svm = {
       guest,
       ram,
       disks,
-      inbound: new Inbound(),
+      lan,
       arrived: nothingArrived(),
       committed: undefined,
       appliedEpoch: undefined,
       applying: false,
-      appliedDevice: 0,
+      appliedDevice: guest.saveDevice(true),
+      ran: false,
     };
     this.#checker.sessionOpened(session.id);
     session.send('secondary', 'control', { kind: 'helloReply', json: 'ok' });
     this.input({ kind: 'peerConnected' });
-  }
-
-  #leave(frames: readonly Frame[]): void {
-    for (const frame of frames) {
-      this.#checker.leftSecondary(frame);
-      this.#parts.toLan(frame);
-    }
   }
 
   #message(session: SimSession, channel: string, message: Message): void {
@@ -337,11 +352,10 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         return;
       }
       case 'inbound':
-        svm.inbound.push(message.epoch, message.request, this.nowLocalUs);
-        if (this.#parts.standby === 'running') svm.guest.receive(message.request);
+        svm.lan.inbound(message.epoch, message.request);
         return;
       case 'epochMark':
-        svm.inbound.mark(message.epoch, this.nowLocalUs);
+        svm.lan.mark(message.epoch, message.exact);
         return;
       default:
         this.#ramMessage(svm, message);
@@ -386,7 +400,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         () => {
           svm.committed = { epoch, arrived: svm.arrived };
           svm.arrived = nothingArrived();
-          svm.inbound.committed(epoch + 1);
+          svm.lan.committed(epoch);
           this.#checker.committed(epoch, prospect(svm, epoch));
         },
       ],
@@ -398,7 +412,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     this.#send({ kind: 'committed', epoch });
   }
 
-  #apply(epoch: number): void {
+  #apply(epoch: number, svmRuns: boolean): void {
     const { svm } = this;
     if (svm === undefined) return;
     const startedUs = this.nowLocalUs;
@@ -411,18 +425,21 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       svm.committed = undefined;
       svm.appliedEpoch = epoch;
       svm.applying = false;
+      svm.ran = svmRuns;
       this.#checker.applied(epoch, svm.guest.snapshot());
-      if (this.#parts.standby === 'running') {
+      if (svmRuns) {
         svm.guest.resume();
-        for (const request of svm.inbound.remaining()) svm.guest.receive(request);
+        svm.lan.run(epoch + 1);
       }
       this.#reportApplied(epoch, startedUs);
     };
     this.run('apply', [
+      ['quiesce', () => svm.lan.quiesce()],
       [
         'pause',
         () => {
           svm.guest.pause();
+          svm.lan.rewind();
           svm.applying = true;
           if (this.#parts.breakage === 'applied-early') this.#reportApplied(epoch, startedUs);
           return !this.#skipsApply(svm, epoch);
@@ -441,9 +458,8 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       [
         'device',
         () => {
-          svm.guest.device = svm.committed?.arrived.device ?? svm.guest.device;
-          svm.appliedDevice = svm.guest.device;
-          svm.guest.forgetReceived();
+          svm.appliedDevice = svm.committed?.arrived.device ?? svm.appliedDevice;
+          svm.guest.loadDevice(svm.appliedDevice);
         },
       ],
       ['resume', finish],
@@ -470,6 +486,13 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     return true;
   }
 
+  /** A sabotage: what the SVM has done since the last checkpoint is undone. */
+  #rollBack(svm: Svm): void {
+    svm.ram.dropOwn();
+    svm.guest.loadDevice(svm.appliedDevice);
+    for (const disk of svm.disks) disk.dropOwn();
+  }
+
   #dropStaged(): void {
     const { svm } = this;
     if (svm === undefined) return;
@@ -492,23 +515,27 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       [
         'merge',
         () => {
-          for (const disk of svm.disks) disk.merge();
+          svm.guest.pause();
+          if (this.#parts.breakage === 'roll-back') this.#rollBack(svm);
+          for (const disk of svm.disks) {
+            if (this.#parts.breakage === 'lose-overlay') disk.dropOwn();
+            disk.merge();
+          }
         },
       ],
       [
         'open',
         () => {
-          svm.guest.pause();
-          this.#checker.promoting(svm.guest.snapshot(), this.#parts.standby);
+          this.#checker.promoting(svm.guest.snapshot(), svm.ran);
           this.ranGuest = true;
-          this.gate.open();
+          svm.lan.promote();
         },
       ],
       ['resume', () => svm.guest.resume()],
       [
         'announce',
         () => {
-          for (const request of svm.inbound.remaining()) svm.guest.receive(request);
+          svm.lan.goLive();
           this.input({ kind: 'promoted' });
         },
       ],
@@ -529,11 +556,11 @@ function nothingArrived(): Arrived {
 
 /** What a failover continues from once `epoch` is applied. */
 function prospect(svm: Svm, epoch: number): GuestState {
-  const pages = Array.from({ length: PAGES }, (_, page) => svm.ram.base(page));
+  const pages = [...svm.ram.bases];
   for (const [page, value] of svm.committed?.arrived.pages ?? []) pages[page] = value;
   return {
     pages,
-    device: svm.committed?.arrived.device ?? svm.guest.device,
+    device: svm.committed?.arrived.device ?? svm.appliedDevice,
     disks: svm.disks.map((disk) => disk.prospect(epoch)),
   };
 }

@@ -37,8 +37,25 @@ test('the 300 seeds see checkpoints, promotions and every kind of fault', (t) =>
   t.true((totals.get('promotions') ?? 0) > SEEDS / 10);
   const faults = new Set([...coverage.row('Faults').keys()].map((name) => name.split(' ')[0]));
   const kinds = ['kill', 'power', 'guestDies', 'guestOff', 'diskFails', 'reset', 'checkpoint'];
-  kinds.push('leave', 'partition', 'stop', 'slow', 'hang', 'setPeriod', 'failover');
+  kinds.push('leave', 'partition', 'stop', 'slow', 'hang', 'setPeriod', 'setMode', 'failover');
   t.deepEqual([...faults].sort(), kinds.sort());
+});
+
+test('the 300 seeds see both modes, and all that a comparison can come to', (t) => {
+  const coverage = new Coverage();
+  runMany({ from: 1, count: SEEDS, coverage });
+  const modes = coverage.row('Runs begin in mode');
+  for (const mode of ['checkpoint', 'colo']) t.true((modes.get(mode) ?? 0) > SEEDS / 4, mode);
+  const output = coverage.row('Output');
+  t.true((output.get('frames confirmed') ?? 0) > 100 * SEEDS);
+  t.true((output.get('frames through the gate') ?? 0) > 100 * SEEDS);
+  for (const what of ['divergences', 'time-outs', 'SVM output discarded']) {
+    t.true((output.get(what) ?? 0) > SEEDS / 10, what);
+  }
+  const totals = coverage.row('Totals');
+  const running = totals.get('promotions of a running SVM') ?? 0;
+  t.true(running > SEEDS / 30);
+  t.true((totals.get('promotions') ?? 0) - running > SEEDS / 30);
 });
 
 test('a seed is the same run each time', (t) => {

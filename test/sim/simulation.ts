@@ -10,6 +10,7 @@ import { type Breakage, Checker, KnownLimit, Violation } from './checker.js';
 import { Clients } from './clients.js';
 import { Coverage } from './coverage.js';
 import { FaultInjector } from './faults.js';
+import type { ModelGuest } from './guest.js';
 import { Network } from './network.js';
 import { drawOptions, type RunOptions } from './options.js';
 import { SimPrimary } from './sim-primary.js';
@@ -83,10 +84,11 @@ class Run {
       undisturbed: () => this.#faults.struck === 0 && options.captureFailureRate === 0,
       onlyPoweredOff: () => this.#faults.guestOff && this.#faults.struck === 1,
       promotionWithinUs: () => promotionWithinUs(options),
-      primarySpeaks: () => this.#primary.alive && this.#primary.gate.state !== 'silent',
+      primarySpeaks: () => this.#primary.alive && this.#primary.lan.gate.state !== 'silent',
       secondaryStandsBy: () =>
         this.#secondary.alive && this.#secondary.core.state.kind === 'standby',
       onPeerLoss: () => options.secondary.onPeerLoss,
+      survivor: () => this.#secondary.survivor,
       ongoing: () => this.#faults.ongoing,
     });
     this.#checker = checker;
@@ -105,6 +107,8 @@ class Run {
       habits: options.nodes.primary,
       core: options.primary,
       captureFailureRate: options.captureFailureRate,
+      inexactRate: options.inexactRate,
+      compareTimeoutUs: options.compareTimeoutUs,
       slowestSyncUs: options.slowestSyncUs,
       guestRng: world.stream(),
       onSession: (session) => this.#secondary.join(session),
@@ -113,7 +117,6 @@ class Run {
       ...common,
       habits: options.nodes.secondary,
       core: options.secondary,
-      standby: options.standby,
       guestRng: world.stream(),
     });
     this.#network = new Network(world, options.network, {
@@ -145,8 +148,9 @@ class Run {
     });
     this.#faults.heal();
     const outcome = this.#progress();
-    const head = this.#servingHead();
-    if (head !== undefined) this.#checker.oneHistory(head);
+    const guest = this.#servingGuest();
+    if (guest !== undefined) this.#checker.oneHistory(guest.snapshot());
+    this.#primary.lan.checkNothingLost();
     this.#summarise(outcome);
     return outcome;
   }
@@ -158,10 +162,10 @@ class Run {
     if (standby !== undefined) this.#checker.standby(standby.state, standby.epoch);
   }
 
-  #servingHead(): number | undefined {
+  #servingGuest(): ModelGuest | undefined {
     const { state } = this.#secondary.core;
-    if (this.#secondary.alive && state.kind === 'active') return this.#secondary.svm?.guest.head;
-    return this.#primary.alive ? this.#primary.guest.head : undefined;
+    if (this.#secondary.alive && state.kind === 'active') return this.#secondary.svm?.guest;
+    return this.#primary.alive ? this.#primary.guest : undefined;
   }
 
   #progress(): string {
@@ -217,6 +221,11 @@ class Run {
     coverage.count('Runs end with', outcome);
     coverage.count('Totals', 'checkpoints', this.#primary.checkpointsDone);
     coverage.count('Totals', 'promotions', this.#checker.promotions);
+    coverage.count('Totals', 'promotions of a running SVM', this.#checker.promotionsOfRunning);
+    coverage.count('Runs begin in mode', this.#options.primary.mode);
+    for (const [what, count] of Object.entries(this.#primary.lan.totals)) {
+      coverage.count('Output', what, count);
+    }
     coverage.count('Totals', 'answers to clients', this.#clients.answered);
   }
 }
@@ -227,6 +236,6 @@ class Run {
  */
 function promotionWithinUs({ secondary, nodes, network }: RunOptions): number {
   const silenceUs = 1.05 * secondary.peerTimeoutUs + 4 * secondary.heartbeatUs;
-  const workUs = 15 * 50 * nodes.secondary.stepUs;
+  const workUs = 16 * 50 * nodes.secondary.stepUs;
   return silenceUs + workUs + network.probeTimeoutUs + 8 * network.jitterUs;
 }

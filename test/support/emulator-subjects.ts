@@ -113,7 +113,7 @@ export function qemuSubject(
         ...options,
         definition: testMachine(directory.path, accelerator),
         diskSockets: [],
-        nicSockets: [],
+        nicFds: [],
         runtimeDir,
         log: silentLog,
       });

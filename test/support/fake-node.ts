@@ -1,5 +1,12 @@
 /** A node without a guest, and a log that is read along, for the tests of src/cli. */
-import type { CommandResult, NodeControl, NodeStatus } from '../../src/config/index.js';
+import type {
+  CaptureOptions,
+  CommandResult,
+  Mode,
+  NodeControl,
+  NodeStatus,
+  PeriodSetting,
+} from '../../src/config/index.js';
 import type { Logger } from '../../src/lib/index.js';
 
 /** A status in which every optional field is there. */
@@ -19,6 +26,7 @@ export function fullStatus(): NodeStatus {
     dirtyPages: { last: 312, inPause: 14 },
     bytesSent: 13_000_000,
     held: { frames: 3, bytes: 4200 },
+    compare: { running: true, flows: 12, confirmedFrames: 98_765, divergences: 4, timeouts: 1 },
     downtimeMs: null,
     dirtyTracker: 'userfaultfd',
     accelerator: 'tcg',
@@ -52,8 +60,19 @@ export class FakeNode implements NodeControl {
     return this.result;
   }
 
-  setPeriod(periodUs: number): CommandResult {
-    this.calls.push(`set-period ${periodUs}`);
+  setPeriod(period: PeriodSetting): CommandResult {
+    this.calls.push(`set-period ${period}`);
+    return this.result;
+  }
+
+  async setMode(mode: Mode): Promise<CommandResult> {
+    this.calls.push(`set-mode ${mode}`);
+    return this.result;
+  }
+
+  async capture(options: CaptureOptions): Promise<CommandResult> {
+    const { dir, durationUs, nic, bytesMax } = options;
+    this.calls.push(`capture ${dir} ${durationUs} ${nic} ${bytesMax}`);
     return this.result;
   }
 

@@ -11,7 +11,7 @@ const emulator = await launchQemu({
   definition: testMachine(directory),
   ramMapping: 'shared',
   diskSockets: [],
-  nicSockets: [],
+  nicFds: [],
   runtimeDir: directory,
   startPaused: false,
   log: silentLog,

@@ -62,12 +62,15 @@ export interface ComparerOptions {
 export type CheckpointReason = 'divergence' | 'timeout' | 'bound';
 
 /**
- *     primary     release, hold, mismatch (held, too), checkpoint (leaves with the checkpoint)
+ *     primary     release, hold, mismatch (held, too), checkpoint (leaves with the checkpoint),
+ *                 made (a window update, which the comparer has written itself)
  *     secondary   taken, mismatch, dropped (the flow is stopped, or a bound was reached)
  *
  * A held frame gets a second verdict.
  */
-export type Verdict = 'release' | 'hold' | 'mismatch' | 'checkpoint' | 'taken' | 'dropped';
+export type Verdict =
+  | ('release' | 'hold' | 'mismatch' | 'checkpoint' | 'made')
+  | ('taken' | 'dropped');
 
 /** Called in the middle of the comparer's work: must not call it back. */
 export interface ComparerSink {
@@ -149,6 +152,11 @@ export class Comparer {
       difference: this.#difference,
       opened: (flow) => this.#reportOpened(flow),
     });
+  }
+
+  /** Bytes of the frames that are held now, lengths included. */
+  get heldBytes(): number {
+    return this.#held.bytes;
   }
 
   get counters(): ComparerCounters {
@@ -478,6 +486,7 @@ export class Comparer {
     if (batch === undefined) return;
     this.#counters.windowUpdates++;
     this.#flush();
+    this.#sink.verdict?.('primary', batch, 0, 'made');
     this.#sink.release(batch, 0, batch.length);
   }
 

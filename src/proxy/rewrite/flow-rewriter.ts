@@ -46,11 +46,12 @@ export interface FlowRewriterOptions {
   readonly flowsMax?: number;
 }
 
-/** Since the rewriter was made, except `flows` and `closedFlows`, which are now. */
+/** Since the rewriter was made, except the first three, which are now. */
 export interface FlowRewriterCounters {
-  /** Connections in the table, and those of them that have closed. */
+  /** Connections in the table; those that have closed; those whose timestamps are only watched. */
   readonly flows: number;
   readonly closedFlows: number;
+  readonly watchedFlows: number;
   readonly openedFlows: number;
   readonly inboundRewritten: number;
   readonly outboundRewritten: number;
@@ -86,6 +87,7 @@ export class FlowRewriter {
     return {
       flows: this.#table.size,
       closedFlows: this.#table.closedCount,
+      watchedFlows: this.#table.inertCount,
       openedFlows: this.#openedFlows,
       inboundRewritten: this.#inboundRewritten,
       outboundRewritten: this.#outboundRewritten,
@@ -224,22 +226,27 @@ export class FlowRewriter {
       this.#table.remove(translation);
       return;
     }
-    this.#outboundRewritten++;
     const { seqOffset } = translation;
+    let rewritten = false;
     const checksumAt = this.#checksumAt(batch, start, transportAt + TCP_CHECKSUM_OFFSET);
     const isReset = (flags & TCP_RST) !== 0;
     // The answer to a segment without ACK has no number of the guest's (RFC 9293 section 3.5.2).
     const isBareReset = isReset && seq === 0 && (flags & TCP_ACK) !== 0;
     if (seqOffset !== 0 && !isBareReset) {
       replaceUint32(batch, transportAt + 4, seqAdd(seq, seqOffset), checksumAt);
+      rewritten = true;
     }
     if (timestampsAt !== 0) {
       const wasInert = translation.inert;
       const before = batch.readUInt32BE(timestampsAt);
       const after = translation.timestampToRemote(before);
-      if (after !== before) replaceUint32(batch, timestampsAt, after, checksumAt);
+      if (after !== before) {
+        replaceUint32(batch, timestampsAt, after, checksumAt);
+        rewritten = true;
+      }
       if (wasInert && !translation.inert) this.#table.activate(translation);
     }
+    if (rewritten) this.#outboundRewritten++;
     translation.noteOutbound(packet);
     if (translation.closed) this.#table.close(translation);
   }

@@ -39,6 +39,10 @@ export class TranslationTable {
     return this.#closed.size;
   }
 
+  get inertCount(): number {
+    return this.#inert.size;
+  }
+
   get full(): boolean {
     return this.#size >= this.#flowsMax;
   }

@@ -9,7 +9,7 @@
  * the last it saw (PAWS, RFC 7323 section 5). It grows when the guest speaks:
  *
  *     first segment after the failover   by TIMESTAMP_MARGIN, if the connection was active
- *     TSval below the highest echo       up to that echo (and the margin at the first segment)
+ *     TSval below the highest echo       to one above it (and the margin at the first segment)
  *
  * An echo of what was said before the offset grew is translated by the offset of then: a guest in
  * SYN_SENT resets a connection whose TSecr is not what it sent, and syncookies keep options in it.
@@ -103,7 +103,8 @@ export class Translation {
     this.#marginDue = false;
     if (this.#echoKnown) {
       const behind = seqDistance(this.#highestEcho, now);
-      if (behind > 0 && behind <= TIMESTAMP_LEAD_MAX) raise += behind;
+      // One more, so that this echo of the PVM's and later ones of the SVM's are told apart.
+      if (behind > 0 && behind <= TIMESTAMP_LEAD_MAX) raise += behind + 1;
     }
     if (raise === 0) return now;
     this.#formerOffset = this.#timestampOffset;

@@ -3,10 +3,8 @@ import fc from 'fast-check';
 import { encodeBatch, forEachFrame } from '../../../src/proxy/index.js';
 
 export const frameArbitrary: fc.Arbitrary<Buffer> = fc
-  .uint8Array({ minLength: 14, maxLength: 200 })
+  .uint8Array({ minLength: 24, maxLength: 200 })
   .map((bytes) => Buffer.from(bytes));
-
-export const framesArbitrary: fc.Arbitrary<Buffer[]> = fc.array(frameArbitrary, { maxLength: 12 });
 
 export const batchArbitrary: fc.Arbitrary<Buffer> = fc
   .array(frameArbitrary, { minLength: 1, maxLength: 4 })
@@ -27,12 +25,6 @@ export const hostileBytesArbitrary: fc.Arbitrary<Buffer> = fc
     { maxLength: 8 },
   )
   .map((parts) => Buffer.concat(parts));
-
-/** Cuts `bytes` into consecutive chunks at the given positions (taken modulo its length). */
-export function cutAt(bytes: Buffer, positions: readonly number[]): Buffer[] {
-  const cuts = positions.map((position) => position % (bytes.length + 1)).sort((a, b) => a - b);
-  return [0, ...cuts].map((start, index) => bytes.subarray(start, cuts[index] ?? bytes.length));
-}
 
 export function framesOf(batches: readonly Buffer[]): string[] {
   const frames: string[] = [];

@@ -90,7 +90,7 @@ test('frames leave in order, none before its commit, none twice, and none is los
 });
 
 function namedFrame(name: number): Buffer {
-  const frame = Buffer.alloc(14);
+  const frame = Buffer.alloc(24);
   frame.writeUInt32BE(name, 0);
   return frame;
 }

@@ -28,6 +28,8 @@ const control: fc.Arbitrary<ControlMessage> = fc.oneof(
       ramDigest: fc.nat(),
       deviceStateBytes: fc.nat(),
       disks: fc.array(fc.record({ operations: epoch, bytes: epoch }), { maxLength: 32 }),
+      svmRuns: fc.boolean(),
+      sinceResumeUs: fc.nat(),
     }),
   }),
   fc.record({ kind: fc.constant('committed'), epoch }),

@@ -7,7 +7,7 @@ interface Run {
   code: number;
   out: string;
   err: string;
-  calls: { path: string; command: Command }[];
+  calls: { path: string; command: Command; timeoutMs: number }[];
 }
 
 interface Options {
@@ -29,12 +29,16 @@ async function run(argv: string[], options: Options = {}): Promise<Run> {
     complain: (text) => {
       result.err += text;
     },
-    call: async (path, command) => {
-      result.calls.push({ path, command });
+    call: async (path, command, timeoutMs) => {
+      result.calls.push({ path, command, timeoutMs });
       if (options.failure !== undefined) throw options.failure;
       return { id: 1, ...(options.response ?? { ok: true, result: fullStatus() }) } as Response;
     },
     list: async () => options.sockets ?? ['web.sock'],
+    captureFolder: (dir) => `/here/${dir ?? 'new'}`,
+    compareFiles: async () => {
+      throw new Error('Nothing is compared in this file');
+    },
     nextLook: async () => {
       looks -= 1;
       return looks > 0;
@@ -77,7 +81,33 @@ test('every command carries its arguments', async (t) => {
     command: 'set-period',
     arguments: { periodUs: 1_500_000 },
   });
+  t.deepEqual(await asked('set-period', 'auto'), {
+    command: 'set-period',
+    arguments: { periodUs: 'auto' },
+  });
+  for (const mode of ['checkpoint', 'colo'] as const) {
+    t.deepEqual(await asked('set-mode', mode), { command: 'set-mode', arguments: { mode } });
+  }
   t.deepEqual(await asked('checkpoint'), { command: 'checkpoint', arguments: {} });
+});
+
+test('a capture has its defaults, and its folder is made absolute here', async (t) => {
+  const asked = async (...argv: string[]) => (await run(['capture', ...argv], DONE)).calls[0];
+  const usual = { dir: '/here/new', durationUs: 10_000_000, nic: 0, bytesMax: 1024 ** 3 };
+  t.deepEqual((await asked())?.command, { command: 'capture', arguments: usual });
+  const all = ['--dir', 'd', '--duration', '2.5s', '--nic', '7', '--max-bytes', '3MiB'];
+  t.deepEqual((await asked(...all))?.command, {
+    command: 'capture',
+    arguments: { dir: '/here/d', durationUs: 2_500_000, nic: 7, bytesMax: 3 * 1024 ** 2 },
+  });
+});
+
+test('an answer is waited for as long as the command takes', async (t) => {
+  const waits = async (...argv: string[]) => (await run(argv, DONE)).calls[0]?.timeoutMs;
+  t.is(await waits('set-period', 'auto'), 5_000);
+  t.is(await waits('set-mode', 'colo'), 60_000);
+  t.is(await waits('checkpoint'), 60_000);
+  t.is(await waits('capture', '--duration', '100s'), 160_000);
 });
 
 test('answers come as a sentence or as JSON', async (t) => {
@@ -118,6 +148,23 @@ test('wrong usage exits 64, in one line, without asking any agent', async (t) =>
     ['set-period', '200'],
     ['set-period', '1ms'],
     ['set-period', '1s', '2s'],
+    ['set-period', 'automatic'],
+    ['set-mode'],
+    ['set-mode', 'remus'],
+    ['set-mode', 'colo', 'checkpoint'],
+    ['capture', 'x'],
+    ['capture', '--duration', '10'],
+    ['capture', '--duration', '1h'],
+    ['capture', '--duration', '601s'],
+    ['capture', '--nic', '8'],
+    ['capture', '--nic', '-1'],
+    ['capture', '--max-bytes', '100'],
+    ['capture', '--dir', 'a', '--dir', 'b'],
+    ['compare'],
+    ['compare', 'a.pcap'],
+    ['compare', 'a.pcap', 'b.pcap', 'c.pcap'],
+    ['compare', 'a.pcap', 'b.pcap', '--compare-timeout', '200'],
+    ['compare', 'a.pcap', 'b.pcap', '--inbound', 'c', '--inbound', 'd'],
     ['checkpoint', '--force'],
   ];
   for (const argv of wrong) {
@@ -135,17 +182,28 @@ test('wrong usage exits 64, in one line, without asking any agent', async (t) =>
 test('help and version are answers', async (t) => {
   const help = await run(['--help']);
   t.is(help.code, 0);
-  for (const word of ['status', 'failover', 'set-period', 'checkpoint', 'completion', '--vm']) {
-    t.true(help.out.includes(word), word);
-  }
+  const words = [
+    'status',
+    'failover',
+    'set-period',
+    'set-mode',
+    'checkpoint',
+    'capture',
+    'compare',
+  ];
+  for (const word of [...words, 'completion', '--vm']) t.true(help.out.includes(word), word);
   t.is((await run(['--version'])).out, '9.9.9\n');
   t.regex((await run(['failover', '--help'])).out, /--force/);
+  t.regex((await run(['capture', '--help'])).out, /--max-bytes .*\n?.*1GiB/);
+  t.regex((await run(['compare', '--help'])).out, /--compare-timeout[\s\S]*200ms/);
 });
 
 test('the shell can complete commands', async (t) => {
   t.regex((await run(['completion'])).out, /colo --get-yargs-completions/);
   const { out } = await run(['--get-yargs-completions', 'colo', '']);
-  t.true(out.split('\n').includes('set-period'));
+  for (const word of ['set-period', 'set-mode', 'capture', 'compare']) {
+    t.true(out.split('\n').includes(word), word);
+  }
 });
 
 test('a watch goes on through failures', async (t) => {

@@ -46,7 +46,14 @@ test('commands reach the node with their arguments', async (t) => {
   await callAgent(path, { command: 'failover', arguments: { force: true } }, TIMEOUT_MS);
   await callAgent(path, { command: 'set-period', arguments: { periodUs: 50_000 } }, TIMEOUT_MS);
   await callAgent(path, CHECKPOINT, TIMEOUT_MS);
-  t.deepEqual(node.calls, ['failover force=true', 'set-period 50000', 'checkpoint']);
+  await callAgent(path, { command: 'set-period', arguments: { periodUs: 'auto' } }, TIMEOUT_MS);
+  await callAgent(path, { command: 'set-mode', arguments: { mode: 'colo' } }, TIMEOUT_MS);
+  const capture = { dir: '/d', durationUs: 1_000_000, nic: 1, bytesMax: 1 << 20 };
+  await callAgent(path, { command: 'capture', arguments: capture }, TIMEOUT_MS);
+  t.deepEqual(node.calls, [
+    ...['failover force=true', 'set-period 50000', 'checkpoint', 'set-period auto'],
+    ...['set-mode colo', 'capture /d 1000000 1 1048576'],
+  ]);
 });
 
 test('a refusal and a failure of the node are answers', async (t) => {

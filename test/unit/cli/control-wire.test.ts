@@ -67,6 +67,30 @@ test('an unknown command and wrong arguments are answers, not breaks', (t) => {
   t.like(ask('toString', {}), { ok: false, code: 'COLO_E_UNKNOWN_COMMAND' });
   t.like(ask('set-period', { periodUs: 9_999 }), { ok: false, code: 'COLO_E_USAGE' });
   t.like(ask('set-period', { periodUs: '1' }), { ok: false, code: 'COLO_E_USAGE' });
+  t.like(ask('set-period', { periodUs: 'auto' }), { ok: true });
+  t.like(ask('set-period', { periodUs: 'never' }), { ok: false, code: 'COLO_E_USAGE' });
+  t.like(ask('set-mode', { mode: 'colo' }), { ok: true });
+  t.like(ask('set-mode', { mode: 'remus' }), { ok: false, code: 'COLO_E_USAGE' });
+  const capture = { dir: '/d', durationUs: 1_000_000, nic: 0, bytesMax: 1 << 20 };
+  t.like(ask('capture', capture), { ok: true, command: { command: 'capture' } });
+  const wrong = [
+    { dir: 'd' },
+    { dir: '' },
+    { dir: '/d\0' },
+    { dir: `/${'d'.repeat(4095)}` },
+    { durationUs: 99_999 },
+    { durationUs: 600_000_001 },
+    { nic: -1 },
+    { nic: 0.5 },
+    { nic: 8 },
+    { bytesMax: 0 },
+    { bytesMax: 2 ** 60 },
+    { more: 1 },
+  ];
+  for (const change of wrong) {
+    const answer = ask('capture', { ...capture, ...change });
+    t.like(answer, { ok: false, code: 'COLO_E_USAGE' }, JSON.stringify(change));
+  }
   t.like(ask('failover', {}), { ok: false, code: 'COLO_E_USAGE' });
   t.like(ask('status', { x: 1 }), { ok: false, code: 'COLO_E_USAGE' });
 });

@@ -122,12 +122,12 @@ test('wrong flags exit 64 and wrong files 78, one line for each problem', async 
   t.deepEqual(await flags.daemon.ended, [64, null]);
   t.is(flags.daemon.err.trimEnd().split('\n').length, 2);
   const file = join(temporaryFolder(t), 'c.conf');
-  writeFileSync(file, 'standby = sitting\n');
+  writeFileSync(file, 'on-peer-loss = panic\n');
   const wrong = start(t, 'run', '--config', file);
   t.deepEqual(await wrong.daemon.ended, [78, null]);
   t.is(
     wrong.daemon.err,
-    `colo-secondary: ${file}:1: standby: found "sitting", expected paused or running; ` +
+    `colo-secondary: ${file}:1: on-peer-loss: found "panic", expected failover or wait; ` +
       'write it exactly so\n',
   );
 });
@@ -139,9 +139,9 @@ test('an endless configuration file is refused', async (t) => {
 });
 
 test('check-config prints the configuration and starts nothing', async (t) => {
-  const { daemon, socket } = start(t, 'run', '--check-config', '--standby', 'running');
+  const { daemon, socket } = start(t, 'run', '--check-config', '--on-peer-loss', 'wait');
   t.deepEqual(await daemon.ended, [0, null]);
-  t.true(daemon.out.includes('standby = running\n'));
+  t.true(daemon.out.includes('on-peer-loss = wait\n'));
   t.is(daemon.err, '');
   t.false(existsSync(socket));
 });

@@ -1,4 +1,5 @@
 import test from 'ava';
+import { parseCompareOutput } from '../../../scripts/bench/compare.js';
 import { outageSamples } from '../../../scripts/bench/outages.js';
 import { formatTable, Results, type Sample } from '../../../scripts/bench/rows.js';
 import type { ClientReports } from '../../../scripts/clients/client.js';
@@ -34,6 +35,32 @@ test('what a set-up does not have is null, and there is no ratio then', (t) => {
   const results = new Results();
   results.add('protected', { ...TIME, value: 1.23456 });
   t.like(results.rows()[0], { unprotected: null, contended: null, protected: 1.235, ratio: null });
+});
+
+test('what protection adds to the round trip has a row of its own', (t) => {
+  const results = new Results();
+  const median: Sample = { ...TIME, name: 'rtt-median' };
+  results.add('contended', { ...median, value: 0.25 });
+  t.is(results.rows()[1]?.protected, null);
+  results.add('protected', { ...median, value: 0.75 });
+  t.deepEqual(results.rows()[1], {
+    name: 'rtt-added',
+    unit: 'ms',
+    unprotected: null,
+    contended: null,
+    protected: 0.5,
+    ratio: null,
+  });
+});
+
+test('figures of the compare bench are its lines of JSON', (t) => {
+  const line = '{"name":"compare-small","unit":"packets/s","value":600000}';
+  t.deepEqual(parseCompareOutput(`warming up\n${line}\n`), [
+    { name: 'compare-small', unit: 'packets/s', value: 600000, better: 'more' },
+  ]);
+  for (const text of ['', 'words\n', '{"name":"compare-small"}\n']) {
+    t.throws(() => parseCompareOutput(text), { message: /no figure/ });
+  }
 });
 
 test('the table has one line a row under its head', (t) => {

@@ -11,6 +11,12 @@ test('durations and periods may carry their unit', (t) => {
   t.like(options, { durationMs: 7000, periodMs: 150, fault: 'none' });
 });
 
+test('mode colo has its own period and asks for randomness less often', (t) => {
+  t.like(parseOptions(['--mode', 'colo']), { mode: 'colo', periodMs: 1000, randomMs: 2000 });
+  const chosen = parseOptions(['--mode', 'colo', '--period', '300', '--random', '50']);
+  t.like(chosen, { periodMs: 300, randomMs: 50 });
+});
+
 for (const args of [
   ['--fault', 'unplug'],
   ['--duration', '1'],
@@ -18,6 +24,7 @@ for (const args of [
   ['--period', '5'],
   ['--repeat', '0'],
   ['--mode', ''],
+  ['--random', '1'],
   ['--unknown'],
   ['stray'],
 ]) {

@@ -3,6 +3,14 @@ import { summarise } from '../../../scripts/demo-run/summary.js';
 import type { DemoResult } from '../../../scripts/demo-run/verdict.js';
 import { median } from '../../../scripts/harness/median.js';
 
+const CENSUS = {
+  open: 30,
+  survived: 30,
+  sinceCheckpoint: 4,
+  sinceCheckpointSurvived: 4,
+  agesMs: [5, 80],
+} as const;
+
 const GOOD: DemoResult = {
   ok: true,
   mode: 'checkpoint',
@@ -12,6 +20,11 @@ const GOOD: DemoResult = {
   streamGaps: 0,
   streamRepeats: 0,
   connectionsLost: 0,
+  deadConnections: 0,
+  wrongConnections: 0,
+  guestComplaints: 0,
+  contradictions: 0,
+  opened: { accepted: CENSUS, dialled: null },
   checkpoints: 40,
   pauseMs: { median: 3, p99: 6 },
 };
@@ -21,6 +34,25 @@ test('good runs sum up to ok with the spread of their outages', (t) => {
   const summary = summarise([GOOD, slow, GOOD]);
   t.like(summary, { ok: true, runs: 3, okRuns: 3, problems: [] });
   t.deepEqual(summary.outageMs.http, { median: 600, max: 900 });
+});
+
+test('connections that faults met are added up', (t) => {
+  const worse = { ...CENSUS, survived: 29, sinceCheckpointSurvived: 3 };
+  const bad = {
+    ...GOOD,
+    ok: false,
+    deadConnections: 1,
+    opened: { accepted: worse, dialled: CENSUS },
+  };
+  const { deadConnections, opened } = summarise([GOOD, bad]);
+  t.is(deadConnections, 1);
+  t.deepEqual(opened.accepted, {
+    open: 60,
+    survived: 59,
+    sinceCheckpoint: 8,
+    sinceCheckpointSurvived: 7,
+  });
+  t.is(opened.dialled.open, 30);
 });
 
 test('one bad run makes the whole not ok, with the reasons and the run they are from', (t) => {

@@ -1,31 +1,15 @@
 /** The three clients against small servers on loopback that misbehave on purpose. */
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
-import type { ClientEvent, Target } from '../../../scripts/clients/client.js';
+import type { ClientEvent } from '../../../scripts/clients/client.js';
 import { HttpClient } from '../../../scripts/clients/http-client.js';
 import { RedisClient } from '../../../scripts/clients/redis-client.js';
 import { RespParser } from '../../../scripts/clients/resp.js';
 import { StreamClient } from '../../../scripts/clients/stream-client.js';
+import { serve } from '../../support/serve.js';
 
 const TELL_GAP_ABOVE_US = 1e9;
-
-async function serve(t: ExecutionContext, onSocket: (socket: Socket) => void): Promise<Target> {
-  const sockets = new Set<Socket>();
-  const server: Server = createServer({ noDelay: true }, (socket) => {
-    sockets.add(socket);
-    socket.on('error', () => {});
-    onSocket(socket);
-  });
-  t.teardown(() => {
-    for (const socket of sockets) socket.destroy();
-    server.close();
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  return { host: '127.0.0.1', port: (server.address() as AddressInfo).port };
-}
 
 /** Resolves as soon as `condition` holds after one of the server's own events. */
 function whenCalled(): { call(): void; until(condition: () => boolean): Promise<void> } {

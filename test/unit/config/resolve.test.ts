@@ -24,7 +24,7 @@ test('a peer and a disk are enough for a primary', (t) => {
   t.deepEqual(configuration.peer, { host: '10.0.0.2', port: 7800 });
   t.deepEqual(configuration.disks, [{ name: 'disk0', path: '/images/a.img' }]);
   t.deepEqual(configuration.nics, []);
-  t.is(configuration.periodUs, 200_000);
+  t.is(configuration.periodUs, undefined);
   t.is(configuration.minIntervalUs, 100_000);
   t.is(configuration.peerTimeoutUs, 500_000);
   t.is(configuration.heartbeatIntervalUs, 50_000);
@@ -37,7 +37,6 @@ test('a secondary runs on defaults alone', (t) => {
   const configuration = resolveSecondary([]);
   t.deepEqual(configuration.listen, { host: '0.0.0.0', port: 7800 });
   t.is(configuration.onPeerLoss, 'failover');
-  t.is(configuration.standby, 'paused');
   t.true(configuration.lanAnnounce);
   t.is(secondaryDiskPath(configuration, 'disk0'), '/var/lib/colo/guest-disk0.img');
 });

@@ -87,7 +87,7 @@ test('the shown configuration of a primary is a file that gives it again', (t) =
 
 test('the shown configuration of a secondary is a file that gives it again', (t) => {
   const configuration = resolveSecondary([
-    ...['--disk', 'x=/b', '--nic', 'name=lan,tap=t', '--lan-announce=no', '--standby', 'running'],
+    ...['--disk', 'x=/b', '--nic', 'name=lan,tap=t', '--lan-announce=no', '--on-peer-loss', 'wait'],
   ]);
   t.deepEqual(resolveSecondary([], formatConfiguration(configuration)), configuration);
 });

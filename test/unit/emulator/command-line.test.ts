@@ -21,7 +21,6 @@ const options = {
   definition,
   ramMapping: 'private',
   diskSockets: ['/run/colo/disk,0.sock'],
-  nicSockets: ['/run/colo/nic0.sock'],
   startPaused: true,
 } as const;
 

@@ -1,7 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import test from 'ava';
-import { checkDeviceState, toLoadableState } from '../../../src/emulator/device-state.js';
+import {
+  advanceClock,
+  checkDeviceState,
+  toLoadableState,
+} from '../../../src/emulator/device-state.js';
 import { DEVICE_STATE_BYTES_MAX } from '../../../src/emulator/limits.js';
 import { ProtocolError } from '../../../src/lib/index.js';
 import { goldenPath } from '../../support/golden.js';
@@ -39,4 +43,23 @@ test('a state of exactly the limit passes, one byte more is refused', (t) => {
   const padded = Buffer.concat([saved, Buffer.alloc(DEVICE_STATE_BYTES_MAX + 1 - saved.length)]);
   t.notThrows(() => checkDeviceState(padded.subarray(0, DEVICE_STATE_BYTES_MAX)));
   t.throws(() => checkDeviceState(padded), { instanceOf: ProtocolError });
+});
+
+test("the guest's clock is set forward, its TSC at the rate it had", (t) => {
+  const state = Buffer.from(saved);
+  const at = state.indexOf('timer') + 'timer'.length + 8;
+  const [ticks, clockNs] = [state.readBigInt64BE(at), state.readBigInt64BE(at + 16)];
+  advanceClock(state, 25_000);
+  t.is(state.readBigInt64BE(at + 16), clockNs + 25_000_000n);
+  const rate = Number(ticks) / Number(clockNs);
+  const rateAfter = Number(state.readBigInt64BE(at)) / Number(state.readBigInt64BE(at + 16));
+  t.true(Math.abs(rateAfter / rate - 1) < 1e-6);
+});
+
+test('a state whose first section is another keeps its clock', (t) => {
+  const state = Buffer.from(saved);
+  state.write('other', state.indexOf('timer'), 'latin1');
+  const before = Buffer.from(state);
+  advanceClock(state, 25_000);
+  t.deepEqual(state, before);
 });

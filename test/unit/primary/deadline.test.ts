@@ -3,7 +3,8 @@ import { COMMIT_TIMEOUT_US } from '../../../src/primary/limits.js';
 import { PrimaryCore } from '../../../src/primary/primary-core.js';
 
 const OPTIONS = {
-  periodUs: 100_000,
+  mode: 'checkpoint' as const,
+  period: 100_000,
   minIntervalUs: 10_000,
   peerTimeoutUs: 60_000_000,
   heartbeatUs: 50_000,

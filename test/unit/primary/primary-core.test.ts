@@ -1,10 +1,12 @@
 import test from 'ava';
+import type { Mode } from '../../../src/config/index.js';
 import { COMMIT_TIMEOUT_US, PRESEND_ROUNDS_MAX } from '../../../src/primary/limits.js';
 import { PrimaryCore, type PrimaryInput } from '../../../src/primary/primary-core.js';
 import { Conversation } from './transcript.js';
 
 const OPTIONS = {
-  periodUs: 1_000_000,
+  mode: 'checkpoint' as Mode,
+  period: 1_000_000,
   minIntervalUs: 100_000,
   peerTimeoutUs: 60_000_000,
   heartbeatUs: 50_000,
@@ -48,7 +50,7 @@ test('the first checkpoint: synchronise, pre-send, capture, commit, apply', (t) 
   t.deepEqual(talk.says({ kind: 'peerConnected' }), ['syncRound 7 true']);
   t.deepEqual(talk.says({ kind: 'syncRound', remainingBytes: 1e9 }), ['syncRound 7 false']);
   t.deepEqual(talk.says({ kind: 'syncRound', remainingBytes: 0 }), ['presendRound 7']);
-  t.deepEqual(talk.says(SMALL_ROUND), ['capture 7 sync']);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 7 sync false']);
   t.deepEqual(talk.says(captured(7, 0)), []);
   t.false(core.isProtected);
   t.deepEqual(talk.says({ kind: 'committed', epoch: 7 }), ['release 7', 'checkpointDone 7 sync']);
@@ -65,7 +67,7 @@ test('a checkpoint begins when the period is over, not sooner', (t) => {
 
 test('a shorter period counts at once', (t) => {
   const { talk } = pair();
-  t.deepEqual(talk.at(300).says({ kind: 'periodChanged', periodUs: 200_000 }), ['presendRound 8']);
+  t.deepEqual(talk.at(300).says({ kind: 'periodChanged', period: 200_000 }), ['presendRound 8']);
 });
 
 test('a trigger never begins sooner than the least interval after the resume', (t) => {
@@ -73,7 +75,7 @@ test('a trigger never begins sooner than the least interval after the resume', (
   t.deepEqual(talk.at(50).says({ kind: 'checkpointRequested', trigger: 'operator' }), []);
   t.deepEqual(tick(talk.at(99)), []);
   t.deepEqual(tick(talk.at(100)), ['presendRound 8']);
-  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 operator']);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 operator false']);
 });
 
 test('a trigger during a transaction waits for its end', (t) => {
@@ -82,7 +84,7 @@ test('a trigger during a transaction waits for its end', (t) => {
   talk.saysAll(SMALL_ROUND, captured(8, 1_000_000), { kind: 'committed', epoch: 8 });
   t.deepEqual(talk.at(1200).says({ kind: 'checkpointRequested', trigger: 'bound' }), []);
   t.deepEqual(talk.says({ kind: 'applied', epoch: 8 }), ['presendRound 9']);
-  t.deepEqual(talk.says(SMALL_ROUND), ['capture 9 bound']);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 9 bound false']);
 });
 
 test('a bound does not take the place of an operator who waits', (t) => {
@@ -90,7 +92,7 @@ test('a bound does not take the place of an operator who waits', (t) => {
   talk.says({ kind: 'checkpointRequested', trigger: 'operator' });
   talk.says({ kind: 'checkpointRequested', trigger: 'bound' });
   tick(talk.at(100));
-  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 operator']);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 operator false']);
 });
 
 test('without a secondary an operator is told so, and a bound asks for nothing', (t) => {
@@ -106,7 +108,7 @@ test('pre-send goes on only while each round is clearly smaller', (t) => {
   talk.saysAll(...CONNECT);
   t.deepEqual(talk.says({ kind: 'presendRound', pages: 10_000 }), ['presendRound 7']);
   t.deepEqual(talk.says({ kind: 'presendRound', pages: 6_900 }), ['presendRound 7']);
-  t.deepEqual(talk.says({ kind: 'presendRound', pages: 4_900 }), ['capture 7 sync']);
+  t.deepEqual(talk.says({ kind: 'presendRound', pages: 4_900 }), ['capture 7 sync false']);
 });
 
 test('pre-send has a last round', (t) => {
@@ -116,7 +118,7 @@ test('pre-send has a last round', (t) => {
     const pages = 1e9 / 2 ** round;
     t.deepEqual(talk.says({ kind: 'presendRound', pages }), ['presendRound 7']);
   }
-  t.deepEqual(talk.says({ kind: 'presendRound', pages: 1e5 }), ['capture 7 sync']);
+  t.deepEqual(talk.says({ kind: 'presendRound', pages: 1e5 }), ['capture 7 sync false']);
 });
 
 test('a secondary that does not commit in time is dropped', (t) => {
@@ -256,4 +258,45 @@ test('a node that has left answers nothing', (t) => {
   const { talk } = pair();
   talk.says({ kind: 'stopRequested', reason: 'Stop' });
   t.deepEqual(talk.saysAll(RESET, { kind: 'committed', epoch: 8 }, { kind: 'tick' }), []);
+});
+
+test('mode colo lets the SVM execute, and compares once the checkpoint is applied', (t) => {
+  const { talk } = start({ mode: 'colo' });
+  talk.saysAll(...CONNECT);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 7 sync true']);
+  talk.saysAll(captured(7, 0), { kind: 'committed', epoch: 7 });
+  t.deepEqual(talk.says({ kind: 'applied', epoch: 7 }), ['startCompare 8']);
+});
+
+test('a divergence begins a checkpoint as soon as the least interval allows', (t) => {
+  const { talk } = pair({ mode: 'colo' });
+  const diverged = { kind: 'checkpointRequested', trigger: 'divergence', epoch: 8 } as const;
+  t.deepEqual(talk.at(30).says(diverged), []);
+  t.deepEqual(tick(talk.at(100)), ['presendRound 8']);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 divergence true']);
+});
+
+test('what was asked about an epoch that is over is void', (t) => {
+  const { talk } = pair({ mode: 'colo' });
+  const diverged = { kind: 'checkpointRequested', trigger: 'divergence', epoch: 8 } as const;
+  tick(talk.at(1000));
+  // While the checkpoint that ends epoch 8 is being made, and after it.
+  talk.saysAll(diverged, SMALL_ROUND, diverged, captured(8, 1_000_000), diverged);
+  talk.saysAll({ kind: 'committed', epoch: 8 }, { kind: 'applied', epoch: 8 });
+  t.deepEqual(tick(talk.at(1999)), []);
+  t.deepEqual(tick(talk.at(2000)), ['presendRound 9']);
+});
+
+test('a change of the mode takes effect with a checkpoint of its own', (t) => {
+  const { core, talk } = pair();
+  t.deepEqual(talk.at(200).says({ kind: 'modeChanged', mode: 'colo' }), ['presendRound 8']);
+  t.is(core.mode, 'colo');
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 mode true']);
+  t.deepEqual(talk.says({ kind: 'modeChanged', mode: 'colo' }), []);
+});
+
+test('alone, the mode changes at once', (t) => {
+  const { core, talk } = start();
+  t.deepEqual(talk.says({ kind: 'modeChanged', mode: 'colo' }), []);
+  t.is(core.mode, 'colo');
 });

@@ -1,10 +1,16 @@
 import test from 'ava';
-import { encodeAnnouncement, forEachFrame, type GuestAddress } from '../../../src/proxy/index.js';
+import {
+  encodeAnnouncement,
+  forEachFrame,
+  type GuestAddress,
+  VNET_HEADER_BYTES,
+} from '../../../src/proxy/index.js';
 
 const MAC = '525400123456';
 const V4 = 'c0a80117';
 const V6 = '20010db8000000000000000000000005';
 
+/** Frames in hex, without their virtio_net_hdr, which leaves nothing to the receiver. */
 function announced(ip: string, other: Partial<GuestAddress> = {}): string[] {
   const frames: string[] = [];
   const address: GuestAddress = {
@@ -15,7 +21,11 @@ function announced(ip: string, other: Partial<GuestAddress> = {}): string[] {
     router: false,
     ...other,
   };
-  forEachFrame(encodeAnnouncement([address]), (frame) => frames.push(frame.toString('hex')));
+  forEachFrame(encodeAnnouncement([address]), (frame) => {
+    const hex = frame.toString('hex');
+    if (!hex.startsWith('00'.repeat(VNET_HEADER_BYTES))) throw new Error(`Unfinished: ${hex}`);
+    frames.push(hex.slice(2 * VNET_HEADER_BYTES));
+  });
   return frames;
 }
 

@@ -120,3 +120,13 @@ test('many small frames count against the bounds of frames', (t) => {
   gate.push(batch(1, 5));
   t.true(gate.full);
 });
+
+test('what both guests have said passes at once in the running epoch, and only there', (t) => {
+  const gate = new OutputGate();
+  t.is(gate.confirm(0, batch(1)), 'dropped');
+  gate.hold(5);
+  t.is(gate.confirm(5, batch(1)), 'passed');
+  t.is(gate.counters.heldFrames, 0);
+  gate.closeEpoch(5);
+  t.throws(() => gate.confirm(5, batch(1)), { message: /I1/ });
+});

@@ -12,9 +12,17 @@ function start(onPeerLoss: 'failover' | 'wait' = 'failover') {
 }
 
 /** All parts of an epoch of a guest without disks. */
-function parts(epoch: number): SecondaryInput[] {
+function parts(epoch: number, svmRuns = false): SecondaryInput[] {
   const ram = { frames: 1, pages: 2, digest: 3, deviceStateBytes: 4 };
-  const end = { ramFrames: 1, ramPages: 2, ramDigest: 3, deviceStateBytes: 4, disks: [] };
+  const end = {
+    ramFrames: 1,
+    ramPages: 2,
+    ramDigest: 3,
+    deviceStateBytes: 4,
+    disks: [],
+    svmRuns,
+    sinceResumeUs: 0,
+  };
   return [
     { kind: 'ramStaged', ram: { epoch, ...ram } },
     { kind: 'endRecord', record: { epoch, ...end } },
@@ -37,7 +45,7 @@ function standby(onPeerLoss: 'failover' | 'wait' = 'failover') {
 
 test('an epoch is committed, told, applied and told, in this order', (t) => {
   const { talk } = start();
-  t.deepEqual(talk.saysAll(...parts(7)), ['commit 7', 'sendCommitted 7', 'apply 7']);
+  t.deepEqual(talk.saysAll(...parts(7)), ['commit 7', 'sendCommitted 7', 'apply 7 false']);
   t.deepEqual(talk.says(applied(7)), ['sendApplied 7 9']);
 });
 
@@ -238,7 +246,7 @@ test('after a discard the next primary is welcome', (t) => {
   const { core, talk } = standby();
   talk.says({ kind: 'broken', reason: 'QEMU' });
   t.deepEqual(talk.says({ kind: 'peerConnected' }), []);
-  t.deepEqual(talk.saysAll(...parts(3)), ['commit 3', 'sendCommitted 3', 'apply 3']);
+  t.deepEqual(talk.saysAll(...parts(3)), ['commit 3', 'sendCommitted 3', 'apply 3 false']);
   t.is(core.committedEpoch, 3);
 });
 
@@ -249,4 +257,13 @@ test('a standby that is stopped says that it can not protect any more', (t) => {
     'exit 0 Stop',
   ]);
   t.deepEqual(talk.saysAll(...lost), []);
+});
+
+test('the end record says whether the SVM executes until the next one', (t) => {
+  const { core, talk } = start();
+  t.deepEqual(talk.saysAll(...parts(7, true)), ['commit 7', 'sendCommitted 7', 'apply 7 true']);
+  talk.says(applied(7));
+  t.true(core.svmRuns);
+  t.deepEqual(talk.saysAll(...parts(8)), ['commit 8', 'sendCommitted 8', 'apply 8 false']);
+  t.false(core.svmRuns);
 });

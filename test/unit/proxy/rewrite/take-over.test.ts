@@ -157,9 +157,9 @@ test('a connection from before the checkpoint keeps its numbers and has no times
   // The SVM's clock is 300 units behind what the remote end has echoed.
   const first = outbound(rewriter, FLOW_V4, { ...stamped(seenByRemote - 300, 2), seq: 55 });
   t.is(first.seq, 55);
-  t.is(first.value, seenByRemote + TIMESTAMP_MARGIN);
+  t.is(first.value, seenByRemote + 1 + TIMESTAMP_MARGIN);
   const second = outbound(rewriter, FLOW_V4, stamped(seenByRemote - 299, 2));
-  t.is(second.value, seenByRemote + TIMESTAMP_MARGIN + 1);
+  t.is(second.value, seenByRemote + 2 + TIMESTAMP_MARGIN);
   t.is(inbound(rewriter, FLOW_V4, stamped(3, second.value as number)).echo, seenByRemote - 299);
 });
 
@@ -167,7 +167,7 @@ test('the highest echo counts, also over the wrap and out of order', (t) => {
   const rewriter = rewriterFor(FLOW_V4);
   takeOver(rewriter, FLOW_V4, [stamped(1, 0xffff_fff0), stamped(1, 5), stamped(1, 0xffff_fffa)]);
   const seen = outbound(rewriter, FLOW_V4, stamped(0xffff_ff00, 1));
-  t.is(seen.value, 5 + TIMESTAMP_MARGIN);
+  t.is(seen.value, 6 + TIMESTAMP_MARGIN);
 });
 
 test('an idle connection keeps its timestamps, until its remote end shows newer ones', (t) => {
@@ -178,8 +178,9 @@ test('an idle connection keeps its timestamps, until its remote end shows newer 
   t.is(outbound(rewriter, FLOW_V4, stamped(501, 1)).value, 501);
   // The PVM spoke last, and the remote end repeats it when it drops what seems old.
   t.is(inbound(rewriter, FLOW_V4, stamped(2, 800)).echo, 800);
-  t.is(outbound(rewriter, FLOW_V4, stamped(502, 1)).value, 800);
-  t.is(inbound(rewriter, FLOW_V4, stamped(2, 800)).echo, 502);
+  t.is(outbound(rewriter, FLOW_V4, stamped(502, 1)).value, 801);
+  t.is(inbound(rewriter, FLOW_V4, stamped(2, 800)).echo, 800);
+  t.is(inbound(rewriter, FLOW_V4, stamped(2, 801)).echo, 502);
 });
 
 test('what the PVM said is echoed exactly, whatever the SVM has said since', (t) => {
@@ -293,12 +294,12 @@ test('a connection of which nothing differs is forgotten when it ends', (t) => {
 test('timestamps that were set forward are kept for as long as the connection', (t) => {
   const rewriter = rewriterFor(FLOW_V4, 2);
   takeOver(rewriter, FLOW_V4, [stamped(1, 500)]);
-  t.is(outbound(rewriter, FLOW_V4, stamped(400, 1)).value, 500 + TIMESTAMP_MARGIN);
+  t.is(outbound(rewriter, FLOW_V4, stamped(400, 1)).value, 501 + TIMESTAMP_MARGIN);
   for (let remotePort = 0; remotePort < 10; remotePort++) {
     inbound(rewriter, { ...FLOW_V4, remotePort }, stamped(1, 500));
   }
   t.is(rewriter.counters.flows, 2);
-  t.is(outbound(rewriter, FLOW_V4, stamped(401, 1)).value, 501 + TIMESTAMP_MARGIN);
+  t.is(outbound(rewriter, FLOW_V4, stamped(401, 1)).value, 502 + TIMESTAMP_MARGIN);
 });
 
 test('at the bound the first closed goes, then the oldest of which nothing differs', (t) => {
@@ -318,12 +319,26 @@ test('at the bound the first closed goes, then the oldest of which nothing diffe
   inbound(rewriter, e, stamped(1, 700));
   // c made room for e: it has its clock's own value, and the others have what was echoed.
   t.is(outbound(rewriter, c, stamped(100, 1)).value, 100);
-  t.is(outbound(rewriter, d, stamped(100, 1)).value, 600);
-  t.is(outbound(rewriter, e, stamped(100, 1)).value, 700);
+  t.is(outbound(rewriter, d, stamped(100, 1)).value, 601);
+  t.is(outbound(rewriter, e, stamped(100, 1)).value, 701);
   t.is(outbound(rewriter, a, { seq: SECONDARY.isn, ack: 1, flags: ACK }).seq, PRIMARY.isn);
   inbound(rewriter, c, stamped(1, 500));
   t.is(rewriter.counters.unwatchedSegments, 1);
   t.is(rewriter.counters.flows, 3);
+});
+
+test('only what was changed is counted as rewritten', (t) => {
+  const rewriter = takenOver(FLOW_V4);
+  const other = { ...FLOW_V4, guestPort: 81 };
+  inbound(rewriter, other, stamped(1, 5));
+  outbound(rewriter, other, stamped(6, 1));
+  const { inboundRewritten, outboundRewritten, watchedFlows } = rewriter.counters;
+  t.deepEqual([inboundRewritten, outboundRewritten, watchedFlows], [0, 0, 1]);
+  inbound(rewriter, FLOW_V4, stamped(1, 5));
+  outbound(rewriter, FLOW_V4, stamped(6, 1));
+  outbound(rewriter, FLOW_V4, { seq: 1, ack: 1, flags: ACK });
+  t.is(rewriter.counters.inboundRewritten, 1);
+  t.is(rewriter.counters.outboundRewritten, 2);
 });
 
 test('the SVM says nothing to the LAN before it has taken over, and takes over once', (t) => {
