@@ -18,4 +18,3 @@ export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
 export { ProcessMemory } from './process-memory.js';
 export { openTap, type Tap } from './tap.js';
 export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
-export { stayAwake } from './eager-loop.js';
