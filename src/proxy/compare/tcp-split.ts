@@ -1,8 +1,8 @@
 /**
  * Cuts a TCP super-frame in two: the part that the SVM has confirmed, which leaves, and the rest.
  *
- * A guest with segmentation offload hands out segments of up to 64 KiB. The SVM sends the same bytes
- * in other pieces, and no more of them than its congestion window allows, until the client has
+ * A guest with segmentation offload hands out segments of up to 64 KiB. The SVM sends the same in
+ * other pieces, and no more of it than its congestion window allows, until the client has
  * acknowledged some. Were the PVM's frame to leave only as a whole, the client could not: both
  * would wait for each other. The cut is at a multiple of the segment size, so that what goes over
  * the wire is what the guest would have sent.
