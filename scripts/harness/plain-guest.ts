@@ -40,7 +40,7 @@ function qemuArguments(options: PlainGuestOptions, image: string): string[] {
   const ram = { 'qom-type': 'memory-backend-memfd', id: 'ram', size: memoryMib * 2 ** 20 };
   const disk = { driver: 'raw', 'node-name': 'disk', discard: 'unmap' };
   const file = { driver: 'file', filename: image };
-  const nic = { driver: 'virtio-net-pci', netdev: 'nic0', mac, romfile: '' };
+  const nic = { driver: 'virtio-net-pci', netdev: 'nic0', mac, romfile: '', guest_announce: false };
   const tap = { type: 'tap', id: 'nic0', ifname: TAP, script: 'no', downscript: 'no' };
   return [
     ...['-no-user-config', '-nodefaults', '-display', 'none', '-vga', 'none'],

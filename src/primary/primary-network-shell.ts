@@ -317,6 +317,8 @@ export class PrimaryNetwork {
     };
     nic.onInbound = (batch) => {
       primaryNic.capture?.frame('inbound', batch, monotonicUs());
+      // It must know of every connection from its SYN on, in whatever mode that came.
+      comparer.inbound(batch);
       this.#mirror(index, batch);
     };
     nic.onOutput = (batch) => {
