@@ -1,6 +1,7 @@
 /** The only callers of the C library. Throws `SystemCallError`; keeps no state between calls. */
 export { monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';
+export { stayAwake } from './eager-loop.js';
 export {
   lockExclusive,
   punchHole,
@@ -18,4 +19,3 @@ export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
 export { ProcessMemory } from './process-memory.js';
 export { openTap, type Tap } from './tap.js';
 export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
-export { stayAwake } from './eager-loop.js';

@@ -12,7 +12,14 @@
  */
 import { readFile } from 'node:fs/promises';
 import { assert, describeError, type Logger } from '../lib/index.js';
-import { GuestPort, type GuestPortFds, monotonicUs, openTap, stayAwake, type Tap } from '../linux/index.js';
+import {
+  GuestPort,
+  type GuestPortFds,
+  monotonicUs,
+  openTap,
+  stayAwake,
+  type Tap,
+} from '../linux/index.js';
 import { AddressLearner, type GuestAddress } from './address-learner.js';
 import { encodeAnnouncement } from './announce-wire.js';
 import { countFrames, LENGTH_BYTES } from './batch-wire.js';
