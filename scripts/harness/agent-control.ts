@@ -29,6 +29,7 @@ export interface AgentStatus {
   readonly sync: { readonly doneBytes: number; readonly totalBytes: number } | null;
   readonly verified: number;
   readonly lastFailure: string | null;
+  readonly compare: { readonly running: boolean; readonly confirmedFrames: number } | null;
 }
 
 export type AgentCommand =

@@ -3,7 +3,7 @@ export const MODES = ['checkpoint', 'colo'] as const;
 export type Mode = (typeof MODES)[number];
 
 /** Where nobody names one. */
-export const DEFAULT_MODE: Mode = 'checkpoint';
+export const DEFAULT_MODE: Mode = 'colo';
 
 /** A default that depends on the mode, in words. */
 export function perMode(values: Readonly<Record<Mode, number>>): string {

@@ -8,7 +8,6 @@
  */
 import type { Socket } from 'node:net';
 import { describeError, type Logger, ProtocolError } from '../lib/index.js';
-import { stayAwake } from '../linux/index.js';
 import type { BlockLayer } from './block-layer-shell.js';
 import { errnoOf } from './errors.js';
 import {
@@ -72,7 +71,6 @@ export class NbdConnection {
     this.#session = new NbdSession(infos);
     this.#deadline = setTimeout(() => this.#negotiationTimeout(), NBD_NEGOTIATION_MS_MAX);
     socket.on('data', (chunk: Buffer) => {
-      stayAwake();
       this.#session.receive(chunk);
       this.#pump();
     });

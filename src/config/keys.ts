@@ -211,8 +211,8 @@ export const KEYS = {
     roles: PRIMARY,
     parse: values.choiceParser(MODES),
     value: 'checkpoint or colo',
-    default: 'checkpoint',
-    example: 'colo',
+    default: 'colo',
+    example: 'checkpoint',
     purpose:
       'Output policy: colo lets out what both guests say, the rest with the next checkpoint; ' +
       'checkpoint holds all output until its epoch is committed.',

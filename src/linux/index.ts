@@ -1,7 +1,6 @@
 /** The only callers of the C library. Throws `SystemCallError`; keeps no state between calls. */
 export { monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';
-export { stayAwake } from './eager-loop.js';
 export {
   lockExclusive,
   punchHole,

@@ -8,7 +8,7 @@
  * Readiness comes from the event loop.
  */
 import koffi from 'koffi';
-import { libc, SystemCallError } from './libc.js';
+import { check, libc, SystemCallError } from './libc.js';
 
 /** Packets taken per wake-up: enough to spread the cost of one wake-up, below 1 ms of work. */
 export const BATCH_PACKETS_MAX = 256;
@@ -23,6 +23,9 @@ export const PACKET_BATCH_BYTES_MAX = 512 * 1024;
  */
 const PACKET_BYTES_MAX = 65_535 + 22 + 10;
 const LENGTH_BYTES = 4;
+
+const F_SETFL = 4;
+const O_NONBLOCK = 0x800;
 
 const EIO = 5;
 const EAGAIN = 11;
@@ -39,6 +42,11 @@ const writeFile = libc.func('long write(int fd, uintptr_t buffer, unsigned long 
   fd: number,
   address: number,
   size: number,
+) => number;
+const fcntl = libc.func('int fcntl(int fd, int command, int argument)') as (
+  fd: number,
+  command: number,
+  argument: number,
 ) => number;
 const closeFile = libc.func('int close(int fd)') as (fd: number) => number;
 
@@ -75,10 +83,11 @@ export class PacketDevice {
   #truncatedPackets = 0;
   #refusedPackets = 0;
 
-  /** Takes the non-blocking descriptor over. */
+  /** Takes the descriptor over. */
   constructor(name: string, fd: number) {
     this.name = name;
     this.fd = fd;
+    check('fcntl', fcntl(fd, F_SETFL, O_NONBLOCK));
   }
 
   /** Why it can't be read any more (deleted from outside); undefined while it can. */

@@ -18,7 +18,6 @@ const INTERFACE_NAME_BYTES_MAX = 15;
 const IFREQ_BYTES = 40;
 
 const O_RDWR = 0x2;
-const O_NONBLOCK = 0x800;
 const O_CLOEXEC = 0x80000;
 const TUNSETIFF = 0x400454ca;
 const TUNSETOFFLOAD = 0x400454d0;
@@ -77,7 +76,7 @@ export function openTap(options: { name: string }): Tap {
 
 function openTunDevice(): number {
   try {
-    return check('open', openFile('/dev/net/tun', O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    return check('open', openFile('/dev/net/tun', O_RDWR | O_CLOEXEC));
   } catch (cause) {
     const number = cause instanceof SystemCallError ? cause.errno : 0;
     const missing = number === ENOENT || number === ENODEV || number === ENXIO;

@@ -15,7 +15,7 @@
  */
 import type { CaptureOptions, CommandResult } from '../config/index.js';
 import { type Logger, ProtocolError } from '../lib/index.js';
-import { type GuestPortFds, monotonicUs, stayAwake } from '../linux/index.js';
+import { type GuestPortFds, monotonicUs } from '../linux/index.js';
 import {
   type CapturePoint,
   type CaptureTap,
@@ -331,7 +331,6 @@ export class PrimaryNetwork {
   }
 
   #onFrame(frame: Frame): void {
-    stayAwake();
     const message = decodeNetwork(frame.type, frame.payload, this.#nics.length);
     if (message.kind !== 'svmOutput') {
       throw new ProtocolError(`A secondary does not send ${message.kind}`);

@@ -12,14 +12,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { assert, describeError, type Logger } from '../lib/index.js';
-import {
-  GuestPort,
-  type GuestPortFds,
-  monotonicUs,
-  openTap,
-  stayAwake,
-  type Tap,
-} from '../linux/index.js';
+import { GuestPort, type GuestPortFds, monotonicUs, openTap, type Tap } from '../linux/index.js';
 import { AddressLearner, type GuestAddress } from './address-learner.js';
 import { encodeAnnouncement } from './announce-wire.js';
 import { countFrames, LENGTH_BYTES } from './batch-wire.js';
@@ -318,7 +311,6 @@ export class Nic {
   }
 
   #readPort(port: GuestPort): void {
-    stayAwake();
     const batch = port.readBatch();
     if (batch !== undefined) this.#takeOutput(batch);
     this.#updateBackPressure();
@@ -352,7 +344,6 @@ export class Nic {
   }
 
   #readTap(tap: Tap): void {
-    stayAwake();
     const batch = tap.readBatch();
     if (tap.failure !== undefined) this.#noteTapDown(describeError(tap.failure));
     if (batch === undefined) return;

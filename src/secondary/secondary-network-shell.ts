@@ -16,7 +16,7 @@
  *     quiesce(); pause the SVM; drain(); rewind(); load the checkpoint; run(N + 1); resume the SVM
  */
 import { type Logger, ProtocolError } from '../lib/index.js';
-import { type GuestPortFds, monotonicUs, stayAwake } from '../linux/index.js';
+import { type GuestPortFds, monotonicUs } from '../linux/index.js';
 import {
   decodeAddresses,
   decodeOpenedFlow,
@@ -158,7 +158,6 @@ export class SecondaryNetwork {
   }
 
   #onFrame(frame: Frame): void {
-    stayAwake();
     const message = decodeNetwork(frame.type, frame.payload, this.#nics.length);
     switch (message.kind) {
       case 'inbound': {

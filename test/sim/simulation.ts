@@ -82,7 +82,9 @@ class Run {
     const checker = new Checker({
       nowUs: () => world.nowUs,
       undisturbed: () => this.#faults.struck === 0 && options.captureFailureRate === 0,
-      onlyPoweredOff: () => this.#faults.guestOff && this.#faults.struck === 1,
+      // A session that a failed capture has ended has no way to say goodbye.
+      onlyPoweredOff: () =>
+        this.#faults.guestOff && this.#faults.struck === 1 && options.captureFailureRate === 0,
       promotionWithinUs: () => promotionWithinUs(options),
       primarySpeaks: () => this.#primary.alive && this.#primary.lan.gate.state !== 'silent',
       secondaryStandsBy: () =>

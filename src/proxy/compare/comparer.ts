@@ -30,7 +30,7 @@ import {
   TCP_RST,
 } from '../packet.js';
 import { judgeDatagram, judgeOpaque, waitOpaque } from './datagrams.js';
-import { Flow, type Frame, FrameList, streamOffset } from './flow.js';
+import { Flow, Frame, FrameList, streamOffset, type TcpState } from './flow.js';
 import { FlowTable, prepareFlow } from './flow-table.js';
 import { FRAGMENTED_TCP, FragmentMap } from './fragments.js';
 import { History } from './history.js';
@@ -38,7 +38,8 @@ import { noteInboundSyns } from './inbound-syns.js';
 import { HOLD, type Judgement, MISMATCH, RELEASE } from './judgement.js';
 import { type CompareLimits, DEFAULT_COMPARE_LIMITS, HISTORY_AT_EDGE_BYTES } from './limits.js';
 import { Difference, type Mismatch } from './mismatch.js';
-import { TcpCompare } from './tcp-compare.js';
+import { isAckConfirmed, TcpCompare } from './tcp-compare.js';
+import { confirmedSegmentBytes, splitSegment } from './tcp-split.js';
 import { findSegment } from './tcp-stream.js';
 import {
   keepTemplate,
@@ -102,6 +103,8 @@ export interface ComparerCounters {
   readonly divergences: number;
   readonly timeouts: number;
   readonly bounds: number;
+  /** Super-frames of which a part has left before the rest. */
+  readonly splitFrames: number;
   readonly loweredWindows: number;
   readonly windowUpdates: number;
   /** SVM frames that were not compared: their flow was stopped, or a bound was reached. */
@@ -124,6 +127,8 @@ export class Comparer {
   readonly #tcp: TcpCompare;
   readonly #packet = new Packet();
   readonly #scratch = new Packet();
+  /** The part of a frame that leaves before the rest. */
+  readonly #part = new Frame();
   readonly #primaryFragments = new FragmentMap();
   readonly #secondaryFragments = new FragmentMap();
   readonly #counters: MutableCounters = newCounters();
@@ -369,8 +374,39 @@ export class Comparer {
     } else if (judgement === MISMATCH) {
       this.#sink.verdict?.('primary', frame.batch, frame.start, 'mismatch');
       this.#stop(flow);
+    } else if (tcp !== undefined) {
+      this.#releasePart(flow, tcp, frame);
     }
     return judgement;
+  }
+
+  /** What is confirmed of a super-frame that is not confirmed as a whole: see tcp-split.ts. */
+  #releasePart(flow: Flow, tcp: TcpState, frame: Frame): void {
+    const bytes = confirmedSegmentBytes(frame, this.#vnetBytes);
+    if (bytes === 0 || !isAckConfirmed(tcp, frame)) return;
+    const first = this.#part;
+    splitSegment(frame, bytes, first);
+    first.flow = flow;
+    this.#held.shortened(bytes);
+    this.#settleReleased(tcp, first);
+    this.#counters.splitFrames++;
+    this.#counters.releasedBytes += bytes;
+    this.#flush();
+    this.#sink.release(first.batch, first.start, first.end);
+    first.batch = NO_BATCH;
+    first.flow = undefined;
+  }
+
+  /** The client is sent this frame: with no larger a window than both guests have. */
+  #settleReleased(tcp: TcpState, frame: Frame): void {
+    if (lowerWindow(tcp, frame, this.#vnetBytes)) {
+      const frameAt = frame.start + LENGTH_BYTES + this.#vnetBytes;
+      this.#scratch.parse(frame.batch, frameAt, frame.end, true);
+      keepTemplate(tcp, frame, this.#scratch);
+      this.#anyClamped = true;
+      this.#counters.loweredWindows++;
+    }
+    this.#tcp.settle(tcp, frame, true);
   }
 
   #release(flow: Flow, frame: Frame): void {
@@ -379,13 +415,7 @@ export class Comparer {
     if (tcp !== undefined && (frame.flags & TCP_RST) !== 0) {
       tcp.clamped = false;
     } else if (tcp !== undefined) {
-      if (lowerWindow(tcp, frame, this.#vnetBytes)) {
-        this.#scratch.parse(batch, start + LENGTH_BYTES + this.#vnetBytes, end, true);
-        keepTemplate(tcp, frame, this.#scratch);
-        this.#anyClamped = true;
-        this.#counters.loweredWindows++;
-      }
-      this.#tcp.settle(tcp, frame, true);
+      this.#settleReleased(tcp, frame);
     }
     this.#counters.releasedFrames++;
     this.#counters.releasedBytes += end - start;
@@ -534,6 +564,7 @@ function newCounters(): MutableCounters {
     divergences: 0,
     timeouts: 0,
     bounds: 0,
+    splitFrames: 0,
     loweredWindows: 0,
     windowUpdates: 0,
     droppedSecondaryFrames: 0,

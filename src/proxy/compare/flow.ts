@@ -118,6 +118,11 @@ export class FrameList {
     return piece;
   }
 
+  /** `frame` has become shorter by so much. */
+  shortened(bytes: number): void {
+    this.bytes -= bytes;
+  }
+
   free(frame: Frame): void {
     const { older, newer } = frame;
     if (older === undefined) this.first = newer;

@@ -80,8 +80,8 @@ export class TcpCompare {
       if (opening !== RELEASE) return opening;
     }
     const data = this.#judgeData(tcp, frame);
-    if (data !== RELEASE || (flags & TCP_ACK) === 0) return data;
-    return tcp.svmAckKnown && !seqBefore(tcp.svmAck, frame.ack) ? RELEASE : HOLD;
+    if (data !== RELEASE) return data;
+    return isAckConfirmed(tcp, frame) ? RELEASE : HOLD;
   }
 
   /** Takes over a segment of the SVM. False: it contradicts what was said before. */
@@ -389,6 +389,12 @@ export class TcpCompare {
   #parse(packet: Packet, frame: Frame): void {
     packet.parse(frame.batch, frame.start + 4 + this.#vnetBytes, frame.end, true);
   }
+}
+
+/** The SVM has acknowledged as much of the client's data as `frame` does. */
+export function isAckConfirmed(tcp: TcpState, frame: Frame): boolean {
+  if ((frame.flags & TCP_ACK) === 0) return true;
+  return tcp.svmAckKnown && !seqBefore(tcp.svmAck, frame.ack);
 }
 
 /** Why the guests don't open the same connection, or ''. */
