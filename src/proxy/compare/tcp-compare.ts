@@ -99,7 +99,11 @@ export class TcpCompare {
     if ((flags & TCP_RST) !== 0) return;
     const { payloadSeq } = frame;
     const endSeq = seqAdd(payloadSeq, frame.payloadBytes);
-    if (remembers && frame.payloadBytes > 0) this.#remember(tcp, frame);
+    if (remembers && frame.payloadBytes > 0) {
+      this.#remember(tcp, frame);
+      const from = seqAdd(payloadSeq, -tcp.delta);
+      this.#segments.trim(tcp, from, seqAdd(from, frame.payloadBytes));
+    }
     const nextSeq = seqAdd(endSeq, flags & TCP_FIN);
     if (!tcp.started) {
       tcp.started = true;
@@ -350,7 +354,7 @@ export class TcpCompare {
     tcp.resets = undefined;
   }
 
-  /** The segment's bytes go from the SVM's pieces into history, unless they are there. */
+  /** Puts the segment's bytes into history, unless they are there. */
   #remember(tcp: TcpState, frame: Frame): void {
     const { batch, payloadAt, payloadEnd, payloadSeq } = frame;
     const history = this.#history;
@@ -365,9 +369,6 @@ export class TcpCompare {
       if (!isSent) tcp.historyNewest = history.add(tcp.historyNewest, seq, batch, at, at + run);
       at += run;
     }
-    if (tcp.segments === undefined) return;
-    const from = seqAdd(payloadSeq, -tcp.delta);
-    this.#segments.trim(tcp, from, seqAdd(from, payloadEnd - payloadAt));
   }
 
   #finDiffers(tcp: TcpState, frame: Frame, note: string): Judgement {
