@@ -125,8 +125,8 @@ function nicArguments(mac: string, index: number): string[] {
       netdev: id,
       mac,
       romfile: '',
-      // A load makes QEMU ask the guest to announce itself, as after a migration: an SVM would do so
-      // after each checkpoint, and say what the PVM does not. After a failover the agent announces.
+      // A load makes QEMU ask the guest to announce itself, as after a migration: an SVM would do
+      // so after each checkpoint, and the PVM does not. After a failover the agent announces.
       guest_announce: false,
     }),
   ];
