@@ -150,7 +150,9 @@ const flows = Number(values.flows);
 process.stdout.write(`${flows} flows, ${FRAMES_PER_BATCH} packets a batch\n`);
 for (const load of LOADS) {
   const rate = measure(load, flows, Number(values.seconds));
-  process.stdout.write(
-    `${load.name.padEnd(22)} ${Math.round(rate).toLocaleString('en')} packets/s\n`,
-  );
+  const value = Math.round(rate);
+  process.stdout.write(`${load.name.padEnd(22)} ${value.toLocaleString('en')} packets/s\n`);
+  // For `npm run bench`: see compare.ts.
+  const name = `compare-${load.name.toLowerCase().replace(/[^a-z0-9]+/g, '-')}`;
+  process.stdout.write(`${JSON.stringify({ name, unit: 'packets/s', value })}\n`);
 }
