@@ -3,7 +3,13 @@ import { parseOptions } from '../../../scripts/demo-run/options.js';
 import { OperatorError } from '../../../src/lib/index.js';
 
 test('without arguments the primary is killed in the middle of 20 s', (t) => {
-  t.like(parseOptions([]), { fault: 'kill-primary', durationMs: 20_000, periodMs: 100, repeat: 1 });
+  t.like(parseOptions([]), {
+    fault: 'kill-primary',
+    durationMs: 20_000,
+    mode: 'colo',
+    periodMs: 1000,
+    repeat: 1,
+  });
 });
 
 test('durations and periods may carry their unit', (t) => {
@@ -13,6 +19,7 @@ test('durations and periods may carry their unit', (t) => {
 
 test('mode colo has its own period and asks for randomness less often', (t) => {
   t.like(parseOptions(['--mode', 'colo']), { mode: 'colo', periodMs: 1000, randomMs: 2000 });
+  t.like(parseOptions(['--mode', 'checkpoint']), { mode: 'checkpoint', periodMs: 100 });
   const chosen = parseOptions(['--mode', 'colo', '--period', '300', '--random', '50']);
   t.like(chosen, { periodMs: 300, randomMs: 50 });
 });
