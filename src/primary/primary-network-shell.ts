@@ -201,8 +201,9 @@ export class PrimaryNetwork {
   }
 
   /**
-   * The PVM stands still at the end of `epoch`, and has been drained: what it has said until now, and is not confirmed,
-   * waits for the commit; `compares` tells whether the SVM executes in the next.
+   * The PVM stands still at the end of `epoch`, and has been drained: what it has said until now,
+   * and is not confirmed, waits for the commit; `compares` tells whether the SVM executes in the
+   * next.
    */
   edge(epoch: number, options: { exact: boolean; compares: boolean }): void {
     this.#stopComparing();
@@ -226,8 +227,8 @@ export class PrimaryNetwork {
   startCompare(epoch: number): void {
     if (!this.#compares || epoch !== this.#epoch) return;
     this.#started = true;
-    this.#options.log.debug('Comparing', { epoch, sinceEdgeUs: monotonicUs() - this.#edgeUs });
     const nowUs = monotonicUs();
+    this.#options.log.debug('Comparing', { epoch, sinceEdgeUs: nowUs - this.#edgeUs });
     for (const { comparer, capture } of this.#nics) {
       capture?.edge('start', epoch, nowUs);
       comparer.start(nowUs);

@@ -375,18 +375,17 @@ export class Comparer {
       this.#sink.verdict?.('primary', frame.batch, frame.start, 'mismatch');
       this.#stop(flow);
     } else if (tcp !== undefined) {
-      this.#releasePart(flow, tcp, frame);
+      this.#releasePart(tcp, frame);
     }
     return judgement;
   }
 
   /** What is confirmed of a super-frame that is not confirmed as a whole: see tcp-split.ts. */
-  #releasePart(flow: Flow, tcp: TcpState, frame: Frame): void {
+  #releasePart(tcp: TcpState, frame: Frame): void {
     const bytes = confirmedSegmentBytes(frame, this.#vnetBytes);
     if (bytes === 0 || !isAckConfirmed(tcp, frame)) return;
     const first = this.#part;
     splitSegment(frame, bytes, first);
-    first.flow = flow;
     this.#held.shortened(bytes);
     this.#settleReleased(tcp, first);
     this.#counters.splitFrames++;
