@@ -225,6 +225,8 @@ export class PacketDevice {
       }
     }
     if ((event.readable || status < 0) && !this.#paused && !this.#ended) this.#onReadable?.();
+    // The read may have found nothing (EAGAIN), and then nobody else watches again.
+    if (status < 0) this.#watch();
   }) as unknown as (event: { readable: boolean; writable: boolean }) => void;
 
   /** A dead descriptor stays readable for ever: stop watching it, or the event loop spins. */
