@@ -16,6 +16,7 @@ const COLUMNS_MAX = 100;
 /** The folders of src from the outermost to the innermost; one line is one layer. */
 const LAYERS: readonly (readonly string[])[] = [
   ['cli'],
+  ['node'],
   ['primary', 'secondary'],
   ['proxy', 'blockrep', 'migration', 'emulator', 'failover', 'replication'],
   ['config'],

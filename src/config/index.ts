@@ -9,15 +9,13 @@
  *
  * Bad input of any kind ends in one `ConfigurationError` that lists every problem, one line each.
  */
-export {
-  type CommonConfiguration,
-  type Configuration,
-  type MachineSettings,
-  type NicPlace,
-  type PrimaryConfiguration,
-  type SecondaryConfiguration,
-  secondaryDiskPath,
-  secondaryNic,
+export type {
+  CommonConfiguration,
+  Configuration,
+  MachineSettings,
+  NicPlace,
+  PrimaryConfiguration,
+  SecondaryConfiguration,
 } from './configuration.js';
 export { type DiskSetting, defaultMac, defaultTap, type NicSetting } from './devices.js';
 export { formatDuration, parseDuration } from './duration.js';
@@ -47,6 +45,7 @@ export {
   parsePeriod,
 } from './mode.js';
 export type { LogContext, NodeExit, NodeLogger, RunningNode, StartNode } from './node.js';
+export { bootFiles, diskPath, type NicConnection, nicConnection } from './places.js';
 export { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
 export { type Invocation, readArguments } from './settings.js';

@@ -182,10 +182,14 @@ function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration
     runDir,
     stateDir: reader.defaulted('state-dir'),
     socketPath,
+    listen: reader.defaulted('listen'),
+    allowPeer: reader.optional('allow-peer'),
     bridge: reader.optional('bridge'),
     tracker: reader.defaulted('tracker'),
     peerTimeoutUs,
     heartbeatIntervalUs,
+    onPeerLoss: reader.defaulted('on-peer-loss'),
+    lanAnnounce: reader.defaulted('lan-announce'),
     consoleLog: reader.optional('console-log'),
     logLevel: reader.defaulted('log-level'),
     logFormat: reader.defaulted('log-format'),
@@ -257,16 +261,13 @@ function buildSecondary(reader: ValueReader, hostname: string): SecondaryConfigu
   return {
     role: 'secondary',
     ...common,
-    listen: reader.defaulted('listen'),
-    allowPeer: reader.optional('allow-peer'),
+    peer: reader.optional('peer'),
     qemuArguments: reader.list('qemu-arg').map(({ value }) => value),
     disks: secondaryDisks(reader),
     diskDir: reader.optional('disk-dir') ?? common.stateDir,
     nics: secondaryNics(reader),
     kernel: reader.optional('kernel'),
     initrd: reader.optional('initrd'),
-    onPeerLoss: reader.defaulted('on-peer-loss'),
-    lanAnnounce: reader.defaulted('lan-announce'),
   };
 }
 

@@ -56,10 +56,15 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
   const common = {
     vm: c.vm,
     host: c.host,
+    peer: c.peer === undefined ? undefined : formatAddress(c.peer),
+    listen: formatAddress(c.listen),
+    'allow-peer': c.allowPeer,
     bridge: c.bridge,
     tracker: c.tracker,
     'peer-timeout': formatDuration(c.peerTimeoutUs),
     'heartbeat-interval': formatDuration(c.heartbeatIntervalUs),
+    'on-peer-loss': c.onPeerLoss,
+    'lan-announce': c.lanAnnounce ? 'yes' : 'no',
     'console-log': c.consoleLog,
     'run-dir': c.runDir,
     socket: c.socketPath,
@@ -72,19 +77,14 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
   if (c.role === 'secondary') {
     return {
       ...common,
-      listen: formatAddress(c.listen),
-      'allow-peer': c.allowPeer,
       'qemu-arg': [...c.qemuArguments],
       'disk-dir': c.diskDir,
       kernel: c.kernel,
       initrd: c.initrd,
-      'on-peer-loss': c.onPeerLoss,
-      'lan-announce': c.lanAnnounce ? 'yes' : 'no',
     };
   }
   return {
     ...common,
-    peer: formatAddress(c.peer),
     memory: formatMemory(c.machine.memoryBytes),
     vcpus: String(c.machine.vcpus),
     accel: c.machine.accelerator,

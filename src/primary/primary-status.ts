@@ -1,5 +1,11 @@
 /** The primary's answer to `colo status`. */
-import type { NodeStatus, PeerState, PrimaryConfiguration } from '../config/index.js';
+import {
+  type Address,
+  type Configuration,
+  formatAddress,
+  type NodeStatus,
+  type PeerState,
+} from '../config/index.js';
 import type { PrimaryCore } from './primary-core.js';
 import type { Pvm } from './pvm-shell.js';
 import type { SyncProgress } from './replicator-shell.js';
@@ -7,8 +13,8 @@ import type { CheckpointStatistics } from './statistics.js';
 
 /** What the status is made of. */
 export interface StatusSources {
-  readonly configuration: PrimaryConfiguration;
-  readonly host: string;
+  readonly configuration: Configuration;
+  readonly peer: Address;
   readonly core: PrimaryCore;
   readonly pvm: Pvm;
   readonly statistics: CheckpointStatistics;
@@ -29,12 +35,12 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
   const heardAtUs = core.peerHeardAtUs;
   return {
     vm: configuration.vm,
-    host: sources.host,
+    host: configuration.host,
     role: 'primary',
     state: stateName(core),
     mode: core.mode,
     peer: {
-      address: `${configuration.peer.host}:${configuration.peer.port}`,
+      address: formatAddress(sources.peer),
       state: peerState(core),
       lastHeardMs: heardAtUs === undefined ? null : Math.round((nowUs - heardAtUs) / 1000),
     },

@@ -1,12 +1,12 @@
 /** The secondary's answer to `colo status`; after a failover it is the primary's. */
-import type { NodeStatus, PeerState, SecondaryConfiguration } from '../config/index.js';
+import type { Configuration, NodeStatus, PeerState } from '../config/index.js';
 import type { Hello } from '../replication/index.js';
 import type { SecondaryCore } from './secondary-core.js';
 import type { Svm } from './svm-shell.js';
 
 /** What the status is made of. */
 export interface StatusSources {
-  readonly configuration: SecondaryConfiguration;
+  readonly configuration: Configuration;
   readonly core: SecondaryCore;
   readonly hello: Hello | undefined;
   readonly svm: Svm | undefined;

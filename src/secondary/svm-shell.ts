@@ -8,7 +8,7 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImageFile, NbdServer, SecondaryDisk } from '../blockrep/index.js';
-import { type SecondaryConfiguration, secondaryDiskPath, secondaryNic } from '../config/index.js';
+import { bootFiles, type Configuration, diskPath, nicConnection } from '../config/index.js';
 import {
   type Emulator,
   launchQemu,
@@ -39,7 +39,7 @@ export interface Svm {
  * Launches it. `onNetworkFailure`: the SVM's network is gone for good. Throws OperatorError or ProtocolError with what the primary's operator must know.
  */
 export async function startSvm(
-  configuration: SecondaryConfiguration,
+  configuration: Configuration,
   hello: Hello,
   log: Logger,
   onNetworkFailure: (error: Error) => void,
@@ -82,7 +82,7 @@ export async function startSvm(
 }
 
 interface Context {
-  readonly configuration: SecondaryConfiguration;
+  readonly configuration: Configuration;
   readonly definition: MachineDefinition;
   readonly runtimeDir: string;
   readonly log: Logger;
@@ -91,7 +91,7 @@ interface Context {
 }
 
 async function checkedDefinition(
-  configuration: SecondaryConfiguration,
+  configuration: Configuration,
   hello: Hello,
 ): Promise<MachineDefinition> {
   refuseUnless(hello.vm === configuration.vm, 'vm', hello.vm, configuration.vm);
@@ -103,14 +103,15 @@ async function checkedDefinition(
     pageSize,
   );
   const sent = parseMachineDefinition(hello.definition, 'peer');
-  const [theirs, ours] = [sent.extraArguments, configuration.qemuArguments].map((list) =>
+  const here = bootFiles(configuration);
+  const [theirs, ours] = [sent.extraArguments, here.qemuArguments].map((list) =>
     JSON.stringify(list),
   );
   refuseUnless(theirs === ours, 'list of qemu-arg', theirs ?? '', ours ?? '');
   const { kernel } = sent;
   if (kernel === undefined) return resolveMachineDefinition(sent);
-  const image = configuration.kernel ?? kernel.image;
-  const initrd = configuration.initrd ?? kernel.initrd;
+  const image = here.kernel ?? kernel.image;
+  const initrd = here.initrd ?? kernel.initrd;
   await checkFile('kernel', image, hello.kernelSha256);
   if (initrd !== undefined) await checkFile('initrd', initrd, hello.initrdSha256);
   return resolveMachineDefinition({
@@ -153,7 +154,7 @@ async function startDisks(
   const disks: SecondaryDisk[] = [];
   const diskSockets: string[] = [];
   for (const { name, sizeBytes } of definition.disks) {
-    const image = await ImageFile.open({ path: secondaryDiskPath(configuration, name), sizeBytes });
+    const image = await ImageFile.open({ path: diskPath(configuration, name), sizeBytes });
     const disk = new SecondaryDisk({ image, spillDirectory: configuration.stateDir, log });
     cleanups.push(() => disk.close());
     const socketPath = join(runtimeDir, `disk-${disks.length}`);
@@ -171,7 +172,7 @@ async function startNetwork(
 ): Promise<{ network: SecondaryNetworkClient; nicFds: NicFds[] }> {
   const { configuration, definition, log, cleanups } = context;
   const nics = definition.nics.map(({ name }) => {
-    const { tap, bridge } = secondaryNic(configuration, name);
+    const { tap, bridge } = nicConnection(configuration, name);
     return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
   });
   const network = new SecondaryNetworkClient({

@@ -11,7 +11,12 @@
  * is told in one log line; nothing is dropped without being counted.
  */
 export { attachLink, discardLink, reportLink } from './attach-link.js';
-export { PROTOCOL_VERSIONS, type ProbeAnswer, type VersionRange } from './attach-wire.js';
+export {
+  INSTANCE_BYTES,
+  PROTOCOL_VERSIONS,
+  type ProbeAnswer,
+  type VersionRange,
+} from './attach-wire.js';
 export { CHANNELS, type Channel } from './channels.js';
 export {
   type ConnectOptions,

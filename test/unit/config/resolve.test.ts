@@ -1,9 +1,9 @@
 import test from 'ava';
 import {
   ConfigurationError,
+  diskPath,
+  nicConnection,
   resolveConfiguration,
-  secondaryDiskPath,
-  secondaryNic,
 } from '../../../src/config/index.js';
 import { resolvePrimary, resolveSecondary, sourceOf } from '../../support/configuration.js';
 
@@ -38,7 +38,7 @@ test('a secondary runs on defaults alone', (t) => {
   t.deepEqual(configuration.listen, { host: '0.0.0.0', port: 7800 });
   t.is(configuration.onPeerLoss, 'failover');
   t.true(configuration.lanAnnounce);
-  t.is(secondaryDiskPath(configuration, 'disk0'), '/var/lib/colo/guest-disk0.img');
+  t.is(diskPath(configuration, 'disk0'), '/var/lib/colo/guest-disk0.img');
 });
 
 test('flags win over the file, for lists as a whole', (t) => {
@@ -175,10 +175,10 @@ test('the secondary places disks and NICs by the names of the primary', (t) => {
     ...['--vm', 'web', '--disk', 'data=/d/data.img', '--disk-dir', '/imgs'],
     ...['--nic', 'name=lan,tap=t9,bridge=br9', '--bridge', 'br0'],
   ]);
-  t.is(secondaryDiskPath(configuration, 'data'), '/d/data.img');
-  t.is(secondaryDiskPath(configuration, 'disk0'), '/imgs/web-disk0.img');
-  t.deepEqual(secondaryNic(configuration, 'lan'), { tap: 't9', bridge: 'br9' });
-  t.deepEqual(secondaryNic(configuration, 'nic0'), { tap: 'web-nic0', bridge: 'br0' });
+  t.is(diskPath(configuration, 'data'), '/d/data.img');
+  t.is(diskPath(configuration, 'disk0'), '/imgs/web-disk0.img');
+  t.deepEqual(nicConnection(configuration, 'lan'), { tap: 't9', bridge: 'br9' });
+  t.deepEqual(nicConnection(configuration, 'nic0'), { tap: 'web-nic0', bridge: 'br0' });
 });
 
 test('the secondary refuses a MAC and devices without a name', (t) => {

@@ -1,20 +1,12 @@
 /**
- * The secondary node: carries out what the core decides, and tells the core what happened.
+ * The role of a node that holds the SVM, or waits for a primary: carries out what the core decides,
+ * and tells the core what happened.
  *
- * Reading order: `startSecondary` listens, `#onSession` launches the SVM that a primary's hello
+ * Reading order: `onSession` launches the SVM that a primary's hello
  * asks for, `#perform` has a line or two per instruction of the core, the rest are those that take
  * more.
  */
-import { mkdir } from 'node:fs/promises';
-import type {
-  CommandResult,
-  NodeControl,
-  NodeExit,
-  NodeLogger,
-  NodeStatus,
-  RunningNode,
-  SecondaryConfiguration,
-} from '../config/index.js';
+import type { CommandResult, Configuration, NodeLogger, NodeStatus } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
@@ -26,12 +18,15 @@ import {
   encodeControl,
   firstControlMessage,
   type Hello,
+  type NodeIdentity,
+  type NodeRole,
   parseHello,
+  type RoleEnd,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
   type Frame,
-  PeerListener,
+  type ProbeAnswer,
   probePeer,
   type Session,
 } from '../transport/index.js';
@@ -42,17 +37,11 @@ import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './seco
 import { secondaryStatus } from './secondary-status.js';
 import { type Svm, startSvm } from './svm-shell.js';
 
-/** Listens for a primary; launches an SVM when one says hello. */
-export async function startSecondary(
-  configuration: SecondaryConfiguration,
-  log: NodeLogger,
-): Promise<RunningNode> {
-  for (const path of [configuration.stateDir, configuration.diskDir]) {
-    await mkdir(path, { recursive: true, mode: 0o700 });
-  }
-  const node = new SecondaryNode(configuration, log);
-  await node.listen();
-  return node;
+/** What the role is made of. */
+export interface SecondaryRoleOptions {
+  readonly configuration: Configuration;
+  readonly log: NodeLogger;
+  readonly identity: NodeIdentity;
 }
 
 /** A session and the SVM that it feeds. */
@@ -64,13 +53,14 @@ interface Current {
   readonly disks: DiskReceiver;
 }
 
-class SecondaryNode implements RunningNode, NodeControl {
-  readonly finished: Promise<NodeExit>;
-  readonly #configuration: SecondaryConfiguration;
+/** Runs until the operator stops it, or what it promoted ends. */
+export class SecondaryRole implements NodeRole {
+  readonly ended: Promise<RoleEnd>;
+  readonly #options: SecondaryRoleOptions;
+  readonly #configuration: Configuration;
   readonly #log: NodeLogger;
   readonly #core: SecondaryCore;
   readonly #driver: CoreDriver<SecondaryInput, SecondaryOutput>;
-  readonly #listener: PeerListener;
   readonly #startedAtUs = monotonicUs();
   /** A session is accepted while this is false: one primary, one SVM at a time. */
   #occupied = false;
@@ -87,12 +77,14 @@ class SecondaryNode implements RunningNode, NodeControl {
   #dropping: Promise<void> = Promise.resolve();
   #discarding: Promise<void> = Promise.resolve();
   #failoverWaiters: ((result: CommandResult) => void)[] = [];
-  #finish: (exit: NodeExit) => void = () => undefined;
+  #finish: (end: RoleEnd) => void = () => undefined;
 
-  constructor(configuration: SecondaryConfiguration, log: NodeLogger) {
+  constructor(options: SecondaryRoleOptions) {
+    const { configuration, log } = options;
+    this.#options = options;
     this.#configuration = configuration;
     this.#log = log;
-    this.finished = new Promise((resolve) => {
+    this.ended = new Promise((resolve) => {
       this.#finish = resolve;
     });
     this.#core = new SecondaryCore({
@@ -101,31 +93,15 @@ class SecondaryNode implements RunningNode, NodeControl {
       onPeerLoss: configuration.onPeerLoss,
     });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
-    this.#listener = new PeerListener({
-      log,
-      accept: ({ remoteAddress }) => this.#accept(remoteAddress),
-      onSession: (session) => void this.#onSession(session),
-      probeAnswer: () => this.#core.probeAnswer,
-    });
     log.setContext({ role: 'secondary' });
   }
 
-  get control(): NodeControl {
-    return this;
+  get probeAnswer(): ProbeAnswer {
+    return this.#core.probeAnswer;
   }
 
-  async listen(): Promise<void> {
-    const { listen } = this.#configuration;
-    await this.#listener.listen(listen);
-    if (this.#configuration.allowPeer === undefined) {
-      this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
-    }
-    this.#log.info('Waiting for a primary', { host: listen.host, port: listen.port });
-  }
-
-  async stop(reason: string): Promise<void> {
+  stop(reason: string): void {
     this.#driver.input({ kind: 'stopRequested', reason });
-    await this.finished;
   }
 
   status(): NodeStatus {
@@ -172,15 +148,14 @@ class SecondaryNode implements RunningNode, NodeControl {
     return { ok: false, code: 'COLO_E_ROLE', reason };
   }
 
-  #accept(remoteAddress: string): AcceptDecision {
-    const { allowPeer } = this.#configuration;
-    const address = remoteAddress.replace(/^::ffff:/, '');
-    if (allowPeer !== undefined && address !== allowPeer) {
-      return { ok: false, reason: `${address} is not the host that allow-peer names` };
-    }
+  accept(): AcceptDecision {
     if (!this.#occupied) return { ok: true };
     this.#driver.input({ kind: 'peerReturned' });
     return { ok: false, reason: `This node is busy (${this.#core.state.kind})` };
+  }
+
+  onSession(session: Session): void {
+    void this.#onSession(session);
   }
 
   async #onSession(session: Session): Promise<void> {
@@ -239,7 +214,9 @@ class SecondaryNode implements RunningNode, NodeControl {
     });
     emulator.onGuestEvent((event) => this.#onGuestEvent(event));
     const { qemuVersion } = emulator.description;
-    const json = JSON.stringify({ ok: true, host: this.#configuration.host, qemuVersion });
+    const { host } = this.#configuration;
+    const instance = this.#options.identity.instance.toString('hex');
+    const json = JSON.stringify({ ok: true, host, qemuVersion, instance });
     this.#send(session, { kind: 'helloReply', json });
     this.#log.info('Primary connected', { peer: session.remoteAddress, primary: hello.host });
     this.#driver.input({ kind: 'peerConnected' });
@@ -330,7 +307,9 @@ class SecondaryNode implements RunningNode, NodeControl {
     const { peerTimeoutUs } = this.#configuration;
     const timeoutMs = Math.max(10, peerTimeoutUs / 4000);
     const host = current.session.remoteAddress;
-    const result = await probePeer({ host, port: current.hello.probePort, timeoutMs });
+    const { port } = current.hello;
+    const instance = Buffer.from(current.hello.instance, 'hex');
+    const result = await probePeer({ host, port, instance, timeoutMs });
     if (this.#current === current) this.#driver.input({ kind: 'probed', result });
   }
 
@@ -450,13 +429,12 @@ class SecondaryNode implements RunningNode, NodeControl {
 
   async #exit(exitCode: number, reason: string): Promise<void> {
     this.#driver.stop();
-    this.#listener.close();
     const current = this.#current;
     this.#current = undefined;
     if (current !== undefined) await this.#stopCurrent(current);
     await this.#discarding;
     this.#answerWaiters({ ok: false, code: 'COLO_E_FAILOVER', reason });
-    this.#finish({ exitCode, reason });
+    this.#finish({ kind: 'left', exit: { exitCode, reason } });
   }
 
   #onGuestEvent(event: GuestEvent): void {

@@ -1,24 +1,22 @@
 /**
- * The primary node: carries out what the core decides, and tells the core what happened.
+ * The role of the node that runs the PVM: carries out what the core decides, and tells the core
+ * what happened.
  *
- * Reading order: `start` wires the parts, `#perform` has a line or two per instruction of the core,
+ * Reading order: the constructor wires the parts, `#perform` has a line or two per instruction of the core,
  * the rest are the instructions that take more. Work on the guest's state (synchronising, pre-send,
  * capture) is strictly one after the other, also across sessions.
  */
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
+  type Address,
   type CaptureOptions,
   type CommandResult,
+  type Configuration,
   formatPeriod,
   type Mode,
-  type NodeControl,
-  type NodeExit,
   type NodeLogger,
   type NodeStatus,
   type PeriodSetting,
-  type PrimaryConfiguration,
-  type RunningNode,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
@@ -27,16 +25,21 @@ import {
   type ControlMessage,
   CoreDriver,
   decodeControl,
-  EpochReserve,
+  type EpochReserve,
   encodeControl,
   firstControlMessage,
+  type NodeIdentity,
+  type NodeRole,
+  type Policy,
   parseHelloReply,
   REPLICATION_VERSION,
+  type RoleEnd,
 } from '../replication/index.js';
 import {
+  type AcceptDecision,
   connectSession,
   type Frame,
-  PeerListener,
+  type ProbeAnswer,
   probePeer,
   type Session,
 } from '../transport/index.js';
@@ -54,40 +57,37 @@ import {
   type Trigger,
 } from './primary-core.js';
 import { primaryStatus } from './primary-status.js';
-import { type Pvm, type PvmHooks, startPvm } from './pvm-shell.js';
+import type { Pvm, PvmHooks } from './pvm-shell.js';
 import { Replicator } from './replicator-shell.js';
 import { CheckpointStatistics } from './statistics.js';
 
-/** Starts the guest, unprotected, and looks for the secondary for as long as it runs. */
-export async function startPrimary(
-  configuration: PrimaryConfiguration,
-  log: NodeLogger,
-): Promise<RunningNode> {
-  const epochFile = join(configuration.stateDir, `${configuration.vm}.epoch`);
-  const { reserve, first } = await EpochReserve.open(epochFile);
-  const hooks: PvmHooks = {};
-  const pvm = await startPvm(configuration, hooks, log);
-  return new PrimaryNode({ configuration, log, pvm, hooks, reserve, firstEpoch: first });
-}
-
-interface Parts {
-  readonly configuration: PrimaryConfiguration;
+/** What the role is made of. */
+export interface PrimaryRoleOptions {
+  readonly configuration: Configuration;
   readonly log: NodeLogger;
+  /** The guest, which speaks; this role stops it when it ends. */
   readonly pvm: Pvm;
   readonly hooks: PvmHooks;
   readonly reserve: EpochReserve;
   readonly firstEpoch: number;
+  readonly policy: Policy;
+  readonly peer: Address;
+  /** Where this node listens and which process it is, for the secondary to ask. */
+  readonly identity: NodeIdentity;
 }
 
 interface CurrentSession {
   readonly session: Session;
   readonly replicator: Replicator;
-  readonly probePort: number;
+  /** Of the secondary's process. */
+  readonly instance: Buffer;
 }
 
-class PrimaryNode implements RunningNode, NodeControl {
-  readonly finished: Promise<NodeExit>;
-  readonly #configuration: PrimaryConfiguration;
+/** Runs until the guest ends, lives on at the peer, or the operator stops the node. */
+export class PrimaryRole implements NodeRole {
+  readonly ended: Promise<RoleEnd>;
+  readonly #options: PrimaryRoleOptions;
+  readonly #configuration: Configuration;
   readonly #log: NodeLogger;
   readonly #pvm: Pvm;
   readonly #reserve: EpochReserve;
@@ -95,9 +95,7 @@ class PrimaryNode implements RunningNode, NodeControl {
   readonly #driver: CoreDriver<PrimaryInput, PrimaryOutput>;
   readonly #statistics = new CheckpointStatistics();
   readonly #startedAtUs = monotonicUs();
-  readonly #listener: PeerListener;
   readonly #boundCheck: NodeJS.Timeout;
-  #probePort: number | undefined;
   #current: CurrentSession | undefined;
   #bytesSentBefore = 0;
   #heartbeats = 0;
@@ -107,38 +105,33 @@ class PrimaryNode implements RunningNode, NodeControl {
   #synced: Promise<unknown> = Promise.resolve();
   #silenced: Promise<void> = Promise.resolve();
   #checkpointWaiters: ((result: CommandResult) => void)[] = [];
-  #finish: (exit: NodeExit) => void = () => undefined;
+  #finish: (end: RoleEnd) => void = () => undefined;
   #leaving = false;
 
-  constructor(parts: Parts) {
-    const { configuration, log, pvm } = parts;
+  constructor(options: PrimaryRoleOptions) {
+    const { configuration, log, pvm, policy } = options;
+    this.#options = options;
     this.#configuration = configuration;
     this.#log = log;
     this.#pvm = pvm;
-    this.#reserve = parts.reserve;
-    this.finished = new Promise((resolve) => {
+    this.#reserve = options.reserve;
+    this.ended = new Promise((resolve) => {
       this.#finish = resolve;
     });
     this.#core = new PrimaryCore({
-      mode: configuration.mode,
-      period: configuration.periodUs,
-      minIntervalUs: configuration.minIntervalUs,
+      mode: policy.mode,
+      period: policy.period,
+      minIntervalUs: policy.minIntervalUs,
       peerTimeoutUs: configuration.peerTimeoutUs,
       heartbeatUs: configuration.heartbeatIntervalUs,
-      firstEpoch: parts.firstEpoch,
+      firstEpoch: options.firstEpoch,
     });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
-    this.#listener = new PeerListener({
-      log,
-      accept: () => ({ ok: false, reason: 'A primary takes no sessions' }),
-      onSession: (session) => session.destroy(),
-      probeAnswer: () => (this.#core.state.kind === 'left' ? 'idle' : 'serving'),
-    });
-    parts.hooks.onDiskWrite = (disk, operation) =>
+    options.hooks.onDiskWrite = (disk, operation) =>
       this.#current?.replicator.forward(disk, operation);
-    parts.hooks.onCheckpointNeeded = (trigger, epoch) =>
+    options.hooks.onCheckpointNeeded = (trigger, epoch) =>
       this.#driver.input({ kind: 'checkpointRequested', trigger, epoch });
-    parts.hooks.onNetworkFailure = (error) => {
+    options.hooks.onNetworkFailure = (error) => {
       const reason = `The network thread failed: ${describeError(error)}`;
       log.error(reason);
       this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason });
@@ -152,19 +145,26 @@ class PrimaryNode implements RunningNode, NodeControl {
     this.#driver.input({ kind: 'tick' });
   }
 
-  get control(): NodeControl {
-    return this;
+  get probeAnswer(): ProbeAnswer {
+    return this.#core.state.kind === 'left' ? 'idle' : 'serving';
   }
 
-  async stop(reason: string): Promise<void> {
+  accept(): AcceptDecision {
+    return { ok: false, reason: 'This node runs the guest' };
+  }
+
+  onSession(session: Session): void {
+    session.destroy();
+  }
+
+  stop(reason: string): void {
     this.#driver.input({ kind: 'stopRequested', reason });
-    await this.finished;
   }
 
   status(): NodeStatus {
     return primaryStatus({
       configuration: this.#configuration,
-      host: this.#configuration.host,
+      peer: this.#options.peer,
       core: this.#core,
       pvm: this.#pvm,
       statistics: this.#statistics,
@@ -179,7 +179,7 @@ class PrimaryNode implements RunningNode, NodeControl {
   }
 
   async failover(): Promise<CommandResult> {
-    const secondary = this.#configuration.peer.host;
+    const secondary = this.#options.peer.host;
     const reason = `This is the primary: run "colo failover" on the secondary, ${secondary}`;
     return { ok: false, code: 'COLO_E_ROLE', reason };
   }
@@ -281,27 +281,32 @@ class PrimaryNode implements RunningNode, NodeControl {
         });
         return;
       case 'exit':
-        void this.#leave({ exitCode: output.code, reason: output.reason });
+        void this.#leave({
+          kind: 'left',
+          exit: { exitCode: output.code, reason: output.reason },
+        });
+        return;
+      case 'demote':
+        void this.#leave({ kind: 'demoted', reason: output.reason });
         return;
     }
   }
 
   async #connect(): Promise<void> {
-    const { peer } = this.#configuration;
+    const { peer } = this.#options;
     let session: Session | undefined;
     try {
       session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
       if (this.#leaving) throw new Error('The node is leaving');
-      const probePort = await this.#listen(session);
       const reply = firstControlMessage(session);
-      this.#sendHello(session, probePort);
+      this.#sendHello(session);
       const message = await reply;
       if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
       const answer = parseHelloReply(message.json);
       if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
       await this.#pvm.network.attach(session, this.#core.epoch);
       if (this.#leaving) throw new Error('The node is leaving');
-      this.#begin(session, probePort);
+      this.#begin(session, Buffer.from(answer.instance, 'hex'));
       this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
     } catch (error) {
       session?.destroy();
@@ -313,14 +318,8 @@ class PrimaryNode implements RunningNode, NodeControl {
     }
   }
 
-  /** Where the secondary may ask whether this agent lives; opened with the first session. */
-  async #listen(session: Session): Promise<number> {
-    const isIpv4 = /^(::ffff:)?\d+\.\d+\.\d+\.\d+$/.test(session.remoteAddress);
-    this.#probePort ??= await this.#listener.listen({ host: isIpv4 ? '0.0.0.0' : '::', port: 0 });
-    return this.#probePort;
-  }
-
-  #sendHello(session: Session, probePort: number): void {
+  #sendHello(session: Session): void {
+    const { identity, policy } = this.#options;
     const { description } = this.#pvm.emulator;
     const { type, parts } = encodeControl({
       kind: 'hello',
@@ -334,8 +333,10 @@ class PrimaryNode implements RunningNode, NodeControl {
         accelerator: description.accelerator,
         pageSizeBytes: PAGE_SIZE_BYTES,
         dirtyTracker: description.dirtyTracker,
-        verify: this.#configuration.verify,
-        probePort,
+        verify: policy.verify,
+        port: identity.port,
+        instance: identity.instance.toString('hex'),
+        policy: { ...policy, mode: this.#core.mode, period: this.#core.periodSetting },
         kernelSha256: this.#pvm.kernelSha256,
         initrdSha256: this.#pvm.initrdSha256,
       }),
@@ -343,15 +344,15 @@ class PrimaryNode implements RunningNode, NodeControl {
     session.links.control.send(type, parts);
   }
 
-  #begin(session: Session, probePort: number): void {
+  #begin(session: Session, instance: Buffer): void {
     const replicator = new Replicator({
       session,
       parts: this.#pvm,
       epoch: this.#core.epoch,
-      verify: this.#configuration.verify,
+      verify: this.#options.policy.verify,
       log: this.#log,
     });
-    this.#current = { session, replicator, probePort };
+    this.#current = { session, replicator, instance };
     session.links.control.onFrame((frame) => this.#onControl(frame));
     session.onClose(({ kind, channel, error }) => {
       if (this.#current?.session !== session) return;
@@ -384,9 +385,15 @@ class PrimaryNode implements RunningNode, NodeControl {
   }
 
   async #probe(): Promise<void> {
-    const { peer, peerTimeoutUs } = this.#configuration;
-    const timeoutMs = Math.max(10, peerTimeoutUs / 4000);
-    this.#driver.input({ kind: 'probed', result: await probePeer({ ...peer, timeoutMs }) });
+    const { peer } = this.#options;
+    const timeoutMs = Math.max(10, this.#configuration.peerTimeoutUs / 4000);
+    const instance = this.#current?.instance;
+    const result = await probePeer({
+      ...peer,
+      timeoutMs,
+      ...(instance === undefined ? {} : { instance }),
+    });
+    this.#driver.input({ kind: 'probed', result });
   }
 
   /** Runs one step of work on the current session after those before it. */
@@ -524,20 +531,19 @@ class PrimaryNode implements RunningNode, NodeControl {
   }
 
   /** Silent already. The peer closes the session once it has read the last message. */
-  async #leave(exit: NodeExit): Promise<void> {
+  async #leave(end: RoleEnd): Promise<void> {
     this.#leaving = true;
-    // Who asks from now on is told that nobody is here, which is as good as true.
-    this.#listener.close();
     this.#driver.stop();
     clearInterval(this.#boundCheck);
-    this.#log.info('Leaving', { reason: exit.reason });
+    const { reason } = end.kind === 'left' ? end.exit : end;
+    this.#log.info('Leaving', { reason });
     const session = this.#current?.session;
     this.#endReplication();
     await this.#silenced;
     if (session !== undefined) await closedWithin(session, GOODBYE_TIMEOUT_MS);
     await this.#work;
     await this.#pvm.stop();
-    this.#finish(exit);
+    this.#finish(end);
   }
 }
 
