@@ -8,7 +8,12 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImageFile, NbdServer, SecondaryDisk } from '../blockrep/index.js';
-import { type SecondaryConfiguration, secondaryDiskPath, secondaryNic } from '../config/index.js';
+import {
+  COMPARE_TIMEOUT_US_DEFAULT,
+  type SecondaryConfiguration,
+  secondaryDiskPath,
+  secondaryNic,
+} from '../config/index.js';
 import {
   type Emulator,
   launchQemu,
@@ -19,16 +24,16 @@ import {
   resolveMachineDefinition,
   StagingArea,
 } from '../emulator/index.js';
+import { GuestNetwork } from '../guest/index.js';
 import { type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { digestFile, type Hello } from '../replication/index.js';
-import { SecondaryNetworkClient } from './secondary-network-client-shell.js';
 
 /** A launched SVM. */
 export interface Svm {
   readonly definition: MachineDefinition;
   readonly emulator: Emulator;
   readonly disks: readonly SecondaryDisk[];
-  readonly network: SecondaryNetworkClient;
+  readonly network: GuestNetwork;
 
   readonly staging: StagingArea;
   /** Kills the guest and releases everything. Idempotent. */
@@ -168,17 +173,23 @@ async function startDisks(
 
 async function startNetwork(
   context: Context,
-): Promise<{ network: SecondaryNetworkClient; nicFds: NicFds[] }> {
+): Promise<{ network: GuestNetwork; nicFds: NicFds[] }> {
   const { configuration, definition, log, cleanups } = context;
   const nics = definition.nics.map(({ name }) => {
     const { tap, bridge } = secondaryNic(configuration, name);
     return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
   });
-  const network = new SecondaryNetworkClient({
+  const network = new GuestNetwork({
     log,
+    // Nothing is compared before a session of its own.
+    onCheckpointNeeded: () => undefined,
     onFailure: (error) => context.onNetworkFailure(error),
   });
   cleanups.push(() => network.stop());
-  const nicFds = await network.start({ nics });
+  const nicFds = await network.start({
+    nics,
+    compareTimeoutUs: COMPARE_TIMEOUT_US_DEFAULT,
+    live: false,
+  });
   return { network, nicFds };
 }

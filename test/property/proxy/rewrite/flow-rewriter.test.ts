@@ -111,11 +111,11 @@ test('translating back gives the segment byte for byte', (t) => {
           secondary: opened.timestamps.primary,
         },
       });
-      const between = there.inbound(batch);
+      const between = there.mirrored(batch);
       // An echo that becomes 0 has no way back: 0 means that there is none.
       const { echo } = numbersOf(flow, batch.subarray(4), false);
       fc.pre(echo === 0 || numbersOf(flow, between.subarray(4), false).echo !== 0);
-      t.deepEqual(back.inbound(between), batch);
+      t.deepEqual(back.mirrored(between), batch);
     }),
     { numRuns: 2000 },
   );
@@ -128,8 +128,9 @@ test('checksums are right after every translation, in both directions', (t) => {
       const inward = encodeBatch([tcpFrame(flow, false, segment), icmpError(flow, segment)]);
       const check = (batch: Buffer): void =>
         forEachFrame(batch, (frame) => t.true(transportChecksumValid(flow, frame)));
-      check(rewriter.inbound(inward));
+      check(rewriter.mirrored(inward));
       rewriter.takeOver([inward]);
+      check(rewriter.mirrored(inward));
       check(rewriter.inbound(inward));
       for (let times = 0; times < 2; times++) {
         const outward = encodeBatch([tcpFrame(flow, true, segment)]);
@@ -170,7 +171,7 @@ test('damaged frames never throw, and nothing becomes more or less damaged', (t)
         for (const after of [false, true]) {
           if (after) rewriter.takeOver([batch]);
           const copy = Buffer.from(batch);
-          const out = rewriter.inbound(batch);
+          const out = after ? rewriter.inbound(batch) : rewriter.mirrored(batch);
           t.deepEqual(batch, copy);
           t.is(out.length, batch.length);
           packet.parse(batch, 4 + flow.vnetBytes, batch.length, false);
@@ -194,7 +195,7 @@ test('bytes that are no batch never throw', (t) => {
         { ...FLOW_V4, vnetBytes },
         { primaryIsn: 1, secondaryIsn: 2, timestamps: undefined },
       );
-      t.is(rewriter.inbound(bytes), bytes);
+      t.is(rewriter.mirrored(bytes), bytes);
       rewriter.takeOver([bytes]);
       t.is(rewriter.inbound(bytes), bytes);
       const outward = Buffer.from(bytes);
