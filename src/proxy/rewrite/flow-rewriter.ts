@@ -146,6 +146,8 @@ export class FlowRewriter {
       throw new ProtocolError(`More than ${size} flows are opened between checkpoints`);
     }
     this.#openedFlows++;
+    // It came late: the primary's SYN may have left before the primary died.
+    if (this.#takenOver) this.#adopt(translation);
   }
 
   /**
@@ -198,8 +200,7 @@ export class FlowRewriter {
     this.#watching = true;
     this.#watchSweeps = 0;
     this.#mirrored.forEach((translation) => {
-      const former = this.#lasting.find(translation.key, translation.hash);
-      if (!this.#replace(this.#lasting, translation.behind(former))) this.#lostFlows++;
+      this.#adopt(translation);
     });
     this.#lasting.forEach((translation) => {
       translation.expectMargin();
@@ -253,6 +254,14 @@ export class FlowRewriter {
       records.push({ key: translation.key, state: translation.state });
     });
     return records;
+  }
+
+  /** A connection that was translated since the last checkpoint is so for its life. */
+  #adopt(opened: Translation): void {
+    const translation = opened.behind(this.#lasting.find(opened.key, opened.hash));
+    translation.expectMargin();
+    translation.usedAt = this.#sweeps;
+    if (!this.#replace(this.#lasting, translation)) this.#lostFlows++;
   }
 
   #inward(batch: Buffer, table: TranslationTable): Buffer {
