@@ -1,8 +1,9 @@
 /**
  * One connection that outlives host after host, driven at random: each guest is made equal to the
- * one before by checkpoints, hears what that one hears in that one's numbers, and takes over when it
- * dies. The remote end must see one connection without a gap, a wrong acknowledgement or a timestamp
- * that runs backwards; each guest must see acknowledgements and echoes in its own numbers.
+ * one before by checkpoints, hears what that one hears in that one's numbers, and takes over when
+ * it dies. The remote end must see one connection without a gap, a wrong acknowledgement or a
+ * timestamp that runs backwards; each guest must see acknowledgements and echoes in its own
+ * numbers.
  *
  * What the running guest says leaves when the next one has said and acknowledged as much, or by a
  * checkpoint. What the primary tells of its translations goes through its bytes.

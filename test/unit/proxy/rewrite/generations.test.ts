@@ -43,7 +43,7 @@ interface Start {
 /** Where three guests begin that each open the same connection. */
 const [A, B, C] = [
   { isn: 0xffff_ff00, timestamp: 700_000 },
-  { isn: 0x1000_0000, timestamp: 0xffff_fff0 },
+  { isn: 0x9000_0000, timestamp: 0xffff_fff0 },
   { isn: 0x7fff_fff0, timestamp: 500_123 },
 ] as const satisfies Start[];
 const OTHER = { ...FLOW_V4, remotePort: 40_001 };
