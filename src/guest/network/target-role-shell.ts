@@ -93,7 +93,11 @@ export class TargetRole {
   /** The guest speaks from here now: what it was mirrored is what the remote ends have seen. */
   takeOver(): void {
     this.#live = true;
-    for (const { inbound, rewriter } of this.#nics) rewriter.takeOver(inbound.remaining());
+    for (const { index, inbound, rewriter } of this.#nics) {
+      rewriter.takeOver(inbound.remaining());
+      const { lostFlows } = rewriter.counters;
+      if (lostFlows > 0) this.#log.warn('Connections are lost', { nic: index, lostFlows });
+    }
   }
 
   /** The promoted guest executes: it gets what it has not had, also what comes late on the link. */

@@ -8,13 +8,20 @@
  */
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
+import type { CaptureOptions } from '../../../src/config/index.js';
+import { GuestNetwork } from '../../../src/guest/index.js';
 import type { NetworkLink } from '../../../src/guest/network/guest-nic.js';
 import { Network } from '../../../src/guest/network/network-shell.js';
 import type { Logger } from '../../../src/lib/index.js';
 import { openTap, PacketDevice } from '../../../src/linux/index.js';
 import { encodeBatch, forEachFrame, VNET_HEADER_BYTES } from '../../../src/proxy/index.js';
 import { attachToBridge, bringUp } from '../../../src/proxy/link-shell.js';
-import type { Frame } from '../../../src/transport/index.js';
+import {
+  connectSession,
+  type Frame,
+  PeerListener,
+  type Session,
+} from '../../../src/transport/index.js';
 import {
   ACK,
   FLOW_V4,
@@ -37,6 +44,8 @@ const LOG: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const A = { isn: 0xffff_ff00, clock: 700_000 };
 const B = { isn: 0x1000_0000, clock: 300_000 };
 const CLIENT = { isn: 5000, clock: 90 };
+
+const CAPTURE: CaptureOptions = { nic: 0, dir: '/nowhere', bytesMax: 1, durationUs: 1 };
 
 /** Both ends of a session's network link; what is sent arrives in a later turn, in order. */
 class LinkEnd implements NetworkLink {
@@ -119,7 +128,7 @@ class Host {
   }
 
   says(segment: Segment): void {
-    this.guest.writeBatch(encodeBatch([tcpFrame(FLOW, true, segment)]), 0);
+    say(this.guest, segment);
   }
 
   stop(): void {
@@ -158,6 +167,10 @@ class Lab {
     for (const host of this.hosts) host.stop();
     this.client.close();
   }
+}
+
+function say(guest: PacketDevice, segment: Segment): void {
+  guest.writeBatch(encodeBatch([tcpFrame(FLOW, true, segment)]), 0);
 }
 
 function ip(command: string): void {
@@ -203,6 +216,60 @@ function failOver(from: Host, to: Host): void {
   to.network.detach();
   to.network.promote();
   to.network.goLive({ announce: false });
+}
+
+/** A network in its thread, with a guest that a scenario speaks for. */
+class ThreadedHost {
+  readonly network = new GuestNetwork({
+    log: LOG,
+    onCheckpointNeeded() {},
+    onFailure: (error) => {
+      throw error;
+    },
+  });
+  guest!: PacketDevice;
+  ear!: Ear;
+
+  async start(tapName: string, live: boolean): Promise<void> {
+    const nics = [{ tapName, bridge: 'br0' }];
+    const compareTimeoutUs = 3_600_000_000;
+    const [fds] = await this.network.start({ nics, compareTimeoutUs, live });
+    if (fds === undefined) throw new Error('No port');
+    this.guest = new PacketDevice('the guest', fds.frames);
+    this.ear = new Ear(this.guest, false);
+  }
+
+  says(segment: Segment): void {
+    say(this.guest, segment);
+  }
+
+  async stop(): Promise<void> {
+    this.guest.close();
+    await this.network.stop();
+  }
+}
+
+/** A session over loopback, attached on both sides; both ends of it. */
+async function connectThreads(
+  source: ThreadedHost,
+  target: ThreadedHost,
+  epoch: number,
+): Promise<Session[]> {
+  const accepted: Session[] = [];
+  const listener = new PeerListener({
+    log: LOG,
+    accept: () => ({ ok: true }),
+    onSession: (session) => accepted.push(session),
+  });
+  const host = '127.0.0.1';
+  const port = await listener.listen({ host, port: 0 });
+  const near = await connectSession({ host, port, timeoutMs: DEADLINE_MS, log: LOG });
+  await waitFor(() => accepted.length === 1);
+  listener.close();
+  const [far] = accepted as [Session];
+  await target.network.attach(far, { role: 'target' });
+  await source.network.attach(near, { role: 'source', epoch });
+  return [near, far];
 }
 
 /** What a guest says on the connection `position` bytes after its ISN. */
@@ -294,6 +361,54 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<unknown>> = {
     b.says(said(A, 5, 'silent', 1));
     await waitFor(() => b.network.stats.nics[0]?.droppedFrames === 1);
     return { refused, early, before, delivered, spoken, heard: lab.clientEar.heard.length };
+  },
+
+  /** The same change of role through the threads' doors, with links that go from hand to hand. */
+  async threads(lab) {
+    ip('link set lo up');
+    const [a, b, c] = [new ThreadedHost(), new ThreadedHost(), new ThreadedHost()];
+    await a.start('colo0', true);
+    await b.start('colo1', false);
+    const first = await connectThreads(a, b, 1);
+    lab.clientSays(request('one', { position: 1, acknowledges: 1, echo: 500 }));
+    const toA = heard(await a.ear.nth(1)).text;
+    // The mark, the addresses, the input.
+    await waitFor(() => (first[1]?.links.network.counters.framesReceived ?? 0) > 2);
+    const refused = await b.network.capture(CAPTURE).catch((error: Error) => error.message);
+    for (const session of first) session.destroy();
+    await a.stop();
+    b.network.detach();
+    await b.network.promote();
+    b.network.goLive({ announce: false });
+    const toB = heard(await b.ear.nth(1)).text;
+    // Behind what the client has seen: from here on the timestamps are translated.
+    b.says({ seq: 1, ack: 2, flags: ACK, options: timestamps(400, 1) });
+    const raised = (await lab.clientEar.nth(1)).value;
+
+    await c.start('colo2', false);
+    const second = await connectThreads(b, c, 3);
+    await b.network.quiesce();
+    await b.network.drain();
+    await b.network.edge(3, { exact: true, compares: true });
+    b.network.resume();
+    c.network.committed(3);
+    c.network.rewind();
+    await c.network.run(4);
+    b.network.startCompare(4);
+    lab.clientSays(request('two', { position: 4, acknowledges: 1, echo: raised }));
+    const both = [heard(await b.ear.nth(2)), heard(await c.ear.nth(1))];
+    for (const host of [b, c]) host.says({ seq: 2, flags: ACK, options: timestamps(410, 1) });
+    const confirmed = (await lab.clientEar.nth(2)).value;
+    await waitFor(() => b.network.stats.compare.confirmedFrames === 1);
+    for (const session of second) session.destroy();
+    await b.stop();
+    c.network.detach();
+    await c.network.promote();
+    c.network.goLive({ announce: true });
+    c.says({ seq: 2, ack: 2, flags: ACK, options: timestamps(420, 1) });
+    const afterTwo = (await lab.clientEar.nth(3)).value;
+    await c.stop();
+    return { toA, refused, toB, raised, both, confirmed, afterTwo };
   },
 };
 

@@ -66,6 +66,20 @@ test('clients see one space of numbers, guests their own, on the wire of three h
   });
 });
 
+test('threads change their role in place, and links go from session to session', async (t) => {
+  const raised = 501 + TIMESTAMP_MARGIN;
+  const two = { seq: 5004, ack: A + 1, value: 91, echo: 400, text: 'two' };
+  t.deepEqual(await observe('threads'), {
+    toA: 'one',
+    refused: 'This guest is a target',
+    toB: 'one',
+    raised,
+    both: [two, two],
+    confirmed: raised + 10,
+    afterTwo: raised + 20 + TIMESTAMP_MARGIN,
+  });
+});
+
 test('a promoted guest gets what was mirrored for it, speaks, and can be silenced', async (t) => {
   t.deepEqual(await observe('rest'), {
     refused: 'This guest is a target',

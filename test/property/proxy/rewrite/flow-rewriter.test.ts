@@ -1,14 +1,17 @@
 /** What holds of every translation, whatever the segments look like. */
 import test from 'ava';
 import fc from 'fast-check';
-import { seqDistance } from '../../../../src/lib/index.js';
+import { ProtocolError, seqDistance } from '../../../../src/lib/index.js';
 import {
   decodeOpenedFlow,
+  decodeTranslations,
   encodeBatch,
   encodeOpenedFlow,
+  encodeTranslations,
   FlowRewriter,
   forEachFrame,
   type OpenedFlow,
+  type TranslationRecord,
   tcpChecksum,
 } from '../../../../src/proxy/index.js';
 import { PACKET_DATAGRAM, PACKET_TCP, Packet } from '../../../../src/proxy/packet.js';
@@ -96,6 +99,77 @@ test('a flow that was sent is the flow that arrives', (t) => {
       t.deepEqual(decodeOpenedFlow(encodeOpenedFlow(sent)), sent);
     }),
   );
+});
+
+const finArbitrary = fc.oneof(
+  fc.constant([0, 0] as const),
+  fc.tuple(fc.constantFrom(1 as const, 2 as const), word),
+);
+const recordArbitrary: fc.Arbitrary<TranslationRecord> = fc
+  .record({
+    flow: flowArbitrary,
+    ended: fc.boolean(),
+    isn: fc.option(word, { nil: undefined }),
+    seqOffset: word,
+    timestampOffset: word,
+    guest: finArbitrary,
+    remote: finArbitrary,
+  })
+  .map(({ flow, ended, isn, seqOffset, timestampOffset, guest, remote }) => {
+    const state = {
+      isn,
+      seqOffset: isn === undefined ? 0 : seqOffset,
+      timestampOffset: isn === undefined ? Math.max(1, timestampOffset) : timestampOffset,
+      guestFin: guest[0],
+      guestFinEnd: guest[1],
+      remoteFin: remote[0],
+      remoteFinEnd: remote[1],
+    };
+    return { key: flowKey(flow), state: ended ? undefined : state };
+  });
+const recordsArbitrary = fc.array(recordArbitrary, { minLength: 1, maxLength: 8 });
+
+test('translations that were sent are those that arrive', (t) => {
+  fc.assert(
+    fc.property(recordsArbitrary, (records) => {
+      t.deepEqual(decodeTranslations(encodeTranslations(records)), records);
+    }),
+  );
+});
+
+test('damaged translations are refused, or are legal ones that harm nothing', (t) => {
+  let refused = 0;
+  fc.assert(
+    fc.property(
+      recordsArbitrary,
+      fc.array(fc.record({ at: fc.nat(), value: fc.nat({ max: 255 }) }), { maxLength: 3 }),
+      fc.nat({ max: 20 }),
+      segmentArbitrary,
+      (records, damage, cut, segment) => {
+        let bytes = encodeTranslations(records);
+        for (const { at, value } of damage) bytes.writeUInt8(value, at % bytes.length);
+        bytes = bytes.subarray(0, bytes.length - (cut > 10 ? 0 : cut));
+        const rewriter = new FlowRewriter({ vnetBytes: 0, flowsMax: 6 });
+        try {
+          const decoded = decodeTranslations(bytes);
+          t.deepEqual(encodeTranslations(decoded), bytes);
+          for (const kept of decoded) rewriter.keep(kept);
+        } catch (error) {
+          if (!(error instanceof ProtocolError)) throw error;
+          refused++;
+        }
+        rewriter.takeOver([]);
+        const there = encodeBatch([tcpFrame(FLOW_V4, false, segment)]);
+        const back = encodeBatch([tcpFrame(FLOW_V4, true, segment)]);
+        rewriter.outbound(back);
+        for (const batch of [rewriter.inbound(there), back]) {
+          t.true(transportChecksumValid(FLOW_V4, batch.subarray(4)));
+        }
+      },
+    ),
+    { numRuns: 1000 },
+  );
+  t.true(refused > 100, `Only ${refused} were refused`);
 });
 
 test('translating back gives the segment byte for byte', (t) => {

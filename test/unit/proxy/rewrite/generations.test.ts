@@ -335,6 +335,17 @@ test('watched timestamps are nobody else’s business until they are changed', (
   t.deepEqual(b.records(), []);
 });
 
+test('beyond the bound connections of the last epoch are lost, counted, and none before', (t) => {
+  const c = new FlowRewriter({ vnetBytes: 0, flowsMax: 2 });
+  const ports = [1, 2, 3].map((remotePort) => ({ ...FLOW_V4, remotePort })) as [Flow, Flow, Flow];
+  const b = afterFirstFailover();
+  send(b.records(), c);
+  for (const flow of ports.slice(0, 2)) open(c, flow, B, C);
+  c.takeOver([]);
+  t.deepEqual([c.counters.flows, c.counters.lostFlows], [2, 1]);
+  t.is(outbound(c, FLOW_V4, said(B, 1)).seq, seqAdd(A.isn, 1));
+});
+
 test('another primary knows nothing of what the last one said', (t) => {
   const c = rejoin(afterFirstFailover());
   c.dropKept();
