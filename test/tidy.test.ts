@@ -18,6 +18,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['cli'],
   ['node'],
   ['primary', 'secondary'],
+  ['guest'],
   ['proxy', 'blockrep', 'migration', 'emulator', 'failover', 'replication'],
   ['config'],
   ['transport'],

@@ -304,7 +304,7 @@ export class PrimaryRole implements NodeRole {
       if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
       const answer = parseHelloReply(message.json);
       if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
-      await this.#pvm.network.attach(session, this.#core.epoch);
+      await this.#pvm.network.attach(session, { role: 'source', epoch: this.#core.epoch });
       if (this.#leaving) throw new Error('The node is leaving');
       this.#begin(session, Buffer.from(answer.instance, 'hex'));
       this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
@@ -456,7 +456,7 @@ export class PrimaryRole implements NodeRole {
 
   /**
    * Alone, what is held may leave as soon as what it may tell of is durable. A sync of a busy disk
-   * may outlast the next session's synchronisation: see PrimaryNetwork.open.
+   * may outlast the next session's synchronisation: see SourceRole.open.
    */
   async #openWhenSynced(): Promise<void> {
     try {

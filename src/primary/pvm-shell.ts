@@ -16,10 +16,9 @@ import {
   type ResolvedMachineDefinition,
   resolveMachineDefinition,
 } from '../emulator/index.js';
+import { type CompareReason, GuestNetwork } from '../guest/index.js';
 import type { Logger } from '../lib/index.js';
 import { digestFile } from '../replication/index.js';
-import { PrimaryNetworkClient } from './primary-network-client-shell.js';
-import type { CompareReason } from './primary-network-shell.js';
 
 const MIB = 1024 * 1024;
 
@@ -28,7 +27,7 @@ export interface Pvm {
   readonly definition: ResolvedMachineDefinition;
   readonly emulator: Emulator;
   readonly disks: readonly ReplicatedDisk[];
-  readonly network: PrimaryNetworkClient;
+  readonly network: GuestNetwork;
   readonly kernelSha256: string | null;
   readonly initrdSha256: string | null;
   /** Kills the guest and releases everything. Idempotent. */
@@ -75,7 +74,7 @@ export async function startPvm(
       diskSockets.push(socketPath);
     }
     const definition = await defineMachine(configuration, disks);
-    const network = new PrimaryNetworkClient({
+    const network = new GuestNetwork({
       log,
       onCheckpointNeeded: (reason, epoch) => hooks.onCheckpointNeeded?.(reason, epoch),
       onFailure: (error) => hooks.onNetworkFailure?.(error),
@@ -87,6 +86,7 @@ export async function startPvm(
         ...(bridge === undefined ? {} : { bridge }),
       })),
       compareTimeoutUs: configuration.compareTimeoutUs,
+      live: true,
     });
     const emulator = await launchQemu({
       definition,

@@ -4,7 +4,7 @@
  * In: the core's instructions (`syncRound`, `presendRound`, `capture`). Out: frames on the
  * session's links, in the order that the secondary's checks expect; nothing here decides anything.
  *
- * The network is told of the epoch's edge here and does the rest itself: primary-network-shell.ts.
+ * The network is told of the epoch's edge here and does the rest itself: src/guest/network.
  *
  * Every epoch has one RAM framer and one count of disk operations. They are closed at the epoch
  * edge, while the guest is paused; what is written after it belongs to the next epoch. The guest
@@ -21,6 +21,7 @@ import {
   type ReplicatedDisk,
 } from '../blockrep/index.js';
 import type { Emulator } from '../emulator/index.js';
+import type { GuestNetwork } from '../guest/index.js';
 import { type Logger, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
@@ -34,13 +35,12 @@ import {
 } from '../replication/index.js';
 import type { Link, Session } from '../transport/index.js';
 import { DISK_SYNC_CLUSTERS, FRAMES_PER_TURN } from './limits.js';
-import type { PrimaryNetworkClient } from './primary-network-client-shell.js';
 
 /** The parts of the PVM that are replicated. */
 export interface ReplicatedParts {
   readonly emulator: Emulator;
   readonly disks: readonly ReplicatedDisk[];
-  readonly network: PrimaryNetworkClient;
+  readonly network: GuestNetwork;
 }
 
 export interface ReplicatorOptions {

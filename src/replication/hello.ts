@@ -10,7 +10,7 @@ import { MODES } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 
 /** Raised whenever a message changes so that an older peer would misread it. */
-export const REPLICATION_VERSION = 2;
+export const REPLICATION_VERSION = 3;
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 

@@ -170,7 +170,7 @@ export class SecondaryRole implements NodeRole {
         const reason = `The network thread failed: ${describeError(error)}`;
         this.#driver.input({ kind: 'broken', reason });
       });
-      await svm.network.attach(session);
+      await svm.network.attach(session, { role: 'target' });
       if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
       this.#begin(session, hello, svm);
     } catch (error) {

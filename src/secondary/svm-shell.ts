@@ -19,16 +19,16 @@ import {
   resolveMachineDefinition,
   StagingArea,
 } from '../emulator/index.js';
+import { GuestNetwork } from '../guest/index.js';
 import { type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { digestFile, type Hello } from '../replication/index.js';
-import { SecondaryNetworkClient } from './secondary-network-client-shell.js';
 
 /** A launched SVM. */
 export interface Svm {
   readonly definition: MachineDefinition;
   readonly emulator: Emulator;
   readonly disks: readonly SecondaryDisk[];
-  readonly network: SecondaryNetworkClient;
+  readonly network: GuestNetwork;
 
   readonly staging: StagingArea;
   /** Kills the guest and releases everything. Idempotent. */
@@ -52,7 +52,15 @@ export async function startSvm(
   try {
     const runtimeDir = await makeRuntimeDir(configuration.runDir, configuration.vm);
     cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
-    const context = { configuration, definition, runtimeDir, log, cleanups, onNetworkFailure };
+    const context = {
+      configuration,
+      definition,
+      runtimeDir,
+      log,
+      cleanups,
+      onNetworkFailure,
+      compareTimeoutUs: hello.policy.compareTimeoutUs,
+    };
     const { disks, diskSockets } = await startDisks(context);
     const { network, nicFds } = await startNetwork(context);
     const emulator = await launchQemu({
@@ -88,6 +96,8 @@ interface Context {
   readonly log: Logger;
   readonly cleanups: (() => Promise<unknown>)[];
   readonly onNetworkFailure: (error: Error) => void;
+  /** For the day when the SVM is the PVM. */
+  readonly compareTimeoutUs: number;
 }
 
 async function checkedDefinition(
@@ -169,17 +179,23 @@ async function startDisks(
 
 async function startNetwork(
   context: Context,
-): Promise<{ network: SecondaryNetworkClient; nicFds: NicFds[] }> {
+): Promise<{ network: GuestNetwork; nicFds: NicFds[] }> {
   const { configuration, definition, log, cleanups } = context;
   const nics = definition.nics.map(({ name }) => {
     const { tap, bridge } = nicConnection(configuration, name);
     return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
   });
-  const network = new SecondaryNetworkClient({
+  const network = new GuestNetwork({
     log,
+    // Nothing is compared before a session of its own.
+    onCheckpointNeeded: () => undefined,
     onFailure: (error) => context.onNetworkFailure(error),
   });
   cleanups.push(() => network.stop());
-  const nicFds = await network.start({ nics });
+  const nicFds = await network.start({
+    nics,
+    compareTimeoutUs: context.compareTimeoutUs,
+    live: false,
+  });
   return { network, nicFds };
 }

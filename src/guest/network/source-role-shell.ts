@@ -1,35 +1,40 @@
 /**
- * The primary's network: all NICs of the PVM, the comparison of what both guests say, and the
- * network link to the secondary. Runs in a thread of its own: primary-network-thread-shell.ts has
- * its door, primary-network-client-shell.ts the main thread's.
+ * The guest that serves the clients: what it hears goes to the other guest too, and what it says
+ * leaves when the other guest implies it.
  *
- *     LAN -> Nic -> PVM, and the same batch -> link (`inbound`)
- *     PVM -> Nic -> mode checkpoint: the gate holds it
- *                -> mode colo: Comparer <- link (`svmOutput`) <- SVM
- *                     confirmed -> Nic -> LAN, after `openedFlow` has been put on the link
- *                     the rest, at the epoch's edge -> the gate
+ *     LAN -> Nic -> guest, and the same batch -> link (`inbound`)
+ *     guest -> Nic -> mode checkpoint: the gate holds it
+ *                  -> mode colo: Comparer <- link (`svmOutput`) <- SVM
+ *                       confirmed -> Nic -> LAN, after `openedFlow` has been put on the link
+ *                       the rest, at the epoch's edge -> the gate
  *
- * The epoch's edge is made with the PVM standing still and its input consumed (`quiesce`): what both
- * guests get between two edges is the same, frame for frame. SVM output that names another epoch
- * than the one that is compared is discarded.
+ * The epoch's edge is made with the guest standing still and its input consumed: what both guests
+ * get between two edges is the same, frame for frame. SVM output that names another epoch than the
+ * one that is compared is discarded.
+ *
+ * A guest that has taken over is translated at the Nic, on the side of the LAN. The link is told of
+ * each change (`translations`) before the frame that brings it leaves.
  */
-import type { CaptureOptions, CommandResult } from '../config/index.js';
-import { type Logger, ProtocolError } from '../lib/index.js';
-import { type GuestPortFds, monotonicUs } from '../linux/index.js';
+import type { CaptureOptions, CommandResult } from '../../config/index.js';
+import { type Logger, ProtocolError } from '../../lib/index.js';
+import { monotonicUs } from '../../linux/index.js';
 import {
   type CapturePoint,
   type CaptureTap,
   Comparer,
+  type ComparerCounters,
   type ComparerSink,
   checkBatch,
   encodeAddresses,
   encodeOpenedFlow,
+  encodeTranslations,
   type Mismatch,
-  Nic,
-  type NicStats,
   runCapture,
+  TRANSLATION_RECORDS_MAX,
+  TRANSLATION_SWEEP_MS,
+  type TranslationRecord,
   VNET_HEADER_BYTES,
-} from '../proxy/index.js';
+} from '../../proxy/index.js';
 import {
   decodeNetwork,
   type EncodedMessage,
@@ -37,51 +42,28 @@ import {
   encodeEpochMark,
   encodeInbound,
   encodeOpenedFlowMessage,
-} from '../replication/index.js';
-import type { Frame, Link } from '../transport/index.js';
-import {
-  BOUND_CHECK_MS,
-  COMPARE_HELD_BYTES_HARD,
-  EARLY_OUTPUT_BYTES_MAX,
-  QUIESCE_TIMEOUT_MS,
-} from './limits.js';
+  encodeTranslationsMessage,
+} from '../../replication/index.js';
+import type { Frame } from '../../transport/index.js';
+import type { GuestNic, NetworkLink } from './guest-nic.js';
+import { BOUND_CHECK_MS, COMPARE_HELD_BYTES_HARD, EARLY_OUTPUT_BYTES_MAX } from './limits.js';
+import type { CompareStats } from './network-stats.js';
 
 /** Why a comparison wants a checkpoint. */
 export type CompareReason = 'divergence' | 'timeout' | 'bound';
 
-/** One NIC of the guest and what it is connected to on this host. */
-export interface NicPlace {
-  readonly tapName: string;
-  readonly bridge?: string;
-}
-
-export interface PrimaryNetworkOptions {
-  readonly nics: readonly NicPlace[];
+export interface SourceRoleOptions {
+  readonly nics: readonly GuestNic[];
   readonly compareTimeoutUs: number;
+  /** The guest has taken over: its connections may be translated. */
+  readonly translates: boolean;
   readonly log: Logger;
   /** A checkpoint is needed; `epoch` is the one in which the guests were compared. */
   readonly onCheckpointNeeded: (reason: CompareReason, epoch: number) => void;
 }
 
-/** What the network has done since the start. */
-export interface NetworkStats {
-  readonly nics: readonly NicStats[];
-  readonly compare: CompareStats;
-}
-
-/** What the comparison has done since the start. */
-export interface CompareStats {
-  readonly comparing: boolean;
-  readonly flows: number;
-  readonly confirmedFrames: number;
-  readonly divergences: number;
-  readonly timeouts: number;
-  /** SVM output that belonged to no epoch that is compared. */
-  readonly staleFrames: number;
-}
-
-interface PrimaryNic {
-  readonly nic: Nic;
+/** A NIC and what belongs to it while the guest is the source. */
+interface SourceNic extends GuestNic {
   readonly comparer: Comparer;
   /** Told to the comparer; has a `verdict` while a capture wants to know. */
   readonly sink: ComparerSink;
@@ -92,10 +74,10 @@ interface PrimaryNic {
   timer: NodeJS.Timeout | undefined;
 }
 
-export class PrimaryNetwork {
-  readonly #options: PrimaryNetworkOptions;
-  readonly #nics: readonly PrimaryNic[];
-  #link: Link | undefined;
+export class SourceRole {
+  readonly #options: SourceRoleOptions;
+  readonly #nics: readonly SourceNic[];
+  #link: NetworkLink | undefined;
   /** The running epoch; label of what is mirrored. */
   #epoch = 0;
   #edgeUs = 0;
@@ -107,69 +89,59 @@ export class PrimaryNetwork {
   #holds = false;
   #staleFrames = 0;
   /** What the SVM has said in the running epoch before the comparison could start. */
-  #early: { readonly nic: PrimaryNic; readonly batch: Buffer }[] = [];
+  #early: { readonly nic: SourceNic; readonly batch: Buffer }[] = [];
   #earlyBytes = 0;
-  #boundCheck: NodeJS.Timeout | undefined;
+  readonly #boundCheck: NodeJS.Timeout;
+  readonly #sweep: NodeJS.Timeout | undefined;
 
-  constructor(options: PrimaryNetworkOptions) {
+  /** Takes the NICs over from whoever worked on them before. */
+  constructor(options: SourceRoleOptions) {
     this.#options = options;
-    this.#nics = options.nics.map((place, index) => this.#makeNic(place, index));
-  }
-
-  /** Creates TAPs and QEMU's ends; resolves to the latter. The guest's output passes from then on. */
-  async start(): Promise<GuestPortFds[]> {
-    for (const { nic } of this.#nics) {
-      await nic.start();
-      nic.open();
-    }
+    this.#nics = options.nics.map((guestNic) => this.#takeNic(guestNic));
     this.#boundCheck = setInterval(() => this.#checkBounds(), BOUND_CHECK_MS);
-    return this.#nics.map(({ nic }) => nic.qemuFds);
+    if (!options.translates) return;
+    for (const guestNic of this.#nics) this.#translate(guestNic);
+    this.#sweep = setInterval(() => {
+      for (const { rewriter } of this.#nics) rewriter.sweep();
+    }, TRANSLATION_SWEEP_MS);
   }
 
-  /** QEMU has inherited its ends. */
-  closeQemuFds(): void {
-    for (const { nic } of this.#nics) nic.closeQemuFds();
-  }
-
-  async stop(): Promise<void> {
+  stop(): void {
     clearInterval(this.#boundCheck);
-    for (const { nic, timer } of this.#nics) {
-      clearTimeout(timer);
-      await nic.stop();
-    }
+    clearInterval(this.#sweep);
+    for (const { timer } of this.#nics) clearTimeout(timer);
   }
 
-  get stats(): NetworkStats {
+  /** What waits to be confirmed on one NIC. */
+  heldBack(nic: number): Pick<ComparerCounters, 'heldFrames' | 'heldBytes'> {
+    const { heldFrames = 0, heldBytes = 0 } = this.#nics[nic]?.comparer.counters ?? {};
+    return { heldFrames, heldBytes };
+  }
+
+  get compareStats(): CompareStats {
     const counters = this.#nics.map(({ comparer }) => comparer.counters);
-    const sum = (pick: (of: (typeof counters)[number]) => number): number =>
+    const sum = (pick: (of: ComparerCounters) => number): number =>
       counters.reduce((total, of) => total + pick(of), 0);
     return {
-      nics: this.#nics.map(({ nic, comparer }) => {
-        const { heldFrames, heldBytes } = comparer.counters;
-        const stats = nic.stats;
-        return {
-          ...stats,
-          heldFrames: stats.heldFrames + heldFrames,
-          heldBytes: stats.heldBytes + heldBytes,
-        };
-      }),
-      compare: {
-        comparing: this.#started,
-        flows: sum((of) => of.flows),
-        confirmedFrames: sum((of) => of.releasedFrames),
-        divergences: sum((of) => of.divergences),
-        timeouts: sum((of) => of.timeouts),
-        staleFrames: this.#staleFrames,
-      },
+      comparing: this.#started,
+      flows: sum((of) => of.flows),
+      confirmedFrames: sum((of) => of.releasedFrames),
+      divergences: sum((of) => of.divergences),
+      timeouts: sum((of) => of.timeouts),
+      staleFrames: this.#staleFrames,
     };
   }
 
   /** A session begins: LAN input is mirrored from now on, as part of `epoch`. */
-  attach(link: Link, epoch: number): void {
+  attach(link: NetworkLink, epoch: number): void {
     this.#link = link;
     this.#holds = false;
-    for (const primaryNic of this.#nics) primaryNic.sentAddresses = undefined;
-    link.onFrame((frame) => this.#onFrame(frame));
+    for (const sourceNic of this.#nics) sourceNic.sentAddresses = undefined;
+    link.onFrame((frame) => {
+      // What comes late of a session that is over is about a guest that is no more.
+      if (this.#link === link) this.#onFrame(frame);
+    });
+    for (const { index, rewriter } of this.#nics) this.#sendTranslations(index, rewriter.records());
     this.#mark(epoch, false);
   }
 
@@ -179,25 +151,6 @@ export class PrimaryNetwork {
     this.#stopComparing();
     this.#holds = false;
     for (const { nic } of this.#nics) nic.inboundBlocked = false;
-  }
-
-  /**
-   * Before the PVM is stopped: the LAN waits, and QEMU reads what is on its way. True if it has
-   * read everything, so that the edge is exact.
-   */
-  async quiesce(): Promise<boolean> {
-    const done = await Promise.all(
-      this.#nics.map(({ nic }) => nic.quiesceInbound(QUIESCE_TIMEOUT_MS)),
-    );
-    return done.every((exact) => exact);
-  }
-
-  /**
-   * The PVM stands still: reads what it has said. False if so much was there that QEMU may have
-   * waited for room: then it now sends more and writes guest RAM, and must be asked again.
-   */
-  drain(): boolean {
-    return this.#nics.map(({ nic }) => nic.drain()).every((settled) => settled);
   }
 
   /**
@@ -238,37 +191,37 @@ export class PrimaryNetwork {
       nic.comparer.secondary(batch, nowUs);
     }
     this.#forgetEarly();
-    for (const primaryNic of this.#nics) this.#afterCompare(primaryNic);
+    for (const sourceNic of this.#nics) this.#afterCompare(sourceNic);
   }
 
   /** Writes what both guests of one NIC say, and the verdicts, to files; see runCapture. */
   async capture(options: CaptureOptions): Promise<CommandResult> {
-    const primaryNic = this.#nics[options.nic];
-    if (primaryNic === undefined) {
+    const sourceNic = this.#nics[options.nic];
+    if (sourceNic === undefined) {
       const reason = `NIC ${options.nic} of a guest that has ${this.#nics.length}`;
       return { ok: false, code: 'COLO_E_CAPTURE', reason };
     }
-    if (primaryNic.captured) {
+    if (sourceNic.captured) {
       const reason = `A capture of NIC ${options.nic} is running`;
       return { ok: false, code: 'COLO_E_CAPTURE', reason };
     }
-    primaryNic.captured = true;
+    sourceNic.captured = true;
     const point: CapturePoint = {
       vnetBytes: VNET_HEADER_BYTES,
       epoch: this.#epoch,
       attach: (tap) => {
-        primaryNic.capture = tap;
-        primaryNic.sink.verdict = (...verdict) => tap.verdict(...verdict);
+        sourceNic.capture = tap;
+        sourceNic.sink.verdict = (...verdict) => tap.verdict(...verdict);
         return () => {
-          primaryNic.capture = undefined;
-          delete primaryNic.sink.verdict;
+          sourceNic.capture = undefined;
+          delete sourceNic.sink.verdict;
         };
       },
     };
     try {
       return await runCapture(options, point);
     } finally {
-      primaryNic.captured = false;
+      sourceNic.captured = false;
     }
   }
 
@@ -287,18 +240,14 @@ export class PrimaryNetwork {
     for (const { nic } of this.#nics) nic.open();
   }
 
-  /** Not a frame leaves from now on. */
+  /** Not a frame leaves from now on; what was not confirmed is dropped by the gate. */
   silence(): void {
-    for (const { nic, comparer } of this.#nics) {
-      comparer.clear();
-      nic.silence();
-    }
-    this.#compares = false;
-    this.#started = false;
+    for (const { nic } of this.#nics) nic.silence();
+    this.#stopComparing();
   }
 
-  #makeNic(place: NicPlace, index: number): PrimaryNic {
-    const nic = new Nic({ index, ...place, log: this.#options.log });
+  #takeNic(guestNic: GuestNic): SourceNic {
+    const { nic, index } = guestNic;
     const sink: ComparerSink = {
       release: (batch, start, end) => nic.sendConfirmed(this.#epoch, batch.subarray(start, end)),
       opened: (flow) =>
@@ -307,8 +256,8 @@ export class PrimaryNetwork {
     };
     const { compareTimeoutUs } = this.#options;
     const comparer = new Comparer({ vnetBytes: VNET_HEADER_BYTES, compareTimeoutUs }, sink);
-    const primaryNic: PrimaryNic = {
-      nic,
+    const sourceNic: SourceNic = {
+      ...guestNic,
       comparer,
       sink,
       capture: undefined,
@@ -317,7 +266,7 @@ export class PrimaryNetwork {
       timer: undefined,
     };
     nic.onInbound = (batch) => {
-      primaryNic.capture?.frame('inbound', batch, monotonicUs());
+      sourceNic.capture?.frame('inbound', batch, monotonicUs());
       // It must know of every connection from its SYN on, in whatever mode that came.
       comparer.inbound(batch);
       this.#mirror(index, batch);
@@ -325,12 +274,18 @@ export class PrimaryNetwork {
     nic.onOutput = (batch) => {
       if (!this.#compares) return false;
       const nowUs = monotonicUs();
-      primaryNic.capture?.frame('primary', batch, nowUs);
+      sourceNic.capture?.frame('primary', batch, nowUs);
       comparer.primary(batch, nowUs);
-      this.#afterCompare(primaryNic);
+      this.#afterCompare(sourceNic);
       return true;
     };
-    return primaryNic;
+    return sourceNic;
+  }
+
+  #translate({ nic, rewriter, index }: GuestNic): void {
+    nic.rewriteInbound = (batch) => rewriter.inbound(batch);
+    nic.rewriteOutbound = (batch) => rewriter.outbound(batch);
+    rewriter.onChange = (record) => this.#sendTranslations(index, [record]);
   }
 
   #onFrame(frame: Frame): void {
@@ -339,24 +294,24 @@ export class PrimaryNetwork {
       throw new ProtocolError(`A secondary does not send ${message.kind}`);
     }
     const frames = checkBatch(message.batch);
-    const primaryNic = this.#nics[message.nic];
+    const sourceNic = this.#nics[message.nic];
     const { batch } = message;
-    if (!this.#compares || message.epoch !== this.#epoch || primaryNic === undefined) {
+    if (!this.#compares || message.epoch !== this.#epoch || sourceNic === undefined) {
       this.#staleFrames += frames;
       return;
     }
     if (!this.#started) {
-      this.#keepEarly(primaryNic, batch, frames);
+      this.#keepEarly(sourceNic, batch, frames);
       return;
     }
     const nowUs = monotonicUs();
-    primaryNic.capture?.frame('secondary', batch, nowUs);
-    primaryNic.comparer.secondary(batch, nowUs);
-    this.#afterCompare(primaryNic);
+    sourceNic.capture?.frame('secondary', batch, nowUs);
+    sourceNic.comparer.secondary(batch, nowUs);
+    this.#afterCompare(sourceNic);
   }
 
   /** The SVM may be heard before `applied` is: they come over different connections. */
-  #keepEarly(nic: PrimaryNic, batch: Buffer, frames: number): void {
+  #keepEarly(nic: SourceNic, batch: Buffer, frames: number): void {
     if (this.#earlyBytes + batch.length > EARLY_OUTPUT_BYTES_MAX) {
       this.#staleFrames += frames;
       return;
@@ -371,32 +326,32 @@ export class PrimaryNetwork {
   }
 
   /** Room in the comparer is the guest's to fill; its deadline is the timer's. */
-  #afterCompare(primaryNic: PrimaryNic): void {
-    primaryNic.nic.outputBlocked = primaryNic.comparer.heldBytes >= COMPARE_HELD_BYTES_HARD;
-    if (this.#started) this.#schedule(primaryNic);
+  #afterCompare(sourceNic: SourceNic): void {
+    sourceNic.nic.outputBlocked = sourceNic.comparer.heldBytes >= COMPARE_HELD_BYTES_HARD;
+    if (this.#started) this.#schedule(sourceNic);
   }
 
   /** One timer at a time: a deadline only moves to a later frame, or another is made on firing. */
-  #schedule(primaryNic: PrimaryNic): void {
-    if (primaryNic.timer !== undefined) return;
-    const deadlineUs = primaryNic.comparer.deadlineUs();
+  #schedule(sourceNic: SourceNic): void {
+    if (sourceNic.timer !== undefined) return;
+    const deadlineUs = sourceNic.comparer.deadlineUs();
     if (deadlineUs === undefined) return;
     const delayMs = Math.max(1, Math.ceil((deadlineUs - monotonicUs()) / 1000));
-    primaryNic.timer = setTimeout(() => {
-      primaryNic.timer = undefined;
+    sourceNic.timer = setTimeout(() => {
+      sourceNic.timer = undefined;
       if (!this.#started) return;
-      primaryNic.comparer.tick(monotonicUs());
-      this.#schedule(primaryNic);
+      sourceNic.comparer.tick(monotonicUs());
+      this.#schedule(sourceNic);
     }, delayMs);
   }
 
   #stopComparing(): void {
-    for (const primaryNic of this.#nics) {
-      clearTimeout(primaryNic.timer);
-      primaryNic.timer = undefined;
-      primaryNic.capture?.edge('close', this.#epoch, monotonicUs());
-      for (const batch of primaryNic.comparer.closeEpoch()) primaryNic.nic.holdBack(batch);
-      primaryNic.nic.outputBlocked = false;
+    for (const sourceNic of this.#nics) {
+      clearTimeout(sourceNic.timer);
+      sourceNic.timer = undefined;
+      sourceNic.capture?.edge('close', this.#epoch, monotonicUs());
+      for (const batch of sourceNic.comparer.closeEpoch()) sourceNic.nic.holdBack(batch);
+      sourceNic.nic.outputBlocked = false;
     }
     this.#compares = false;
     this.#started = false;
@@ -404,7 +359,7 @@ export class PrimaryNetwork {
   }
 
   #checkBounds(): void {
-    const over = this.#nics.some(({ nic }) => nic.stats.overBound);
+    const over = this.#nics.some(({ nic }) => nic.overBound);
     if (over) this.#options.onCheckpointNeeded('bound', this.#epoch);
   }
 
@@ -432,7 +387,7 @@ export class PrimaryNetwork {
     );
   }
 
-  #unblock(link: Link): void {
+  #unblock(link: NetworkLink): void {
     if (this.#link !== link) return;
     for (const { nic } of this.#nics) nic.inboundBlocked = false;
   }
@@ -441,11 +396,20 @@ export class PrimaryNetwork {
   #mark(epoch: number, exact: boolean): void {
     this.#epoch = epoch;
     this.#send(encodeEpochMark(epoch, exact));
-    for (const [index, primaryNic] of this.#nics.entries()) {
-      const table = encodeAddresses(primaryNic.nic.addresses.addresses());
-      if (primaryNic.sentAddresses?.equals(table) === true) continue;
-      primaryNic.sentAddresses = table;
+    for (const [index, sourceNic] of this.#nics.entries()) {
+      const table = encodeAddresses(sourceNic.nic.addresses.addresses());
+      if (sourceNic.sentAddresses?.equals(table) === true) continue;
+      sourceNic.sentAddresses = table;
       this.#send(encodeAddressesMessage(index, table));
+    }
+  }
+
+  /** With what is translated the next secondary can take over in its turn. */
+  #sendTranslations(nic: number, records: readonly TranslationRecord[]): void {
+    if (this.#link === undefined) return;
+    for (let at = 0; at < records.length; at += TRANSLATION_RECORDS_MAX) {
+      const part = records.slice(at, at + TRANSLATION_RECORDS_MAX);
+      this.#send(encodeTranslationsMessage(nic, encodeTranslations(part)));
     }
   }
 

@@ -1,30 +1,28 @@
-/** Entry of the primary's network thread: its door; all it does is in primary-network-shell.ts. */
-import type { CaptureOptions, CommandResult } from '../config/index.js';
-import type { GuestPortFds } from '../linux/index.js';
-import { type HandedLink, HandedLinks } from '../replication/index.js';
-import { type LinkReport, serveWorker } from '../transport/index.js';
+/** Entry of the network thread: its door; all it does is in network-shell.ts. */
+import type { CaptureOptions, CommandResult } from '../../config/index.js';
+import type { GuestPortFds } from '../../linux/index.js';
+import { type HandedLink, HandedLinks } from '../../replication/index.js';
+import { type LinkReport, serveWorker } from '../../transport/index.js';
 import { STATS_INTERVAL_MS } from './limits.js';
-import {
-  type CompareReason,
-  type NetworkStats,
-  PrimaryNetwork,
-  type PrimaryNetworkOptions,
-} from './primary-network-shell.js';
+import { Network, type NetworkOptions, type SessionRole } from './network-shell.js';
+import type { NetworkStats } from './network-stats.js';
+import type { CompareReason } from './source-role-shell.js';
 
 /** What the thread is started with. */
-export type NetworkSettings = Omit<PrimaryNetworkOptions, 'log' | 'onCheckpointNeeded'>;
+export type NetworkSettings = Omit<NetworkOptions, 'log' | 'onCheckpointNeeded'>;
 
-/** What the main thread may ask; see PrimaryNetwork. */
+/** What the main thread may ask; see Network, SourceRole and TargetRole. */
 export interface NetworkCalls {
   start(settings: NetworkSettings): Promise<GuestPortFds[]>;
   closeQemuFds(): void;
-  stop(): Promise<void>;
-  attach(link: HandedLink, epoch: number): void;
+  stop(): void;
+  attach(link: HandedLink, as: SessionRole): void;
   closeLink(serial: number): void;
   destroyLink(serial: number): void;
   detach(): void;
   quiesce(): Promise<boolean>;
   drain(): boolean;
+
   edge(epoch: number, options: { exact: boolean; compares: boolean }): void;
   resume(): void;
   startCompare(epoch: number): void;
@@ -32,6 +30,12 @@ export interface NetworkCalls {
   release(epoch: number): void;
   open(): void;
   silence(): void;
+
+  rewind(): void;
+  run(epoch: number): void;
+  committed(epoch: number): void;
+  promote(): void;
+  goLive(options: { announce: boolean }): void;
 }
 
 /** What the main thread is told. */
@@ -45,15 +49,15 @@ serveWorker<NetworkCalls, NetworkNotices>((main) => {
   const links = new HandedLinks(main.log, (serial, report) =>
     main.notify('linkReport', serial, report),
   );
-  let network: PrimaryNetwork | undefined;
+  let network: Network | undefined;
   let timer: NodeJS.Timeout | undefined;
-  const started = (): PrimaryNetwork => {
+  const started = (): Network => {
     if (network === undefined) throw new Error('The network is not started');
     return network;
   };
   return {
     async start(settings) {
-      network = new PrimaryNetwork({
+      network = new Network({
         ...settings,
         log: main.log,
         onCheckpointNeeded: (reason, epoch) => main.notify('checkpointNeeded', reason, epoch),
@@ -66,22 +70,29 @@ serveWorker<NetworkCalls, NetworkNotices>((main) => {
       return fds;
     },
     closeQemuFds: () => started().closeQemuFds(),
-    async stop() {
+    stop() {
       clearInterval(timer);
-      await network?.stop();
+      network?.stop();
     },
-    attach: (link, epoch) => started().attach(links.take(link), epoch),
+    attach: (link, as) => started().attach(links.take(link), as),
     closeLink: (serial) => links.close(serial),
     destroyLink: (serial) => links.destroy(serial),
     detach: () => started().detach(),
     quiesce: () => started().quiesce(),
     drain: () => started().drain(),
-    edge: (epoch, options) => started().edge(epoch, options),
-    resume: () => started().resume(),
-    startCompare: (epoch) => started().startCompare(epoch),
-    capture: (options) => started().capture(options),
-    release: (epoch) => started().release(epoch),
-    open: () => started().open(),
-    silence: () => started().silence(),
+
+    edge: (epoch, options) => started().source.edge(epoch, options),
+    resume: () => started().source.resume(),
+    startCompare: (epoch) => started().source.startCompare(epoch),
+    capture: (options) => started().source.capture(options),
+    release: (epoch) => started().source.release(epoch),
+    open: () => started().source.open(),
+    silence: () => started().source.silence(),
+
+    rewind: () => started().target.rewind(),
+    run: (epoch) => started().target.run(epoch),
+    committed: (epoch) => started().target.committed(epoch),
+    promote: () => started().promote(),
+    goLive: (options) => started().goLive(options),
   };
 });
