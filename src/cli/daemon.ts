@@ -24,6 +24,7 @@ import { describeError } from '../lib/index.js';
 import { ControlServer } from './control-server-shell.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
 import { createLogger, type DaemonLogger } from './logger.js';
+import { ServiceManager } from './service-manager.js';
 import { packageVersion } from './version.js';
 
 const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const;
@@ -70,6 +71,7 @@ function configure(role: Role, argv: readonly string[]): Configuration {
 class Daemon {
   readonly #configuration: Configuration;
   readonly #log: DaemonLogger;
+  readonly #manager: ServiceManager;
   #server: ControlServer | undefined;
   #node: RunningNode | undefined;
   #stopping = false;
@@ -79,6 +81,7 @@ class Daemon {
     const { role, host, vm, logLevel, logFormat } = configuration;
     this.#configuration = configuration;
     this.#log = createLogger({ role, host, vm, level: logLevel, format: logFormat });
+    this.#manager = new ServiceManager(process.env, this.#log);
   }
 
   watchSignals(): void {
@@ -101,7 +104,9 @@ class Daemon {
       const { socketPath } = configuration;
       this.#server = await ControlServer.start({ path: socketPath, log: this.#log });
       this.#node = await start(configuration, this.#log);
-      this.#server.serve(this.#node.control);
+      const { control } = this.#node;
+      this.#server.serve(control);
+      this.#manager.ready(() => control.status());
     } catch (error) {
       const code = exitCodeOf(error);
       const stack = code === EXIT.bug && error instanceof Error ? error.stack : undefined;
@@ -109,6 +114,7 @@ class Daemon {
       return await this.#exit(code);
     }
     const { exitCode, reason } = await this.#node.finished;
+    this.#manager.stopping();
     const level = exitCode === EXIT.ok ? 'info' : 'error';
     this.#log[level]('The agent ends', { exitCode, reason });
     return await this.#exit(exitCode);
@@ -118,6 +124,7 @@ class Daemon {
     const atOnce = 128 + SIGNAL_NUMBERS[signal];
     if (this.#stopping) process.exit(atOnce);
     this.#stopping = true;
+    this.#manager.stopping();
     this.#log.info('Stopping', { signal });
     if (this.#node === undefined) return void (await this.#exit(atOnce));
     await this.#node.stop(signal);
@@ -129,6 +136,7 @@ class Daemon {
     this.#exiting = true;
     await this.#server?.stop();
     await this.#log.close();
+    this.#manager.close();
     process.exit(code);
   }
 }

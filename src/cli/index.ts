@@ -5,6 +5,7 @@
  * colo:   arguments -> colo-arguments.ts -> colo-command.ts -> control-client-shell.ts -> socket
  * agents: arguments -> src/config -> daemon.ts -> startPrimary or startSecondary
  *         socket -> control-server-shell.ts -> control-wire.ts -> NodeControl
+ *         service-manager.ts -> service-notice.ts -> systemd
  *
  * Nothing imports this folder but tests; its mains are colo.ts, colo-primary.ts, colo-secondary.ts.
  */
