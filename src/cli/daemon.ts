@@ -6,10 +6,8 @@
  * SIGTERM or SIGINT stops in order; a second one exits at once (QEMU dies with us, PDEATHSIG).
  * While the node is still starting there is nothing to stop in order, so the first one exits too.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
 import { hostname } from 'node:os';
 import {
-  CONFIG_FILE_BYTES_MAX,
   type Configuration,
   ConfigurationError,
   formatConfiguration,
@@ -24,6 +22,7 @@ import { describeError } from '../lib/index.js';
 import { ControlServer } from './control-server-shell.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
 import { createLogger, type DaemonLogger } from './logger.js';
+import { readFileBounded } from './read-file.js';
 import { ServiceManager } from './service-manager.js';
 import { packageVersion } from './version.js';
 
@@ -138,28 +137,5 @@ class Daemon {
     await this.#log.close();
     this.#manager.close();
     process.exit(code);
-  }
-}
-
-/** At most one byte more than a configuration may have: `--config /dev/zero` ends too. */
-function readFileBounded(path: string): Uint8Array | undefined {
-  let file: number;
-  try {
-    file = openSync(path, 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    const bytes = Buffer.alloc(CONFIG_FILE_BYTES_MAX + 1);
-    let length = 0;
-    while (length < bytes.length) {
-      const read = readSync(file, bytes, length, bytes.length - length, null);
-      if (read === 0) break;
-      length += read;
-    }
-    return bytes.subarray(0, length);
-  } finally {
-    closeSync(file);
   }
 }

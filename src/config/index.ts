@@ -49,7 +49,7 @@ export {
 export type { LogContext, NodeExit, NodeLogger, RunningNode, StartNode } from './node.js';
 export { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
-export { type Invocation, readArguments } from './settings.js';
+export { type Invocation, readArguments, readSettingsFile, type Setting } from './settings.js';
 export { formatConfiguration, formatHelp } from './show.js';
 export type {
   CaptureOptions,
