@@ -10,6 +10,7 @@
  *
  * Nothing imports this folder but tests; its mains are colo.ts, colo-primary.ts, colo-secondary.ts.
  */
+export { parseColoArguments } from './colo-arguments.js';
 export { runColo, type Surroundings } from './colo-command.js';
 export { callAgent } from './control-client-shell.js';
 export { type ControlCounters, ControlServer } from './control-server-shell.js';
