@@ -1,14 +1,17 @@
 /**
- * Writes the manual pages and shell completions below a folder, where a Unix system has them:
+ * Writes manual pages, shell completions and example configurations below a folder, where a Unix
+ * system has them:
  *
  *   node build/scripts/manual/main.js FOLDER
- *   FOLDER/man/man{1,5,8}/, FOLDER/bash-completion/completions/, FOLDER/zsh/vendor-completions/
+ *   FOLDER/man/man{1,5,8}/, FOLDER/bash-completion/completions/, FOLDER/zsh/vendor-completions/,
+ *   FOLDER/doc/colo/examples/
  */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseColoArguments } from '../../src/cli/index.js';
 import { agentCompletion } from './completion.js';
+import { exampleConfiguration } from './example.js';
 import { makePages } from './pages.js';
 import { formatPage } from './troff.js';
 
@@ -50,6 +53,7 @@ for (const page of pages) {
 const completions = 'bash-completion/completions';
 for (const role of ['primary', 'secondary'] as const) {
   await put(`${completions}/colo-${role}`, agentCompletion(role));
+  await put(`doc/colo/examples/${role}.conf`, exampleConfiguration(role));
 }
 // yargs looks at the shell that it runs in to tell which of the two is meant.
 delete process.env['ZSH_NAME'];

@@ -5,9 +5,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import test from 'ava';
+import { exampleConfiguration } from '../../../scripts/manual/example.js';
 import { helpEntries } from '../../../scripts/manual/help-text.js';
 import { formatPage, fromMarkdown, sectionOf } from '../../../scripts/manual/troff.js';
 import { KEY_NAMES, keyDefinition } from '../../../src/config/index.js';
+import { resolvePrimary, resolveSecondary } from '../../support/configuration.js';
 import { temporaryFolder } from '../../support/temporary.js';
 
 const MAKE = fileURLToPath(new URL('../../../scripts/manual/main.js', import.meta.url));
@@ -93,4 +95,26 @@ test('bash completes flags, words and files of the agents', (t) => {
   t.deepEqual(complete('--mode', ''), ['checkpoint', 'colo']);
   t.deepEqual(complete('--disk', script.slice(0, -3)), [script]);
   t.true(complete('--').includes('--check-config'));
+});
+
+test('the examples are accepted, also with every default uncommented', (t) => {
+  for (const [role, resolve] of [
+    ['primary', resolvePrimary],
+    ['secondary', resolveSecondary],
+  ] as const) {
+    const example = exampleConfiguration(role);
+    t.is(resolve([], example).vm, 'web');
+    t.true(example.split('\n').every((line) => line.length <= 100));
+    for (const key of KEY_NAMES) {
+      const takes = keyDefinition(key).roles.includes(role);
+      t.is(new RegExp(`^#?${key} = `, 'm').test(example), takes, key);
+    }
+    const defaults = KEY_NAMES.filter((key) => keyDefinition(key).default !== undefined);
+    const uncommented = example.replace(
+      /^#([a-z-]+)( = )/gm,
+      (line, key: string, equals: string) =>
+        defaults.some((known) => known === key) ? `${key}${equals}` : line,
+    );
+    t.deepEqual(resolve([], uncommented), resolve([], example));
+  }
 });
