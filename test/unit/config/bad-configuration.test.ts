@@ -144,6 +144,13 @@ test('a misspelt key is refused with the one that was meant', (t) => {
   }
 });
 
+test('a name that is near to nothing gets no suggestion', (t) => {
+  for (const name of ['x', 'q', 'nonsense', 'x'.repeat(1000)]) {
+    const [line] = complaints('secondary', `${name} = 1\n`).lines;
+    t.regex(line ?? '', /; see --help for all of them$/, name);
+  }
+});
+
 test('a key of the other role is refused with where it belongs', (t) => {
   for (const key of KEY_NAMES) {
     const { roles, example } = keyDefinition(key);
