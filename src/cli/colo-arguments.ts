@@ -352,6 +352,7 @@ function finish(base: Argv<CommonArguments>, version: string): Argv<CommonArgume
     .recommendCommands()
     .version(version)
     .help()
+    .epilogue('Manual: colo(1). What the agents are told: colo.conf(5).')
     .wrap(96)
     .parserConfiguration({
       'boolean-negation': false,

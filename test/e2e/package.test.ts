@@ -3,11 +3,12 @@
  * protected guest. There is no systemd as process 1 here: the test starts what the units start, and
  * listens where systemd would.
  */
-import { copyFile, readFile, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import test from 'ava';
-import type { Child } from '../../scripts/harness/child.js';
+import { type Child, run } from '../../scripts/harness/child.js';
 import { Cleanup } from '../../scripts/harness/cleanup.js';
 import { copyImage, type GuestFiles, guestFiles } from '../../scripts/harness/guest-files.js';
 import { BRIDGE, GUEST_MAC, Lab, REPLICATION_ADDRESS } from '../../scripts/harness/lab.js';
@@ -88,6 +89,35 @@ test.serial('the package is the same byte by byte, and goes in and out cleanly',
     await root.sh('dpkg --purge colo');
     const left = await root.sh('ls /etc/colo /var/lib/colo; test ! -e /etc/default/colo');
     t.is(left, '/etc/colo:\nweb.conf\n\n/var/lib/colo:\nweb-root.img\n');
+  } finally {
+    await cleanup.run();
+    stopListening();
+  }
+});
+
+test.serial('scripts/install puts Colo below a prefix and takes it away again', async (t) => {
+  const cleanup = new Cleanup();
+  const stopListening = cleanup.onSignals();
+  try {
+    const directory = await mkdtemp(join(tmpdir(), 'colo-package-'));
+    cleanup.add('installation', () => rm(directory, { recursive: true, force: true }));
+    const install = [join(ROOT, 'scripts/install'), '--prefix', '/opt/x', '--destdir', directory];
+    await run(install);
+    await writeFile(join(directory, 'etc/default/colo'), 'mine');
+    await writeFile(join(directory, 'opt/x/lib/systemd/system/theirs.service'), '');
+    const unit = join(directory, 'opt/x/lib/systemd/system/colo-primary@.service');
+    t.regex(await readFile(unit, 'utf8'), /^ExecStart=\/opt\/x\/bin\/colo-primary /m);
+    const script = join(directory, 'opt/x/lib/colo/colo-run');
+    t.regex(await readFile(script, 'utf8'), /^library=\/opt\/x\/lib\/colo$/m);
+    await run(install);
+    t.is(await readFile(join(directory, 'etc/default/colo'), 'utf8'), 'mine');
+    await run([...install, '--uninstall']);
+    const left = (await readdir(directory, { recursive: true, withFileTypes: true }))
+      .filter((entry) => !entry.isDirectory())
+      .map((entry) => join(entry.parentPath, entry.name).slice(directory.length));
+    t.deepEqual(left.sort(), ['/etc/default/colo', '/opt/x/lib/systemd/system/theirs.service']);
+    await t.throwsAsync(run([...install, '--uninstall']), { message: /expected the list of an/ });
+    await t.throwsAsync(run([...install, '--prefix', 'x']), { message: /exit code 64/ });
   } finally {
     await cleanup.run();
     stopListening();
