@@ -20,13 +20,22 @@ const section = (text: string): Block => ({ kind: 'section', text });
 const entry = (term: string, text: string): Block => ({ kind: 'entry', term, text });
 
 /** All pages. */
-export async function makePages(sources: Sources): Promise<Page[]> {
+export async function makePages(given: Sources): Promise<Page[]> {
+  const commands = namePages(given.commands);
+  const sources = { ...given, commands, configuration: namePages(given.configuration) };
   return [
     await coloPage(sources),
     agentPage(sources, 'primary'),
     agentPage(sources, 'secondary'),
     configurationPage(sources),
   ];
+}
+
+/** A manual has no links to files of the sources. */
+function namePages(markdown: string): string {
+  return markdown
+    .replaceAll('[configuration.md](configuration.md)', 'colo.conf(5)')
+    .replaceAll('[commands.md](commands.md)', 'colo(1)');
 }
 
 async function coloPage({ version, commands, help }: Sources): Promise<Page> {
@@ -40,7 +49,8 @@ async function coloPage({ version, commands, help }: Sources): Promise<Page> {
     { kind: 'code', lines: names.map(({ term }) => `${term} [OPTION]...`) },
     section('Description'),
     paragraph('Asks and directs an agent of this host over its control socket.'),
-    ...fromMarkdown(introOf(sectionOf(commands, '## colo'))),
+    // Its overview of the commands is the synopsis above.
+    ...fromMarkdown(introOf(sectionOf(commands, '## colo'))).filter(({ kind }) => kind !== 'code'),
     section('Options'),
     paragraph('Of all commands:'),
     ...common.map(({ term, text }) => entry(term, text)),

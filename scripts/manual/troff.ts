@@ -120,5 +120,6 @@ export function sectionOf(markdown: string, heading: string): string {
   if (start === -1) throw new Error(`Found no heading ${JSON.stringify(heading)}`);
   const rest = markdown.slice(start + heading.length + 2);
   const end = rest.search(new RegExp(`^#{1,${rank}} `, 'm'));
-  return (end === -1 ? rest : rest.slice(0, end)).trim();
+  // Not the spaces of the first line: they make it code.
+  return (end === -1 ? rest : rest.slice(0, end)).replace(/^\n+|\s+$/g, '');
 }

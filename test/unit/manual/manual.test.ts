@@ -39,6 +39,7 @@ test('bullets, code and tables become their blocks', (t) => {
 test('a section ends at the next heading of its rank', (t) => {
   const document = '# t\n\n## a\nb\n### c\nd\n## e\nf\n';
   t.is(sectionOf(document, '## a'), 'b\n### c\nd');
+  t.is(sectionOf('\n## a\n\n    code\n\n', '## a'), '    code');
   t.throws(() => sectionOf(document, '## g'));
 });
 
@@ -65,6 +66,7 @@ test('every key and command is in its pages, and man has nothing to complain abo
     }
   }
   const own = read('man/man1/colo.1');
+  t.notRegex(own + read('man/man5/colo.conf.5') + read('man/man8/colo-primary.8'), /\.md\b/);
   for (const name of ['status', 'failover', 'capture', 'check\\-config']) {
     t.regex(own, new RegExp(`^\\.SS "colo ${name.replace('\\', '\\\\')}`, 'm'));
   }
