@@ -106,7 +106,13 @@ test.serial('scripts/install puts Colo below a prefix and takes it away again', 
     await writeFile(join(directory, 'etc/default/colo'), 'mine');
     await writeFile(join(directory, 'opt/x/lib/systemd/system/theirs.service'), '');
     const unit = join(directory, 'opt/x/lib/systemd/system/colo-primary@.service');
-    t.regex(await readFile(unit, 'utf8'), /^ExecStart=\/opt\/x\/bin\/colo-primary /m);
+    const primary = await readFile(unit, 'utf8');
+    t.regex(primary, /^ExecStart=\/opt\/x\/bin\/colo-primary /m);
+    // Its peer runs the guest by then.
+    t.regex(primary, /^Restart=no$/m);
+    const secondary = await readFile(unit.replace('primary', 'secondary'), 'utf8');
+    t.regex(secondary, /^Restart=on-failure$/m);
+    t.notRegex(primary + secondary, /@[a-z]+@[^%.]/);
     const script = join(directory, 'opt/x/lib/colo/colo-run');
     t.regex(await readFile(script, 'utf8'), /^library=\/opt\/x\/lib\/colo$/m);
     await run(install);
