@@ -48,7 +48,7 @@ export type { LogContext, NodeExit, NodeLogger, RunningNode, StartNode } from '.
 export { bootFiles, diskPath, type NicConnection, nicConnection } from './places.js';
 export { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
-export { type Invocation, readArguments } from './settings.js';
+export { type Invocation, readArguments, readSettingsFile, type Setting } from './settings.js';
 export { formatConfiguration, formatHelp } from './show.js';
 export type {
   CaptureOptions,

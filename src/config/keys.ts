@@ -366,14 +366,15 @@ export function isKey(name: string): name is Key {
   return Object.hasOwn(KEYS, name);
 }
 
-/** The key that was probably meant by a wrong name: at most two edits away. */
+/** The key that was probably meant by a wrong name: two edits away, one if it is short. */
 export function nearestKey(name: string, role: Role): Key | undefined {
   if (name.length > 30) return undefined;
   const candidates = KEY_NAMES.filter((key) => keyDefinition(key).roles.includes(role))
     .map((key) => ({ key, distance: editDistance(name, key) }))
     .sort((a, b) => a.distance - b.distance);
   const best = candidates[0];
-  return best !== undefined && best.distance <= 2 ? best.key : undefined;
+  const distanceMax = Math.min(2, Math.floor(name.length / 2));
+  return best !== undefined && best.distance <= distanceMax ? best.key : undefined;
 }
 
 /** Levenshtein's distance, one row at a time. */

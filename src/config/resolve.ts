@@ -71,7 +71,8 @@ function readFileSettings(
   try {
     bytes = source.readFile(path);
   } catch (error) {
-    const line = `${quote(path)}: expected a readable file (${describeError(error)}); correct it`;
+    const found = `found ${describeError(error)}`;
+    const line = `${quote(path)}: ${found}, expected a readable file; correct it`;
     problems.push({ from: 'file', line });
     return { settings: [], path };
   }
@@ -131,21 +132,27 @@ class ValueReader {
 
   /** A problem with a setting as it stands. */
   complain(setting: Setting, text: string): void {
-    this.#problems.push({ from: setting.from, line: `${setting.place}: ${text}` });
+    const line = `${setting.place}: ${text}`;
+    this.#problems.push({ from: setting.from, line, key: setting.key });
   }
 
   /** A problem between keys: told at the first of them that was written at all. */
-  complainAbout(keys: readonly Key[], text: string): void {
+  complainAbout(keys: readonly [Key, ...Key[]], text: string): void {
     const setting = keys.flatMap((key) => this.settings(key))[0];
     if (setting !== undefined) this.complain(setting, text);
-    else this.missing(keys[0] as Key, text);
+    else this.missing(keys, text);
   }
 
-  /** A problem with a key that is not there. */
-  missing(key: Key, text: string): void {
+  /**
+   * A problem with a key that is not there, named by the first of `keys`, any of which would do;
+   * none if one of them is there and was complained about.
+   */
+  missing(keys: readonly [Key, ...Key[]], text: string): void {
+    if (this.#problems.some((problem) => keys.some((key) => problem.key === key))) return;
+    const [key] = keys;
     const from = this.#file === undefined ? 'flag' : 'file';
     const place = this.#file === undefined ? `--${key}` : `${this.#file}: ${key}`;
-    this.#problems.push({ from, line: `${place}: ${text}` });
+    this.#problems.push({ from, line: `${place}: ${text}`, key });
   }
 
   #parse<K extends Key>(key: K, setting: Setting): KeyValue<K> | undefined {
@@ -200,7 +207,7 @@ function buildPrimary(reader: ValueReader, hostname: string): PrimaryConfigurati
   const common = buildCommon(reader, hostname);
   const peer = reader.optional('peer');
   if (reader.settings('peer').length === 0) {
-    reader.missing('peer', 'found none, expected host[:port] of the secondary; add it');
+    reader.missing(['peer'], 'found none, expected host[:port] of the secondary; add it');
   }
   const mode = reader.defaulted('mode');
   const periodUs = reader.optional('period');
@@ -247,7 +254,8 @@ function buildPrimary(reader: ValueReader, hostname: string): PrimaryConfigurati
 function checkBoot(reader: ValueReader): void {
   const given = (key: Key): boolean => reader.settings(key).length > 0;
   if (!given('kernel') && !given('disk')) {
-    reader.missing('disk', 'found nothing to boot, expected a disk or a kernel; add one of them');
+    const text = 'found nothing to boot, expected a disk or a kernel; add one of them';
+    reader.missing(['disk', 'kernel'], text);
   }
   for (const key of ['initrd', 'append'] as const) {
     if (given(key) && !given('kernel')) {

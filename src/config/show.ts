@@ -34,7 +34,8 @@ export function formatHelp(role: Role): string {
     '',
     '  --config FILE   read KEY = VALUE lines; flags win over the file',
     `                  default: $COLO_CONFIG, else /etc/colo/${role}.conf if it is there`,
-    '  --check-config  print the effective configuration and exit',
+    '  --check-config  print the effective configuration and exit; "colo check-config FILE" also',
+    '                  looks at what it names on this host',
     '  --version       print the version and exit',
     '  --help          print this and exit',
     '',
@@ -49,6 +50,8 @@ export function formatHelp(role: Role): string {
     const text = `${definition.purpose} Default: ${fallback}.`;
     lines.push(...wrap(text, HELP_WIDTH).map((line) => `      ${line}`));
   }
+  lines.push('', `As a service: systemctl start colo-${role}@VM, which reads /etc/colo/VM.conf.`);
+  lines.push(`Manual: colo-${role}(8), colo.conf(5); exit codes are in the former.`);
   return `${lines.join('\n')}\n`;
 }
 

@@ -18,3 +18,4 @@ export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
 export { ProcessMemory } from './process-memory.js';
 export { openTap, type Tap } from './tap.js';
 export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
+export { encodeUnixAddress, UnixDatagramSender } from './unix-datagram.js';

@@ -96,7 +96,7 @@ test('all problems are told at once, one line each', (t) => {
   const file = 'perod = 1s\nnonsense\nvcpus = many\nvm = A B\n';
   const { lines } = complaint(() => resolvePrimary([], file));
   t.deepEqual(lines, [
-    '/c:1: perod: expected a key that colo-primary knows; did you mean period?',
+    '/c:1: perod: found an unknown key, expected one that colo-primary knows; did you mean period?',
     '/c:2: found "nonsense", expected key = value; add "=" or remove the line',
     '/c:4: vm: found "A B", expected a name of at most 32 of a-z, 0-9, "-" and "_"; ' +
       'start it with a letter or a digit',
@@ -109,8 +109,9 @@ test('all problems are told at once, one line each', (t) => {
 test('machine keys are refused on the secondary with the reason', (t) => {
   const { lines } = complaint(() => resolveSecondary(['--memory', '1GiB', '--period', '1s']));
   t.deepEqual(lines, [
-    '--memory: expected only on colo-primary, which sends the machine definition; remove it here',
-    '--period: expected only on colo-primary; move it to the primary host',
+    '--memory: found on colo-secondary, expected only on colo-primary, which sends the machine ' +
+      'definition; remove it here',
+    '--period: found on colo-secondary, expected only on colo-primary; move it to the primary host',
   ]);
 });
 
@@ -205,15 +206,17 @@ test('a flag without its value, a stray word and an unknown flag are refused', (
   );
   t.is(exitCode, 64);
   t.deepEqual(lines, [
-    '"x": expected a flag; start it with "--", or see --help',
-    '--bogus: expected a key that colo-primary knows; see --help for all of them',
+    'found "x", expected a flag; start it with "--", or see --help',
+    '--bogus: found an unknown key, expected one that colo-primary knows; see --help for all of them',
     '--vcpus: found nothing behind it, expected a value; add one',
   ]);
 });
 
 test('an unknown flag takes its value with it', (t) => {
   const { lines } = complaint(() => resolvePrimary([...MINIMAL, '--memroy', '1GiB']));
-  t.deepEqual(lines, ['--memroy: expected a key that colo-primary knows; did you mean memory?']);
+  t.deepEqual(lines, [
+    '--memroy: found an unknown key, expected one that colo-primary knows; did you mean memory?',
+  ]);
 });
 
 test('a key that takes one value is refused twice', (t) => {
@@ -253,7 +256,7 @@ test('a named file that is missing or unreadable is a configuration error', (t) 
     }),
   );
   t.deepEqual(broken.lines, [
-    '"/none": expected a readable file (EACCES: permission denied); correct it',
+    '"/none": found EACCES: permission denied, expected a readable file; correct it',
   ]);
 });
 
