@@ -108,3 +108,12 @@ export const APPLY_PARTS_MAX = 256;
 
 /** Piece in which the overlay is merged and images are read for a digest, bytes. */
 export const COPY_CHUNK_BYTES = 1 * MIB;
+
+/** A storage daemon that has not begun to serve a qcow2 image by then is given up, milliseconds. */
+export const QCOW2_START_MS_MAX = 10_000;
+
+/** A storage daemon that has not ended by then after SIGTERM is killed, milliseconds. */
+export const QCOW2_STOP_MS_MAX = 10_000;
+
+/** What is kept of the words of a storage daemon or of qemu-img, bytes: the last ones. */
+export const QCOW2_OUTPUT_BYTES_MAX = 16 * KIB;

@@ -17,7 +17,7 @@
  */
 import { createHash } from 'node:crypto';
 import { ColoError, describeError, type Logger, ProtocolError } from '../lib/index.js';
-import type { BlockLayer, ByteRange, ZeroOptions } from './block-layer-shell.js';
+import type { BlockLayer, ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
 import { type DiskOperation, type EpochTotals, operationLength } from './disk-operation.js';
 import { applyOperations } from './epoch-apply-shell.js';
 import { type CloseResult, EpochBuffer, type SpillRange } from './epoch-buffer.js';
@@ -163,9 +163,9 @@ export class SecondaryDisk implements BlockLayer {
     await this.#image.close();
   }
 
-  dataRanges(): ByteRange[] {
-    if (this.#mode === 'direct') return this.#image.dataRanges();
-    return [{ offset: 0, length: this.sizeBytes }];
+  dataRanges(query: RangeQuery = { offset: 0, length: this.sizeBytes }): ByteRange[] {
+    if (this.#mode === 'direct') return this.#image.dataRanges(query);
+    return [{ offset: query.offset, length: query.length }];
   }
 
   // What the replication does.

@@ -11,7 +11,9 @@ const ZERO_RANGE = 0x10;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
-const LOCK_EXCLUSIVE_NOW = 2 | 4;
+const LOCK_SHARED = 1;
+const LOCK_EXCLUSIVE = 2;
+const LOCK_NOW = 4;
 const ENXIO = 6;
 const EWOULDBLOCK = 11;
 
@@ -60,9 +62,13 @@ export function seekHole(fd: number, offset: number): number {
   return check('lseek', lseek(fd, offset, SEEK_HOLE));
 }
 
-/** Locks the open file for its description's life; false when somebody else has it. */
-export function lockExclusive(fd: number): boolean {
-  if (flock(fd, LOCK_EXCLUSIVE_NOW) === 0) return true;
+/**
+ * Locks the open file for its description's life, for one holder or for several that only read;
+ * false when somebody else has it.
+ */
+export function lockFile(fd: number, kind: 'exclusive' | 'shared'): boolean {
+  const operation = kind === 'exclusive' ? LOCK_EXCLUSIVE : LOCK_SHARED;
+  if (flock(fd, operation | LOCK_NOW) === 0) return true;
   if (koffi.errno() === EWOULDBLOCK) return false;
   throw new SystemCallError('flock', koffi.errno());
 }

@@ -2,7 +2,7 @@
 export { monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';
 export {
-  lockExclusive,
+  lockFile,
   punchHole,
   seekData,
   seekHole,
