@@ -56,7 +56,9 @@ test('nbdinfo sees the export as it is', async (t) => {
   const [disk] = info.exports;
   t.is(disk['export-size'], 8 * MIB);
   t.true(disk.can_flush && disk.can_fua && disk.can_trim && disk.can_zero);
-  t.false(disk.is_read_only || disk.can_multi_conn);
+  t.false(disk.is_read_only);
+  t.true(disk.can_multi_conn && disk.can_df);
+  t.deepEqual(disk.contexts, ['base:allocation']);
   t.is(disk.block_size_maximum, 32 * MIB);
 });
 

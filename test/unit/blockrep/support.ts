@@ -87,6 +87,19 @@ export function infoData(name: string, wanted: number[] = []): Buffer {
   return bytes;
 }
 
+/** Data of LIST_META_CONTEXT and SET_META_CONTEXT. */
+export function metaData(name: string, queries: readonly string[]): Buffer {
+  const count = Buffer.alloc(4);
+  count.writeUInt32BE(queries.length);
+  const text = (value: string) => {
+    const bytes = Buffer.alloc(4 + Buffer.byteLength(value));
+    bytes.writeUInt32BE(bytes.length - 4);
+    bytes.write(value, 4);
+    return bytes;
+  };
+  return Buffer.concat([text(name), count, ...queries.map(text)]);
+}
+
 export interface RequestFields {
   readonly flags?: number;
   readonly cookie?: bigint;
