@@ -306,8 +306,8 @@ export class NbdSession {
 }
 
 /**
- * What stands before the `dataBytes` bytes of a reply, or is all of it. Reads and block status are
- * answered by a chunk once structured replies are agreed on; for the rest a simple reply is allowed.
+ * What stands before the `dataBytes` bytes of a reply, or is all of it. Once structured replies are
+ * agreed on, reads and block status are answered by a chunk; for the rest a simple reply will do.
  */
 export function encodeReplyHead(
   request: NbdRequest,

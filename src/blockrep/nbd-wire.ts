@@ -176,7 +176,7 @@ export function decodeInfoRequest(data: Buffer): { name: string; wanted: number[
   return { name, wanted };
 }
 
-/** Data of LIST and SET_META_CONTEXT: name length u32, name, count u32, then length u32 and text. */
+/** Data of LIST and SET_META_CONTEXT: name length u32, name, count u32; each length u32, text. */
 export function decodeMetaContextRequest(data: Buffer): { name: string; queries: string[] } {
   const reader = new ByteReader(data);
   const name = reader.text(NBD_NAME_BYTES_MAX);

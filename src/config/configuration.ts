@@ -71,7 +71,7 @@ export interface SecondaryConfiguration extends CommonConfiguration {
   readonly allowPeer: string | undefined;
   /** Must be the primary's: what a stranger asks QEMU for is not done. */
   readonly qemuArguments: readonly string[];
-  /** Images with a place of their own; ask `secondaryDiskPath` for any disk. */
+  /** Images with a place of their own; ask `secondaryDisk` for any disk. */
   readonly disks: readonly DiskSetting[];
   readonly diskDir: string;
   /** NICs with a place of their own; ask `secondaryNic` for any NIC. */
@@ -87,9 +87,10 @@ export interface SecondaryConfiguration extends CommonConfiguration {
 export type Configuration = PrimaryConfiguration | SecondaryConfiguration;
 
 /** Where the secondary keeps the image of a disk. `disk` is a checked name (`parseName`). */
-export function secondaryDiskPath(configuration: SecondaryConfiguration, disk: string): string {
-  const placed = configuration.disks.find((candidate) => candidate.name === disk);
-  return placed?.path ?? `${configuration.diskDir}/${configuration.vm}-${disk}.img`;
+export function secondaryDisk(configuration: SecondaryConfiguration, disk: string): DiskSetting {
+  const { disks, diskDir, vm } = configuration;
+  const placed = disks.find((candidate) => candidate.name === disk);
+  return placed ?? { name: disk, path: `${diskDir}/${vm}-${disk}.img` };
 }
 
 /** The TAP and bridge of a NIC on the secondary. `nic` is a checked name (`parseName`). */

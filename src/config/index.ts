@@ -16,10 +16,16 @@ export {
   type NicPlace,
   type PrimaryConfiguration,
   type SecondaryConfiguration,
-  secondaryDiskPath,
+  secondaryDisk,
   secondaryNic,
 } from './configuration.js';
-export { type DiskSetting, defaultMac, defaultTap, type NicSetting } from './devices.js';
+export {
+  type DiskFormat,
+  type DiskSetting,
+  defaultMac,
+  defaultTap,
+  type NicSetting,
+} from './devices.js';
 export { formatDuration, parseDuration } from './duration.js';
 export { KEY_NAMES, type Key, type KeyDefinition, keyDefinition, type Role } from './keys.js';
 export {
