@@ -5,7 +5,7 @@ import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import type { ExecutionContext } from 'ava';
-import type { BlockLayer } from '../../../src/blockrep/index.js';
+import { type BlockLayer, ImageFile, NbdServer } from '../../../src/blockrep/index.js';
 import type { NbdInstruction, NbdSession } from '../../../src/blockrep/nbd-session.js';
 import {
   encodeOptionReply,
@@ -46,6 +46,26 @@ export function run(program: string, ...args: string[]): Promise<string> {
       else resolve(stdout);
     });
   });
+}
+
+/** An NBD server on a socket of its own, stopped after the test. */
+export async function serveDisks(t: ExecutionContext, disks: Record<string, BlockLayer>) {
+  const directory = temporaryDirectory(t);
+  const socketPath = path.join(directory, 'nbd.sock');
+  const log = collectingLog();
+  const server = new NbdServer({ socketPath, exports: new Map(Object.entries(disks)), log });
+  await server.start();
+  t.teardown(() => server.stop());
+  const uri = (name: string) => `nbd+unix:///${name}?socket=${socketPath}`;
+  return { directory, socketPath, server, log, uri };
+}
+
+/** The same for one new image, exported as `disk0`. */
+export async function serveImage(t: ExecutionContext, sizeBytes: number) {
+  const file = path.join(temporaryDirectory(t), 'disk.img');
+  const image = await ImageFile.open({ path: file, sizeBytes });
+  t.teardown(() => image.close());
+  return { ...(await serveDisks(t, { disk0: image })), file, image };
 }
 
 /** Everything the session wants done now. */
