@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { ImageFile } from '../../../src/blockrep/index.js';
-import { collectingLog, run, temporaryDirectory } from './support.js';
+import { collectingLog, hasQcow2, run, temporaryDirectory } from './support.js';
 
 const MIB = 1 << 20;
 const INDEX = new URL('../../../src/blockrep/index.js', import.meta.url);
@@ -27,20 +27,6 @@ async function loopDevice(t: ExecutionContext, sizeBytes: number) {
   const device = stdout.trim();
   t.teardown(() => run('losetup', '--detach', device));
   return { device, file };
-}
-
-/** Whether qcow2 images work here; says why not. */
-function hasQcow2(t: ExecutionContext): boolean {
-  const help = spawnSync('qemu-storage-daemon', ['--help'], { encoding: 'utf8' });
-  let problem: string | undefined;
-  if (help.error !== undefined) problem = 'qemu-storage-daemon is not installed';
-  else if (!help.stdout.includes('fuse')) problem = 'qemu-storage-daemon has no FUSE export';
-  else if (!fs.existsSync('/dev/fuse')) problem = 'there is no /dev/fuse';
-  else if (process.getuid?.() !== 0) problem = 'mounting needs root';
-  if (problem === undefined) return true;
-  t.log(`${problem}: this check did not run`);
-  t.pass();
-  return false;
 }
 
 /** Whether the process is a storage daemon that serves the image. */

@@ -38,6 +38,20 @@ export function hasTool(t: ExecutionContext, tool: string): boolean {
   return false;
 }
 
+/** True when qcow2 images work here; else says why not, and the test has passed. */
+export function hasQcow2(t: ExecutionContext): boolean {
+  const help = spawnSync('qemu-storage-daemon', ['--help'], { encoding: 'utf8' });
+  let problem: string | undefined;
+  if (help.error !== undefined) problem = 'qemu-storage-daemon is not installed';
+  else if (!help.stdout.includes('fuse')) problem = 'qemu-storage-daemon has no FUSE export';
+  else if (!fs.existsSync('/dev/fuse')) problem = 'there is no /dev/fuse';
+  else if (process.getuid?.() !== 0) problem = 'mounting needs root';
+  if (problem === undefined) return true;
+  t.log(`${problem}: this check did not run`);
+  t.pass();
+  return false;
+}
+
 /** Runs a program and returns what it wrote; rejects with its error output when it fails. */
 export function run(program: string, ...args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
