@@ -266,6 +266,14 @@ test('a damaged qcow2 image is refused in the words of the storage daemon', asyn
     code: 'COLO_E_IMAGE_OPEN',
     message: /Cannot open the qcow2 image .*not in qcow2 format/,
   });
+  const base = path.join(path.dirname(file), 'base');
+  fs.writeFileSync(base, Buffer.alloc(MIB));
+  const orphan = await qcow2(t, '-b', base, '-F', 'raw');
+  fs.unlinkSync(base);
+  await t.throwsAsync(ImageFile.open({ path: orphan, format: 'qcow2' }), {
+    code: 'COLO_E_IMAGE_OPEN',
+    message: /backing file.*No such file/,
+  });
 });
 
 test('when the storage daemon dies, requests fail and the log says so', async (t) => {
