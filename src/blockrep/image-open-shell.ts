@@ -7,7 +7,7 @@
  */
 import fs from 'node:fs';
 import { describeError, type Logger, OperatorError } from '../lib/index.js';
-import { lockFile, seekSize } from '../linux/index.js';
+import { isRangeLocked, lockFile, seekSize } from '../linux/index.js';
 import { errnoOf } from './errors.js';
 import { SECTOR_BYTES } from './limits.js';
 import { findLockOwners } from './lock-owner.js';
@@ -38,6 +38,16 @@ export interface OpenedImage {
 
 /** First bytes of a qcow2 image: "QFI" and 0xfb. */
 const QCOW2_MAGIC = 0x514649fb;
+
+/**
+ * Bytes that QEMU locks: from 100 on what it does with an image, from 200 on what others may not do
+ * with it; 101 is writing. Source: QEMU 7.2, block/file-posix.c, RAW_LOCK_PERM_BASE.
+ */
+const QEMU_USER_BYTES: readonly (readonly [number, number])[] = [
+  [100, 4],
+  [200, 4],
+];
+const QEMU_WRITER_BYTES: typeof QEMU_USER_BYTES = [[101, 1]];
 
 const ADVICE: Readonly<Record<string, string>> = {
   ENOENT: 'create it or correct the path',
@@ -134,9 +144,16 @@ function openFailed(action: 'open' | 'create', path: string, error: unknown): Op
   return new OperatorError('COLO_E_IMAGE_OPEN', message, { cause: error });
 }
 
+/**
+ * By flock among agents. QEMU does not heed that and has record locks of its own, which are looked
+ * at here but not taken: people look into an image in use with QEMU's tools.
+ */
 function checkLock(fd: number, options: ImageOptions): void {
-  if (lockFile(fd, options.readOnly === true ? 'shared' : 'exclusive')) return;
-  const user = describeOwners(fd);
+  const isFree = lockFile(fd, options.readOnly === true ? 'shared' : 'exclusive');
+  const used = options.readOnly === true ? QEMU_WRITER_BYTES : QEMU_USER_BYTES;
+  const isQemus = isFree && used.some(([at, length]) => isRangeLocked(fd, at, length));
+  if (isFree && !isQemus) return;
+  const user = isQemus ? 'QEMU or one of its tools' : describeOwners(fd);
   const message = `The image ${options.path} is in use by ${user}; stop that one first`;
   throw new OperatorError('COLO_E_IMAGE_LOCKED', message);
 }

@@ -2,6 +2,7 @@
 export { monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';
 export {
+  isRangeLocked,
   lockFile,
   punchHole,
   seekData,

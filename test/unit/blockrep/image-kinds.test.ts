@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { ImageFile } from '../../../src/blockrep/index.js';
-import { collectingLog, hasQcow2, run, temporaryDirectory } from './support.js';
+import { collectingLog, hasQcow2, hasTool, run, temporaryDirectory } from './support.js';
 
 const MIB = 1 << 20;
 const INDEX = new URL('../../../src/blockrep/index.js', import.meta.url);
@@ -102,6 +102,37 @@ test('the refusal of a locked image names the process that has it', async (t) =>
   await once(holder.stdout, 'data');
   const message = new RegExp(`another process \\(PID ${holder.pid}, cat\\)`);
   await t.throwsAsync(ImageFile.open({ path: file }), { code: 'COLO_E_IMAGE_LOCKED', message });
+});
+
+test('an image that QEMU has open is refused', async (t) => {
+  if (!hasTool(t, 'qemu-io')) {
+    t.pass();
+    return;
+  }
+  const file = path.join(temporaryDirectory(t), 'disk.img');
+  fs.writeFileSync(file, Buffer.alloc(MIB));
+  const hold = async (...flags: string[]) => {
+    const qemu = spawn('qemu-io', ['-f', 'raw', ...flags, file], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
+    t.teardown(() => qemu.kill('SIGKILL'));
+    qemu.stdin.write('read 0 512\n');
+    await once(qemu.stdout, 'data');
+    return async () => {
+      qemu.kill('SIGKILL');
+      await once(qemu, 'exit');
+    };
+  };
+  const refusal = { code: 'COLO_E_IMAGE_LOCKED', message: /in use by QEMU or one of its tools/ };
+  const endWriter = await hold();
+  await t.throwsAsync(ImageFile.open({ path: file }), refusal);
+  await t.throwsAsync(ImageFile.open({ path: file, readOnly: true }), refusal);
+  await endWriter();
+  const endReader = await hold('-r');
+  await t.throwsAsync(ImageFile.open({ path: file }), refusal);
+  await (await ImageFile.open({ path: file, readOnly: true })).close();
+  await endReader();
+  await (await ImageFile.open({ path: file })).close();
 });
 
 test('a missing image is not made where only reading was asked for', async (t) => {
