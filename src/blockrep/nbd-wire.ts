@@ -276,36 +276,38 @@ export function encodeReadChunk(
   cookie: bigint,
   { offset, length }: { readonly offset: number; readonly length: number },
 ): Buffer {
-  if (length === 0) return encodeChunkHeader(NBD_CHUNK.none, cookie, 0, 0);
-  const bytes = encodeChunkHeader(NBD_CHUNK.offsetData, cookie, 8 + length, 8);
-  bytes.writeBigUInt64BE(BigInt(offset), CHUNK_HEADER_BYTES);
+  if (length === 0) return encodeChunkHeader(NBD_CHUNK.none, cookie, { payload: 0, own: 0 });
+  const sizes = { payload: 8 + length, own: 8 };
+  const bytes = encodeChunkHeader(NBD_CHUNK.offsetData, cookie, sizes);
+  bytes.writeUInt32BE(Math.floor(offset / 0x1_0000_0000), CHUNK_HEADER_BYTES);
+  bytes.writeUInt32BE(offset % 0x1_0000_0000, CHUNK_HEADER_BYTES + 4);
   return bytes;
 }
 
 /** What stands before the descriptors of nbd-extents.ts. */
 export function encodeStatusChunk(cookie: bigint, payloadBytes: number): Buffer {
-  return encodeChunkHeader(NBD_CHUNK.blockStatus, cookie, payloadBytes, 0);
+  return encodeChunkHeader(NBD_CHUNK.blockStatus, cookie, { payload: payloadBytes, own: 0 });
 }
 
-/** The whole reply to a structured request that failed. */
+/** The whole reply to a structured request that failed; without words. */
 export function encodeErrorChunk(cookie: bigint, error: NbdError): Buffer {
-  const bytes = encodeChunkHeader(NBD_CHUNK.error, cookie, 6, 6);
+  const bytes = encodeChunkHeader(NBD_CHUNK.error, cookie, { payload: 6, own: 6 });
   bytes.writeUInt32BE(error, CHUNK_HEADER_BYTES);
+  bytes.writeUInt16BE(0, CHUNK_HEADER_BYTES + 4);
   return bytes;
 }
 
-/** A header with room for the first `ownBytes` of the payload, which are zero. */
+/** A header with room for the first `own` bytes of its payload, which the caller fills. */
 function encodeChunkHeader(
   type: number,
   cookie: bigint,
-  payloadBytes: number,
-  ownBytes: number,
+  sizes: { readonly payload: number; readonly own: number },
 ): Buffer {
-  const bytes = Buffer.alloc(CHUNK_HEADER_BYTES + ownBytes);
+  const bytes = Buffer.allocUnsafe(CHUNK_HEADER_BYTES + sizes.own);
   bytes.writeUInt32BE(NBD_CHUNK_MAGIC, 0);
   bytes.writeUInt16BE(NBD_CHUNK_DONE, 4);
   bytes.writeUInt16BE(type, 6);
   bytes.writeBigUInt64BE(cookie, 8);
-  bytes.writeUInt32BE(payloadBytes, 16);
+  bytes.writeUInt32BE(sizes.payload, 16);
   return bytes;
 }
