@@ -307,26 +307,33 @@ test('a damaged qcow2 image is refused in the words of the storage daemon', asyn
   });
 });
 
-test('when the storage daemon dies, requests fail and the log says so', async (t) => {
+test('when the storage daemon dies, requests fail, what was flushed is there', async (t) => {
   if (!hasQcow2(t)) return;
   const file = await qcow2(t);
   const log = collectingLog();
   const image = await ImageFile.open({ path: file, format: 'qcow2', log });
-  await image.write(0, Buffer.alloc(512), false);
+  const flushed = randomBytes(5 * MIB);
+  await image.write(MIB, flushed, false);
+  await image.flush();
+  await image.write(8 * MIB, randomBytes(MIB), false);
   const daemons = fs.readdirSync('/proc').filter((pid) => isDaemonOf(pid, file));
   t.is(daemons.length, 1);
   process.kill(Number(daemons[0]), 'SIGKILL');
   while (log.lines.length === 0) await new Promise((resolve) => setImmediate(resolve));
   t.regex(log.lines.join(), /error The storage daemon of a qcow2 image is gone.*SIGKILL/);
   for (const work of [
-    image.read(0, 512),
-    image.write(0, Buffer.alloc(512), false),
-    image.trim(0, 512),
-    image.flush(),
+    () => image.read(0, 512),
+    () => image.write(0, Buffer.alloc(512), false),
+    () => image.trim(0, 512),
+    () => image.flush(),
   ]) {
     await t.throwsAsync(work, { code: 'COLO_E_DISK' });
   }
   await image.close();
+  const again = await ImageFile.open({ path: file, format: 'qcow2' });
+  t.true((await again.read(MIB, flushed.length)).equals(flushed));
+  await again.close();
+  t.regex(await run('qemu-img', 'check', '-r', 'leaks', file), /No errors were found/);
   t.is((await fs.promises.statfs(file)).type === 0x65735546, false, 'Nothing stays mounted');
 });
 
