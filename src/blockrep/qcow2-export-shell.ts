@@ -154,9 +154,14 @@ function watch(child: ChildProcess): Promise<string> {
     child.once('close', (code, signal) => {
       const how = signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`;
       const said = words.replaceAll(/^(unshare|setpriv|qemu-storage-daemon): /gm, '').trim();
-      resolve(said === '' ? `${DAEMON} ${how}` : said);
+      resolve(said === '' ? `${DAEMON} ${how}` : withAdvice(said));
     });
   });
+}
+
+function withAdvice(words: string): string {
+  if (!/^unshare failed|\bfuse\b/im.test(words)) return words;
+  return `${words}; qcow2 images need /dev/fuse and the right to mount (CAP_SYS_ADMIN)`;
 }
 
 async function isMounted(path: string): Promise<boolean> {

@@ -307,6 +307,19 @@ test('a damaged qcow2 image is refused in the words of the storage daemon', asyn
   });
 });
 
+test('without the right to mount the message says what a qcow2 image needs', async (t) => {
+  if (!hasQcow2(t)) return;
+  const file = await qcow2(t);
+  const program = `
+    const { ImageFile } = await import(${JSON.stringify(INDEX.href)});
+    await ImageFile.open({ path: ${JSON.stringify(file)}, format: 'qcow2' }).catch((error) => {
+      console.log(error.code, error.message);
+    });`;
+  const words = ['--bounding-set', '-sys_admin', '--inh-caps', '-sys_admin', process.execPath];
+  const said = await run('setpriv', ...words, '--input-type=module', '--eval', program);
+  t.regex(said, /COLO_E_IMAGE_OPEN .*not permitted; qcow2 images need .*CAP_SYS_ADMIN/);
+});
+
 test('when the storage daemon dies, requests fail, what was flushed is there', async (t) => {
   if (!hasQcow2(t)) return;
   const file = await qcow2(t);
