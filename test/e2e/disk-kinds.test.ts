@@ -86,6 +86,7 @@ test('a secondary whose read-only image has another size is told so', async (t) 
     () => wrongSize.test(primary.log()) && wrongSize.test(secondary.log()),
   );
   for (const agent of [primary, secondary]) {
+    t.regex(agent.log(), wrongSize);
     agent.process.kill('SIGTERM');
     await once(agent.process, 'exit');
   }
