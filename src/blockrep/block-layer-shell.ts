@@ -22,8 +22,15 @@ export interface BlockLayer {
   /** Everything answered before the call is durable when it resolves. */
   flush(): Promise<void>;
   close(): Promise<void>;
-  /** Ranges that may hold something else than zeroes; without it, everything may. */
-  dataRanges?(): ByteRange[];
+  /**
+   * Ranges that may hold something else than zeroes, ascending; without it, everything may. With a
+   * query only those in its range, cut to it, and at most the first `countMax`.
+   */
+  dataRanges?(query?: RangeQuery): ByteRange[];
+}
+
+export interface RangeQuery extends ByteRange {
+  readonly countMax?: number;
 }
 
 export interface ZeroOptions {

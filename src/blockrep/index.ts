@@ -1,12 +1,13 @@
 /**
  * The disk: NBD server for QEMU, replication of the PVM's writes, and the secondary's disk.
  *
- * Primary: QEMU -> nbd-connection-shell.ts (nbd-session.ts, nbd-wire.ts) ->
+ * Primary: QEMU -> nbd-connection-shell.ts (nbd-session.ts: nbd-negotiation.ts, nbd-wire.ts) ->
  * replicated-disk-shell.ts
  *   -> image-shell.ts; its `onWrite` -> epoch-sender.ts -> disk-wire.ts -> the disk channel.
  * Secondary: the disk channel -> disk-wire.ts -> secondary-disk-shell.ts `stage` (epoch-buffer.ts),
  *   at commit and apply -> epoch-apply-shell.ts -> image-shell.ts. The SVM's QEMU -> NBD ->
  *   secondary-disk-shell.ts -> overlay-shell.ts (overlay-map.ts, overlay-store-shell.ts).
+ * What an image can be: image-open-shell.ts, qcow2-export-shell.ts.
  *
  * Held here: I2 and I3 for the disk (nothing uncommitted reaches the image, nothing committed is
  * dropped), I6 (an epoch is closed only when all of it is stored).

@@ -15,16 +15,25 @@ export const NBD_PAYLOAD_BYTES_MAX = 32 * MIB;
 export const NBD_NAME_BYTES_MAX = 4096;
 
 /**
- * Longest option data, bytes: a name, its length and a generous list of information requests.
- * A longer option ends the connection.
+ * Longest option data, bytes: the longest name and the longest query, and generous lists beside
+ * them. A longer option ends the connection.
  */
-export const NBD_OPTION_BYTES_MAX = 8 * KIB;
+export const NBD_OPTION_BYTES_MAX = 16 * KIB;
 
 /** Options one client may send before it must choose an export; more end the connection. */
 export const NBD_OPTIONS_MAX = 64;
 
 /** Information requests read from one GO or INFO; more are answered with an error. */
 export const NBD_INFO_REQUESTS_MAX = 32;
+
+/** Queries read from one LIST or SET_META_CONTEXT; more are answered with an error. */
+export const NBD_META_QUERIES_MAX = 32;
+
+/**
+ * Data ranges in the answer to one block status request: 2 KiB of reply, and the searches for holes
+ * do not keep others waiting. A client asks again for the rest.
+ */
+export const NBD_EXTENTS_MAX = 128;
 
 /** A client that has not chosen an export by then is dropped, milliseconds. */
 export const NBD_NEGOTIATION_MS_MAX = 10_000;
@@ -108,3 +117,12 @@ export const APPLY_PARTS_MAX = 256;
 
 /** Piece in which the overlay is merged and images are read for a digest, bytes. */
 export const COPY_CHUNK_BYTES = 1 * MIB;
+
+/** A storage daemon that has not begun to serve a qcow2 image by then is given up, milliseconds. */
+export const QCOW2_START_MS_MAX = 10_000;
+
+/** A storage daemon that has not ended by then after SIGTERM is killed, milliseconds. */
+export const QCOW2_STOP_MS_MAX = 10_000;
+
+/** What is kept of the words of a storage daemon or of qemu-img, bytes: the last ones. */
+export const QCOW2_OUTPUT_BYTES_MAX = 16 * KIB;

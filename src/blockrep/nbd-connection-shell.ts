@@ -13,12 +13,19 @@ import { errnoOf } from './errors.js';
 import {
   NBD_BYTES_IN_FLIGHT_MAX,
   NBD_CLOSE_MS_MAX,
+  NBD_EXTENTS_MAX,
   NBD_NEGOTIATION_MS_MAX,
   NBD_REPLY_BYTES_MAX,
   NBD_REQUESTS_IN_FLIGHT_MAX,
 } from './limits.js';
-import { type NbdInstruction, type NbdRequest, NbdSession } from './nbd-session.js';
-import { encodeSimpleReply, NBD_ERROR, type NbdError } from './nbd-wire.js';
+import { encodeExtents } from './nbd-extents.js';
+import {
+  encodeReplyHead,
+  type NbdInstruction,
+  type NbdRequest,
+  NbdSession,
+} from './nbd-session.js';
+import { NBD_ERROR, type NbdError } from './nbd-wire.js';
 import type { RangeQueue, RangeTicket } from './range-queue.js';
 
 /** One disk as the server offers it; shared by the export's connections. */
@@ -28,6 +35,8 @@ export interface ServedExport {
   readonly writes: RangeQueue;
   readonly stats: NbdExportStats;
 }
+
+type ChangeRequest = Exclude<NbdRequest, { kind: 'read' | 'blockStatus' | 'flush' }>;
 
 /** Counters since the start, except for those named `inFlight`. */
 export interface NbdExportStats {
@@ -167,7 +176,7 @@ export class NbdConnection {
       this.#bytesInFlight -= payload;
       stats.requestsInFlight -= 1;
       stats.bytesInFlight -= payload;
-      this.#send(encodeSimpleReply(request.cookie, error), data);
+      this.#send(encodeReplyHead(request, error, data?.length ?? 0), data);
       if (this.#socket.isPaused()) this.#pump();
       this.#finishWhenIdle();
     };
@@ -183,6 +192,13 @@ export class NbdConnection {
           (error) => done(this.#failed(served, error)),
         );
         return;
+      case 'blockStatus':
+        try {
+          done(0, blockStatus(served, request));
+        } catch (error) {
+          done(this.#failed(served, error));
+        }
+        return;
       case 'flush':
         stats.flushes += 1;
         served.layer.flush().then(
@@ -197,7 +213,7 @@ export class NbdConnection {
 
   #startWrite(
     served: ServedExport,
-    request: Exclude<NbdRequest, { kind: 'read' | 'flush' }>,
+    request: ChangeRequest,
     done: (error: NbdError | 0) => void,
   ): void {
     const ticket = served.writes.enter(request.offset, request.length, true);
@@ -265,10 +281,17 @@ export class NbdConnection {
   }
 }
 
-async function change(
-  served: ServedExport,
-  request: Exclude<NbdRequest, { kind: 'read' | 'flush' }>,
-): Promise<void> {
+function blockStatus(
+  { layer }: ServedExport,
+  request: Extract<NbdRequest, { kind: 'blockStatus' }>,
+): Buffer {
+  const { offset, length, one } = request;
+  const countMax = one ? 1 : NBD_EXTENTS_MAX;
+  const ranges = layer.dataRanges?.({ offset, length, countMax }) ?? [{ offset, length }];
+  return encodeExtents({ offset, length }, ranges, { countMax, one });
+}
+
+async function change(served: ServedExport, request: ChangeRequest): Promise<void> {
   const { layer, stats } = served;
   const { offset, length } = request;
   stats.bytesWritten += length;

@@ -9,7 +9,7 @@
  * A write that began before `forwarding` and ends after it is marked, not forwarded: whoever
  * switches at a pause of the guest, when nothing is in progress, finds no bit set afterwards.
  */
-import type { BlockLayer, ByteRange, ZeroOptions } from './block-layer-shell.js';
+import type { BlockLayer, ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
 import { DirtyBitmap } from './dirty-bitmap.js';
 import { type DiskOperation, operationLength } from './disk-operation.js';
 
@@ -149,8 +149,9 @@ export class ReplicatedDisk implements BlockLayer {
     return this.#base.close();
   }
 
-  dataRanges(): ByteRange[] {
-    return this.#base.dataRanges?.() ?? [{ offset: 0, length: this.sizeBytes }];
+  dataRanges(query: RangeQuery = { offset: 0, length: this.sizeBytes }): ByteRange[] {
+    const { offset, length } = query;
+    return this.#base.dataRanges?.(query) ?? [{ offset, length }];
   }
 
   async #change(operation: DiskOperation, work: () => Promise<void>): Promise<void> {

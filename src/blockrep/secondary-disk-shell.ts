@@ -17,7 +17,7 @@
  */
 import { createHash } from 'node:crypto';
 import { ColoError, describeError, type Logger, ProtocolError } from '../lib/index.js';
-import type { BlockLayer, ByteRange, ZeroOptions } from './block-layer-shell.js';
+import type { BlockLayer, ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
 import { type DiskOperation, type EpochTotals, operationLength } from './disk-operation.js';
 import { applyOperations } from './epoch-apply-shell.js';
 import { type CloseResult, EpochBuffer, type SpillRange } from './epoch-buffer.js';
@@ -59,7 +59,7 @@ export interface SecondaryDiskStats {
 
 export class SecondaryDisk implements BlockLayer {
   readonly sizeBytes: number;
-  readonly readOnly = false;
+  readonly readOnly: boolean;
   readonly #options: SecondaryDiskOptions;
   readonly #image: ImageFile;
   readonly #bounds: SecondaryBounds;
@@ -80,6 +80,7 @@ export class SecondaryDisk implements BlockLayer {
     this.#options = options;
     this.#image = options.image;
     this.sizeBytes = options.image.sizeBytes;
+    this.readOnly = options.image.readOnly;
     this.#bounds = { ...SECONDARY_BOUNDS, ...options.bounds };
     this.#overlay = new Overlay(options.image, this.#bounds, options.spillDirectory);
     this.#buffer = new EpochBuffer(this.#bounds);
@@ -163,9 +164,9 @@ export class SecondaryDisk implements BlockLayer {
     await this.#image.close();
   }
 
-  dataRanges(): ByteRange[] {
-    if (this.#mode === 'direct') return this.#image.dataRanges();
-    return [{ offset: 0, length: this.sizeBytes }];
+  dataRanges(query: RangeQuery = { offset: 0, length: this.sizeBytes }): ByteRange[] {
+    if (this.#mode === 'direct') return this.#image.dataRanges(query);
+    return [{ offset: query.offset, length: query.length }];
   }
 
   // What the replication does.
@@ -351,6 +352,8 @@ export class SecondaryDisk implements BlockLayer {
     if (this.#mode !== 'standby' || this.#promotion !== undefined) {
       throw new ProtocolError('This disk has been promoted and takes no more of its peer');
     }
+    if (this.readOnly)
+      throw new ProtocolError('This disk is read-only and takes nothing of its peer');
     if (offset + length > this.sizeBytes || length <= 0) {
       throw new ProtocolError(
         `A disk write of ${length} bytes at ${offset} is outside of ${this.sizeBytes} bytes`,

@@ -75,7 +75,7 @@ export interface SecondaryConfiguration extends CommonConfiguration {
   readonly peer: Address | undefined;
   /** Must be the primary's: what a stranger asks QEMU for is not done. */
   readonly qemuArguments: readonly string[];
-  /** Images with a place of their own; ask `diskPath` for any disk. */
+  /** Images with a place of their own; ask `diskPlace` for any disk. */
   readonly disks: readonly DiskSetting[];
   readonly diskDir: string;
   /** NICs with a place of their own; ask `nicConnection` for any NIC. */

@@ -17,7 +17,13 @@ export type {
   PrimaryConfiguration,
   SecondaryConfiguration,
 } from './configuration.js';
-export { type DiskSetting, defaultMac, defaultTap, type NicSetting } from './devices.js';
+export {
+  type DiskFormat,
+  type DiskSetting,
+  defaultMac,
+  defaultTap,
+  type NicSetting,
+} from './devices.js';
 export { formatDuration, parseDuration } from './duration.js';
 export { KEY_NAMES, type Key, type KeyDefinition, keyDefinition, type Role } from './keys.js';
 export {
@@ -45,7 +51,7 @@ export {
   parsePeriod,
 } from './mode.js';
 export type { LogContext, NodeExit, NodeLogger, RunningNode, StartNode } from './node.js';
-export { bootFiles, diskPath, type NicConnection, nicConnection } from './places.js';
+export { bootFiles, diskPlace, type NicConnection, nicConnection } from './places.js';
 export { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
 export { type Invocation, readArguments, readSettingsFile, type Setting } from './settings.js';

@@ -160,13 +160,14 @@ export const KEYS = {
   disk: {
     roles: BOTH,
     parse: parseDisk,
-    value: 'path or name=path',
+    value: 'path, name=path or name=,path=,format=,readonly=',
     default: undefined,
     defaultFrom: 'primary: none; secondary: `disk-dir`/VM-NAME.img',
     example: 'data=/var/lib/colo/web-data.img',
     purpose:
-      'Raw disk image. On the primary it makes a guest disk, named disk0, disk1, ... ' +
-      'unless named. On the secondary it says where the image of that name is.',
+      'Disk image. On the primary it makes a guest disk, named disk0, disk1, ... unless named. On ' +
+      'the secondary it says where the image of that name is. format= is raw or qcow2, each ' +
+      "host's own; readonly=on keeps the guest from writing and is the primary's to say.",
     repeatable: true,
   },
   'disk-dir': {

@@ -3,7 +3,7 @@
  * name, because names are what both hosts share.
  */
 import type { Configuration } from './configuration.js';
-import { defaultTap } from './devices.js';
+import { type DiskSetting, defaultTap } from './devices.js';
 
 /** What a NIC of the guest is connected to on this host. */
 export interface NicConnection {
@@ -11,12 +11,12 @@ export interface NicConnection {
   readonly bridge: string | undefined;
 }
 
-/** The path of a disk's image. `disk` is a checked name (`parseName`). */
-export function diskPath(configuration: Configuration, disk: string): string {
+/** Where a disk's image is. `disk` is a checked name (`parseName`). */
+export function diskPlace(configuration: Configuration, disk: string): DiskSetting {
   const placed = configuration.disks.find((candidate) => candidate.name === disk);
   const { vm, stateDir } = configuration;
   const directory = configuration.role === 'secondary' ? configuration.diskDir : stateDir;
-  return placed?.path ?? `${directory}/${vm}-${disk}.img`;
+  return placed ?? { name: disk, path: `${directory}/${vm}-${disk}.img` };
 }
 
 /** The TAP and bridge of a NIC. `nic` is a checked name (`parseName`). */

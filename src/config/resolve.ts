@@ -282,7 +282,7 @@ function buildSecondary(reader: ValueReader, hostname: string): SecondaryConfigu
 function primaryDisks(reader: ValueReader): DiskSetting[] {
   const listed = reader.list('disk').map(({ value, setting }, index) => ({
     setting,
-    value: { name: value.name ?? `disk${index}`, path: value.path },
+    value: { ...value, name: value.name ?? `disk${index}` },
   }));
   refuseMoreThan(reader, 'disk', DISKS_MAX);
   refuseRepeats(reader, listed, 'name');
@@ -296,8 +296,11 @@ function secondaryDisks(reader: ValueReader): DiskSetting[] {
     if (value.name === undefined) {
       const expected = 'expected name=PATH on the secondary; add the name the primary gives it';
       reader.complain(setting, `found ${quote(setting.text)}, ${expected}`);
+    } else if (value.readOnly !== undefined) {
+      const expected = 'expected no readonly=; the primary says it, remove it here';
+      reader.complain(setting, `found ${quote(setting.text)}, ${expected}`);
     } else {
-      listed.push({ value: { name: value.name, path: value.path }, setting });
+      listed.push({ value: { ...value, name: value.name }, setting });
     }
   }
   refuseMoreThan(reader, 'disk', DISKS_MAX);

@@ -3,7 +3,7 @@
  * that gives the same configuration again, and what `--help` prints.
  */
 import type { Configuration } from './configuration.js';
-import { formatNic } from './devices.js';
+import { formatDisk, formatNic } from './devices.js';
 import { formatDuration } from './duration.js';
 import { KEY_NAMES, type Key, keyDefinition, type Role } from './keys.js';
 import { formatPeriod } from './mode.js';
@@ -74,7 +74,7 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     'state-dir': c.stateDir,
     'log-level': c.logLevel,
     'log-format': c.logFormat,
-    disk: c.disks.map((disk) => `${disk.name}=${disk.path}`),
+    disk: c.disks.map(formatDisk),
     nic: c.nics.map(formatNic),
   };
   if (c.role === 'secondary') {

@@ -2,7 +2,8 @@
 export { monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';
 export {
-  lockExclusive,
+  isRangeLocked,
+  lockFile,
   punchHole,
   seekData,
   seekHole,

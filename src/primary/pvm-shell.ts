@@ -58,8 +58,8 @@ export async function startPvm(
     cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
     const disks: ReplicatedDisk[] = [];
     const diskSockets: string[] = [];
-    for (const { name, path } of configuration.disks) {
-      const image = await ImageFile.open({ path });
+    for (const { name, path, format, readOnly = false } of configuration.disks) {
+      const image = await ImageFile.open({ path, format, readOnly, log });
       cleanups.push(() => image.close());
       const index = disks.length;
       const disk = new ReplicatedDisk({
@@ -131,7 +131,7 @@ async function defineMachine(
     disks: configuration.disks.map(({ name }, index) => ({
       name,
       sizeBytes: disks[index]?.sizeBytes ?? 0,
-      readOnly: false,
+      readOnly: disks[index]?.readOnly ?? false,
     })),
     nics: configuration.nics.map(({ name, mac }) => ({ name, mac })),
     extraArguments: machine.qemuArguments,

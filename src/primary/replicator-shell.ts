@@ -267,6 +267,8 @@ export class Replicator {
   /** The secondary's image is emptied first: then its holes are this one's. */
   #startTracking(index: number, disk: ReplicatedDisk): void {
     disk.setMode('untracked');
+    // The secondary has the same already, and has compared the size.
+    if (disk.readOnly) return;
     disk.setMode('tracking');
     const whole = { offset: 0, length: disk.sizeBytes };
     send(this.#session.links.disk, encodeDiskMessage({ kind: 'syncZero', disk: index, ...whole }));

@@ -8,7 +8,7 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImageFile, NbdServer, SecondaryDisk } from '../blockrep/index.js';
-import { bootFiles, type Configuration, diskPath, nicConnection } from '../config/index.js';
+import { bootFiles, type Configuration, diskPlace, nicConnection } from '../config/index.js';
 import {
   type Emulator,
   launchQemu,
@@ -163,8 +163,9 @@ async function startDisks(
   const { configuration, definition, runtimeDir, log, cleanups } = context;
   const disks: SecondaryDisk[] = [];
   const diskSockets: string[] = [];
-  for (const { name, sizeBytes } of definition.disks) {
-    const image = await ImageFile.open({ path: diskPath(configuration, name), sizeBytes });
+  for (const { name, sizeBytes, readOnly } of definition.disks) {
+    const { path, format } = diskPlace(configuration, name);
+    const image = await ImageFile.open({ path, format, sizeBytes, readOnly, log });
     const disk = new SecondaryDisk({ image, spillDirectory: configuration.stateDir, log });
     cleanups.push(() => disk.close());
     const socketPath = join(runtimeDir, `disk-${disks.length}`);

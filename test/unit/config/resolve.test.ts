@@ -1,7 +1,7 @@
 import test from 'ava';
 import {
   ConfigurationError,
-  diskPath,
+  diskPlace,
   nicConnection,
   resolveConfiguration,
 } from '../../../src/config/index.js';
@@ -38,7 +38,7 @@ test('a secondary runs on defaults alone', (t) => {
   t.deepEqual(configuration.listen, { host: '0.0.0.0', port: 7800 });
   t.is(configuration.onPeerLoss, 'failover');
   t.true(configuration.lanAnnounce);
-  t.is(diskPath(configuration, 'disk0'), '/var/lib/colo/guest-disk0.img');
+  t.is(diskPlace(configuration, 'disk0').path, '/var/lib/colo/guest-disk0.img');
 });
 
 test('flags win over the file, for lists as a whole', (t) => {
@@ -176,8 +176,8 @@ test('the secondary places disks and NICs by the names of the primary', (t) => {
     ...['--vm', 'web', '--disk', 'data=/d/data.img', '--disk-dir', '/imgs'],
     ...['--nic', 'name=lan,tap=t9,bridge=br9', '--bridge', 'br0'],
   ]);
-  t.is(diskPath(configuration, 'data'), '/d/data.img');
-  t.is(diskPath(configuration, 'disk0'), '/imgs/web-disk0.img');
+  t.is(diskPlace(configuration, 'data').path, '/d/data.img');
+  t.is(diskPlace(configuration, 'disk0').path, '/imgs/web-disk0.img');
   t.deepEqual(nicConnection(configuration, 'lan'), { tap: 't9', bridge: 'br9' });
   t.deepEqual(nicConnection(configuration, 'nic0'), { tap: 'web-nic0', bridge: 'br0' });
 });
@@ -188,6 +188,20 @@ test('the secondary refuses a MAC and devices without a name', (t) => {
   t.regex(lines[0] ?? '', /^--disk: found "\/d", expected name=PATH on the secondary/);
   t.regex(lines[1] ?? '', /expected no mac=/);
   t.regex(lines[2] ?? '', /expected name= on the secondary/);
+});
+
+test("the format of an image is each host's own, who may write is the primary's", (t) => {
+  const flags = ['--peer', 'h', '--disk', 'name=iso,path=/p,format=qcow2,readonly=on'];
+  t.deepEqual(resolvePrimary(flags).disks, [
+    { name: 'iso', path: '/p', format: 'qcow2', readOnly: true },
+  ]);
+  const secondary = resolveSecondary(['--disk', 'name=iso,path=/s,format=raw']);
+  t.deepEqual(diskPlace(secondary, 'iso'), { name: 'iso', path: '/s', format: 'raw' });
+  const { lines } = complaint(() => resolveSecondary(['--disk', 'name=a,path=/s,readonly=on']));
+  t.deepEqual(lines, [
+    '--disk: found "name=a,path=/s,readonly=on", expected no readonly=; ' +
+      'the primary says it, remove it here',
+  ]);
 });
 
 test('a value may start with a dash, and yes-or-no flags need no value', (t) => {

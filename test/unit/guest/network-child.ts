@@ -19,6 +19,7 @@ import { attachToBridge, bringUp } from '../../../src/proxy/link-shell.js';
 import {
   connectSession,
   type Frame,
+  INSTANCE_BYTES,
   PeerListener,
   type Session,
 } from '../../../src/transport/index.js';
@@ -258,6 +259,7 @@ async function connectThreads(
   const accepted: Session[] = [];
   const listener = new PeerListener({
     log: LOG,
+    instance: Buffer.alloc(INSTANCE_BYTES),
     accept: () => ({ ok: true }),
     onSession: (session) => accepted.push(session),
   });
