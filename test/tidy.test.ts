@@ -17,6 +17,7 @@ const COLUMNS_MAX = 100;
 const LAYERS: readonly (readonly string[])[] = [
   ['cli'],
   ['primary', 'secondary'],
+  ['guest'],
   ['proxy', 'blockrep', 'migration', 'emulator', 'failover', 'replication'],
   ['config'],
   ['transport'],

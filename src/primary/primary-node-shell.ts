@@ -40,13 +40,7 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
-import {
-  BOUND_CHECK_MS,
-  CONNECT_TIMEOUT_MS,
-  EPOCH_DISK_BYTES,
-  GOODBYE_TIMEOUT_MS,
-  QEMU_EXIT_MS,
-} from './limits.js';
+import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
 import {
   PrimaryCore,
   type PrimaryInput,
@@ -96,7 +90,6 @@ class PrimaryNode implements RunningNode, NodeControl {
   readonly #statistics = new CheckpointStatistics();
   readonly #startedAtUs = monotonicUs();
   readonly #listener: PeerListener;
-  readonly #boundCheck: NodeJS.Timeout;
   #probePort: number | undefined;
   #current: CurrentSession | undefined;
   #bytesSentBefore = 0;
@@ -134,20 +127,16 @@ class PrimaryNode implements RunningNode, NodeControl {
       onSession: (session) => session.destroy(),
       probeAnswer: () => (this.#core.state.kind === 'left' ? 'idle' : 'serving'),
     });
-    parts.hooks.onDiskWrite = (disk, operation) =>
-      this.#current?.replicator.forward(disk, operation);
+    parts.hooks.onDisksOverBound = (epoch) =>
+      this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound', epoch });
     parts.hooks.onCheckpointNeeded = (trigger, epoch) =>
       this.#driver.input({ kind: 'checkpointRequested', trigger, epoch });
-    parts.hooks.onNetworkFailure = (error) => {
-      const reason = `The network thread failed: ${describeError(error)}`;
-      log.error(reason);
-      this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason });
-    };
+    parts.hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
+    parts.hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
     void pvm.emulator.exited.then(({ reason }) => {
       this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason: `QEMU: ${reason}` });
     });
     pvm.emulator.onGuestEvent((event) => this.#onGuestEvent(event));
-    this.#boundCheck = setInterval(() => this.#checkBounds(), BOUND_CHECK_MS);
     log.setContext({ role: 'primary', epoch: this.#core.epoch });
     this.#driver.input({ kind: 'tick' });
   }
@@ -171,7 +160,6 @@ class PrimaryNode implements RunningNode, NodeControl {
       committedEpoch: this.#committedEpoch,
       bytesSent: this.#bytesSentBefore + sentBytes(this.#current?.session),
       sync: this.#current?.replicator.sync ?? null,
-      bufferedBytes: this.#current?.replicator.epochDiskBytes ?? 0,
       lastFailure: this.#lastFailure,
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
@@ -300,12 +288,13 @@ class PrimaryNode implements RunningNode, NodeControl {
       const answer = parseHelloReply(message.json);
       if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
       await this.#pvm.network.attach(session, this.#core.epoch);
+      await this.#pvm.disks.attachSource(session, this.#core.epoch);
       if (this.#leaving) throw new Error('The node is leaving');
       this.#begin(session, probePort);
       this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
     } catch (error) {
       session?.destroy();
-      this.#pvm.network.detach();
+      this.#detach();
       const reason = describeError(error);
       if (reason !== this.#lastFailure) this.#log.warn('No secondary', { reason });
       this.#lastFailure = reason;
@@ -495,7 +484,12 @@ class PrimaryNode implements RunningNode, NodeControl {
   #endReplication(current = this.#current): void {
     if (current === undefined) return;
     current.replicator.end();
+    this.#detach();
+  }
+
+  #detach(): void {
     this.#pvm.network.detach();
+    this.#pvm.disks.detach();
   }
 
   /** What promises that nothing leaves any more is said once nothing does. */
@@ -509,9 +503,11 @@ class PrimaryNode implements RunningNode, NodeControl {
     this.#current?.session.links.control.send(type, parts);
   }
 
-  #checkBounds(): void {
-    const over = (this.#current?.replicator.epochDiskBytes ?? 0) > EPOCH_DISK_BYTES;
-    if (over) this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound' });
+  /** A part of the guest is gone, and it can't go on here. */
+  #threadFailed(name: string, error: Error): void {
+    const reason = `The ${name} thread failed: ${describeError(error)}`;
+    this.#log.error(reason);
+    this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason });
   }
 
   #onGuestEvent(event: GuestEvent): void {
@@ -529,7 +525,6 @@ class PrimaryNode implements RunningNode, NodeControl {
     // Who asks from now on is told that nobody is here, which is as good as true.
     this.#listener.close();
     this.#driver.stop();
-    clearInterval(this.#boundCheck);
     this.#log.info('Leaving', { reason: exit.reason });
     const session = this.#current?.session;
     this.#endReplication();

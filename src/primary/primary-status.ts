@@ -15,7 +15,6 @@ export interface StatusSources {
   readonly committedEpoch: number | null;
   readonly bytesSent: number;
   readonly sync: SyncProgress | null;
-  readonly bufferedBytes: number;
   readonly lastFailure: string | null;
   readonly startedAtUs: number;
   readonly nowUs: number;
@@ -72,11 +71,11 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     accelerator: description.accelerator,
     qemuVersion: description.qemuVersion,
     sync: sources.sync,
-    disks: pvm.definition.disks.map(({ name, sizeBytes }) => ({
+    disks: pvm.definition.disks.map(({ name, sizeBytes }, index) => ({
       name,
       sizeBytes,
-      bufferedBytes: sources.bufferedBytes,
-      overlayBytes: 0,
+      bufferedBytes: pvm.disks.figures[index]?.bufferedBytes ?? 0,
+      overlayBytes: pvm.disks.figures[index]?.overlayBytes ?? 0,
     })),
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,

@@ -1,12 +1,10 @@
 /**
- * The PVM and everything it stands on: images with their NBD servers, NICs, QEMU.
+ * The PVM and everything it stands on: disks, NICs, QEMU.
  *
  * Started from the configuration, stopped in reverse order; a start that fails half-way stops what
  * it had started.
  */
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { type DiskOperation, ImageFile, NbdServer, ReplicatedDisk } from '../blockrep/index.js';
 import type { PrimaryConfiguration } from '../config/index.js';
 import {
   type Emulator,
@@ -16,6 +14,7 @@ import {
   type ResolvedMachineDefinition,
   resolveMachineDefinition,
 } from '../emulator/index.js';
+import { GuestDisks } from '../guest/index.js';
 import type { Logger } from '../lib/index.js';
 import { digestFile } from '../replication/index.js';
 import { PrimaryNetworkClient } from './primary-network-client-shell.js';
@@ -27,7 +26,7 @@ const MIB = 1024 * 1024;
 export interface Pvm {
   readonly definition: ResolvedMachineDefinition;
   readonly emulator: Emulator;
-  readonly disks: readonly ReplicatedDisk[];
+  readonly disks: GuestDisks;
   readonly network: PrimaryNetworkClient;
   readonly kernelSha256: string | null;
   readonly initrdSha256: string | null;
@@ -37,8 +36,9 @@ export interface Pvm {
 
 /** Set by the node as sessions come and go. */
 export interface PvmHooks {
-  /** A write while the disk is in `forwarding`; see ReplicatedDiskOptions. */
-  onDiskWrite?: ((disk: number, operation: DiskOperation) => Promise<void> | undefined) | undefined;
+  onDisksOverBound?: ((epoch: number) => void) | undefined;
+  /** The guest's disks are gone for good; it stands still at its next request. */
+  onDisksFailure?: ((error: Error) => void) | undefined;
   onCheckpointNeeded?: ((reason: CompareReason, epoch: number) => void) | undefined;
   /** The guest's network is gone for good, and silent. */
   onNetworkFailure?: ((error: Error) => void) | undefined;
@@ -57,24 +57,18 @@ export async function startPvm(
   try {
     const runtimeDir = await makeRuntimeDir(configuration.runDir, configuration.vm);
     cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
-    const disks: ReplicatedDisk[] = [];
-    const diskSockets: string[] = [];
-    for (const { name, path } of configuration.disks) {
-      const image = await ImageFile.open({ path });
-      cleanups.push(() => image.close());
-      const index = disks.length;
-      const disk = new ReplicatedDisk({
-        base: image,
-        onWrite: (operation) => hooks.onDiskWrite?.(index, operation),
-      });
-      const socketPath = join(runtimeDir, `disk-${index}`);
-      const server = new NbdServer({ socketPath, exports: new Map([[name, disk]]), log });
-      await server.start();
-      cleanups.push(() => server.stop());
-      disks.push(disk);
-      diskSockets.push(socketPath);
-    }
-    const definition = await defineMachine(configuration, disks);
+    const disks = new GuestDisks({
+      log,
+      onOverBound: (epoch) => hooks.onDisksOverBound?.(epoch),
+      onFailure: (error) => hooks.onDisksFailure?.(error),
+    });
+    cleanups.push(() => disks.stop());
+    const { sockets, sizes } = await disks.start({
+      role: 'live',
+      disks: configuration.disks.map(({ name, path }) => ({ name, path })),
+      socketDirectory: runtimeDir,
+    });
+    const definition = await defineMachine(configuration, sizes);
     const network = new PrimaryNetworkClient({
       log,
       onCheckpointNeeded: (reason, epoch) => hooks.onCheckpointNeeded?.(reason, epoch),
@@ -91,7 +85,7 @@ export async function startPvm(
     const emulator = await launchQemu({
       definition,
       ramMapping: 'shared',
-      diskSockets,
+      diskSockets: sockets,
       nicFds,
       runtimeDir,
       startPaused: false,
@@ -112,7 +106,7 @@ export async function startPvm(
 
 async function defineMachine(
   configuration: PrimaryConfiguration,
-  disks: readonly ReplicatedDisk[],
+  diskSizes: readonly number[],
 ): Promise<ResolvedMachineDefinition> {
   const { machine } = configuration;
   const kernel = machine.kernel && {
@@ -130,7 +124,7 @@ async function defineMachine(
     ...(kernel === undefined ? {} : { kernel }),
     disks: configuration.disks.map(({ name }, index) => ({
       name,
-      sizeBytes: disks[index]?.sizeBytes ?? 0,
+      sizeBytes: diskSizes[index] ?? 0,
       readOnly: false,
     })),
     nics: configuration.nics.map(({ name, mac }) => ({ name, mac })),

@@ -35,7 +35,6 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
-import { DiskReceiver } from './disk-receiver-shell.js';
 import { EXPECTED_LOAD_US } from './limits.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
@@ -61,7 +60,6 @@ interface Current {
   readonly hello: Hello;
   readonly svm: Svm;
   readonly ram: RamReceiver;
-  readonly disks: DiskReceiver;
 }
 
 class SecondaryNode implements RunningNode, NodeControl {
@@ -84,6 +82,7 @@ class SecondaryNode implements RunningNode, NodeControl {
   #verified = 0;
   #downtimeUs: number | undefined;
   #lastFailure: string | null = null;
+  #committing: Promise<boolean> = Promise.resolve(false);
   #dropping: Promise<void> = Promise.resolve();
   #discarding: Promise<void> = Promise.resolve();
   #failoverWaiters: ((result: CommandResult) => void)[] = [];
@@ -191,11 +190,16 @@ class SecondaryNode implements RunningNode, NodeControl {
       const message = await firstControlMessage(session);
       if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
       const hello = parseHello(message.json);
-      svm = await startSvm(this.#configuration, hello, this.#log, (error) => {
-        const reason = `The network thread failed: ${describeError(error)}`;
-        this.#driver.input({ kind: 'broken', reason });
+      svm = await startSvm(this.#configuration, hello, this.#log, {
+        onNetworkFailure: (error) => this.#threadFailed('network', error),
+        disks: {
+          onStaged: (disk) => this.#driver.input({ kind: 'diskStaged', disk }),
+          onUnfit: (reason) => this.#driver.input({ kind: 'broken', reason }),
+          onFailure: (error) => this.#threadFailed('disk', error),
+        },
       });
       await svm.network.attach(session);
+      await svm.disks.attachTarget(session);
       if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
       this.#begin(session, hello, svm);
     } catch (error) {
@@ -218,13 +222,7 @@ class SecondaryNode implements RunningNode, NodeControl {
       staging,
       onStaged: (staged) => this.#driver.input({ kind: 'ramStaged', ram: staged }),
     });
-    const disks = new DiskReceiver({
-      link: links.disk,
-      disks: svm.disks,
-      onStaged: (staged) => this.#driver.input({ kind: 'diskStaged', disk: staged }),
-      onFailure: (reason) => this.#driver.input({ kind: 'broken', reason }),
-    });
-    const current = { session, hello, svm, ram, disks };
+    const current = { session, hello, svm, ram };
     this.#current = current;
     links.control.onFrame((frame) => this.#onControl(frame));
     session.onClose(({ kind, channel, error }) => {
@@ -278,10 +276,10 @@ class SecondaryNode implements RunningNode, NodeControl {
         void this.#probe();
         return;
       case 'commit':
-        this.#commit(output.epoch);
+        this.#committing = this.#commit(output.epoch);
         return;
       case 'sendCommitted':
-        this.#tell({ kind: 'committed', epoch: output.epoch });
+        void this.#tellCommitted(output.epoch);
         return;
       case 'apply':
         void this.#apply(output.epoch, output.svmRuns);
@@ -295,7 +293,7 @@ class SecondaryNode implements RunningNode, NodeControl {
         this.#tell({ kind: 'unfit', reason: output.reason });
         return;
       case 'dropStaged':
-        this.#dropping = this.#current?.disks.dropUncommitted() ?? Promise.resolve();
+        this.#dropping = this.#current?.svm.disks.dropUncommitted() ?? Promise.resolve();
         return;
       case 'closeSession':
         this.#current?.session.close();
@@ -334,12 +332,26 @@ class SecondaryNode implements RunningNode, NodeControl {
     if (this.#current === current) this.#driver.input({ kind: 'probed', result });
   }
 
-  #commit(epoch: number): void {
+  /** Resolves to whether the disks will keep the epoch. */
+  async #commit(epoch: number): Promise<boolean> {
     const svm = this.#current?.svm;
-    if (svm === undefined) return;
-    for (const disk of svm.disks) disk.commit(epoch);
+    if (svm === undefined) return false;
     svm.network.committed(epoch);
     this.#log.setContext({ epoch });
+    try {
+      await svm.disks.commit(epoch);
+      return true;
+    } catch (error) {
+      const reason = `Epoch ${epoch} can't be committed: ${describeError(error)}`;
+      this.#driver.input({ kind: 'broken', reason });
+      return false;
+    }
+  }
+
+  async #tellCommitted(epoch: number): Promise<void> {
+    const current = this.#current;
+    const kept = await this.#committing;
+    if (kept && this.#current === current) this.#tell({ kind: 'committed', epoch });
   }
 
   /**
@@ -362,10 +374,7 @@ class SecondaryNode implements RunningNode, NodeControl {
       const written = svm.emulator.scanPrivate();
       await ram.apply();
       const copiedUs = monotonicUs();
-      await Promise.all([
-        svm.emulator.dropPrivate(written),
-        ...svm.disks.map((disk) => disk.apply(epoch)),
-      ]);
+      await Promise.all([svm.emulator.dropPrivate(written), svm.disks.apply(epoch)]);
       const loadUs = monotonicUs();
       // The PVM runs since then, and the SVM will after what the last load and resume took.
       const advanceUs = loadUs + this.#loadToResumeUs - this.#pvmResumedAtUs;
@@ -414,7 +423,7 @@ class SecondaryNode implements RunningNode, NodeControl {
     const heardAtUs = this.#core.peerHeardAtUs;
     try {
       await Promise.all([this.#dropping, svm.emulator.pause()]);
-      for (const disk of svm.disks) await disk.promote();
+      await svm.disks.promote();
       await svm.network.promote();
       await svm.emulator.resume();
       svm.network.goLive({ announce: this.#configuration.lanAnnounce });
@@ -442,9 +451,8 @@ class SecondaryNode implements RunningNode, NodeControl {
     });
   }
 
-  async #stopCurrent({ session, svm, disks }: Current): Promise<void> {
+  async #stopCurrent({ session, svm }: Current): Promise<void> {
     session.close();
-    await disks.stop();
     await svm.stop();
   }
 
@@ -457,6 +465,11 @@ class SecondaryNode implements RunningNode, NodeControl {
     await this.#discarding;
     this.#answerWaiters({ ok: false, code: 'COLO_E_FAILOVER', reason });
     this.#finish({ exitCode, reason });
+  }
+
+  #threadFailed(name: string, error: Error): void {
+    const reason = `The ${name} thread failed: ${describeError(error)}`;
+    this.#driver.input({ kind: 'broken', reason });
   }
 
   #onGuestEvent(event: GuestEvent): void {

@@ -6,8 +6,6 @@
  * had started.
  */
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { ImageFile, NbdServer, SecondaryDisk } from '../blockrep/index.js';
 import { type SecondaryConfiguration, secondaryDiskPath, secondaryNic } from '../config/index.js';
 import {
   type Emulator,
@@ -19,6 +17,7 @@ import {
   resolveMachineDefinition,
   StagingArea,
 } from '../emulator/index.js';
+import { GuestDisks, type GuestDisksOptions } from '../guest/index.js';
 import { type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { digestFile, type Hello } from '../replication/index.js';
 import { SecondaryNetworkClient } from './secondary-network-client-shell.js';
@@ -27,22 +26,28 @@ import { SecondaryNetworkClient } from './secondary-network-client-shell.js';
 export interface Svm {
   readonly definition: MachineDefinition;
   readonly emulator: Emulator;
-  readonly disks: readonly SecondaryDisk[];
+  readonly disks: GuestDisks;
   readonly network: SecondaryNetworkClient;
-
   readonly staging: StagingArea;
   /** Kills the guest and releases everything. Idempotent. */
   stop(): Promise<void>;
 }
 
+/** What the SVM tells the node. */
+export interface SvmHooks {
+  /** The SVM's network is gone for good. */
+  readonly onNetworkFailure: (error: Error) => void;
+  readonly disks: Pick<GuestDisksOptions, 'onStaged' | 'onUnfit' | 'onFailure'>;
+}
+
 /**
- * Launches it. `onNetworkFailure`: the SVM's network is gone for good. Throws OperatorError or ProtocolError with what the primary's operator must know.
+ * Launches it. Throws OperatorError or ProtocolError with what the primary's operator must know.
  */
 export async function startSvm(
   configuration: SecondaryConfiguration,
   hello: Hello,
   log: Logger,
-  onNetworkFailure: (error: Error) => void,
+  hooks: SvmHooks,
 ): Promise<Svm> {
   const definition = await checkedDefinition(configuration, hello);
   const cleanups: (() => Promise<unknown>)[] = [];
@@ -52,7 +57,7 @@ export async function startSvm(
   try {
     const runtimeDir = await makeRuntimeDir(configuration.runDir, configuration.vm);
     cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
-    const context = { configuration, definition, runtimeDir, log, cleanups, onNetworkFailure };
+    const context = { configuration, definition, runtimeDir, log, cleanups, hooks };
     const { disks, diskSockets } = await startDisks(context);
     const { network, nicFds } = await startNetwork(context);
     const emulator = await launchQemu({
@@ -87,7 +92,7 @@ interface Context {
   readonly runtimeDir: string;
   readonly log: Logger;
   readonly cleanups: (() => Promise<unknown>)[];
-  readonly onNetworkFailure: (error: Error) => void;
+  readonly hooks: SvmHooks;
 }
 
 async function checkedDefinition(
@@ -148,22 +153,19 @@ async function checkFile(key: string, path: string, expected: string | null): Pr
 
 async function startDisks(
   context: Context,
-): Promise<{ disks: SecondaryDisk[]; diskSockets: string[] }> {
-  const { configuration, definition, runtimeDir, log, cleanups } = context;
-  const disks: SecondaryDisk[] = [];
-  const diskSockets: string[] = [];
-  for (const { name, sizeBytes } of definition.disks) {
-    const image = await ImageFile.open({ path: secondaryDiskPath(configuration, name), sizeBytes });
-    const disk = new SecondaryDisk({ image, spillDirectory: configuration.stateDir, log });
-    cleanups.push(() => disk.close());
-    const socketPath = join(runtimeDir, `disk-${disks.length}`);
-    const server = new NbdServer({ socketPath, exports: new Map([[name, disk]]), log });
-    await server.start();
-    cleanups.push(() => server.stop());
-    disks.push(disk);
-    diskSockets.push(socketPath);
-  }
-  return { disks, diskSockets };
+): Promise<{ disks: GuestDisks; diskSockets: readonly string[] }> {
+  const { configuration, definition, runtimeDir, log, cleanups, hooks } = context;
+  const disks = new GuestDisks({ log, ...hooks.disks });
+  cleanups.push(() => disks.stop());
+  const { sockets } = await disks.start({
+    role: 'standby',
+    disks: definition.disks.map(({ name, sizeBytes }) => {
+      return { name, path: secondaryDiskPath(configuration, name), sizeBytes };
+    }),
+    socketDirectory: runtimeDir,
+    spillDirectory: configuration.stateDir,
+  });
+  return { disks, diskSockets: sockets };
 }
 
 async function startNetwork(
@@ -176,7 +178,7 @@ async function startNetwork(
   });
   const network = new SecondaryNetworkClient({
     log,
-    onFailure: (error) => context.onNetworkFailure(error),
+    onFailure: (error) => context.hooks.onNetworkFailure(error),
   });
   cleanups.push(() => network.stop());
   const nicFds = await network.start({ nics });
