@@ -11,6 +11,8 @@ export interface BlockLayer {
   readonly readOnly: boolean;
   /** The caller owns the buffer. */
   read(offset: number, length: number): Promise<Buffer>;
+  /** Like `read`, into memory of the caller's, all of it. */
+  readInto?(offset: number, target: Buffer): Promise<void>;
   /** `data` must not change afterwards: layers may keep it. `fua`: durable before it resolves. */
   write(offset: number, data: Buffer, fua: boolean): Promise<void>;
   writeZeroes(offset: number, length: number, options: ZeroOptions): Promise<void>;
@@ -24,6 +26,12 @@ export interface BlockLayer {
   close(): Promise<void>;
   /** Ranges that may hold something else than zeroes; without it, everything may. */
   dataRanges?(): ByteRange[];
+}
+
+/** Fills `target` from `offset`, without a copy where the layer can. */
+export async function readInto(layer: BlockLayer, offset: number, target: Buffer): Promise<void> {
+  if (layer.readInto !== undefined) return layer.readInto(offset, target);
+  (await layer.read(offset, target.length)).copy(target);
 }
 
 export interface ZeroOptions {

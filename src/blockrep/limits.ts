@@ -44,6 +44,27 @@ export const NBD_BYTES_IN_FLIGHT_MAX = 64 * MIB;
 /** Reply bytes that the client has not taken yet, per connection. More: reading stops. */
 export const NBD_REPLY_BYTES_MAX = 64 * MIB;
 
+/**
+ * Replies on their way to a client that reads them slower than they are made: two of 1 MiB, so that
+ * neither waits for the other at every 200 KiB of it. A wish; the kernel may give less.
+ */
+export const NBD_SEND_BUFFER_BYTES = 2 * MIB;
+
+/** One read of the socket at most, and the piece of memory that small requests arrive in, bytes. */
+export const NBD_RECEIVE_BYTES = 256 * KIB;
+
+/** Less room than this in the piece begins the next one, bytes: few reads are cut short by it. */
+export const NBD_RECEIVE_ROOM_MIN = 64 * KIB;
+
+/** Memory for answers that a connection keeps for the next ones, bytes; more is left to the GC. */
+export const NBD_KEPT_BYTES_MAX = 16 * MIB;
+
+/**
+ * Image requests of at most this many bytes are done on the calling thread where that is a copy
+ * from or to the page cache: 64 KiB take some 10 us, the way to another thread and back 20 to 50.
+ */
+export const IMAGE_INLINE_BYTES_MAX = 64 * KIB;
+
 /** Sectors are 512 bytes; an image whose size is no multiple of it is refused. */
 export const SECTOR_BYTES = 512;
 

@@ -8,15 +8,17 @@
  */
 import type { Socket } from 'node:net';
 import { describeError, type Logger, ProtocolError } from '../lib/index.js';
-import type { BlockLayer } from './block-layer-shell.js';
+import { type BlockLayer, readInto } from './block-layer-shell.js';
 import { errnoOf } from './errors.js';
 import {
   NBD_BYTES_IN_FLIGHT_MAX,
   NBD_CLOSE_MS_MAX,
+  NBD_KEPT_BYTES_MAX,
   NBD_NEGOTIATION_MS_MAX,
   NBD_REPLY_BYTES_MAX,
   NBD_REQUESTS_IN_FLIGHT_MAX,
 } from './limits.js';
+import { BufferPool, type ReceiveBuffer } from './nbd-buffers.js';
 import { type NbdInstruction, type NbdRequest, NbdSession } from './nbd-session.js';
 import { encodeSimpleReply, NBD_ERROR, type NbdError } from './nbd-wire.js';
 import type { RangeQueue, RangeTicket } from './range-queue.js';
@@ -43,6 +45,8 @@ export interface NbdExportStats {
 
 export interface NbdConnectionOptions {
   readonly socket: Socket;
+  /** Where the socket is read to; whoever reads it says `received`. */
+  readonly receive: ReceiveBuffer;
   readonly exports: ReadonlyMap<string, ServedExport>;
   readonly log: Logger;
   onProtocolError(): void;
@@ -54,6 +58,7 @@ export class NbdConnection {
   readonly #options: NbdConnectionOptions;
   readonly #socket: Socket;
   readonly #session: NbdSession;
+  readonly #answers = new BufferPool(NBD_KEPT_BYTES_MAX);
   #export: ServedExport | undefined;
   #requestsInFlight = 0;
   #bytesInFlight = 0;
@@ -64,16 +69,13 @@ export class NbdConnection {
   #uncork: NodeJS.Immediate | undefined;
 
   constructor(options: NbdConnectionOptions) {
-    const { socket, exports } = options;
+    const { socket, exports, receive } = options;
     this.#options = options;
     this.#socket = socket;
     const infos = new Map([...exports].map(([name, served]) => [name, served.layer] as const));
     this.#session = new NbdSession(infos);
+    receive.session = this.#session;
     this.#deadline = setTimeout(() => this.#negotiationTimeout(), NBD_NEGOTIATION_MS_MAX);
-    socket.on('data', (chunk: Buffer) => {
-      this.#session.receive(chunk);
-      this.#pump();
-    });
     socket.on('drain', () => this.#pump());
     socket.on('error', (error) => this.#drop('NBD connection failed', describeError(error)));
     socket.on('close', () => {
@@ -82,6 +84,11 @@ export class NbdConnection {
       this.#ending = true;
       this.#finishWhenIdle();
     });
+    this.#pump();
+  }
+
+  /** Bytes have come, and the session has them. */
+  received(): void {
     this.#pump();
   }
 
@@ -178,10 +185,7 @@ export class NbdConnection {
     switch (request.kind) {
       case 'read':
         stats.bytesRead += length;
-        served.layer.read(request.offset, length).then(
-          (data) => done(0, data),
-          (error) => done(this.#failed(served, error)),
-        );
+        this.#startRead(served, request, done);
         return;
       case 'flush':
         stats.flushes += 1;
@@ -193,6 +197,18 @@ export class NbdConnection {
       default:
         this.#startWrite(served, request, done);
     }
+  }
+
+  #startRead(
+    served: ServedExport,
+    { offset, length }: Extract<NbdRequest, { kind: 'read' }>,
+    done: (error: NbdError | 0, data?: Buffer) => void,
+  ): void {
+    const data = this.#answers.take(length);
+    readInto(served.layer, offset, data).then(
+      () => done(0, data),
+      (error) => done(this.#failed(served, error)),
+    );
   }
 
   #startWrite(
@@ -241,7 +257,10 @@ export class NbdConnection {
       });
     }
     this.#socket.write(bytes);
-    if (data !== undefined) this.#socket.write(data);
+    if (data === undefined) return;
+    this.#socket.write(data, (error) => {
+      if (!error) this.#answers.give(data);
+    });
   }
 
   /** One log line, then the socket is gone. */

@@ -133,6 +133,21 @@ export class NbdSession {
     return kind === 'request' || kind === 'payload' || kind === 'discard';
   }
 
+  /**
+   * Where the next bytes of the socket belong, if they are nothing but a write's payload: whoever
+   * reads them to its beginning says `filled` instead of `receive`.
+   */
+  get payloadRest(): Buffer | undefined {
+    const state = this.#state;
+    if (state.kind !== 'payload' || this.unreadBytes > 0) return undefined;
+    return state.request.data.subarray(state.filled);
+  }
+
+  /** So many bytes have been put to the beginning of `payloadRest`. */
+  filled(bytes: number): void {
+    if (this.#state.kind === 'payload') this.#state.filled += bytes;
+  }
+
   /** Keeps `chunk`; the caller must not change it any more. */
   receive(chunk: Buffer): void {
     if (this.#state.kind === 'ended') return;

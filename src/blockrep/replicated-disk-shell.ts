@@ -9,7 +9,12 @@
  * A write that began before `forwarding` and ends after it is marked, not forwarded: whoever
  * switches at a pause of the guest, when nothing is in progress, finds no bit set afterwards.
  */
-import type { BlockLayer, ByteRange, ZeroOptions } from './block-layer-shell.js';
+import {
+  type BlockLayer,
+  type ByteRange,
+  readInto,
+  type ZeroOptions,
+} from './block-layer-shell.js';
 import { DirtyBitmap } from './dirty-bitmap.js';
 import { type DiskOperation, operationLength } from './disk-operation.js';
 
@@ -105,6 +110,10 @@ export class ReplicatedDisk implements BlockLayer {
 
   read(offset: number, length: number): Promise<Buffer> {
     return this.#base.read(offset, length);
+  }
+
+  readInto(offset: number, target: Buffer): Promise<void> {
+    return readInto(this.#base, offset, target);
   }
 
   write(offset: number, data: Buffer, fua: boolean): Promise<void> {

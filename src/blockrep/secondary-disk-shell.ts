@@ -116,6 +116,11 @@ export class SecondaryDisk implements BlockLayer {
     return this.#shared(offset, length, () => this.#overlay.read(offset, length));
   }
 
+  async readInto(offset: number, target: Buffer): Promise<void> {
+    if (this.#mode === 'direct') return this.#image.readInto(offset, target);
+    (await this.read(offset, target.length)).copy(target);
+  }
+
   async write(offset: number, data: Buffer, fua: boolean): Promise<void> {
     if (this.#mode === 'direct') return this.#image.write(offset, data, fua);
     await this.#exclusive(offset, data.length, async () => {
