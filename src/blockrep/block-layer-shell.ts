@@ -15,6 +15,8 @@ export interface BlockLayer {
   readInto?(offset: number, target: Buffer): Promise<void>;
   /** `data` must not change afterwards: layers may keep it. `fua`: durable before it resolves. */
   write(offset: number, data: Buffer, fua: boolean): Promise<void>;
+  /** False if a write that begins now keeps nothing of its data once it has resolved. */
+  readonly keepsData?: boolean;
   writeZeroes(offset: number, length: number, options: ZeroOptions): Promise<void>;
   /**
    * Gives the space back. The range reads as zeroes afterwards: both guests of a pair must see the

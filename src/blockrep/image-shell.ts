@@ -33,6 +33,7 @@ export class ImageFile implements BlockLayer {
   readonly path: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
+  readonly keepsData = false;
   readonly #fd: number;
   #flushing: Promise<void> | undefined;
   #nextFlush: Promise<void> | undefined;

@@ -50,13 +50,16 @@ export const NBD_REPLY_BYTES_MAX = 64 * MIB;
  */
 export const NBD_SEND_BUFFER_BYTES = 2 * MIB;
 
-/** One read of the socket at most, and the piece of memory that small requests arrive in, bytes. */
+/** The piece of memory that small requests arrive in, bytes; a full one is followed by the next. */
 export const NBD_RECEIVE_BYTES = 256 * KIB;
 
-/** Less room than this in the piece begins the next one, bytes: few reads are cut short by it. */
-export const NBD_RECEIVE_ROOM_MIN = 64 * KIB;
+/**
+ * One read of the socket into it, bytes: a queue of sixteen 4 KiB writes. What comes of a large
+ * write with its head must be copied to its payload; the rest is read right there.
+ */
+export const NBD_RECEIVE_ONCE_BYTES = 64 * KIB;
 
-/** Memory for answers that a connection keeps for the next ones, bytes; more is left to the GC. */
+/** Memory for payloads that a connection keeps for the next ones, bytes; more is left to the GC. */
 export const NBD_KEPT_BYTES_MAX = 16 * MIB;
 
 /**

@@ -2,7 +2,7 @@
  * The memory that one NBD connection works in. Buffers that come and go by the thousand cost more
  * than what is done with them: each is memory to be mapped, and work for the garbage collector.
  */
-import { NBD_RECEIVE_BYTES, NBD_RECEIVE_ROOM_MIN } from './limits.js';
+import { NBD_RECEIVE_BYTES, NBD_RECEIVE_ONCE_BYTES } from './limits.js';
 import type { NbdSession } from './nbd-session.js';
 
 /** Where the socket is read to: a large payload to its own place, all else to pieces in turn. */
@@ -20,12 +20,12 @@ export class ReceiveBuffer {
     const payload = this.session?.payloadRest;
     this.#direct = payload !== undefined;
     if (payload !== undefined) return payload;
-    if (this.#piece.length - this.#used < NBD_RECEIVE_ROOM_MIN) {
+    if (this.#piece.length - this.#used < NBD_RECEIVE_ONCE_BYTES) {
       // The old one belongs to the requests that were read from it.
       this.#piece = Buffer.allocUnsafeSlow(NBD_RECEIVE_BYTES);
       this.#used = 0;
     }
-    return this.#piece.subarray(this.#used);
+    return this.#piece.subarray(this.#used, this.#used + NBD_RECEIVE_ONCE_BYTES);
   }
 
   /** So many bytes have come, to the place that was asked for last. */
@@ -57,9 +57,10 @@ export class BufferPool {
     return buffer;
   }
 
-  /** Nobody may use it any more. */
-  give(buffer: Buffer): void {
+  /** Nobody may use it any more. Nothing happens to a part of something else. */
+  giveWhole(buffer: Buffer): void {
     const { length } = buffer;
+    if (buffer.buffer.byteLength !== length) return;
     // Other lengths by now: those of before go.
     if (this.#bytes + length > this.#bytesMax) this.#clear();
     if (length > this.#bytesMax) return;

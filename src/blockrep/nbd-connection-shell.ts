@@ -58,7 +58,7 @@ export class NbdConnection {
   readonly #options: NbdConnectionOptions;
   readonly #socket: Socket;
   readonly #session: NbdSession;
-  readonly #answers = new BufferPool(NBD_KEPT_BYTES_MAX);
+  readonly #buffers = new BufferPool(NBD_KEPT_BYTES_MAX);
   #export: ServedExport | undefined;
   #requestsInFlight = 0;
   #bytesInFlight = 0;
@@ -73,7 +73,7 @@ export class NbdConnection {
     this.#options = options;
     this.#socket = socket;
     const infos = new Map([...exports].map(([name, served]) => [name, served.layer] as const));
-    this.#session = new NbdSession(infos);
+    this.#session = new NbdSession(infos, (length) => this.#buffers.take(length));
     receive.session = this.#session;
     this.#deadline = setTimeout(() => this.#negotiationTimeout(), NBD_NEGOTIATION_MS_MAX);
     socket.on('drain', () => this.#pump());
@@ -204,7 +204,7 @@ export class NbdConnection {
     { offset, length }: Extract<NbdRequest, { kind: 'read' }>,
     done: (error: NbdError | 0, data?: Buffer) => void,
   ): void {
-    const data = this.#answers.take(length);
+    const data = this.#buffers.take(length);
     readInto(served.layer, offset, data).then(
       () => done(0, data),
       (error) => done(this.#failed(served, error)),
@@ -221,9 +221,11 @@ export class NbdConnection {
       for (const free of served.writes.leave(ticket) as RangeTicket[]) free.resume?.();
     };
     const run = () => {
+      const keeps = served.layer.keepsData !== false;
       change(served, request).then(
         () => {
           leave();
+          if (!keeps && request.kind === 'write') this.#buffers.giveWhole(request.data);
           done(0);
         },
         (error) => {
@@ -259,7 +261,7 @@ export class NbdConnection {
     this.#socket.write(bytes);
     if (data === undefined) return;
     this.#socket.write(data, (error) => {
-      if (!error) this.#answers.give(data);
+      if (!error) this.#buffers.giveWhole(data);
     });
   }
 

@@ -109,6 +109,7 @@ const NOTHING = Buffer.alloc(0);
 
 export class NbdSession {
   readonly #exports: ReadonlyMap<string, NbdExportInfo>;
+  readonly #allocate: (length: number) => Buffer;
   #export: NbdExportInfo = { sizeBytes: 0, readOnly: true };
   #state: State = { kind: 'greeting' };
   #bytes: Buffer = NOTHING;
@@ -117,9 +118,16 @@ export class NbdSession {
   #options = 0;
   #queue: NbdInstruction[] = [];
 
-  /** `exports` is looked at when a client chooses; the empty name means the only export. */
-  constructor(exports: ReadonlyMap<string, NbdExportInfo>) {
+  /**
+   * `exports` is looked at when a client chooses; the empty name means the only export. `allocate`
+   * gives the memory for a payload that comes in pieces.
+   */
+  constructor(
+    exports: ReadonlyMap<string, NbdExportInfo>,
+    allocate: (length: number) => Buffer = Buffer.allocUnsafeSlow,
+  ) {
     this.#exports = exports;
+    this.#allocate = allocate;
   }
 
   /** Received bytes that `next` has not consumed yet. */
@@ -366,7 +374,7 @@ export class NbdSession {
       const request: NbdRequest = { kind: 'write', cookie, offset, length, data: whole, fua };
       return { kind: 'request', request };
     }
-    const data = Buffer.allocUnsafeSlow(length);
+    const data = this.#allocate(length);
     const request: WriteRequest = { kind: 'write', cookie, offset, length, data, fua };
     this.#state = { kind: 'payload', request, filled: 0 };
     return undefined;

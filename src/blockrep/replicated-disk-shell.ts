@@ -62,6 +62,10 @@ export class ReplicatedDisk implements BlockLayer {
     return this.#base.readOnly;
   }
 
+  get keepsData(): boolean {
+    return this.#mode === 'forwarding' || this.#base.keepsData !== false;
+  }
+
   get mode(): ReplicationMode {
     return this.#mode;
   }

@@ -86,6 +86,10 @@ export class SecondaryDisk implements BlockLayer {
     this.#spill = new SpillFile(options.spillDirectory);
   }
 
+  get keepsData(): boolean {
+    return this.#mode !== 'direct';
+  }
+
   /** Why this disk can not take over; undefined while it can. */
   get unfit(): string | undefined {
     return this.#unfit;
