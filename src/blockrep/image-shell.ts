@@ -64,7 +64,7 @@ export class ImageFile implements BlockLayer {
     return data;
   }
 
-  /** What the page cache has of a small read is copied at once; the rest waits in another thread. */
+  /** What the page cache has of a small read is copied at once; the rest is another thread's. */
   readInto(offset: number, data: Buffer): Promise<void> {
     const { length } = data;
     let cached = 0;

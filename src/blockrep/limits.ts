@@ -68,6 +68,12 @@ export const NBD_KEPT_BYTES_MAX = 16 * MIB;
  */
 export const IMAGE_INLINE_BYTES_MAX = 64 * KIB;
 
+/**
+ * For the layers below to carry out one request, milliseconds. Healthy disks need a thousandth, and
+ * a busy one some seconds. Then the request fails, and every other one until it is done after all.
+ */
+export const DISK_REQUEST_MS_MAX = 30_000;
+
 /** Sectors are 512 bytes; an image whose size is no multiple of it is refused. */
 export const SECTOR_BYTES = 512;
 

@@ -9,6 +9,7 @@
  * Held here: the order of calls is the order of their effects (transport/worker-client.ts), and a
  * promise that a part returns resolves after the effect (I6).
  */
+export { DiskRetry } from './disks/disk-retry-shell.js';
 export {
   type DiskPlace,
   GuestDisks,

@@ -21,6 +21,7 @@ import {
   type RunningNode,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
+import { DiskRetry } from '../guest/index.js';
 import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
@@ -90,6 +91,7 @@ class PrimaryNode implements RunningNode, NodeControl {
   readonly #statistics = new CheckpointStatistics();
   readonly #startedAtUs = monotonicUs();
   readonly #listener: PeerListener;
+  readonly #diskRetry: DiskRetry;
   #probePort: number | undefined;
   #current: CurrentSession | undefined;
   #bytesSentBefore = 0;
@@ -120,6 +122,7 @@ class PrimaryNode implements RunningNode, NodeControl {
       heartbeatUs: configuration.heartbeatIntervalUs,
       firstEpoch: parts.firstEpoch,
     });
+    this.#diskRetry = new DiskRetry({ guest: pvm.emulator, log });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
     this.#listener = new PeerListener({
       log,
@@ -132,6 +135,7 @@ class PrimaryNode implements RunningNode, NodeControl {
     parts.hooks.onCheckpointNeeded = (trigger, epoch) =>
       this.#driver.input({ kind: 'checkpointRequested', trigger, epoch });
     parts.hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
+    parts.hooks.onDisksSilent = (reason) => this.#diskFailed(reason);
     parts.hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
     void pvm.emulator.exited.then(({ reason }) => {
       this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason: `QEMU: ${reason}` });
@@ -160,7 +164,7 @@ class PrimaryNode implements RunningNode, NodeControl {
       committedEpoch: this.#committedEpoch,
       bytesSent: this.#bytesSentBefore + sentBytes(this.#current?.session),
       sync: this.#current?.replicator.sync ?? null,
-      lastFailure: this.#lastFailure,
+      lastFailure: this.#diskRetry.problem ?? this.#lastFailure,
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
     });
@@ -512,7 +516,11 @@ class PrimaryNode implements RunningNode, NodeControl {
 
   #onGuestEvent(event: GuestEvent): void {
     this.#log.debug('Guest event', { event });
-    if (event.kind === 'disk-error') this.#diskFailed(`${event.operation} of ${event.device}`);
+    if (event.kind === 'disk-error') {
+      const reason = `${event.operation} of ${event.device}`;
+      this.#diskFailed(reason);
+      this.#diskRetry.failed(reason);
+    }
     if (event.kind !== 'shutdown') return;
     const reason = event.byGuest ? 'The guest powered off' : `QEMU shut down (${event.reason})`;
     const goodbye = event.byGuest ? 'guest-off' : 'handover';
@@ -522,6 +530,7 @@ class PrimaryNode implements RunningNode, NodeControl {
   /** Silent already. The peer closes the session once it has read the last message. */
   async #leave(exit: NodeExit): Promise<void> {
     this.#leaving = true;
+    this.#diskRetry.stop();
     // Who asks from now on is told that nobody is here, which is as good as true.
     this.#listener.close();
     this.#driver.stop();

@@ -37,6 +37,8 @@ export interface Pvm {
 /** Set by the node as sessions come and go. */
 export interface PvmHooks {
   onDisksOverBound?: ((epoch: number) => void) | undefined;
+  /** The disks do not answer. */
+  onDisksSilent?: ((reason: string) => void) | undefined;
   /** The guest's disks are gone for good; it stands still at its next request. */
   onDisksFailure?: ((error: Error) => void) | undefined;
   onCheckpointNeeded?: ((reason: CompareReason, epoch: number) => void) | undefined;
@@ -60,6 +62,7 @@ export async function startPvm(
     const disks = new GuestDisks({
       log,
       onOverBound: (epoch) => hooks.onDisksOverBound?.(epoch),
+      onSilent: (reason) => hooks.onDisksSilent?.(reason),
       onFailure: (error) => hooks.onDisksFailure?.(error),
     });
     cleanups.push(() => disks.stop());

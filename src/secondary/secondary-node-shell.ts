@@ -16,6 +16,7 @@ import type {
   SecondaryConfiguration,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
+import { DiskRetry } from '../guest/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
@@ -60,6 +61,7 @@ interface Current {
   readonly hello: Hello;
   readonly svm: Svm;
   readonly ram: RamReceiver;
+  readonly diskRetry: DiskRetry;
 }
 
 class SecondaryNode implements RunningNode, NodeControl {
@@ -138,7 +140,7 @@ class SecondaryNode implements RunningNode, NodeControl {
       applied: this.#applied,
       downtimeUs: this.#downtimeUs,
       verified: this.#verified,
-      lastFailure: this.#lastFailure,
+      lastFailure: this.#current?.diskRetry.problem ?? this.#lastFailure,
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
     });
@@ -195,6 +197,7 @@ class SecondaryNode implements RunningNode, NodeControl {
         disks: {
           onStaged: (disk) => this.#driver.input({ kind: 'diskStaged', disk }),
           onUnfit: (reason) => this.#driver.input({ kind: 'broken', reason }),
+          onSilent: (reason) => this.#diskFailed(reason),
           onFailure: (error) => this.#threadFailed('disk', error),
         },
       });
@@ -222,7 +225,8 @@ class SecondaryNode implements RunningNode, NodeControl {
       staging,
       onStaged: (staged) => this.#driver.input({ kind: 'ramStaged', ram: staged }),
     });
-    const current = { session, hello, svm, ram };
+    const diskRetry = new DiskRetry({ guest: emulator, log: this.#log });
+    const current = { session, hello, svm, ram, diskRetry };
     this.#current = current;
     links.control.onFrame((frame) => this.#onControl(frame));
     session.onClose(({ kind, channel, error }) => {
@@ -451,7 +455,8 @@ class SecondaryNode implements RunningNode, NodeControl {
     });
   }
 
-  async #stopCurrent({ session, svm }: Current): Promise<void> {
+  async #stopCurrent({ session, svm, diskRetry }: Current): Promise<void> {
+    diskRetry.stop();
     session.close();
     await svm.stop();
   }
@@ -467,6 +472,13 @@ class SecondaryNode implements RunningNode, NodeControl {
     this.#finish({ exitCode, reason });
   }
 
+  /** In standby the primary goes on alone; a guest that has nobody else waits for its disk. */
+  #diskFailed(reason: string): void {
+    this.#log.error('A disk failed', { reason });
+    if (this.#core.state.kind === 'active') this.#current?.diskRetry.failed(reason);
+    else this.#driver.input({ kind: 'broken', reason: `A disk failed: ${reason}` });
+  }
+
   #threadFailed(name: string, error: Error): void {
     const reason = `The ${name} thread failed: ${describeError(error)}`;
     this.#driver.input({ kind: 'broken', reason });
@@ -474,6 +486,7 @@ class SecondaryNode implements RunningNode, NodeControl {
 
   #onGuestEvent(event: GuestEvent): void {
     this.#log.debug('Guest event', { event });
+    if (event.kind === 'disk-error') this.#diskFailed(`${event.operation} of ${event.device}`);
     if (event.kind !== 'shutdown' || this.#core.state.kind !== 'active') return;
     this.#driver.input({ kind: 'stopRequested', reason: 'The guest powered off' });
   }

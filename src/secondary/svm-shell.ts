@@ -37,7 +37,7 @@ export interface Svm {
 export interface SvmHooks {
   /** The SVM's network is gone for good. */
   readonly onNetworkFailure: (error: Error) => void;
-  readonly disks: Pick<GuestDisksOptions, 'onStaged' | 'onUnfit' | 'onFailure'>;
+  readonly disks: Pick<GuestDisksOptions, 'onStaged' | 'onUnfit' | 'onSilent' | 'onFailure'>;
 }
 
 /**

@@ -2,6 +2,7 @@
  * The guest's disks as the main thread sees them: calls that cross to the disk thread, in order.
  * Where a promise is returned, the effect is there when it resolves.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { EpochTotals } from '../../blockrep/index.js';
 import type { Logger } from '../../lib/index.js';
 import { LinkHandover } from '../../replication/index.js';
@@ -9,6 +10,7 @@ import { type Session, WorkerClient } from '../../transport/index.js';
 import type { StagedDisk } from './disk-target-shell.js';
 import type { DisksCalls, DisksNotices } from './disks-thread-shell.js';
 import type { DiskFigures, DisksSettings, StartedDisks } from './guest-disks-shell.js';
+import { STOP_MS_MAX, THREAD_CHECK_MS, THREAD_CHECKS_MISSED_MAX } from './limits.js';
 
 export type { DiskPlace } from './guest-disks-shell.js';
 
@@ -20,6 +22,8 @@ export interface GuestDisksOptions {
   readonly onStaged?: (staged: StagedDisk) => void;
   /** As target: these disks can't be taken over any more. Not after `dropUncommitted`. */
   readonly onUnfit?: (reason: string) => void;
+  /** The thread hangs in a disk that does not answer, for the time being. */
+  readonly onSilent?: (reason: string) => void;
   /** The thread is gone, and with it the guest's disks. */
   readonly onFailure: (error: Error) => void;
 }
@@ -29,12 +33,20 @@ export class GuestDisks {
   readonly #handover: LinkHandover;
   /** False once the session is over, for what is under way from the thread by then. */
   #taking = false;
+  /** Looks at the thread since it was heard. */
+  #missed = 0;
+  #watch: NodeJS.Timeout | undefined;
+  readonly #onSilent: (reason: string) => void;
   #onProgress: ((doneBytes: number) => void) | undefined;
   /** Per disk; a fraction of a second old. */
   figures: readonly DiskFigures[] = [];
 
   constructor(options: GuestDisksOptions) {
     const { log, onOverBound, onStaged, onUnfit, onFailure } = options;
+    this.#onSilent = (reason) => {
+      log.error('The disk thread is silent', { reason });
+      options.onSilent?.(reason);
+    };
     this.#thread = new WorkerClient(new URL('./disks-thread-shell.js', import.meta.url), {
       name: 'disks',
       log,
@@ -51,6 +63,7 @@ export class GuestDisks {
         linkReport: (serial, report) => this.#handover.reported(serial, report),
         figures: (figures) => {
           this.figures = figures;
+          this.#missed = 0;
         },
       },
     });
@@ -64,16 +77,24 @@ export class GuestDisks {
   }
 
   /** Opens the images and listens for QEMU. Rejects with OperatorError for what can't be had. */
-  start(settings: DisksSettings): Promise<StartedDisks> {
-    return this.#thread.call('start', settings);
+  async start(settings: DisksSettings): Promise<StartedDisks> {
+    const started = await this.#thread.call('start', settings);
+    this.#watch = setInterval(() => this.#look(), THREAD_CHECK_MS);
+    return started;
   }
 
   /** Answers what QEMU has asked for, closes the images and ends the thread. */
   async stop(): Promise<void> {
     this.#taking = false;
-    // A thread that has failed has nothing left to stop.
-    await this.#thread.call('stop').catch(() => undefined);
-    await this.#thread.terminate();
+    clearInterval(this.#watch);
+    // A thread that has failed has nothing left to stop; one that hangs can't be waited for.
+    const stopping = this.#thread.call('stop').catch(() => undefined);
+    const giveUp = new AbortController();
+    const late = delay(STOP_MS_MAX, 'late', { signal: giveUp.signal }).catch(() => undefined);
+    const hangs = (await Promise.race([stopping, late])) === 'late';
+    giveUp.abort();
+    const terminated = this.#thread.terminate();
+    if (!hangs) await terminated;
   }
 
   /** Takes the session's disk link, as a primary in `epoch`. Rejects when it is closed by then. */
@@ -147,5 +168,13 @@ export class GuestDisks {
   /** Makes the images the guest's own; resolves when it may run on. Rejects when unfit. */
   promote(): Promise<void> {
     return this.#thread.call('promote');
+  }
+
+  /** Looks are counted, not time: for a process that was stopped its thread is not to blame. */
+  #look(): void {
+    this.#missed += 1;
+    if (this.#missed !== THREAD_CHECKS_MISSED_MAX) return;
+    const seconds = (THREAD_CHECKS_MISSED_MAX * THREAD_CHECK_MS) / 1000;
+    this.#onSilent(`No answer of the disk thread for ${seconds} s`);
   }
 }

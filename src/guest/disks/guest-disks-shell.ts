@@ -2,9 +2,9 @@
  * All disks of the guest and what becomes of their writes. Runs in a thread of its own:
  * disks-thread-shell.ts has its door, disks-client-shell.ts the main thread's.
  *
- *     QEMU -> NbdServer -> ReplicatedDisk -> SecondaryDisk -> ImageFile
- *                               |                 ^
- *                source: DiskSource -> link -> DiskTarget: target
+ *     QEMU -> NbdServer -> ReplicatedDisk -> DeadlineDisk -> SecondaryDisk -> ImageFile
+ *                               |                                 ^
+ *                source: DiskSource -> link  ->  link -> DiskTarget: target
  *
  * The layers of a disk are the same in both roles. While a primary is attached (`target`) its writes
  * are staged in the SecondaryDisk and the guest's own go to the overlay; while a secondary is
@@ -12,6 +12,7 @@
  */
 import {
   type BlockLayer,
+  DeadlineDisk,
   type EpochTotals,
   ImageFile,
   NbdServer,
@@ -201,7 +202,7 @@ export class DiskStacks {
     const { name, path, sizeBytes } = place;
     const image = await ImageFile.open(sizeBytes === undefined ? { path } : { path, sizeBytes });
     const standby = this.#makeStandby(image, settings);
-    const base = standby ?? image;
+    const base = new DeadlineDisk(standby ?? image);
     const index = this.#stacks.length;
     const replicated = new ReplicatedDisk({
       base,
