@@ -8,7 +8,7 @@ import test from 'ava';
 import { Cleanup } from '../../scripts/harness/cleanup.js';
 import { GuestControl } from '../../scripts/harness/guest-control.js';
 import { guestFiles } from '../../scripts/harness/guest-files.js';
-import { GUEST_ADDRESS } from '../../scripts/harness/lab.js';
+import { GUEST_ADDRESS, type HostName } from '../../scripts/harness/lab.js';
 import { PairLab } from '../../scripts/harness/pair-lab.js';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
@@ -19,7 +19,7 @@ const ENOUGH = '1g';
 const FILL = 'disk rand 1 8';
 
 test.serial('a full image on the primary hands the guest over, and nothing is lost', async (t) => {
-  await withSmallImage(async (pair, guest) => {
+  await withSmallImage('hosta', async (pair, guest) => {
     await pair.startSecondary();
     await pair.startPrimary();
     await pair.waitProtected();
@@ -32,8 +32,22 @@ test.serial('a full image on the primary hands the guest over, and nothing is lo
   });
 });
 
+test.serial('a full image on the secondary leaves the guest with the primary', async (t) => {
+  await withSmallImage('hostb', async (pair, guest) => {
+    await pair.startSecondary();
+    await pair.startPrimary();
+    await pair.waitProtected();
+    await pair.waitGuest();
+    t.regex(await guest().command(FILL), /^read=/);
+    await pair.waitStatus('hosta', 'the secondary is told to be unfit', ({ lastFailure }) => {
+      return lastFailure?.includes('unfit') === true;
+    });
+    t.is((await pair.status('hosta')).role, 'primary');
+  });
+});
+
 test.serial('a guest that nobody else has waits for room and runs on', async (t) => {
-  await withSmallImage(async (pair, guest, grow) => {
+  await withSmallImage('hosta', async (pair, guest, grow) => {
     await pair.startPrimary();
     await pair.waitGuest();
     const filling = guest().command(FILL);
@@ -48,8 +62,9 @@ test.serial('a guest that nobody else has waits for room and runs on', async (t)
   });
 });
 
-/** A lab whose hosta has its image on a tmpfs that is too small; all of it is gone afterwards. */
+/** A lab one of whose hosts has its image on a tmpfs that is too small; all of it is gone afterwards. */
 async function withSmallImage(
+  host: HostName,
   body: (pair: PairLab, guest: () => GuestControl, grow: () => void) => Promise<void>,
 ): Promise<void> {
   const cleanup = new Cleanup();
@@ -68,9 +83,12 @@ async function withSmallImage(
         guest: await guestFiles(ROOT),
         memoryMib: 256,
         periodMs: 200,
-        imageDirectory,
         primaryFlags: ['--peer-timeout', '3s'],
-        secondaryFlags: ['--peer-timeout', '3s'],
+        ...(host === 'hosta' ? { imageDirectory } : {}),
+        secondaryFlags: [
+          ...['--peer-timeout', '3s'],
+          ...(host === 'hostb' ? ['--disk-dir', imageDirectory] : []),
+        ],
       },
       cleanup,
     );
