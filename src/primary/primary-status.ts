@@ -74,9 +74,10 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     disks: pvm.definition.disks.map(({ name, sizeBytes }, index) => ({
       name,
       sizeBytes,
-      bufferedBytes: pvm.disks.figures[index]?.bufferedBytes ?? 0,
-      overlayBytes: pvm.disks.figures[index]?.overlayBytes ?? 0,
+      bufferedBytes: pvm.disks.figures.disks[index]?.bufferedBytes ?? 0,
+      overlayBytes: pvm.disks.figures.disks[index]?.overlayBytes ?? 0,
     })),
+    diskMemoryBytes: pvm.disks.figures.memoryBytes,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,
     lastFailure: sources.lastFailure,

@@ -53,9 +53,10 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     disks: (svm?.definition.disks ?? []).map(({ name, sizeBytes }, index) => ({
       name,
       sizeBytes,
-      bufferedBytes: svm?.disks.figures[index]?.bufferedBytes ?? 0,
-      overlayBytes: svm?.disks.figures[index]?.overlayBytes ?? 0,
+      bufferedBytes: svm?.disks.figures.disks[index]?.bufferedBytes ?? 0,
+      overlayBytes: svm?.disks.figures.disks[index]?.overlayBytes ?? 0,
     })),
+    diskMemoryBytes: svm?.disks.figures.memoryBytes ?? 0,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: sources.verified,
     lastFailure: sources.lastFailure,

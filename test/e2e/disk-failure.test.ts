@@ -62,7 +62,7 @@ test.serial('a guest that nobody else has waits for room and runs on', async (t)
   });
 });
 
-/** A lab one of whose hosts has its image on a tmpfs that is too small; all of it is gone afterwards. */
+/** A lab, one of whose hosts has its image on a tmpfs that is too small; gone afterwards. */
 async function withSmallImage(
   host: HostName,
   body: (pair: PairLab, guest: () => GuestControl, grow: () => void) => Promise<void>,

@@ -9,7 +9,7 @@ import { LinkHandover } from '../../replication/index.js';
 import { type Session, WorkerClient } from '../../transport/index.js';
 import type { StagedDisk } from './disk-target-shell.js';
 import type { DisksCalls, DisksNotices } from './disks-thread-shell.js';
-import type { DiskFigures, DisksSettings, StartedDisks } from './guest-disks-shell.js';
+import type { DisksFigures, DisksSettings, StartedDisks } from './guest-disks-shell.js';
 import { STOP_MS_MAX, THREAD_CHECK_MS, THREAD_CHECKS_MISSED_MAX } from './limits.js';
 
 export type { DiskPlace } from './guest-disks-shell.js';
@@ -38,8 +38,8 @@ export class GuestDisks {
   #watch: NodeJS.Timeout | undefined;
   readonly #onSilent: (reason: string) => void;
   #onProgress: ((doneBytes: number) => void) | undefined;
-  /** Per disk; a fraction of a second old. */
-  figures: readonly DiskFigures[] = [];
+  /** A fraction of a second old. */
+  figures: DisksFigures = { disks: [], memoryBytes: 0 };
 
   constructor(options: GuestDisksOptions) {
     const { log, onOverBound, onStaged, onUnfit, onFailure } = options;

@@ -3,9 +3,9 @@ import type { EpochTotals } from '../../blockrep/index.js';
 import { type HandedLink, HandedLinks } from '../../replication/index.js';
 import { type LinkReport, serveWorker } from '../../transport/index.js';
 import {
-  type DiskFigures,
   DiskStacks,
   type DisksEvents,
+  type DisksFigures,
   type DisksSettings,
   type StartedDisks,
 } from './guest-disks-shell.js';
@@ -34,7 +34,7 @@ export interface DisksCalls {
 /** What the main thread is told. */
 export interface DisksNotices extends DisksEvents {
   linkReport(serial: number, report: LinkReport): void;
-  figures(figures: readonly DiskFigures[]): void;
+  figures(figures: DisksFigures): void;
 }
 
 serveWorker<DisksCalls, DisksNotices>((main) => {

@@ -10,6 +10,7 @@
  * are staged in the SecondaryDisk and the guest's own go to the overlay; while a secondary is
  * attached (`source`) the guest's writes are forwarded. A promotion leads from the one to the other.
  */
+import { getHeapStatistics } from 'node:v8';
 import {
   type BlockLayer,
   DeadlineDisk,
@@ -74,6 +75,13 @@ export interface DiskFigures {
   readonly overlayBytes: number;
 }
 
+/** All disks in numbers. */
+export interface DisksFigures {
+  readonly disks: readonly DiskFigures[];
+  /** Of this thread: its heap and its buffers. */
+  readonly memoryBytes: number;
+}
+
 interface DiskStack {
   readonly base: BlockLayer;
   /** What a target writes to; undefined on a disk that was never anybody else's. */
@@ -118,13 +126,15 @@ export class DiskStacks {
     }
   }
 
-  get figures(): DiskFigures[] {
+  get figures(): DisksFigures {
     const epochBytes = this.#source?.epochBytes ?? [];
-    return this.#stacks.map(({ base, standby }, index) => ({
+    const disks = this.#stacks.map(({ base, standby }, index) => ({
       sizeBytes: base.sizeBytes,
       bufferedBytes: (epochBytes[index] ?? 0) + (standby?.stats.bufferedBytes ?? 0),
       overlayBytes: standby?.stats.overlayBytes ?? 0,
     }));
+    const heap = getHeapStatistics();
+    return { disks, memoryBytes: heap.total_heap_size + heap.external_memory };
   }
 
   /** A secondary is there: it gets what the guest writes, as parts of `epoch` at first. */
