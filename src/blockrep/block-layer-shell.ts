@@ -15,7 +15,7 @@ export interface BlockLayer {
   readInto?(offset: number, target: Buffer): Promise<void>;
   /** `data` must not change afterwards: layers may keep it. `fua`: durable before it resolves. */
   write(offset: number, data: Buffer, fua: boolean): Promise<void>;
-  /** False if a write that begins now keeps nothing of its data once it has resolved. */
+  /** Asked when a write has resolved: false if nobody uses its data any more. */
   readonly keepsData?: boolean;
   writeZeroes(offset: number, length: number, options: ZeroOptions): Promise<void>;
   /**

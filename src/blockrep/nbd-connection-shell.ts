@@ -221,11 +221,11 @@ export class NbdConnection {
       for (const free of served.writes.leave(ticket) as RangeTicket[]) free.resume?.();
     };
     const run = () => {
-      const keeps = served.layer.keepsData !== false;
       change(served, request).then(
         () => {
           leave();
-          if (!keeps && request.kind === 'write') this.#buffers.giveWhole(request.data);
+          const used = served.layer.keepsData !== false;
+          if (!used && request.kind === 'write') this.#buffers.giveWhole(request.data);
           done(0);
         },
         (error) => {

@@ -28,6 +28,8 @@ export interface ReplicatedDiskOptions {
    * must depend on the link only, never on a checkpoint: a pause waits for the guest's answers.
    */
   onWrite(operation: DiskOperation): Promise<void> | undefined;
+  /** True while data given to `onWrite`, in whatever mode, may still be in use. Default: it may. */
+  isSending?(): boolean;
 }
 
 export interface ReplicatedDiskStats {
@@ -41,6 +43,7 @@ export interface ReplicatedDiskStats {
 export class ReplicatedDisk implements BlockLayer {
   readonly #base: BlockLayer;
   readonly #onWrite: ReplicatedDiskOptions['onWrite'];
+  readonly #isSending: () => boolean;
   #mode: ReplicationMode = 'untracked';
   #bitmap: DirtyBitmap | undefined;
   #operationsForwarded = 0;
@@ -52,6 +55,7 @@ export class ReplicatedDisk implements BlockLayer {
   constructor(options: ReplicatedDiskOptions) {
     this.#base = options.base;
     this.#onWrite = (operation) => options.onWrite(operation);
+    this.#isSending = () => options.isSending?.() ?? true;
   }
 
   get sizeBytes(): number {
@@ -63,7 +67,7 @@ export class ReplicatedDisk implements BlockLayer {
   }
 
   get keepsData(): boolean {
-    return this.#mode === 'forwarding' || this.#base.keepsData !== false;
+    return this.#isSending() || this.#base.keepsData !== false;
   }
 
   get mode(): ReplicationMode {

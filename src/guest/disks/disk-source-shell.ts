@@ -55,6 +55,11 @@ export class DiskSource {
     return this.#senders.map((sender) => sender.totals.bytes);
   }
 
+  /** The link still has something to send, which nobody may change. */
+  get sending(): boolean {
+    return this.#link.queuedBytes > 0;
+  }
+
   /** Stops tracking and forwarding; idempotent. Does not close the link. */
   end(): void {
     this.#ended = true;

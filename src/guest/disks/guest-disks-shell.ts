@@ -95,6 +95,8 @@ export class DiskStacks {
   readonly #events: DisksEvents;
   readonly #stacks: DiskStack[] = [];
   #source: DiskSource | undefined;
+  /** Its link may go on sending after the source has ended. */
+  #lastSource: DiskSource | undefined;
   #target: DiskTarget | undefined;
   #boundCheck: NodeJS.Timeout | undefined;
 
@@ -146,6 +148,7 @@ export class DiskStacks {
       epoch,
       onProgress: (doneBytes) => this.#events.syncProgress(doneBytes),
     });
+    this.#lastSource = this.#source;
   }
 
   /** A primary is there: its writes are taken. */
@@ -217,6 +220,7 @@ export class DiskStacks {
     const replicated = new ReplicatedDisk({
       base,
       onWrite: (operation) => this.#source?.forward(index, operation),
+      isSending: () => this.#lastSource?.sending ?? false,
     });
     const exports = new Map([[name, replicated]]);
     const server = new NbdServer({ socketPath, exports, log: this.#log });
