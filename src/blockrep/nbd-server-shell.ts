@@ -100,7 +100,16 @@ export class NbdServer {
     }
     let connection: NbdConnection | undefined;
     const receive = new ReceiveBuffer();
-    const socket = readDirectly(accepted, receive, () => connection?.received());
+    let socket: net.Socket;
+    try {
+      socket = readDirectly(accepted, receive, () => connection?.received());
+    } catch (error) {
+      // No descriptor is left: other clients need not suffer for it.
+      this.#refused += 1;
+      this.#log.warn('NBD connection refused', { reason: describeError(error) });
+      accepted.destroy();
+      return;
+    }
     const opened = new NbdConnection({
       socket,
       receive,
@@ -159,10 +168,10 @@ function readDirectly(
   receive: ReceiveBuffer,
   onReceived: () => void,
 ): net.Socket {
-  const fd = duplicateDescriptor(descriptorOf(accepted));
   accepted.on('error', () => undefined);
+  setSendBuffer(descriptorOf(accepted), NBD_SEND_BUFFER_BYTES);
+  const fd = duplicateDescriptor(descriptorOf(accepted));
   accepted.destroy();
-  setSendBuffer(fd, NBD_SEND_BUFFER_BYTES);
   const socket = new net.Socket({
     fd,
     readable: true,

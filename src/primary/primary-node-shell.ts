@@ -456,6 +456,7 @@ class PrimaryNode implements RunningNode, NodeControl {
 
   #diskFailed(reason: string): void {
     this.#log.error('A disk failed', { reason });
+    this.#lastFailure = `A disk failed: ${reason}`;
     this.#driver.input({ kind: 'diskFailed', reason: `A disk failed: ${reason}` });
   }
 

@@ -1,6 +1,9 @@
-/** An image on a file system without room: who else has the guest goes on, else the guest waits. */
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+/**
+ * An image on a file system that has no room, or does not answer: who else has the guest goes on;
+ * if nobody has, the guest waits.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,7 +12,7 @@ import { Cleanup } from '../../scripts/harness/cleanup.js';
 import { GuestControl } from '../../scripts/harness/guest-control.js';
 import { guestFiles } from '../../scripts/harness/guest-files.js';
 import { GUEST_ADDRESS, type HostName } from '../../scripts/harness/lab.js';
-import { PairLab } from '../../scripts/harness/pair-lab.js';
+import { PairLab, type PairOptions } from '../../scripts/harness/pair-lab.js';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 /** The image has some 180 MiB in it, and the guest's test file is 256 MiB: that does not fit. */
@@ -30,6 +33,39 @@ test.serial('a full image on the primary hands the guest over, and nothing is lo
     });
     t.is(status.role, 'primary');
   });
+});
+
+test.serial('an image that hangs on the primary hands the guest over', async (t) => {
+  const cleanup = new Cleanup();
+  const stopListening = cleanup.onSignals();
+  try {
+    const directory = mkdtempSync(join(tmpdir(), 'colo-disk-failure-'));
+    cleanup.add('image directory', async () => rmSync(directory, { recursive: true }));
+    const device = join(directory, 'device');
+    const imageDirectory = join(directory, 'mounted');
+    mkdirSync(imageDirectory);
+    execFileSync('truncate', ['--size', ENOUGH, device]);
+    execFileSync('mkfs.ext4', ['-q', '-F', device]);
+    execFileSync('mount', ['-o', 'loop', device, imageDirectory]);
+    cleanup.add('mount', async () => void execFileSync('umount', ['--lazy', imageDirectory]));
+    const pair = await PairLab.up(await pairOptions({ imageDirectory }), cleanup);
+    // Before anything is killed: what waits for a frozen file system can't be.
+    const thaw = (): void => void spawnSync('fsfreeze', ['--unfreeze', imageDirectory]);
+    cleanup.add('freeze', async () => thaw());
+    await pair.startSecondary();
+    await pair.startPrimary();
+    await pair.waitProtected();
+    await pair.waitGuest();
+    const control = controlOf(pair, cleanup);
+    execFileSync('fsfreeze', ['--freeze', imageDirectory]);
+    const filling = control.command(FILL);
+    await pair.waitStatus('hostb', 'it runs the guest', ({ state }) => state === 'active');
+    thaw();
+    t.regex(await filling, /^read=/);
+  } finally {
+    await cleanup.run();
+    stopListening();
+  }
 });
 
 test.serial('a full image on the secondary leaves the guest with the primary', async (t) => {
@@ -77,34 +113,43 @@ async function withSmallImage(
     const grow = (): void => {
       execFileSync('mount', ['-o', `remount,size=${ENOUGH}`, imageDirectory]);
     };
-    const pair = await PairLab.up(
-      {
-        root: ROOT,
-        guest: await guestFiles(ROOT),
-        memoryMib: 256,
-        periodMs: 200,
-        primaryFlags: ['--peer-timeout', '3s'],
-        ...(host === 'hosta' ? { imageDirectory } : {}),
-        secondaryFlags: [
-          ...['--peer-timeout', '3s'],
-          ...(host === 'hostb' ? ['--disk-dir', imageDirectory] : []),
-        ],
-      },
-      cleanup,
-    );
-    const guest = (): GuestControl => {
-      const control = new GuestControl({
-        enter: pair.lab.client.enter,
-        buildDir: pair.buildDir,
-        host: GUEST_ADDRESS,
-        logPath: join(pair.directory, 'clients.log'),
-      });
-      cleanup.add('guest control', async () => control.close());
-      return control;
-    };
-    await body(pair, guest, grow);
+    const place = host === 'hosta' ? { imageDirectory } : { diskDirectory: imageDirectory };
+    const pair = await PairLab.up(await pairOptions(place), cleanup);
+    await body(pair, () => controlOf(pair, cleanup), grow);
   } finally {
     await cleanup.run();
     stopListening();
   }
+}
+
+/** Where hosta's image is, or hostb's. */
+interface ImagePlace {
+  readonly imageDirectory?: string;
+  readonly diskDirectory?: string;
+}
+
+async function pairOptions({ imageDirectory, diskDirectory }: ImagePlace): Promise<PairOptions> {
+  const patient = ['--peer-timeout', '3s'];
+  return {
+    root: ROOT,
+    guest: await guestFiles(ROOT),
+    memoryMib: 256,
+    periodMs: 200,
+    primaryFlags: patient,
+    secondaryFlags:
+      diskDirectory === undefined ? patient : [...patient, '--disk-dir', diskDirectory],
+    ...(imageDirectory === undefined ? {} : { imageDirectory }),
+  };
+}
+
+/** The guest must be up. */
+function controlOf(pair: PairLab, cleanup: Cleanup): GuestControl {
+  const control = new GuestControl({
+    enter: pair.lab.client.enter,
+    buildDir: pair.buildDir,
+    host: GUEST_ADDRESS,
+    logPath: join(pair.directory, 'clients.log'),
+  });
+  cleanup.add('guest control', async () => control.close());
+  return control;
 }
