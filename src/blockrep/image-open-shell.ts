@@ -20,9 +20,9 @@ export interface ImageOptions {
   readonly path: string;
   /** Not given: raw, and an image that looks like something else is refused. */
   readonly format?: ImageFormat | undefined;
-  readonly readOnly?: boolean;
+  readonly readOnly?: boolean | undefined;
   /** Creates a missing image, sparse, with this size; an existing one must have it. */
-  readonly sizeBytes?: number;
+  readonly sizeBytes?: number | undefined;
   /** For what happens to the image from outside while it is open. */
   readonly log?: Logger;
 }

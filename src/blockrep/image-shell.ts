@@ -10,6 +10,7 @@ import fs from 'node:fs';
 import type { Logger } from '../lib/index.js';
 import {
   punchHole,
+  readCached,
   SystemCallError,
   seekData,
   seekHole,
@@ -19,7 +20,7 @@ import {
 import type { BlockLayer, ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
 import { DiskError, errnoOf } from './errors.js';
 import { type ImageOptions, type OpenedImage, openImage } from './image-open-shell.js';
-import { ZERO_CHUNK_BYTES } from './limits.js';
+import { IMAGE_INLINE_BYTES_MAX, ZERO_CHUNK_BYTES } from './limits.js';
 
 export type { ImageOptions };
 
@@ -32,6 +33,7 @@ export class ImageFile implements BlockLayer {
   readonly path: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
+  readonly keepsData = false;
   readonly #fd: number;
   readonly #opened: OpenedImage;
   readonly #log: Logger | undefined;
@@ -54,19 +56,30 @@ export class ImageFile implements BlockLayer {
     return new ImageFile(await openImage(options), options);
   }
 
-  read(offset: number, length: number): Promise<Buffer> {
+  async read(offset: number, length: number): Promise<Buffer> {
     const data = Buffer.allocUnsafeSlow(length);
+    await this.readInto(offset, data);
+    return data;
+  }
+
+  /** What the page cache has of a small read is copied at once; the rest is another thread's. */
+  readInto(offset: number, data: Buffer): Promise<void> {
+    const { length } = data;
+    let cached = 0;
+    if (length <= IMAGE_INLINE_BYTES_MAX) {
+      cached = this.#readCached(offset, data);
+      if (cached === length) return Promise.resolve();
+    }
     return new Promise((resolve, reject) => {
       const step = (done: number) => {
         fs.read(this.#fd, data, done, length - done, offset + done, (error, count) => {
           if (error !== null) reject(this.#failed('read', error));
           else if (count === 0) reject(this.#failed('read', new Error('Unexpected end of file')));
           else if (done + count < length) step(done + count);
-          else resolve(data);
+          else resolve();
         });
       };
-      if (length === 0) resolve(data);
-      else step(0);
+      step(cached);
     });
   }
 
@@ -201,7 +214,31 @@ export class ImageFile implements BlockLayer {
     });
   }
 
+  /** An error is told by the read that follows. */
+  #readCached(offset: number, data: Buffer): number {
+    try {
+      return readCached(this.#fd, offset, data);
+    } catch {
+      return 0;
+    }
+  }
+
+  /** A small write only has to reach the page cache, for which waiting is cheaper than a hop. */
+  #writeInline(offset: number, data: Buffer): Promise<void> {
+    try {
+      for (let done = 0; done < data.length; ) {
+        done += fs.writeSync(this.#fd, data, done, data.length - done, offset + done);
+      }
+      return Promise.resolve();
+    } catch (error) {
+      return Promise.reject(this.#failed('write', error as Error));
+    }
+  }
+
   #write(offset: number, data: Buffer, length: number): Promise<void> {
+    if (length <= IMAGE_INLINE_BYTES_MAX) {
+      return this.#writeInline(offset, data.subarray(0, length));
+    }
     return new Promise((resolve, reject) => {
       const step = (done: number) => {
         fs.write(this.#fd, data, done, length - done, offset + done, (error, count) => {
@@ -210,8 +247,7 @@ export class ImageFile implements BlockLayer {
           else resolve();
         });
       };
-      if (length === 0) resolve();
-      else step(0);
+      step(0);
     });
   }
 

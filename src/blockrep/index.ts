@@ -13,6 +13,7 @@
  * dropped), I6 (an epoch is closed only when all of it is stored).
  */
 export type { BlockLayer, ByteRange, ZeroOptions } from './block-layer-shell.js';
+export { DeadlineDisk } from './deadline-disk-shell.js';
 export { type DiskOperation, type EpochTotals, operationLength } from './disk-operation.js';
 export {
   DISK_MESSAGE_TYPE,

@@ -53,6 +53,37 @@ export const NBD_BYTES_IN_FLIGHT_MAX = 64 * MIB;
 /** Reply bytes that the client has not taken yet, per connection. More: reading stops. */
 export const NBD_REPLY_BYTES_MAX = 64 * MIB;
 
+/**
+ * Replies on their way to a client that reads them slower than they are made: two of 1 MiB, so that
+ * neither waits for the other at every 200 KiB of it. A wish; the kernel may give less.
+ */
+export const NBD_SEND_BUFFER_BYTES = 2 * MIB;
+
+/** The piece of memory that small requests arrive in, bytes; a full one is followed by the next. */
+export const NBD_RECEIVE_BYTES = 256 * KIB;
+
+/**
+ * One read of the socket into it, bytes: a queue of sixteen 4 KiB writes. What comes of a large
+ * write with its head must be copied to its payload; the rest is read right there.
+ */
+export const NBD_RECEIVE_ONCE_BYTES = 64 * KIB;
+
+/** Memory for payloads that a connection keeps for the next ones, bytes; more is left to the GC. */
+export const NBD_KEPT_BYTES_MAX = 16 * MIB;
+
+/**
+ * Image requests of at most this many bytes are done on the calling thread where that is a copy
+ * from or to the page cache: 4 KiB take 2 us and 1 MiB 200, the way to another thread and back 20
+ * to 100, and the more the less idle the processors are. Larger ones would delay the others.
+ */
+export const IMAGE_INLINE_BYTES_MAX = 1 * MIB;
+
+/**
+ * For the layers below to carry out one request, milliseconds. Healthy disks need a thousandth, and
+ * a busy one some seconds. Then the request fails, and every other one until it is done after all.
+ */
+export const DISK_REQUEST_MS_MAX = 30_000;
+
 /** Sectors are 512 bytes; an image whose size is no multiple of it is refused. */
 export const SECTOR_BYTES = 512;
 

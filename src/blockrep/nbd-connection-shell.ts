@@ -8,16 +8,18 @@
  */
 import type { Socket } from 'node:net';
 import { describeError, type Logger, ProtocolError } from '../lib/index.js';
-import type { BlockLayer } from './block-layer-shell.js';
+import { type BlockLayer, readInto } from './block-layer-shell.js';
 import { errnoOf } from './errors.js';
 import {
   NBD_BYTES_IN_FLIGHT_MAX,
   NBD_CLOSE_MS_MAX,
   NBD_EXTENTS_MAX,
+  NBD_KEPT_BYTES_MAX,
   NBD_NEGOTIATION_MS_MAX,
   NBD_REPLY_BYTES_MAX,
   NBD_REQUESTS_IN_FLIGHT_MAX,
 } from './limits.js';
+import { BufferPool, type ReceiveBuffer } from './nbd-buffers.js';
 import { encodeExtents } from './nbd-extents.js';
 import {
   encodeReplyHead,
@@ -52,6 +54,8 @@ export interface NbdExportStats {
 
 export interface NbdConnectionOptions {
   readonly socket: Socket;
+  /** Where the socket is read to; whoever reads it says `received`. */
+  readonly receive: ReceiveBuffer;
   readonly exports: ReadonlyMap<string, ServedExport>;
   readonly log: Logger;
   onProtocolError(): void;
@@ -63,6 +67,7 @@ export class NbdConnection {
   readonly #options: NbdConnectionOptions;
   readonly #socket: Socket;
   readonly #session: NbdSession;
+  readonly #buffers = new BufferPool(NBD_KEPT_BYTES_MAX);
   #export: ServedExport | undefined;
   #requestsInFlight = 0;
   #bytesInFlight = 0;
@@ -73,16 +78,13 @@ export class NbdConnection {
   #uncork: NodeJS.Immediate | undefined;
 
   constructor(options: NbdConnectionOptions) {
-    const { socket, exports } = options;
+    const { socket, exports, receive } = options;
     this.#options = options;
     this.#socket = socket;
     const infos = new Map([...exports].map(([name, served]) => [name, served.layer] as const));
-    this.#session = new NbdSession(infos);
+    this.#session = new NbdSession(infos, (length) => this.#buffers.take(length));
+    receive.session = this.#session;
     this.#deadline = setTimeout(() => this.#negotiationTimeout(), NBD_NEGOTIATION_MS_MAX);
-    socket.on('data', (chunk: Buffer) => {
-      this.#session.receive(chunk);
-      this.#pump();
-    });
     socket.on('drain', () => this.#pump());
     socket.on('error', (error) => this.#drop('NBD connection failed', describeError(error)));
     socket.on('close', () => {
@@ -91,6 +93,11 @@ export class NbdConnection {
       this.#ending = true;
       this.#finishWhenIdle();
     });
+    this.#pump();
+  }
+
+  /** Bytes have come, and the session has them. */
+  received(): void {
     this.#pump();
   }
 
@@ -187,10 +194,7 @@ export class NbdConnection {
     switch (request.kind) {
       case 'read':
         stats.bytesRead += length;
-        served.layer.read(request.offset, length).then(
-          (data) => done(0, data),
-          (error) => done(this.#failed(served, error)),
-        );
+        this.#startRead(served, request, done);
         return;
       case 'blockStatus':
         try {
@@ -211,6 +215,18 @@ export class NbdConnection {
     }
   }
 
+  #startRead(
+    served: ServedExport,
+    { offset, length }: Extract<NbdRequest, { kind: 'read' }>,
+    done: (error: NbdError | 0, data?: Buffer) => void,
+  ): void {
+    const data = this.#buffers.take(length);
+    readInto(served.layer, offset, data).then(
+      () => done(0, data),
+      (error) => done(this.#failed(served, error)),
+    );
+  }
+
   #startWrite(
     served: ServedExport,
     request: ChangeRequest,
@@ -224,6 +240,8 @@ export class NbdConnection {
       change(served, request).then(
         () => {
           leave();
+          const used = served.layer.keepsData !== false;
+          if (!used && request.kind === 'write') this.#buffers.giveWhole(request.data);
           done(0);
         },
         (error) => {
@@ -257,7 +275,10 @@ export class NbdConnection {
       });
     }
     this.#socket.write(bytes);
-    if (data !== undefined) this.#socket.write(data);
+    if (data === undefined) return;
+    this.#socket.write(data, (error) => {
+      if (!error) this.#buffers.giveWhole(data);
+    });
   }
 
   /** One log line, then the socket is gone. */

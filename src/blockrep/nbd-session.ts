@@ -112,6 +112,7 @@ const NOTHING_AGREED: NbdAgreement = {
 
 export class NbdSession {
   readonly #negotiation: NbdNegotiation;
+  readonly #allocate: (length: number) => Buffer;
   #agreed: NbdAgreement = NOTHING_AGREED;
   #state: State = { kind: 'greeting' };
   #bytes: Buffer = NOTHING;
@@ -119,9 +120,16 @@ export class NbdSession {
   #options = 0;
   #queue: NbdInstruction[] = [];
 
-  /** `exports` is looked at when a client chooses; the empty name means the only export. */
-  constructor(exports: ReadonlyMap<string, NbdExportInfo>) {
+  /**
+   * `exports` is looked at when a client chooses; the empty name means the only export. `allocate`
+   * gives the memory for a payload that comes in pieces.
+   */
+  constructor(
+    exports: ReadonlyMap<string, NbdExportInfo>,
+    allocate: (length: number) => Buffer = Buffer.allocUnsafeSlow,
+  ) {
     this.#negotiation = new NbdNegotiation(exports);
+    this.#allocate = allocate;
   }
 
   /** Received bytes that `next` has not consumed yet. */
@@ -133,6 +141,21 @@ export class NbdSession {
   get negotiated(): boolean {
     const kind = this.#state.kind;
     return kind === 'request' || kind === 'payload' || kind === 'discard';
+  }
+
+  /**
+   * Where the next bytes of the socket belong, if they are nothing but a write's payload: whoever
+   * reads them to its beginning says `filled` instead of `receive`.
+   */
+  get payloadRest(): Buffer | undefined {
+    const state = this.#state;
+    if (state.kind !== 'payload' || this.unreadBytes > 0) return undefined;
+    return state.request.data.subarray(state.filled);
+  }
+
+  /** So many bytes have been put to the beginning of `payloadRest`. */
+  filled(bytes: number): void {
+    if (this.#state.kind === 'payload') this.#state.filled += bytes;
   }
 
   /** Keeps `chunk`; the caller must not change it any more. */
@@ -278,7 +301,7 @@ export class NbdSession {
       const request: NbdRequest = { kind: 'write', cookie, offset, length, data: whole, fua };
       return { kind: 'request', request };
     }
-    const data = Buffer.allocUnsafeSlow(length);
+    const data = this.#allocate(length);
     const request: WriteRequest = { kind: 'write', cookie, offset, length, data, fua };
     this.#state = { kind: 'payload', request, filled: 0 };
     return undefined;

@@ -18,7 +18,7 @@ import { QCOW2_OUTPUT_BYTES_MAX, QCOW2_START_MS_MAX, QCOW2_STOP_MS_MAX } from '.
 
 export interface Qcow2Options {
   readonly path: string;
-  readonly readOnly?: boolean;
+  readonly readOnly?: boolean | undefined;
   readonly log?: Logger;
 }
 

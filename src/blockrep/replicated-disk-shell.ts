@@ -9,7 +9,13 @@
  * A write that began before `forwarding` and ends after it is marked, not forwarded: whoever
  * switches at a pause of the guest, when nothing is in progress, finds no bit set afterwards.
  */
-import type { BlockLayer, ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
+import {
+  type BlockLayer,
+  type ByteRange,
+  type RangeQuery,
+  readInto,
+  type ZeroOptions,
+} from './block-layer-shell.js';
 import { DirtyBitmap } from './dirty-bitmap.js';
 import { type DiskOperation, operationLength } from './disk-operation.js';
 
@@ -23,6 +29,8 @@ export interface ReplicatedDiskOptions {
    * must depend on the link only, never on a checkpoint: a pause waits for the guest's answers.
    */
   onWrite(operation: DiskOperation): Promise<void> | undefined;
+  /** True while data given to `onWrite`, in whatever mode, may still be in use. Default: it may. */
+  isSending?(): boolean;
 }
 
 export interface ReplicatedDiskStats {
@@ -36,6 +44,7 @@ export interface ReplicatedDiskStats {
 export class ReplicatedDisk implements BlockLayer {
   readonly #base: BlockLayer;
   readonly #onWrite: ReplicatedDiskOptions['onWrite'];
+  readonly #isSending: () => boolean;
   #mode: ReplicationMode = 'untracked';
   #bitmap: DirtyBitmap | undefined;
   #operationsForwarded = 0;
@@ -47,6 +56,7 @@ export class ReplicatedDisk implements BlockLayer {
   constructor(options: ReplicatedDiskOptions) {
     this.#base = options.base;
     this.#onWrite = (operation) => options.onWrite(operation);
+    this.#isSending = () => options.isSending?.() ?? true;
   }
 
   get sizeBytes(): number {
@@ -55,6 +65,10 @@ export class ReplicatedDisk implements BlockLayer {
 
   get readOnly(): boolean {
     return this.#base.readOnly;
+  }
+
+  get keepsData(): boolean {
+    return this.#isSending() || this.#base.keepsData !== false;
   }
 
   get mode(): ReplicationMode {
@@ -105,6 +119,10 @@ export class ReplicatedDisk implements BlockLayer {
 
   read(offset: number, length: number): Promise<Buffer> {
     return this.#base.read(offset, length);
+  }
+
+  readInto(offset: number, target: Buffer): Promise<void> {
+    return readInto(this.#base, offset, target);
   }
 
   write(offset: number, data: Buffer, fua: boolean): Promise<void> {

@@ -87,6 +87,10 @@ export class SecondaryDisk implements BlockLayer {
     this.#spill = new SpillFile(options.spillDirectory);
   }
 
+  get keepsData(): boolean {
+    return this.#mode !== 'direct';
+  }
+
   /** Why this disk can not take over; undefined while it can. */
   get unfit(): string | undefined {
     return this.#unfit;
@@ -115,6 +119,11 @@ export class SecondaryDisk implements BlockLayer {
   read(offset: number, length: number): Promise<Buffer> {
     if (this.#mode === 'direct') return this.#image.read(offset, length);
     return this.#shared(offset, length, () => this.#overlay.read(offset, length));
+  }
+
+  async readInto(offset: number, target: Buffer): Promise<void> {
+    if (this.#mode === 'direct') return this.#image.readInto(offset, target);
+    (await this.read(offset, target.length)).copy(target);
   }
 
   async write(offset: number, data: Buffer, fua: boolean): Promise<void> {

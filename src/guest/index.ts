@@ -1,4 +1,5 @@
 /**
+/**
  * The guest's parts that live in threads of their own, whichever role the node has: they are made
  * once per guest, and change their role in place when the node does.
  *
@@ -13,8 +14,20 @@
  *     source-role-shell.ts      this guest serves the clients: gate, comparer, mirror
  *     target-role-shell.ts      this guest is made equal to another: inbound log, delivery, output
  *
- * Invariant I1 is held in proxy/output-gate.ts and proxy/compare.
+ * disks/ has all its disks: disks-client-shell.ts is what the nodes see of them,
+ * guest-disks-shell.ts is what runs in the thread, disks-thread-shell.ts its door,
+ * disk-source-shell.ts and disk-target-shell.ts the two ends of a session's disk stream.
+ *
+ * Held here: the order of calls is the order of their effects (transport/worker-client.ts), and a
+ * promise that a part returns resolves after the effect (I6). Invariant I1 is held in
+ * proxy/output-gate.ts and proxy/compare.
  */
+export { DiskRetry } from './disks/disk-retry-shell.js';
+export {
+  type DiskPlace,
+  GuestDisks,
+  type GuestDisksOptions,
+} from './disks/disks-client-shell.js';
 export { GuestNetwork, type GuestNetworkOptions } from './network/guest-network-shell.js';
 export type { NicPlace } from './network/guest-nic.js';
 export type { SessionRole } from './network/network-shell.js';

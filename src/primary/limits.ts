@@ -21,23 +21,11 @@ export const PRESEND_ENOUGH_PAGES = 256;
 /** Pre-send rounds of one checkpoint; after them the pause takes what is left. */
 export const PRESEND_ROUNDS_MAX = 8;
 
-/** Clusters of 64 KiB that are read and sent before the disk's dirty bitmap is asked again. */
-export const DISK_SYNC_CLUSTERS = 64;
-
-/**
- * Disk writes of one epoch after which a checkpoint is asked for: half of what the secondary
- * buffers in memory.
- */
-export const EPOCH_DISK_BYTES = 32 * 1024 * 1024;
-
 /** For all four connections of a session; the peer's QEMU is started after that. */
 export const CONNECT_TIMEOUT_MS = 3000;
 
 /** For the peer to read a goodbye and close the session; then this agent ends all the same. */
 export const GOODBYE_TIMEOUT_MS = 2000;
-
-/** How often buffered disk writes are compared with their bound. */
-export const BOUND_CHECK_MS = 20;
 
 /**
  * From a step that failed because QEMU had died to the news of its death; far more than it takes.

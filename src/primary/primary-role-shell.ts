@@ -19,6 +19,7 @@ import {
   type PeriodSetting,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
+import { DiskRetry } from '../guest/index.js';
 import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
@@ -43,13 +44,7 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
-import {
-  BOUND_CHECK_MS,
-  CONNECT_TIMEOUT_MS,
-  EPOCH_DISK_BYTES,
-  GOODBYE_TIMEOUT_MS,
-  QEMU_EXIT_MS,
-} from './limits.js';
+import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
 import {
   PrimaryCore,
   type PrimaryInput,
@@ -95,7 +90,7 @@ export class PrimaryRole implements NodeRole {
   readonly #driver: CoreDriver<PrimaryInput, PrimaryOutput>;
   readonly #statistics = new CheckpointStatistics();
   readonly #startedAtUs = monotonicUs();
-  readonly #boundCheck: NodeJS.Timeout;
+  readonly #diskRetry: DiskRetry;
   #current: CurrentSession | undefined;
   #bytesSentBefore = 0;
   #heartbeats = 0;
@@ -126,21 +121,19 @@ export class PrimaryRole implements NodeRole {
       heartbeatUs: configuration.heartbeatIntervalUs,
       firstEpoch: options.firstEpoch,
     });
+    this.#diskRetry = new DiskRetry({ guest: pvm.emulator, log });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
-    options.hooks.onDiskWrite = (disk, operation) =>
-      this.#current?.replicator.forward(disk, operation);
+    options.hooks.onDisksOverBound = (epoch) =>
+      this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound', epoch });
     options.hooks.onCheckpointNeeded = (trigger, epoch) =>
       this.#driver.input({ kind: 'checkpointRequested', trigger, epoch });
-    options.hooks.onNetworkFailure = (error) => {
-      const reason = `The network thread failed: ${describeError(error)}`;
-      log.error(reason);
-      this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason });
-    };
+    options.hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
+    options.hooks.onDisksSilent = (reason) => this.#diskFailed(reason);
+    options.hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
     void pvm.emulator.exited.then(({ reason }) => {
       this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason: `QEMU: ${reason}` });
     });
     pvm.emulator.onGuestEvent((event) => this.#onGuestEvent(event));
-    this.#boundCheck = setInterval(() => this.#checkBounds(), BOUND_CHECK_MS);
     log.setContext({ role: 'primary', epoch: this.#core.epoch });
     this.#driver.input({ kind: 'tick' });
   }
@@ -171,8 +164,7 @@ export class PrimaryRole implements NodeRole {
       committedEpoch: this.#committedEpoch,
       bytesSent: this.#bytesSentBefore + sentBytes(this.#current?.session),
       sync: this.#current?.replicator.sync ?? null,
-      bufferedBytes: this.#current?.replicator.epochDiskBytes ?? 0,
-      lastFailure: this.#lastFailure,
+      lastFailure: this.#diskRetry.problem ?? this.#lastFailure,
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
     });
@@ -305,12 +297,13 @@ export class PrimaryRole implements NodeRole {
       const answer = parseHelloReply(message.json);
       if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
       await this.#pvm.network.attach(session, { role: 'source', epoch: this.#core.epoch });
+      await this.#pvm.disks.attachSource(session, this.#core.epoch);
       if (this.#leaving) throw new Error('The node is leaving');
       this.#begin(session, Buffer.from(answer.instance, 'hex'));
       this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
     } catch (error) {
       session?.destroy();
-      this.#pvm.network.detach();
+      this.#detach();
       const reason = describeError(error);
       if (reason !== this.#lastFailure) this.#log.warn('No secondary', { reason });
       this.#lastFailure = reason;
@@ -470,6 +463,7 @@ export class PrimaryRole implements NodeRole {
 
   #diskFailed(reason: string): void {
     this.#log.error('A disk failed', { reason });
+    this.#lastFailure = `A disk failed: ${reason}`;
     this.#driver.input({ kind: 'diskFailed', reason: `A disk failed: ${reason}` });
   }
 
@@ -502,7 +496,12 @@ export class PrimaryRole implements NodeRole {
   #endReplication(current = this.#current): void {
     if (current === undefined) return;
     current.replicator.end();
+    this.#detach();
+  }
+
+  #detach(): void {
     this.#pvm.network.detach();
+    this.#pvm.disks.detach();
   }
 
   /** What promises that nothing leaves any more is said once nothing does. */
@@ -516,14 +515,20 @@ export class PrimaryRole implements NodeRole {
     this.#current?.session.links.control.send(type, parts);
   }
 
-  #checkBounds(): void {
-    const over = (this.#current?.replicator.epochDiskBytes ?? 0) > EPOCH_DISK_BYTES;
-    if (over) this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound' });
+  /** A part of the guest is gone, and it can't go on here. */
+  #threadFailed(name: string, error: Error): void {
+    const reason = `The ${name} thread failed: ${describeError(error)}`;
+    this.#log.error(reason);
+    this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason });
   }
 
   #onGuestEvent(event: GuestEvent): void {
     this.#log.debug('Guest event', { event });
-    if (event.kind === 'disk-error') this.#diskFailed(`${event.operation} of ${event.device}`);
+    if (event.kind === 'disk-error') {
+      const reason = `${event.operation} of ${event.device}`;
+      this.#diskFailed(reason);
+      this.#diskRetry.failed(reason);
+    }
     if (event.kind !== 'shutdown') return;
     const reason = event.byGuest ? 'The guest powered off' : `QEMU shut down (${event.reason})`;
     const goodbye = event.byGuest ? 'guest-off' : 'handover';
@@ -534,7 +539,7 @@ export class PrimaryRole implements NodeRole {
   async #leave(end: RoleEnd): Promise<void> {
     this.#leaving = true;
     this.#driver.stop();
-    clearInterval(this.#boundCheck);
+    this.#diskRetry.stop();
     const { reason } = end.kind === 'left' ? end.exit : end;
     this.#log.info('Leaving', { reason });
     const session = this.#current?.session;

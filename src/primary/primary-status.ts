@@ -21,7 +21,6 @@ export interface StatusSources {
   readonly committedEpoch: number | null;
   readonly bytesSent: number;
   readonly sync: SyncProgress | null;
-  readonly bufferedBytes: number;
   readonly lastFailure: string | null;
   readonly startedAtUs: number;
   readonly nowUs: number;
@@ -78,12 +77,13 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     accelerator: description.accelerator,
     qemuVersion: description.qemuVersion,
     sync: sources.sync,
-    disks: pvm.definition.disks.map(({ name, sizeBytes }) => ({
+    disks: pvm.definition.disks.map(({ name, sizeBytes }, index) => ({
       name,
       sizeBytes,
-      bufferedBytes: sources.bufferedBytes,
-      overlayBytes: 0,
+      bufferedBytes: pvm.disks.figures.disks[index]?.bufferedBytes ?? 0,
+      overlayBytes: pvm.disks.figures.disks[index]?.overlayBytes ?? 0,
     })),
+    diskMemoryBytes: pvm.disks.figures.memoryBytes,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,
     lastFailure: sources.lastFailure,

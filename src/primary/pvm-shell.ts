@@ -1,12 +1,10 @@
 /**
- * The PVM and everything it stands on: images with their NBD servers, NICs, QEMU.
+ * The PVM and everything it stands on: disks, NICs, QEMU.
  *
  * Started from the configuration, stopped in reverse order; a start that fails half-way stops what
  * it had started.
  */
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { type DiskOperation, ImageFile, NbdServer, ReplicatedDisk } from '../blockrep/index.js';
 import type { PrimaryConfiguration } from '../config/index.js';
 import {
   type Emulator,
@@ -16,7 +14,7 @@ import {
   type ResolvedMachineDefinition,
   resolveMachineDefinition,
 } from '../emulator/index.js';
-import { type CompareReason, GuestNetwork } from '../guest/index.js';
+import { type CompareReason, GuestDisks, GuestNetwork } from '../guest/index.js';
 import type { Logger } from '../lib/index.js';
 import { digestFile } from '../replication/index.js';
 
@@ -26,7 +24,7 @@ const MIB = 1024 * 1024;
 export interface Pvm {
   readonly definition: ResolvedMachineDefinition;
   readonly emulator: Emulator;
-  readonly disks: readonly ReplicatedDisk[];
+  readonly disks: GuestDisks;
   readonly network: GuestNetwork;
   readonly kernelSha256: string | null;
   readonly initrdSha256: string | null;
@@ -36,8 +34,11 @@ export interface Pvm {
 
 /** Set by the node as sessions come and go. */
 export interface PvmHooks {
-  /** A write while the disk is in `forwarding`; see ReplicatedDiskOptions. */
-  onDiskWrite?: ((disk: number, operation: DiskOperation) => Promise<void> | undefined) | undefined;
+  onDisksOverBound?: ((epoch: number) => void) | undefined;
+  /** The disks do not answer. */
+  onDisksSilent?: ((reason: string) => void) | undefined;
+  /** The guest's disks are gone for good; it stands still at its next request. */
+  onDisksFailure?: ((error: Error) => void) | undefined;
   onCheckpointNeeded?: ((reason: CompareReason, epoch: number) => void) | undefined;
   /** The guest's network is gone for good, and silent. */
   onNetworkFailure?: ((error: Error) => void) | undefined;
@@ -56,24 +57,19 @@ export async function startPvm(
   try {
     const runtimeDir = await makeRuntimeDir(configuration.runDir, configuration.vm);
     cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
-    const disks: ReplicatedDisk[] = [];
-    const diskSockets: string[] = [];
-    for (const { name, path, format, readOnly = false } of configuration.disks) {
-      const image = await ImageFile.open({ path, format, readOnly, log });
-      cleanups.push(() => image.close());
-      const index = disks.length;
-      const disk = new ReplicatedDisk({
-        base: image,
-        onWrite: (operation) => hooks.onDiskWrite?.(index, operation),
-      });
-      const socketPath = join(runtimeDir, `disk-${index}`);
-      const server = new NbdServer({ socketPath, exports: new Map([[name, disk]]), log });
-      await server.start();
-      cleanups.push(() => server.stop());
-      disks.push(disk);
-      diskSockets.push(socketPath);
-    }
-    const definition = await defineMachine(configuration, disks);
+    const disks = new GuestDisks({
+      log,
+      onOverBound: (epoch) => hooks.onDisksOverBound?.(epoch),
+      onSilent: (reason) => hooks.onDisksSilent?.(reason),
+      onFailure: (error) => hooks.onDisksFailure?.(error),
+    });
+    cleanups.push(() => disks.stop());
+    const { sockets, sizes } = await disks.start({
+      role: 'live',
+      disks: configuration.disks,
+      socketDirectory: runtimeDir,
+    });
+    const definition = await defineMachine(configuration, sizes);
     const network = new GuestNetwork({
       log,
       onCheckpointNeeded: (reason, epoch) => hooks.onCheckpointNeeded?.(reason, epoch),
@@ -91,7 +87,7 @@ export async function startPvm(
     const emulator = await launchQemu({
       definition,
       ramMapping: 'shared',
-      diskSockets,
+      diskSockets: sockets,
       nicFds,
       runtimeDir,
       startPaused: false,
@@ -112,7 +108,7 @@ export async function startPvm(
 
 async function defineMachine(
   configuration: PrimaryConfiguration,
-  disks: readonly ReplicatedDisk[],
+  diskSizes: readonly number[],
 ): Promise<ResolvedMachineDefinition> {
   const { machine } = configuration;
   const kernel = machine.kernel && {
@@ -128,10 +124,10 @@ async function defineMachine(
     machineType: machine.machine,
     ...(machine.cpu === undefined ? {} : { cpuModel: machine.cpu }),
     ...(kernel === undefined ? {} : { kernel }),
-    disks: configuration.disks.map(({ name }, index) => ({
+    disks: configuration.disks.map(({ name, readOnly = false }, index) => ({
       name,
-      sizeBytes: disks[index]?.sizeBytes ?? 0,
-      readOnly: disks[index]?.readOnly ?? false,
+      sizeBytes: diskSizes[index] ?? 0,
+      readOnly,
     })),
     nics: configuration.nics.map(({ name, mac }) => ({ name, mac })),
     extraArguments: machine.qemuArguments,

@@ -6,9 +6,6 @@
  */
 export const APPLY_CHUNK_BYTES = 1024 * 1024;
 
-/** Disk messages (at most 1 MiB each) that wait to be carried out; then the link is paused. */
-export const DISK_WORK_MESSAGES = 64;
-
 /** Moved at an apply before the event loop gets a turn: some 10 ms, so that heartbeats go on. */
 export const APPLY_BYTES_PER_TURN = 32 * 1024 * 1024;
 

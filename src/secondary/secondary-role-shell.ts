@@ -8,6 +8,7 @@
  */
 import type { CommandResult, Configuration, NodeLogger, NodeStatus } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
+import { DiskRetry } from '../guest/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
@@ -30,7 +31,6 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
-import { DiskReceiver } from './disk-receiver-shell.js';
 import { EXPECTED_LOAD_US } from './limits.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
@@ -50,7 +50,7 @@ interface Current {
   readonly hello: Hello;
   readonly svm: Svm;
   readonly ram: RamReceiver;
-  readonly disks: DiskReceiver;
+  readonly diskRetry: DiskRetry;
 }
 
 /** Runs until the operator stops it, or what it promoted ends. */
@@ -74,6 +74,7 @@ export class SecondaryRole implements NodeRole {
   #verified = 0;
   #downtimeUs: number | undefined;
   #lastFailure: string | null = null;
+  #committing: Promise<boolean> = Promise.resolve(false);
   #dropping: Promise<void> = Promise.resolve();
   #discarding: Promise<void> = Promise.resolve();
   #failoverWaiters: ((result: CommandResult) => void)[] = [];
@@ -115,7 +116,7 @@ export class SecondaryRole implements NodeRole {
       applied: this.#applied,
       downtimeUs: this.#downtimeUs,
       verified: this.#verified,
-      lastFailure: this.#lastFailure,
+      lastFailure: this.#current?.diskRetry.problem ?? this.#lastFailure,
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
     });
@@ -166,11 +167,17 @@ export class SecondaryRole implements NodeRole {
       const message = await firstControlMessage(session);
       if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
       const hello = parseHello(message.json);
-      svm = await startSvm(this.#configuration, hello, this.#log, (error) => {
-        const reason = `The network thread failed: ${describeError(error)}`;
-        this.#driver.input({ kind: 'broken', reason });
+      svm = await startSvm(this.#configuration, hello, this.#log, {
+        onNetworkFailure: (error) => this.#threadFailed('network', error),
+        disks: {
+          onStaged: (disk) => this.#driver.input({ kind: 'diskStaged', disk }),
+          onUnfit: (reason) => this.#driver.input({ kind: 'broken', reason }),
+          onSilent: (reason) => this.#diskFailed(reason),
+          onFailure: (error) => this.#threadFailed('disk', error),
+        },
       });
       await svm.network.attach(session, { role: 'target' });
+      await svm.disks.attachTarget(session);
       if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
       this.#begin(session, hello, svm);
     } catch (error) {
@@ -193,13 +200,8 @@ export class SecondaryRole implements NodeRole {
       staging,
       onStaged: (staged) => this.#driver.input({ kind: 'ramStaged', ram: staged }),
     });
-    const disks = new DiskReceiver({
-      link: links.disk,
-      disks: svm.disks,
-      onStaged: (staged) => this.#driver.input({ kind: 'diskStaged', disk: staged }),
-      onFailure: (reason) => this.#driver.input({ kind: 'broken', reason }),
-    });
-    const current = { session, hello, svm, ram, disks };
+    const diskRetry = new DiskRetry({ guest: emulator, log: this.#log });
+    const current = { session, hello, svm, ram, diskRetry };
     this.#current = current;
     links.control.onFrame((frame) => this.#onControl(frame));
     session.onClose(({ kind, channel, error }) => {
@@ -255,10 +257,10 @@ export class SecondaryRole implements NodeRole {
         void this.#probe();
         return;
       case 'commit':
-        this.#commit(output.epoch);
+        this.#committing = this.#commit(output.epoch);
         return;
       case 'sendCommitted':
-        this.#tell({ kind: 'committed', epoch: output.epoch });
+        void this.#tellCommitted(output.epoch);
         return;
       case 'apply':
         void this.#apply(output.epoch, output.svmRuns);
@@ -272,7 +274,7 @@ export class SecondaryRole implements NodeRole {
         this.#tell({ kind: 'unfit', reason: output.reason });
         return;
       case 'dropStaged':
-        this.#dropping = this.#current?.disks.dropUncommitted() ?? Promise.resolve();
+        this.#dropping = this.#current?.svm.disks.dropUncommitted() ?? Promise.resolve();
         return;
       case 'closeSession':
         this.#current?.session.close();
@@ -313,12 +315,26 @@ export class SecondaryRole implements NodeRole {
     if (this.#current === current) this.#driver.input({ kind: 'probed', result });
   }
 
-  #commit(epoch: number): void {
+  /** Resolves to whether the disks will keep the epoch. */
+  async #commit(epoch: number): Promise<boolean> {
     const svm = this.#current?.svm;
-    if (svm === undefined) return;
-    for (const disk of svm.disks) disk.commit(epoch);
+    if (svm === undefined) return false;
     svm.network.committed(epoch);
     this.#log.setContext({ epoch });
+    try {
+      await svm.disks.commit(epoch);
+      return true;
+    } catch (error) {
+      const reason = `Epoch ${epoch} can't be committed: ${describeError(error)}`;
+      this.#driver.input({ kind: 'broken', reason });
+      return false;
+    }
+  }
+
+  async #tellCommitted(epoch: number): Promise<void> {
+    const current = this.#current;
+    const kept = await this.#committing;
+    if (kept && this.#current === current) this.#tell({ kind: 'committed', epoch });
   }
 
   /**
@@ -341,10 +357,7 @@ export class SecondaryRole implements NodeRole {
       const written = svm.emulator.scanPrivate();
       await ram.apply();
       const copiedUs = monotonicUs();
-      await Promise.all([
-        svm.emulator.dropPrivate(written),
-        ...svm.disks.map((disk) => disk.apply(epoch)),
-      ]);
+      await Promise.all([svm.emulator.dropPrivate(written), svm.disks.apply(epoch)]);
       const loadUs = monotonicUs();
       // The PVM runs since then, and the SVM will after what the last load and resume took.
       const advanceUs = loadUs + this.#loadToResumeUs - this.#pvmResumedAtUs;
@@ -393,7 +406,7 @@ export class SecondaryRole implements NodeRole {
     const heardAtUs = this.#core.peerHeardAtUs;
     try {
       await Promise.all([this.#dropping, svm.emulator.pause()]);
-      for (const disk of svm.disks) await disk.promote();
+      await svm.disks.promote();
       await svm.network.promote();
       await svm.emulator.resume();
       svm.network.goLive({ announce: this.#configuration.lanAnnounce });
@@ -421,9 +434,9 @@ export class SecondaryRole implements NodeRole {
     });
   }
 
-  async #stopCurrent({ session, svm, disks }: Current): Promise<void> {
+  async #stopCurrent({ session, svm, diskRetry }: Current): Promise<void> {
+    diskRetry.stop();
     session.close();
-    await disks.stop();
     await svm.stop();
   }
 
@@ -437,8 +450,21 @@ export class SecondaryRole implements NodeRole {
     this.#finish({ kind: 'left', exit: { exitCode, reason } });
   }
 
+  /** In standby the primary goes on alone; a guest that has nobody else waits for its disk. */
+  #diskFailed(reason: string): void {
+    this.#log.error('A disk failed', { reason });
+    if (this.#core.state.kind === 'active') this.#current?.diskRetry.failed(reason);
+    else this.#driver.input({ kind: 'broken', reason: `A disk failed: ${reason}` });
+  }
+
+  #threadFailed(name: string, error: Error): void {
+    const reason = `The ${name} thread failed: ${describeError(error)}`;
+    this.#driver.input({ kind: 'broken', reason });
+  }
+
   #onGuestEvent(event: GuestEvent): void {
     this.#log.debug('Guest event', { event });
+    if (event.kind === 'disk-error') this.#diskFailed(`${event.operation} of ${event.device}`);
     if (event.kind !== 'shutdown' || this.#core.state.kind !== 'active') return;
     this.#driver.input({ kind: 'stopRequested', reason: 'The guest powered off' });
   }

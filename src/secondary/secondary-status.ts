@@ -50,12 +50,13 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     accelerator: description?.accelerator ?? 'none',
     qemuVersion: description?.qemuVersion ?? 'none',
     sync: null,
-    disks: (svm?.disks ?? []).map((disk, index) => ({
-      name: svm?.definition.disks[index]?.name ?? String(index),
-      sizeBytes: disk.sizeBytes,
-      bufferedBytes: disk.stats.bufferedBytes,
-      overlayBytes: disk.stats.overlayBytes,
+    disks: (svm?.definition.disks ?? []).map(({ name, sizeBytes }, index) => ({
+      name,
+      sizeBytes,
+      bufferedBytes: svm?.disks.figures.disks[index]?.bufferedBytes ?? 0,
+      overlayBytes: svm?.disks.figures.disks[index]?.overlayBytes ?? 0,
     })),
+    diskMemoryBytes: svm?.disks.figures.memoryBytes ?? 0,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: sources.verified,
     lastFailure: sources.lastFailure,

@@ -6,8 +6,6 @@
  * had started.
  */
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { ImageFile, NbdServer, SecondaryDisk } from '../blockrep/index.js';
 import { bootFiles, type Configuration, diskPlace, nicConnection } from '../config/index.js';
 import {
   type Emulator,
@@ -19,7 +17,7 @@ import {
   resolveMachineDefinition,
   StagingArea,
 } from '../emulator/index.js';
-import { GuestNetwork } from '../guest/index.js';
+import { GuestDisks, type GuestDisksOptions, GuestNetwork } from '../guest/index.js';
 import { type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { digestFile, type Hello } from '../replication/index.js';
 
@@ -27,22 +25,28 @@ import { digestFile, type Hello } from '../replication/index.js';
 export interface Svm {
   readonly definition: MachineDefinition;
   readonly emulator: Emulator;
-  readonly disks: readonly SecondaryDisk[];
+  readonly disks: GuestDisks;
   readonly network: GuestNetwork;
-
   readonly staging: StagingArea;
   /** Kills the guest and releases everything. Idempotent. */
   stop(): Promise<void>;
 }
 
+/** What the SVM tells the node. */
+export interface SvmHooks {
+  /** The SVM's network is gone for good. */
+  readonly onNetworkFailure: (error: Error) => void;
+  readonly disks: Pick<GuestDisksOptions, 'onStaged' | 'onUnfit' | 'onSilent' | 'onFailure'>;
+}
+
 /**
- * Launches it. `onNetworkFailure`: the SVM's network is gone for good. Throws OperatorError or ProtocolError with what the primary's operator must know.
+ * Launches it. Throws OperatorError or ProtocolError with what the primary's operator must know.
  */
 export async function startSvm(
   configuration: Configuration,
   hello: Hello,
   log: Logger,
-  onNetworkFailure: (error: Error) => void,
+  hooks: SvmHooks,
 ): Promise<Svm> {
   const definition = await checkedDefinition(configuration, hello);
   const cleanups: (() => Promise<unknown>)[] = [];
@@ -58,7 +62,7 @@ export async function startSvm(
       runtimeDir,
       log,
       cleanups,
-      onNetworkFailure,
+      hooks,
       compareTimeoutUs: hello.policy.compareTimeoutUs,
     };
     const { disks, diskSockets } = await startDisks(context);
@@ -95,7 +99,7 @@ interface Context {
   readonly runtimeDir: string;
   readonly log: Logger;
   readonly cleanups: (() => Promise<unknown>)[];
-  readonly onNetworkFailure: (error: Error) => void;
+  readonly hooks: SvmHooks;
   /** For the day when the SVM is the PVM. */
   readonly compareTimeoutUs: number;
 }
@@ -159,23 +163,19 @@ async function checkFile(key: string, path: string, expected: string | null): Pr
 
 async function startDisks(
   context: Context,
-): Promise<{ disks: SecondaryDisk[]; diskSockets: string[] }> {
-  const { configuration, definition, runtimeDir, log, cleanups } = context;
-  const disks: SecondaryDisk[] = [];
-  const diskSockets: string[] = [];
-  for (const { name, sizeBytes, readOnly } of definition.disks) {
-    const { path, format } = diskPlace(configuration, name);
-    const image = await ImageFile.open({ path, format, sizeBytes, readOnly, log });
-    const disk = new SecondaryDisk({ image, spillDirectory: configuration.stateDir, log });
-    cleanups.push(() => disk.close());
-    const socketPath = join(runtimeDir, `disk-${disks.length}`);
-    const server = new NbdServer({ socketPath, exports: new Map([[name, disk]]), log });
-    await server.start();
-    cleanups.push(() => server.stop());
-    disks.push(disk);
-    diskSockets.push(socketPath);
-  }
-  return { disks, diskSockets };
+): Promise<{ disks: GuestDisks; diskSockets: readonly string[] }> {
+  const { configuration, definition, runtimeDir, log, cleanups, hooks } = context;
+  const disks = new GuestDisks({ log, ...hooks.disks });
+  cleanups.push(() => disks.stop());
+  const { sockets } = await disks.start({
+    role: 'standby',
+    disks: definition.disks.map(({ name, sizeBytes, readOnly }) => {
+      return { ...diskPlace(configuration, name), sizeBytes, readOnly };
+    }),
+    socketDirectory: runtimeDir,
+    spillDirectory: configuration.stateDir,
+  });
+  return { disks, diskSockets: sockets };
 }
 
 async function startNetwork(
@@ -190,7 +190,7 @@ async function startNetwork(
     log,
     // Nothing is compared before a session of its own.
     onCheckpointNeeded: () => undefined,
-    onFailure: (error) => context.onNetworkFailure(error),
+    onFailure: (error) => context.hooks.onNetworkFailure(error),
   });
   cleanups.push(() => network.stop());
   const nicFds = await network.start({

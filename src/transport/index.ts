@@ -45,6 +45,6 @@ export {
 export { type AcceptDecision, PeerListener, type PeerListenerOptions } from './peer-listener.js';
 export { type MainThread, serveWorker } from './serve-worker.js';
 export { Session, type SessionCloseReason, type SessionInfo } from './session.js';
-export type { Endpoint } from './stream.js';
+export { descriptorOf, type Endpoint } from './stream.js';
 export { WorkerClient, type WorkerClientOptions } from './worker-client.js';
 export type { Handlers } from './worker-wire.js';

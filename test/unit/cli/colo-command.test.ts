@@ -234,6 +234,7 @@ test('the table for people shows every fact', async (t) => {
     'Downtime         none',
     'Guest            QEMU 7.2.22, tcg, pages by userfaultfd',
     'Disk disk0       2.0 GiB, buffered 4.0 KiB, overlay 0 B',
+    'Disk memory      24.0 MiB',
     'Up               1 h 2 min',
     'Last failure     none',
     '',

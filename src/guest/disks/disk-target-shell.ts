@@ -1,18 +1,25 @@
 /**
- * Takes the disk stream of a session into the secondary's disks, strictly in order.
+ * The secondary's end of one session's disk stream: takes it into the disks, strictly in order.
  *
- * In: frames of the disk link. Out: `diskStaged` for each disk once its epoch is closed and stored.
+ * In: frames of the disk link. Out: `onStaged` for each disk once its epoch is closed and stored.
  * Messages of the initial synchronisation go straight to the image and must be on it before an
  * epoch is closed, so everything is one chain of work; the link is paused while the chain is long.
  */
-import { type DiskMessage, decodeDiskMessage, type SecondaryDisk } from '../blockrep/index.js';
-import { describeError, ProtocolError } from '../lib/index.js';
-import type { Frame, Link } from '../transport/index.js';
+import { type DiskMessage, decodeDiskMessage, type SecondaryDisk } from '../../blockrep/index.js';
+import { describeError, ProtocolError } from '../../lib/index.js';
+import type { Frame, Link } from '../../transport/index.js';
 import { DISK_WORK_MESSAGES } from './limits.js';
-import type { StagedDisk } from './staging.js';
 
-/** The receiver of one session. */
-export class DiskReceiver {
+/** What the stream brought of one epoch for one disk. */
+export interface StagedDisk {
+  readonly epoch: number;
+  readonly disk: number;
+  readonly operations: number;
+  readonly bytes: number;
+}
+
+/** The target of one session. */
+export class DiskTarget {
   readonly #link: Link;
   readonly #disks: readonly SecondaryDisk[];
   readonly #onStaged: (staged: StagedDisk) => void;
