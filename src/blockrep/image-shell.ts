@@ -15,9 +15,10 @@ import {
   seekSize,
   zeroRange,
 } from '../linux/index.js';
-import type { BlockLayer, ByteRange, ZeroOptions } from './block-layer-shell.js';
+import type { ByteRange, ZeroOptions } from './block-layer-shell.js';
 import { DiskError, errnoOf } from './errors.js';
 import { SECTOR_BYTES, ZERO_CHUNK_BYTES } from './limits.js';
+import type { StorageImage } from './storage-shell.js';
 
 export interface ImageOptions {
   readonly path: string;
@@ -28,7 +29,7 @@ export interface ImageOptions {
 
 const ZEROES = Buffer.alloc(ZERO_CHUNK_BYTES);
 
-export class ImageFile implements BlockLayer {
+export class ImageFile implements StorageImage {
   readonly path: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;

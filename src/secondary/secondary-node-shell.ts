@@ -337,7 +337,7 @@ class SecondaryNode implements RunningNode, NodeControl {
   #commit(epoch: number): void {
     const svm = this.#current?.svm;
     if (svm === undefined) return;
-    for (const disk of svm.disks) disk.commit(epoch);
+    svm.disks.commit(epoch);
     svm.network.committed(epoch);
     this.#log.setContext({ epoch });
   }
@@ -362,10 +362,7 @@ class SecondaryNode implements RunningNode, NodeControl {
       const written = svm.emulator.scanPrivate();
       await ram.apply();
       const copiedUs = monotonicUs();
-      await Promise.all([
-        svm.emulator.dropPrivate(written),
-        ...svm.disks.map((disk) => disk.apply(epoch)),
-      ]);
+      await Promise.all([svm.emulator.dropPrivate(written), svm.disks.apply(epoch)]);
       const loadUs = monotonicUs();
       // The PVM runs since then, and the SVM will after what the last load and resume took.
       const advanceUs = loadUs + this.#loadToResumeUs - this.#pvmResumedAtUs;
@@ -414,7 +411,7 @@ class SecondaryNode implements RunningNode, NodeControl {
     const heardAtUs = this.#core.peerHeardAtUs;
     try {
       await Promise.all([this.#dropping, svm.emulator.pause()]);
-      for (const disk of svm.disks) await disk.promote();
+      await svm.disks.promote();
       await svm.network.promote();
       await svm.emulator.resume();
       svm.network.goLive({ announce: this.#configuration.lanAnnounce });

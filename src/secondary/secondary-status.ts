@@ -50,7 +50,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     accelerator: description?.accelerator ?? 'none',
     qemuVersion: description?.qemuVersion ?? 'none',
     sync: null,
-    disks: (svm?.disks ?? []).map((disk, index) => ({
+    disks: (svm?.disks.disks ?? []).map((disk, index) => ({
       name: svm?.definition.disks[index]?.name ?? String(index),
       sizeBytes: disk.sizeBytes,
       bufferedBytes: disk.stats.bufferedBytes,

@@ -7,7 +7,7 @@
  */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ImageFile, NbdServer, SecondaryDisk } from '../blockrep/index.js';
+import { ImageFile, NbdServer, SecondaryDisks } from '../blockrep/index.js';
 import { type SecondaryConfiguration, secondaryDiskPath, secondaryNic } from '../config/index.js';
 import {
   type Emulator,
@@ -27,7 +27,7 @@ import { SecondaryNetworkClient } from './secondary-network-client-shell.js';
 export interface Svm {
   readonly definition: MachineDefinition;
   readonly emulator: Emulator;
-  readonly disks: readonly SecondaryDisk[];
+  readonly disks: SecondaryDisks;
   readonly network: SecondaryNetworkClient;
 
   readonly staging: StagingArea;
@@ -148,19 +148,24 @@ async function checkFile(key: string, path: string, expected: string | null): Pr
 
 async function startDisks(
   context: Context,
-): Promise<{ disks: SecondaryDisk[]; diskSockets: string[] }> {
+): Promise<{ disks: SecondaryDisks; diskSockets: string[] }> {
   const { configuration, definition, runtimeDir, log, cleanups } = context;
-  const disks: SecondaryDisk[] = [];
-  const diskSockets: string[] = [];
+  const { vm, stateDir: directory } = configuration;
+  const images: ImageFile[] = [];
   for (const { name, sizeBytes } of definition.disks) {
     const image = await ImageFile.open({ path: secondaryDiskPath(configuration, name), sizeBytes });
-    const disk = new SecondaryDisk({ image, spillDirectory: configuration.stateDir, log });
-    cleanups.push(() => disk.close());
-    const socketPath = join(runtimeDir, `disk-${disks.length}`);
+    cleanups.push(() => image.close());
+    images.push(image);
+  }
+  const disks = await SecondaryDisks.open({ vm, images, directory, log });
+  cleanups.push(() => disks.close());
+  const diskSockets: string[] = [];
+  for (const [index, disk] of disks.disks.entries()) {
+    const name = definition.disks[index]?.name ?? String(index);
+    const socketPath = join(runtimeDir, `disk-${index}`);
     const server = new NbdServer({ socketPath, exports: new Map([[name, disk]]), log });
     await server.start();
     cleanups.push(() => server.stop());
-    disks.push(disk);
     diskSockets.push(socketPath);
   }
   return { disks, diskSockets };
