@@ -11,6 +11,7 @@
  *    16  nonce, 8 random bytes, new at every opening
  *    24  sequence u64: the two files' differ by one; the lower is the older
  *    32  base epoch u64: the images held all of it, durably, when this was written
+ *    40  preallocated size u64: a shorter file has been cut
  *   508  CRC-32C of bytes 0 to 507
  *   512  vm (u32 length, UTF-8), disks u16, size of each u64    whose journal it is
  *  4092  CRC-32C of bytes 512 to 4091
@@ -75,6 +76,8 @@ export interface JournalHeader {
   readonly baseEpoch: number | undefined;
   /** Nothing was written behind it. */
   readonly clean: boolean;
+  /** Preallocated size of the file. */
+  readonly sizeBytes: number;
 }
 
 /** What block 0 of a file turned out to be. */
@@ -93,7 +96,8 @@ export function encodeHeader(header: JournalHeader, identity: JournalIdentity): 
     .uint32(flags)
     .bytes(header.nonce)
     .uint53(header.sequence)
-    .uint53(header.baseEpoch ?? 0);
+    .uint53(header.baseEpoch ?? 0)
+    .uint53(header.sizeBytes);
   sector.finish().copy(block);
   block.writeUInt32BE(crc32c(block.subarray(0, HEADER_CRC_AT)), HEADER_CRC_AT);
   const owner = new ByteWriter(IDENTITY_CRC_AT - IDENTITY_AT).text(identity.vm);
@@ -123,9 +127,10 @@ export function decodeHeader(block: Buffer): DecodedHeader {
   const nonce = Buffer.from(reader.bytes(JOURNAL_NONCE_BYTES));
   const sequence = reader.uint53();
   const base = reader.uint53();
+  const sizeBytes = reader.uint53();
   const baseEpoch = (flags & FLAG_BASE) === 0 ? undefined : base;
   const clean = (flags & FLAG_CLEAN) !== 0;
-  return { kind: 'header', header: { nonce, sequence, baseEpoch, clean } };
+  return { kind: 'header', header: { nonce, sequence, baseEpoch, clean, sizeBytes } };
 }
 
 /** Whose journal it is, from block 0; undefined when that part is damaged. */

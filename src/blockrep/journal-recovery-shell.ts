@@ -153,7 +153,10 @@ async function recover(opening: JournalOpening, found: Files): Promise<Recovered
     const block = await file.read(0, JOURNAL_BLOCK_BYTES);
     const decoded: DecodedHeader = decodeHeader(block);
     if (decoded.kind === 'bad') throw damaged(file, decoded.reason);
-    if (decoded.kind === 'header') known.push({ index, file, block, header: decoded.header });
+    if (decoded.kind === 'blank') continue;
+    const { header } = decoded;
+    if (file.sizeBytes < header.sizeBytes) throw damaged(file, 'it has been cut');
+    known.push({ index, file, block, header });
   }
   known.sort((a, b) => a.header.sequence - b.header.sequence);
   const [lower] = known;

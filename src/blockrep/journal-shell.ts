@@ -411,7 +411,8 @@ export class Journal {
   ): Promise<void> {
     const { identity, nonce, segmentBytes } = this.#options;
     const { sequence, base: baseEpoch, clean } = fields;
-    const block = encodeHeader({ nonce, sequence, baseEpoch, clean }, identity);
+    const sizeBytes = Math.min(segment.file.sizeBytes, segmentBytes);
+    const block = encodeHeader({ nonce, sequence, baseEpoch, clean, sizeBytes }, identity);
     await segment.file.writeMany(0, [block]);
     await segment.file.flush();
     const excess = segment.end - segmentBytes;

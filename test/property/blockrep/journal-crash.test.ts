@@ -33,6 +33,8 @@ class Round {
   readonly bounds;
   allowed: Allowed;
   epoch = 0;
+  /** What each epoch that may have been stored was. */
+  readonly history = new Map<number, State>();
   counts = { epochs: 0, promotions: 0, drops: 0, successors: 0, replayed: 0, crashes: 0 };
 
   constructor(seed: number) {
@@ -90,6 +92,11 @@ class Round {
       return Buffer.from(this.storage.disk(`image-${index}`).durable);
     });
     this.check(`after a recovery${live ? ', live' : ''}`, durable);
+    const told = disks.recoveredEpoch;
+    const state = told === undefined ? undefined : this.history.get(told);
+    if (told !== undefined && (state === undefined || !same(state, durable))) {
+      throw new Error(`The images are not at epoch ${told}, which the journal told`);
+    }
     if (this.allowed.kind === 'exactly' && this.allowed.states.length > 1) {
       const [first] = this.allowed.states;
       if (first === undefined || !same(first, durable)) this.counts.successors += 1;
@@ -108,6 +115,10 @@ class Round {
       if (committed === undefined) continue;
       applying = disks.apply(committed);
       if (this.prng.chance(0.3)) await applying;
+      if (this.prng.chance(0.05)) {
+        await applying;
+        await this.synchronise(disks);
+      }
     }
     if (this.prng.chance(0.5)) return this.promote(disks, applying);
     await applying;
@@ -135,7 +146,7 @@ class Round {
     if (this.prng.chance(0.1)) return this.drop(disks);
     for (const [disk, total] of totals.entries()) {
       // From here on it may be stored as a whole.
-      if (disk === totals.length - 1) this.mayBecome(next);
+      if (disk === totals.length - 1) this.mayBecome(next, epoch);
       const result = await disks.closeEpoch(disk, epoch, total);
       if (!result.ok) throw new Error(`Epoch ${epoch}: ${result.reason}`);
     }
@@ -171,6 +182,7 @@ class Round {
       }
     }
     const epoch = ++this.epoch;
+    this.history.set(epoch, state);
     for (let disk = 0; disk < this.sizes.length; disk++) {
       await disks.closeEpoch(disk, epoch, { operations: 0, bytes: 0 });
     }
@@ -219,7 +231,8 @@ class Round {
     return this.allowed.kind === 'exactly' ? this.allowed.states[0] : undefined;
   }
 
-  mayBecome(next: State): void {
+  mayBecome(next: State, epoch: number): void {
+    this.history.set(epoch, next);
     if (this.allowed.kind === 'exactly') {
       this.allowed = { kind: 'exactly', states: [...this.allowed.states, next] };
     }
