@@ -205,7 +205,8 @@ export class SecondaryDisks {
   async dropUncommitted(): Promise<void> {
     const epoch = this.#buffer.dropUncommitted();
     if (epoch === undefined || this.unfit !== undefined) return;
-    await this.#journal?.drop(epoch);
+    // A failure has made the disks unfit: whoever wants to promote them hears of it.
+    await this.#journal?.drop(epoch).catch(() => undefined);
   }
 
   /**
