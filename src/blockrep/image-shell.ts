@@ -17,10 +17,11 @@ import {
   seekSize,
   zeroRange,
 } from '../linux/index.js';
-import type { BlockLayer, ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
+import type { ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
 import { DiskError, errnoOf } from './errors.js';
 import { type ImageOptions, type OpenedImage, openImage } from './image-open-shell.js';
 import { IMAGE_INLINE_BYTES_MAX, ZERO_CHUNK_BYTES } from './limits.js';
+import type { StorageImage } from './storage-shell.js';
 
 export type { ImageOptions };
 
@@ -29,7 +30,7 @@ const ZEROES = Buffer.alloc(ZERO_CHUNK_BYTES);
 /** What lseek(2) says where holes are not known: EINVAL, ENOSYS, EOPNOTSUPP. */
 const NO_SEEK_DATA: readonly number[] = [22, 38, 95];
 
-export class ImageFile implements BlockLayer {
+export class ImageFile implements StorageImage {
   readonly path: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;

@@ -111,20 +111,28 @@ export const SLAB_BYTES = 1 * MIB;
 /** What each buffered operation costs beside its data, bytes: the object that describes it. */
 export const OPERATION_OVERHEAD_BYTES = 128;
 
-/** Bounds of one secondary disk; tests choose smaller ones. */
+/**
+ * Bounds of a guest's disks on the secondary: the overlay's for each disk, the others for all
+ * together. Tests choose smaller ones.
+ */
 export interface SecondaryBounds {
   /** Overlay data kept in memory, bytes. More spills to a file. */
   readonly overlayMemoryBytes: number;
   /** Overlay data in the spill file, bytes. More fails the SVM's write: the secondary is unfit. */
   readonly overlaySpillBytes: number;
-  /** Staged data kept in memory, bytes, with the overhead above. More spills to a file. */
+  /** Staged data kept in memory, bytes, with the overhead above. More is in the journal only. */
   readonly bufferMemoryBytes: number;
-  /** Staged data in the spill file, bytes. More: the secondary is unfit. */
+  /** Staged data that is in the journal only, bytes. More: the secondary is unfit. */
   readonly bufferSpillBytes: number;
   /** Staged operations, a count: their descriptions stay in memory. More: unfit. */
   readonly bufferOperations: number;
   /** Overlay or staged bytes from which a checkpoint is asked for: it empties both. */
   readonly softBytes: number;
+  /**
+   * Preallocated size of each of the journal's two files, bytes. An epoch that begins beyond half
+   * of it goes to the other file; a larger epoch makes its file grow, up to the bounds above.
+   */
+  readonly journalSegmentBytes: number;
 }
 
 /**
@@ -138,6 +146,7 @@ export const SECONDARY_BOUNDS: SecondaryBounds = {
   bufferSpillBytes: 16 * GIB,
   bufferOperations: 1_000_000,
   softBytes: 48 * MIB,
+  journalSegmentBytes: 64 * MIB,
 };
 
 /** Writes to the image in progress while an epoch is applied. More threads than libuv has idle. */
@@ -157,3 +166,20 @@ export const QCOW2_STOP_MS_MAX = 10_000;
 
 /** What is kept of the words of a storage daemon or of qemu-img, bytes: the last ones. */
 export const QCOW2_OUTPUT_BYTES_MAX = 16 * KIB;
+/** Unit of the journal's layout, bytes: what a disk writes at least, so nothing durable is torn. */
+export const JOURNAL_BLOCK_BYTES = 4 * KIB;
+
+/** Name of the guest in a journal, bytes. A longer one is refused at the opening. */
+export const JOURNAL_VM_BYTES_MAX = 1 * KIB;
+
+/** Data waiting to be written to the journal, bytes. More: the disk link is read no further. */
+export const JOURNAL_QUEUE_BYTES = 8 * MIB;
+
+/** Data of one write to the journal, bytes; the next write takes the rest. */
+export const JOURNAL_BATCH_BYTES = 4 * MIB;
+
+/** Records of one write to the journal: two buffers each, below IOV_MAX (1024). */
+export const JOURNAL_BATCH_RECORDS = 500;
+
+/** Piece in which a journal is read at a start, bytes. */
+export const JOURNAL_WINDOW_BYTES = 1 * MIB;

@@ -67,6 +67,8 @@ export async function startPvm(
     const { sockets, sizes } = await disks.start({
       role: 'live',
       disks: configuration.disks,
+      vm: configuration.vm,
+      stateDirectory: configuration.stateDir,
       socketDirectory: runtimeDir,
     });
     const definition = await defineMachine(configuration, sizes);

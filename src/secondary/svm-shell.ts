@@ -173,7 +173,8 @@ async function startDisks(
       return { ...diskPlace(configuration, name), sizeBytes, readOnly };
     }),
     socketDirectory: runtimeDir,
-    spillDirectory: configuration.stateDir,
+    vm: configuration.vm,
+    stateDirectory: configuration.stateDir,
   });
   return { disks, diskSockets: sockets };
 }

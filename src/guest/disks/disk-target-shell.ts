@@ -1,11 +1,12 @@
 /**
  * The secondary's end of one session's disk stream: takes it into the disks, strictly in order.
  *
- * In: frames of the disk link. Out: `onStaged` for each disk once its epoch is closed and stored.
- * Messages of the initial synchronisation go straight to the image and must be on it before an
- * epoch is closed, so everything is one chain of work; the link is paused while the chain is long.
+ * In: frames of the disk link. Out: `onStaged` for each disk once its epoch is closed; for the last
+ * one, once it is durable. Messages of the initial synchronisation go straight to the image and
+ * must be on it before an epoch is closed, so everything is one chain of work; the link is paused
+ * while the chain is long.
  */
-import { type DiskMessage, decodeDiskMessage, type SecondaryDisk } from '../../blockrep/index.js';
+import { type DiskMessage, decodeDiskMessage, type SecondaryDisks } from '../../blockrep/index.js';
 import { describeError, ProtocolError } from '../../lib/index.js';
 import type { Frame, Link } from '../../transport/index.js';
 import { DISK_WORK_MESSAGES } from './limits.js';
@@ -21,7 +22,7 @@ export interface StagedDisk {
 /** The target of one session. */
 export class DiskTarget {
   readonly #link: Link;
-  readonly #disks: readonly SecondaryDisk[];
+  readonly #disks: SecondaryDisks;
   readonly #onStaged: (staged: StagedDisk) => void;
   readonly #onFailure: (reason: string) => void;
   #work: Promise<void> = Promise.resolve();
@@ -30,7 +31,7 @@ export class DiskTarget {
 
   constructor(options: {
     link: Link;
-    disks: readonly SecondaryDisk[];
+    disks: SecondaryDisks;
     onStaged: (staged: StagedDisk) => void;
     onFailure: (reason: string) => void;
   }) {
@@ -50,18 +51,16 @@ export class DiskTarget {
   /** The primary is gone: forgets what is not committed, after what was begun. */
   async dropUncommitted(): Promise<void> {
     await this.stop();
-    for (const disk of this.#disks) await disk.dropUncommitted();
+    await this.#disks.dropUncommitted();
   }
 
   #onFrame(frame: Frame): void {
     const message = decodeDiskMessage(frame.type, frame.payload);
-    const disk = this.#disks[message.disk];
-    if (disk === undefined) throw new ProtocolError(`There is no disk ${message.disk}`);
     this.#waiting += 1;
     if (this.#waiting >= DISK_WORK_MESSAGES) this.#link.pause();
     this.#work = this.#work.then(async () => {
       try {
-        if (!this.#stopped) await this.#handle(disk, message);
+        if (!this.#stopped) await this.#handle(message);
       } catch (error) {
         this.#stopped = true;
         this.#onFailure(`Disk ${message.disk}: ${describeError(error)}`);
@@ -71,21 +70,22 @@ export class DiskTarget {
     });
   }
 
-  async #handle(disk: SecondaryDisk, message: DiskMessage): Promise<void> {
+  async #handle(message: DiskMessage): Promise<void> {
+    const { disk } = message;
     switch (message.kind) {
       case 'sync':
-        return disk.syncWrite(message.offset, message.data);
+        return this.#disks.syncWrite(disk, message.offset, message.data);
       case 'syncZero':
-        return disk.syncZero(message.offset, message.length);
+        return this.#disks.syncZero(disk, message.offset, message.length);
       case 'epochEnd': {
         const { epoch, operations, bytes } = message;
-        const result = await disk.closeEpoch(epoch, { operations, bytes });
+        const result = await this.#disks.closeEpoch(disk, epoch, { operations, bytes });
         if (!result.ok) throw new ProtocolError(result.reason);
-        this.#onStaged({ epoch, disk: message.disk, operations, bytes });
+        this.#onStaged({ epoch, disk, operations, bytes });
         return;
       }
       default:
-        await disk.stage(message.epoch, message);
+        await this.#disks.stage(disk, message.epoch, message);
     }
   }
 }

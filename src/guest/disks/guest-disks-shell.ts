@@ -18,7 +18,7 @@ import {
   ImageFile,
   NbdServer,
   ReplicatedDisk,
-  SecondaryDisk,
+  SecondaryDisks,
 } from '../../blockrep/index.js';
 import type { DiskFormat } from '../../config/index.js';
 import { assert, type Logger } from '../../lib/index.js';
@@ -48,8 +48,10 @@ export interface DisksSettings {
   readonly disks: readonly DiskPlace[];
   /** Where the sockets for QEMU are made. */
   readonly socketDirectory: string;
-  /** Where unlinked spill files are made; not needed in role `live`. */
-  readonly spillDirectory?: string;
+  /** The guest's name: its journal is called after it. */
+  readonly vm: string;
+  /** Where the journal is and unlinked spill files are made. */
+  readonly stateDirectory: string;
 }
 
 /** Per disk, in their order. */
@@ -88,8 +90,6 @@ export interface DisksFigures {
 
 interface DiskStack {
   readonly base: BlockLayer;
-  /** What a target writes to; undefined on a disk that was never anybody else's. */
-  readonly standby: SecondaryDisk | undefined;
   readonly replicated: ReplicatedDisk;
   readonly server: NbdServer;
 }
@@ -98,6 +98,8 @@ export class DiskStacks {
   readonly #log: Logger;
   readonly #events: DisksEvents;
   readonly #stacks: DiskStack[] = [];
+  /** The images and their overlays; in role `live` without any. */
+  #disks: SecondaryDisks | undefined;
   #source: DiskSource | undefined;
   /** Its link may go on sending after the source has ended. */
   #lastSource: DiskSource | undefined;
@@ -111,10 +113,11 @@ export class DiskStacks {
 
   /** Opens the images and listens. Throws OperatorError for what can't be had; then `stop`. */
   async start(settings: DisksSettings): Promise<StartedDisks> {
+    this.#disks = await this.#open(settings);
     const sockets: string[] = [];
-    for (const place of settings.disks) {
-      const socketPath = `${settings.socketDirectory}/disk-${sockets.length}`;
-      await this.#startDisk(place, settings, socketPath);
+    for (const [index, disk] of this.#disks.disks.entries()) {
+      const socketPath = `${settings.socketDirectory}/disk-${index}`;
+      await this.#serve(settings.disks[index]?.name ?? '', disk, socketPath);
       sockets.push(socketPath);
     }
     this.#boundCheck = setInterval(() => this.#checkBound(), BOUND_CHECK_MS);
@@ -126,18 +129,18 @@ export class DiskStacks {
     clearInterval(this.#boundCheck);
     this.#source?.end();
     await this.#target?.stop();
-    for (const { server, base } of this.#stacks.splice(0).reverse()) {
-      await server.stop();
-      await base.close();
-    }
+    for (const { server } of this.#stacks.splice(0).reverse()) await server.stop();
+    const disks = this.#disks;
+    this.#disks = undefined;
+    await disks?.close();
   }
 
   get figures(): DisksFigures {
     const epochBytes = this.#source?.epochBytes ?? [];
-    const disks = this.#stacks.map(({ base, standby }, index) => ({
-      sizeBytes: base.sizeBytes,
-      bufferedBytes: (epochBytes[index] ?? 0) + (standby?.stats.bufferedBytes ?? 0),
-      overlayBytes: standby?.stats.overlayBytes ?? 0,
+    const disks = (this.#disks?.disks ?? []).map((disk, index) => ({
+      sizeBytes: disk.sizeBytes,
+      bufferedBytes: (epochBytes[index] ?? 0) + disk.stats.bufferedBytes,
+      overlayBytes: disk.overlayBytes,
     }));
     const heap = getHeapStatistics();
     return { disks, memoryBytes: heap.total_heap_size + heap.external_memory };
@@ -159,7 +162,7 @@ export class DiskStacks {
   attachTarget(link: Link): void {
     this.#target = new DiskTarget({
       link,
-      disks: this.#standbys(),
+      disks: this.#opened(),
       onStaged: (staged) => this.#events.staged(staged),
       onFailure: (reason) => this.#events.unfit(reason),
     });
@@ -199,27 +202,45 @@ export class DiskStacks {
   // As target.
 
   commit(epoch: number): void {
-    for (const disk of this.#standbys()) disk.commit(epoch);
+    this.#opened().commit(epoch);
   }
 
   async apply(epoch: number): Promise<void> {
-    await Promise.all(this.#standbys().map((disk) => disk.apply(epoch)));
+    await this.#opened().apply(epoch);
   }
 
   async dropUncommitted(): Promise<void> {
     await this.#target?.stop();
-    for (const disk of this.#standbys()) await disk.dropUncommitted();
+    await this.#opened().dropUncommitted();
   }
 
   async promote(): Promise<void> {
-    for (const disk of this.#standbys()) await disk.promote();
+    await this.#opened().promote();
   }
 
-  async #startDisk(place: DiskPlace, settings: DisksSettings, socketPath: string): Promise<void> {
-    const { name, ...options } = place;
-    const image = await ImageFile.open({ ...options, log: this.#log });
-    const standby = this.#makeStandby(image, settings);
-    const base = new DeadlineDisk(standby ?? image);
+  /** A journal that a crash has left is replayed, whatever the role. */
+  async #open(settings: DisksSettings): Promise<SecondaryDisks> {
+    const images: ImageFile[] = [];
+    try {
+      for (const { name: _, ...options } of settings.disks) {
+        images.push(await ImageFile.open({ ...options, log: this.#log }));
+      }
+      return await SecondaryDisks.open({
+        vm: settings.vm,
+        images,
+        directory: settings.stateDirectory,
+        live: settings.role === 'live',
+        log: this.#log,
+        onUnfit: (reason) => this.#events.unfit(reason),
+      });
+    } catch (error) {
+      for (const image of images) await image.close();
+      throw error;
+    }
+  }
+
+  async #serve(name: string, disk: BlockLayer, socketPath: string): Promise<void> {
+    const base = new DeadlineDisk(disk);
     const index = this.#stacks.length;
     const replicated = new ReplicatedDisk({
       base,
@@ -228,27 +249,13 @@ export class DiskStacks {
     });
     const exports = new Map([[name, replicated]]);
     const server = new NbdServer({ socketPath, exports, log: this.#log });
-    this.#stacks.push({ base, standby, replicated, server });
+    this.#stacks.push({ base, replicated, server });
     await server.start();
   }
 
-  #makeStandby(image: ImageFile, settings: DisksSettings): SecondaryDisk | undefined {
-    const { role, spillDirectory } = settings;
-    if (role === 'live') return undefined;
-    assert(spillDirectory !== undefined, 'Disks in standby need a place to spill to');
-    return new SecondaryDisk({
-      image,
-      spillDirectory,
-      log: this.#log,
-      onUnfit: (reason) => this.#events.unfit(reason),
-    });
-  }
-
-  #standbys(): SecondaryDisk[] {
-    return this.#stacks.map(({ standby }) => {
-      assert(standby !== undefined, "These disks are the guest's own");
-      return standby;
-    });
+  #opened(): SecondaryDisks {
+    assert(this.#disks !== undefined, 'The disks are not open');
+    return this.#disks;
   }
 
   #attached(): DiskSource {

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import test from 'ava';
-import { ImageFile, ReplicatedDisk, SecondaryDisk } from '../../../src/blockrep/index.js';
+import { ImageFile, ReplicatedDisk, SecondaryDisks } from '../../../src/blockrep/index.js';
 import { collectingLog, temporaryDirectory } from './support.js';
 
 const MIB = 1 << 20;
@@ -16,27 +16,27 @@ test('a discard and zeroes that may unmap free space of both images', async (t) 
     await ImageFile.open({ path: file('secondary'), sizeBytes: 8 * MIB }),
   ];
   const log = collectingLog();
-  const there = new SecondaryDisk({ image, spillDirectory: directory, log });
+  const there = await SecondaryDisks.open({ vm: 'g', images: [image], directory, log });
   let [epoch, operations, bytes] = [1, 0, 0];
   const here = new ReplicatedDisk({
     base,
     onWrite: (operation) => {
       operations += 1;
       bytes += operation.kind === 'write' ? operation.data.length : operation.length;
-      return there.stage(epoch, operation);
+      return there.stage(0, epoch, operation);
     },
   });
   t.teardown(() => Promise.all([here.close(), there.close()]));
   here.setMode('forwarding');
   const stored = async () => {
-    t.deepEqual(await there.closeEpoch(epoch, { operations, bytes }), { ok: true });
+    t.deepEqual(await there.closeEpoch(0, epoch, { operations, bytes }), { ok: true });
     there.commit(epoch);
     await there.apply(epoch);
     [epoch, operations, bytes] = [epoch + 1, 0, 0];
     await Promise.all([here.flush(), image.flush()]);
     return ['primary', 'secondary'].map((name) => fs.statSync(file(name)).blocks * 512);
   };
-  await here.write(0, randomBytes(8 * MIB), false);
+  for (let at = 0; at < 8 * MIB; at += MIB) await here.write(at, randomBytes(MIB), false);
   for (const size of await stored()) t.true(size >= 8 * MIB);
   await here.trim(MIB, 3 * MIB);
   await here.writeZeroes(5 * MIB, 2 * MIB, { mayTrim: true, fua: false });

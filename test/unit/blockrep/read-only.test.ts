@@ -2,7 +2,12 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { ImageFile, ReplicatedDisk, SecondaryDisk } from '../../../src/blockrep/index.js';
+import {
+  ImageFile,
+  ReplicatedDisk,
+  type SecondaryDisk,
+  SecondaryDisks,
+} from '../../../src/blockrep/index.js';
 import { ProtocolError } from '../../../src/lib/index.js';
 import { collectingLog, temporaryDirectory } from './support.js';
 
@@ -27,22 +32,23 @@ test('the replicated disk says so', async (t) => {
 test('the secondary takes nothing of its peer for it, and is promoted as it is', async (t) => {
   const { directory, file, image } = await readOnlyImage(t);
   const log = collectingLog();
-  const disk = new SecondaryDisk({ image, spillDirectory: directory, log });
-  t.teardown(() => disk.close());
+  const disks = await SecondaryDisks.open({ vm: 'g', images: [image], directory, log });
+  const disk = disks.disks[0] as SecondaryDisk;
+  t.teardown(() => disks.close());
   t.true(disk.readOnly);
   const message = /read-only/;
-  await t.throwsAsync(disk.syncZero(0, SIZE), { instanceOf: ProtocolError, message });
-  await t.throwsAsync(disk.syncWrite(0, Buffer.alloc(512)), { instanceOf: ProtocolError });
-  t.throws(() => disk.stage(1, { kind: 'trim', offset: 0, length: 512 }), {
+  await t.throwsAsync(disks.syncZero(0, 0, SIZE), { instanceOf: ProtocolError, message });
+  await t.throwsAsync(disks.syncWrite(0, 0, Buffer.alloc(512)), { instanceOf: ProtocolError });
+  t.throws(() => disks.stage(0, 1, { kind: 'trim', offset: 0, length: 512 }), {
     instanceOf: ProtocolError,
   });
-  t.deepEqual(await disk.closeEpoch(1, { operations: 0, bytes: 0 }), { ok: true });
-  disk.commit(1);
-  await disk.apply(1);
-  await disk.promote();
-  await disk.whenMerged();
+  t.deepEqual(await disks.closeEpoch(0, 1, { operations: 0, bytes: 0 }), { ok: true });
+  disks.commit(1);
+  await disks.apply(1);
+  await disks.promote();
+  await disks.whenMerged();
   await disk.flush();
-  t.is(disk.unfit, undefined);
+  t.is(disks.unfit, undefined);
   t.deepEqual(await disk.read(0, 2), Buffer.from([9, 9]));
   t.true(fs.readFileSync(file).equals(Buffer.alloc(SIZE, 9)));
 });

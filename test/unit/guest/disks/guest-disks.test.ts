@@ -79,7 +79,8 @@ async function startHost(
     role,
     disks: [place],
     socketDirectory: directory,
-    spillDirectory: directory,
+    vm: 'guest',
+    stateDirectory: directory,
   });
   t.deepEqual(started.sizes, [SIZE]);
   const socketPath = started.sockets[0] as string;
@@ -279,7 +280,13 @@ test("an image that can not be had is the operator's to mend", async (t) => {
   });
   t.teardown(() => disks.stop());
   const places = [{ name: 'root', path: path.join(directory, 'missing') }];
-  const starting = disks.start({ role: 'live', disks: places, socketDirectory: directory });
+  const starting = disks.start({
+    role: 'live',
+    vm: 'guest',
+    disks: places,
+    socketDirectory: directory,
+    stateDirectory: directory,
+  });
   const error = await t.throwsAsync(starting, { name: 'OperatorError' });
   t.is((error as Error & { code?: string }).code, 'COLO_E_IMAGE_OPEN');
 });
