@@ -21,7 +21,7 @@ const ROOT = join(dirname(fileURLToPath(import.meta.url)), '../../..');
 /** These have nothing to measure without protection. */
 const PROTECTED_ONLY: readonly MeasureName[] = ['pause', 'failover'];
 /** What an agent without a secondary costs is of interest for the disk, which goes through it. */
-const ALONE: readonly MeasureName[] = ['disk'];
+const ALONE: readonly MeasureName[] = ['redis', 'disk'];
 
 /** Beside what needs guests, the compare core alone. */
 const NAMES = ['compare', ...MEASURE_NAMES] as const;
