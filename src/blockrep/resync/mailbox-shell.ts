@@ -27,7 +27,7 @@ export class Mailbox<T> {
     this.#wake?.();
   }
 
-  /** The next item, in order. One waits at a time. Rejects with the failure, or after the deadline. */
+  /** The next item, in order; one waits at a time. Rejects with the failure or at the deadline. */
   async next(what: string): Promise<T> {
     if (this.#failure === undefined && this.#items.length === 0) await this.#wait(what);
     if (this.#failure !== undefined) throw this.#failure;

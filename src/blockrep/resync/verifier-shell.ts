@@ -4,7 +4,8 @@
  * At the epoch's edge, in the pause, `beginPass` starts to note every cluster that is written from
  * then on. Any other cluster is on both hosts what it was at the edge: here because nobody wrote
  * it, there because only a later write of it could have changed it. Clusters that were written are
- * left to a later pass with another edge. A target that has not applied the epoch yet answers later.
+ * left to a later pass with another edge. A target that has not applied the epoch yet answers when
+ * it has.
  */
 
 import { ProtocolError } from '../../lib/index.js';
