@@ -159,7 +159,7 @@ test('a change map killed at any store never loses a changed cluster', (t) => {
       useful += host.useful;
       if (problems.length > 0) throw new Error(problems[0]);
     }),
-    { numRuns: 150 },
+    { numRuns: 150, includeErrorInReport: true },
   );
   t.true(useful > 1000, `only ${useful} looks found a map to check`);
 });
