@@ -12,7 +12,7 @@
  *   64      8     1: closed in order and durable
  *   4096          two bitmaps of one bit per cluster, each padded to 4096 bytes
  *
- * One bitmap has the running epoch, the other one the epochs before it that are not known to be
+ * One bitmap has the running epoch, the other one the epoch before it while that is not known to be
  * committed; at an edge they change places, in memory only: a reader takes both together. So a
  * guest's write costs one store to memory, or none.
  *
@@ -74,9 +74,8 @@ export class ChangeMap implements WriteMarks {
   readonly #pages: number;
   #running: Half;
   #earlier: Half;
-  /** The epoch at whose edge the earlier bits were closed; undefined when there are none. */
+  /** The epoch at whose edge they changed places; undefined when its commit is not awaited. */
   #earlierEpoch: number | undefined;
-  #earlierUnknown = false;
 
   /**
    * Takes over what a file of the right size holds. Bits that can't be trusted are forgotten, with
@@ -113,8 +112,6 @@ export class ChangeMap implements WriteMarks {
     // Last: a crash above left the old boot id, so that half-cleared bits are not trusted.
     header[FIELD.bootId] = high;
     header[FIELD.bootId + 1] = low;
-    // What an earlier run left belongs to no edge of this one.
-    this.#earlierUnknown = trusted;
   }
 
   /** Trusted: the bits have every cluster that was changed since `base`. */
@@ -145,18 +142,15 @@ export class ChangeMap implements WriteMarks {
     }
   }
 
-  /** `epoch` ends here: the guest is paused and no write is in progress. */
+  /**
+   * `epoch` ends here: the guest is paused and no write is in progress. Bits of an earlier edge
+   * that was not committed count as written from now on: they are forgotten a commit later.
+   */
   edge(epoch: number): void {
-    if (this.#earlierEpoch !== undefined || this.#earlierUnknown) {
-      // Not known to be committed: the epochs before stay, and this one joins them.
-      this.#join();
-    } else {
-      const empty = this.#earlier;
-      this.#earlier = this.#running;
-      this.#running = empty;
-    }
+    const other = this.#earlier;
+    this.#earlier = this.#running;
+    this.#running = other;
     this.#earlierEpoch = epoch;
-    this.#earlierUnknown = false;
   }
 
   /**
@@ -172,9 +166,7 @@ export class ChangeMap implements WriteMarks {
 
   /** The session is over: an edge that was not committed will not be. */
   sessionOver(): void {
-    if (this.#earlierEpoch === undefined) return;
     this.#earlierEpoch = undefined;
-    this.#earlierUnknown = true;
   }
 
   /** The image is exactly the end of this epoch, which the peer has, too: nothing has changed. */
@@ -184,7 +176,6 @@ export class ChangeMap implements WriteMarks {
     this.#clear(this.#running);
     this.#clear(this.#earlier);
     this.#earlierEpoch = undefined;
-    this.#earlierUnknown = false;
     this.#setBase(generation, epoch);
   }
 
@@ -206,32 +197,16 @@ export class ChangeMap implements WriteMarks {
     yield* bitRanges(union, this.#sizeBytes);
   }
 
-  /** The running bits into the earlier ones, then away. */
-  #join(): void {
-    this.#eachWord(this.#running, (word, bits) => {
-      this.#earlier.touched[word >>> 10] = 1;
-      const before = this.#words[this.#earlier.at + word] as number;
-      this.#words[this.#earlier.at + word] = before | bits;
-    });
-    this.#clear(this.#running);
-  }
-
   #clear(half: Half): void {
-    this.#eachWord(half, (word) => {
-      this.#words[half.at + word] = 0;
-    });
-    half.touched.fill(0);
-  }
-
-  /** Words that are not 0, of pages that may have some. */
-  #eachWord(half: Half, visit: (word: number, bits: number) => void): void {
     for (let page = 0; page < this.#pages; page++) {
       if (half.touched[page] === 0) continue;
-      for (let word = page * PAGE_WORDS; word < (page + 1) * PAGE_WORDS; word++) {
-        const bits = this.#words[half.at + word] as number;
-        if (bits !== 0) visit(word, bits);
+      const start = half.at + page * PAGE_WORDS;
+      for (let at = start; at < start + PAGE_WORDS; at++) {
+        // A page that is only looked at needs not be written back.
+        if (this.#words[at] !== 0) this.#words[at] = 0;
       }
     }
+    half.touched.fill(0);
   }
 
   /** The epoch is one store; a new generation is two, so there is no base in between. */

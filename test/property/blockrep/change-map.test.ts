@@ -49,7 +49,8 @@ class Host {
   #boot = 0;
   #generation = 0;
   #epoch = 1;
-  #atEdge: { readonly epoch: number; readonly state: Uint32Array } | undefined;
+  /** Edges whose commit is on its way, in order. */
+  #pending: { readonly epoch: number; readonly state: Uint32Array }[] = [];
   #version = 1;
   readonly #fail: (what: string) => void;
   stores = 0;
@@ -72,7 +73,7 @@ class Host {
       }
       case 'edge':
         this.#epoch += 1;
-        this.#atEdge = { epoch: this.#epoch, state: this.image.slice() };
+        this.#pending.push({ epoch: this.#epoch, state: this.image.slice() });
         this.#map.edge(this.#epoch);
         break;
       case 'commit':
@@ -80,20 +81,20 @@ class Host {
         break;
       case 'alone':
         this.#map.sessionOver();
-        this.#atEdge = undefined;
+        this.#pending = [];
         this.#generation = (this.#generation + 1) % GENERATIONS.length;
         break;
       case 'promote':
-        this.#atEdge = undefined;
+        this.#pending = [];
         this.#remember(this.#epoch, this.image);
         this.#map.begin(GENERATIONS[this.#generation] as string, this.#epoch);
         break;
       case 'kill':
-        this.#atEdge = undefined;
+        this.#pending = [];
         this.#map = this.#open(this.#boot);
         break;
       case 'shutdown':
-        this.#atEdge = undefined;
+        this.#pending = [];
         this.#map.markClean();
         this.#map = this.#open(1 - this.#boot);
         break;
@@ -125,9 +126,9 @@ class Host {
   }
 
   #commit(): void {
-    if (this.#atEdge === undefined) return;
-    const { epoch, state } = this.#atEdge;
-    this.#atEdge = undefined;
+    const edge = this.#pending.shift();
+    if (edge === undefined) return;
+    const { epoch, state } = edge;
     // The peer has it before anybody here is told.
     this.#remember(epoch, state);
     this.#map.committed(GENERATIONS[this.#generation] as string, epoch);

@@ -67,10 +67,13 @@ test('epochs that were not committed stay until a later one is', (t) => {
   map.edge(7);
   map.mark(2 * CLUSTER, 1);
   map.committed(NAME, 6);
-  t.deepEqual(clusters(map), [0, 1, 2], 'the bits of 6 and 7 can not be told apart');
+  t.deepEqual(clusters(map), [0, 1, 2], 'only the last edge is remembered');
   t.is(map.state.base?.epoch, 5);
   map.committed(NAME, 7);
-  t.deepEqual(clusters(map), [2]);
+  t.deepEqual(clusters(map), [0, 2], 'too many, for an epoch');
+  map.edge(8);
+  map.committed(NAME, 8);
+  t.deepEqual(clusters(map), []);
 });
 
 test('a commit that comes after the session is over forgets nothing', (t) => {
@@ -81,10 +84,12 @@ test('a commit that comes after the session is over forgets nothing', (t) => {
   map.committed(generation(2), 6);
   t.deepEqual(clusters(map), [0]);
   t.deepEqual(map.state.base, { generation: NAME, epoch: 5 });
-  map.edge(9);
-  map.committed(generation(2), 9);
+  for (const epoch of [9, 10]) {
+    map.edge(epoch);
+    map.committed(generation(2), epoch);
+    t.deepEqual(map.state.base, { generation: generation(2), epoch });
+  }
   t.deepEqual(clusters(map), []);
-  t.deepEqual(map.state.base, { generation: generation(2), epoch: 9 });
 });
 
 test('the map of a killed agent is believed in the same boot only', (t) => {
@@ -95,9 +100,11 @@ test('the map of a killed agent is believed in the same boot only', (t) => {
   const again = new ChangeMap(changeMapMemory(SIZE, memory), OPTIONS);
   t.deepEqual(clusters(again), [0, 1]);
   t.deepEqual(again.state.base, { generation: NAME, epoch: 5 });
-  // What the killed agent had at its edge joins the first edge of the new one.
-  again.edge(20);
-  again.committed(NAME, 20);
+  // What the killed agent had at its edge is forgotten with the second of the new one.
+  for (const epoch of [20, 21]) {
+    again.edge(epoch);
+    again.committed(NAME, epoch);
+  }
   t.deepEqual(clusters(again), []);
   const afterBoot = { sizeBytes: SIZE, bootId: OTHER_BOOT };
   const lost = new ChangeMap(changeMapMemory(SIZE, memory), afterBoot);

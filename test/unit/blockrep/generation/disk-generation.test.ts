@@ -16,7 +16,7 @@ const SIZE = 20 * CLUSTER;
 const DATA = Buffer.alloc(4096, 7);
 
 /** Kept, or their map files would be closed, with a warning, whenever memory is short. */
-const KILLED: Opened[] = [];
+const OPENED: Opened[] = [];
 
 /** One host's place for its files. */
 class Host {
@@ -63,6 +63,7 @@ class Opened {
   constructor(image: ImageFile, generation: DiskGeneration) {
     this.image = image;
     this.generation = generation;
+    OPENED.push(this);
   }
 
   async write(cluster: number): Promise<void> {
@@ -72,7 +73,6 @@ class Opened {
 
   /** What a SIGKILL leaves: the lock goes, nothing is written. */
   kill(): Promise<void> {
-    KILLED.push(this);
     return this.image.close();
   }
 
