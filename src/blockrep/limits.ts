@@ -115,8 +115,11 @@ export const COPY_CHUNK_BYTES = 1 * MIB;
  */
 export const GENERATION_HISTORY_MAX = 256;
 
-/** Generations told to a peer, a count: a hello of 8 disks stays below half of its limit. */
-export const GENERATIONS_TOLD_MAX = 64;
+/**
+ * Generations told to a peer, a count: with 12 disks and the longest names they are 160 KiB, and a
+ * hello may have 256. Of a peer whose common past is older an operator decides.
+ */
+export const GENERATIONS_TOLD_MAX = 32;
 
 /** Size of a generation file, bytes; the longest history takes a third. A larger one is damaged. */
 export const GENERATION_FILE_BYTES_MAX = 256 * KIB;

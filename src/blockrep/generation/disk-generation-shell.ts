@@ -5,7 +5,8 @@
  * session `edge` in each pause and `committed`; `beginAlone` again when the secondary is lost.
  * Secondary: `open`, `claim` in the answer to the hello; accepted: `beginSync` before the peer's
  * first byte is written, `standbyAt` with the first epoch that was applied, `applied` with each
- * one after it; at a promotion `beginAlone`, and then the overlay's ranges are marked, too.
+ * one after it, also with what a journal replays at a start; at a promotion `beginAlone`, when
+ * nothing committed is left to apply, and then the overlay's ranges are marked as it is merged.
  * Both: `close` after the image was flushed and closed.
  *
  * The caller holds the image's lock all the time. The calls that write the file take their turns.

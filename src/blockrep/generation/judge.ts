@@ -146,6 +146,7 @@ function conflictWith(
 ): string | undefined {
   const where = `generation ${lineage.generation}, epoch ${lineage.epoch}`;
   if (state === 'active') {
+    if (!left.exact && left.as === 'secondary') return undefined;
     // The one who wrote in this generation was the peer, if we were its secondary.
     if (left.as !== 'secondary') {
       return `was written by a guest in ${where}, which is a generation that this host wrote itself`;
@@ -156,7 +157,9 @@ function conflictWith(
       `but ${record.host} went on from epoch ${left.epoch}; the secondary's image is newer`
     );
   }
-  if (!left.exact || lineage.epoch <= left.epoch + COMMITS_UNHEARD_MAX) return undefined;
+  // 0: no commit was heard of, and the first may have any number.
+  if (!left.exact || left.epoch === 0) return undefined;
+  if (lineage.epoch <= left.epoch + COMMITS_UNHEARD_MAX) return undefined;
   return (
     `is at ${where}, where this host knows no epoch above ${left.epoch}: ` +
     "the secondary's image is newer: start that host as primary"

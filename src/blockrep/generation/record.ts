@@ -32,7 +32,7 @@ const historySchema = z.strictObject({
   generation: z.uuid(),
   /** The last epoch of the generation that both hosts are known to have. */
   epoch,
-  /** False: the agent died, and its peer may have committed later epochs. */
+  /** False: an agent died, and later epochs may have been committed. */
   exact: z.boolean(),
   /** As what the host left the generation: `secondary` is a promotion. */
   role: z.enum(['primary', 'secondary']),
@@ -184,8 +184,8 @@ export function beginFirst(origin: RecordOrigin, next: NewGeneration): Generatio
 
 /**
  * A guest is about to write to the image without a peer. Must be durable before the guest's first
- * write, or at the latest before anything that it says leaves. `exact`: this agent has known the
- * generation without a gap, so that `record.epoch` is the last committed one.
+ * write, or at the latest before anything that it says leaves. `exact`: `record.epoch` is the last
+ * committed epoch; false when an agent died, and what it knew of later ones is lost.
  */
 export function beginAlone(
   record: GenerationRecord,
@@ -198,8 +198,7 @@ export function beginAlone(
   const entry: HistoryEntry = {
     generation: record.generation,
     epoch: record.epoch,
-    // An image that stood by has exactly its epoch.
-    exact: next.exact || record.state === 'standby',
+    exact: next.exact,
     role: record.state === 'standby' ? 'secondary' : 'primary',
     host: next.host,
     at: next.at,

@@ -150,6 +150,25 @@ test('a primary that lost its power has no map to trust', async (t) => {
   await Promise.all([back.close(), secondary.close()]);
 });
 
+test('a standby that died counts the epochs that its journal replays', async (t) => {
+  for (const replayed of [undefined, 8]) {
+    const { anna, bert, primary, secondary } = await pair(t);
+    for (const epoch of [6, 7, 8]) {
+      primary.generation.edge(epoch);
+      secondary.generation.applied(epoch);
+      primary.generation.committed(epoch);
+    }
+    await Promise.all([primary.kill(), secondary.kill()]);
+    const promoted = await bert.open();
+    if (replayed !== undefined) promoted.generation.applied(replayed);
+    await promoted.generation.beginAlone();
+    const back = await anna.open();
+    // Without it, the former primary knows of commits that this record does not.
+    t.is(judge(promoted, back).kind, replayed === undefined ? 'all' : 'changed');
+    await Promise.all([back.close(), promoted.close()]);
+  }
+});
+
 test('both went on: neither is overwritten until an operator gives one up', async (t) => {
   const { bert, primary, secondary } = await pair(t);
   await primary.generation.beginAlone();

@@ -103,6 +103,13 @@ const CASES: readonly Case[] = [
     verdict: 'changed',
   },
   {
+    name: 'a standby whose very first commit the primary has not heard of',
+    primary: alone(first(1, 0), 2),
+    map: since(8, 3),
+    secondary: claim(standby(anna, 1_000_001)),
+    verdict: 'all',
+  },
+  {
     name: 'a standby, and the map starts later than it stands',
     primary: annaAlone,
     map: since(1, 7),
@@ -170,6 +177,13 @@ const CASES: readonly Case[] = [
     map: since(1, 7),
     secondary: claim({ ...anna, epoch: 8 }, { map: since(1, 8) }),
     verdict: /knows epoch 8 of generation 00000001.* went on from epoch 7/,
+  },
+  {
+    name: 'the former primary knows a later commit than its secondary, which had died and forgot',
+    primary: alone(standby(anna, 7), 3, { host: 'bert', exact: false }),
+    map: since(1, 7),
+    secondary: claim({ ...anna, epoch: 8 }, { map: since(1, 8) }),
+    verdict: 'all',
   },
   {
     name: 'both went on by themselves',
@@ -285,7 +299,7 @@ test('what a peer claims is checked field by field', (t) => {
     [{ kind: 'fine' }],
     [{ ...good, state: 'busy' }],
     [{ ...good, lineage: { ...lineageOf(anna), epoch: 2 ** 60 } }],
-    [{ ...good, lineage: { ...lineageOf(anna), history: Array(65).fill(bert.history[0]) } }],
+    [{ ...good, lineage: { ...lineageOf(anna), history: Array(33).fill(bert.history[0]) } }],
     [{ ...good, map: { trusted: true, base: { generation: 'x', epoch: 1 } } }],
     Array(DISKS_MAX + 1).fill({ kind: 'blank' }),
   ];
