@@ -10,6 +10,7 @@ import {
   type ResyncLink,
   type ResyncMessage,
   ResyncTarget,
+  type ResyncTargetDisk,
   type ResyncTargetOptions,
 } from '../../src/blockrep/index.js';
 import type { SparseDisk } from './sparse-disk.js';
@@ -73,7 +74,7 @@ export class ResyncPair {
   #messagesLeft: number;
 
   constructor(options: {
-    disk: SparseDisk;
+    disk: SparseDisk | ResyncTargetDisk;
     changed: ResyncTargetOptions['changed'];
     /** The link breaks after so many messages. */
     messages?: number;
@@ -86,13 +87,7 @@ export class ResyncPair {
     this.toSource = new Wire({ deliver: (parcel) => this.#toSource(parcel), onBroken, isAlive });
     this.target = new ResyncTarget({
       index: 0,
-      disk: {
-        sizeBytes: disk.sizeBytes,
-        readImage: (offset, length) => disk.read(offset, length),
-        imageRanges: () => disk.dataRanges(),
-        syncWrite: (offset, data) => disk.write(offset, data),
-        syncZero: (offset, length) => disk.writeZeroes(offset, length),
-      },
+      disk: 'readImage' in disk ? disk : targetOf(disk),
       link: this.toSource,
       changed,
       onFailure: (reason) => this.break(new Error(reason)),
@@ -139,4 +134,14 @@ export class ResyncPair {
   async #toSource({ type, payload }: Parcel): Promise<void> {
     if (this.#count()) this.onMessage(decodeResyncMessage(type, payload));
   }
+}
+
+function targetOf(disk: SparseDisk): ResyncTargetDisk {
+  return {
+    sizeBytes: disk.sizeBytes,
+    readImage: (offset, length) => disk.read(offset, length),
+    imageRanges: () => disk.dataRanges(),
+    syncWrite: (offset, data) => disk.write(offset, data),
+    syncZero: (offset, length) => disk.writeZeroes(offset, length),
+  };
 }

@@ -159,8 +159,10 @@ export class DiskGeneration {
       await this.#save(beginFirst(origin, next));
     } else {
       assertStartable(record, this.recordPath);
-      if (record.state === 'standby') this.#file?.map.begin(record.generation, record.epoch);
-      else this.#file?.map.sessionOver();
+      const map = this.#file?.map;
+      if (record.state === 'active') map?.sessionOver();
+      else if (this.#exact) map?.begin(record.generation, record.epoch);
+      else map?.distrust();
       await this.#save(beginAlone(record, { ...next, exact: this.#exact }));
     }
     this.#exact = true;

@@ -1,19 +1,24 @@
 /** A source and a target together, case by case; at random in test/property. */
+import path from 'node:path';
 import test from 'ava';
 import {
   DIRTY_CLUSTER_BYTES as CLUSTER,
   DiskVerifier,
+  digestLayer,
   encodeResyncMessage,
+  ImageFile,
   RateLimit,
   ReplicatedDisk,
   type ResyncMessage,
   ResyncSource,
+  SecondaryDisk,
 } from '../../../../src/blockrep/index.js';
 import { DIGEST_CLUSTERS_IN_FLIGHT_MAX } from '../../../../src/blockrep/limits.js';
 import { ProtocolError } from '../../../../src/lib/index.js';
 import { monotonicUs } from '../../../../src/linux/index.js';
 import { ResyncPair } from '../../../support/resync-pair.js';
 import { SparseDisk } from '../../../support/sparse-disk.js';
+import { collectingLog, temporaryDirectory } from '../support.js';
 
 const CLUSTERS = 64;
 const SIZE = CLUSTERS * CLUSTER;
@@ -101,6 +106,46 @@ test('writes of the guest are sent by the next pass', async (t) => {
   await pair.toTarget.idle();
   t.true(copy.bytes.equals(image.bytes));
   await pair.end();
+});
+
+test('the images of real files become equal, holes included', async (t) => {
+  const directory = temporaryDirectory(t);
+  const sizeBytes = 40 * CLUSTER + 512;
+  const open = (name: string) => ImageFile.open({ path: path.join(directory, name), sizeBytes });
+  const image = await open('image');
+  const copy = await open('copy');
+  const options = { spillDirectory: directory, log: collectingLog() };
+  const secondary = new SecondaryDisk({ image: copy, ...options });
+  for (const [at, value] of [
+    [0, 1],
+    [7, 2],
+    [40, 3],
+  ] as const) {
+    await image.write(at * CLUSTER, Buffer.alloc(512, value), false);
+  }
+  await copy.write(7 * CLUSTER, Buffer.alloc(512, 2), false);
+  await copy.write(20 * CLUSTER, Buffer.alloc(3 * CLUSTER, 9), false);
+  const target = {
+    sizeBytes,
+    readImage: (offset: number, length: number) => secondary.readImage(offset, length),
+    imageRanges: () => copy.dataRanges(),
+    syncWrite: (offset: number, data: Buffer) => secondary.syncWrite(offset, data),
+    syncZero: (offset: number, length: number) => secondary.syncZero(offset, length),
+  };
+  const pair = new ResyncPair({ disk: target, changed: { trusted: true, ranges: [] } });
+  const disk = new ReplicatedDisk({ base: image, onWrite: () => undefined });
+  disk.setMode('tracking');
+  const source = new ResyncSource({ index: 0, disk, link: pair.toTarget, all: true, changed: [] });
+  pair.onMessage = (message) => {
+    if (message.kind !== 'digestRequest') source.onMessage(message);
+  };
+  await pair.target.announce();
+  t.is(await source.pass(), 0);
+  await pair.toTarget.idle();
+  t.is(await secondary.digest(), await digestLayer(image));
+  t.is(pair.syncBytes, CLUSTER + 512);
+  await pair.end();
+  await Promise.all([image.close(), secondary.close()]);
 });
 
 test('the rate is kept and the estimate follows it', async (t) => {
