@@ -3,10 +3,11 @@
  *
  * Primary: `open`, `beginAlone` before the guest may write, `changes` under its writes; in a
  * session `edge` in each pause and `committed`; `beginAlone` again when the secondary is lost.
- * Secondary: `open`, `claim` in the answer to the hello; accepted: `beginSync` before the peer's
- * first byte is written, `standbyAt` with the first epoch that was applied, `applied` with each
- * one after it, also with what a journal replays at a start; at a promotion `beginAlone`, when
- * nothing committed is left to apply, and then the overlay's ranges are marked as it is merged.
+ * Secondary: `open`, `claim` in the answer to the hello; accepted: `ownChanges` to the source, and
+ * `beginSync` before the peer's first byte is written; `standbyAt` with the first epoch that was
+ * applied, `applied` with each one after it, also with what a journal replays at a start; at a
+ * promotion `beginAlone`, when nothing committed is left to apply, and then the overlay's ranges
+ * are marked as it is merged.
  * Both: `close` after the image was flushed and closed.
  *
  * The caller holds the image's lock all the time. The calls that write the file take their turns.
@@ -180,9 +181,18 @@ export class DiskGeneration {
     this.#file?.map.committed(record.generation, epoch);
   }
 
-  /** Clusters that this host changed since the map's base: what a target tells its source. */
+  /** Clusters that this host changed since the map's base: candidates of a source. */
   changedRanges(): Iterable<ByteRange> {
     return this.#file?.map.ranges() ?? [];
+  }
+
+  /** What a target tells its source of its own changes; to be asked before `beginSync`. */
+  ownChanges(): { readonly trusted: boolean; readonly ranges: Iterable<ByteRange> } {
+    const state = this.#record?.state;
+    // An image that stood by is what its epoch made it.
+    if (state === 'standby') return { trusted: true, ranges: [] };
+    if (state !== 'active' || !this.#mapState().trusted) return { trusted: false, ranges: [] };
+    return { trusted: true, ranges: this.changedRanges() };
   }
 
   /** The peer's first byte is about to be written; resolves when that is durable. */
