@@ -13,7 +13,7 @@
  * The caller holds the image's lock all the time. The calls that write the file take their turns.
  */
 import { randomUUID } from 'node:crypto';
-import type { Logger } from '../../lib/index.js';
+import { assert, type Logger } from '../../lib/index.js';
 import type { ByteRange } from '../block-layer-shell.js';
 import { CHANGE_MAP_DISK_BYTES_MAX } from '../limits.js';
 import type { WriteMarks } from './change-map.js';
@@ -228,10 +228,9 @@ export class DiskGeneration {
   }
 
   #current(): GenerationRecord {
-    if (this.#record === undefined) {
-      throw new TypeError(`The image of disk ${this.#options.disk} has no generation yet`);
-    }
-    return this.#record;
+    const record = this.#record;
+    assert(record !== undefined, `The image of disk ${this.#options.disk} has no generation yet`);
+    return record;
   }
 
   #mapState(): MapState {

@@ -8,7 +8,7 @@
  * it has.
  */
 
-import { ProtocolError } from '../../lib/index.js';
+import { assert, ProtocolError } from '../../lib/index.js';
 import type { ByteRange } from '../block-layer-shell.js';
 import { DirtyBitmap } from '../dirty-bitmap.js';
 import type { WriteMarks } from '../generation/change-map.js';
@@ -109,7 +109,7 @@ export class DiskVerifier {
   /** Resolves at the end of the pass; rejects when the link or the disk failed. */
   async run(): Promise<void> {
     const comparer = this.#comparer;
-    if (comparer === undefined) throw new TypeError('No pass of the verification has begun');
+    assert(comparer !== undefined, 'No pass of the verification has begun');
     try {
       await comparer.run();
     } finally {
