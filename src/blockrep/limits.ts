@@ -166,6 +166,7 @@ export const QCOW2_STOP_MS_MAX = 10_000;
 
 /** What is kept of the words of a storage daemon or of qemu-img, bytes: the last ones. */
 export const QCOW2_OUTPUT_BYTES_MAX = 16 * KIB;
+
 /** Unit of the journal's layout, bytes: what a disk writes at least, so nothing durable is torn. */
 export const JOURNAL_BLOCK_BYTES = 4 * KIB;
 
@@ -183,3 +184,66 @@ export const JOURNAL_BATCH_RECORDS = 500;
 
 /** Piece in which a journal is read at a start, bytes. */
 export const JOURNAL_WINDOW_BYTES = 1 * MIB;
+
+/**
+ * Generations that an image's record remembers, a count: years of failovers. The oldest is
+ * forgotten; a peer that has not been seen for longer is a stranger, and an operator decides.
+ */
+export const GENERATION_HISTORY_MAX = 256;
+
+/**
+ * Generations told to a peer, a count: with 12 disks and the longest names they are 160 KiB, and a
+ * hello may have 256. Of a peer whose common past is older an operator decides.
+ */
+export const GENERATIONS_TOLD_MAX = 32;
+
+/** Size of a generation file, bytes; the longest history takes a third. A larger one is damaged. */
+export const GENERATION_FILE_BYTES_MAX = 256 * KIB;
+
+/**
+ * Largest disk with a change map, bytes: its file is 256 MiB then, and one view of memory may
+ * have 1 GiB. Of a larger disk all clusters are compared in every resynchronisation.
+ */
+export const CHANGE_MAP_DISK_BYTES_MAX = 64 * 1024 * GIB;
+
+/** Runs of clusters in one `changed` message; more come in further messages, or end the link. */
+export const CHANGED_RUNS_MAX = 4096;
+
+/** Clusters in one request of digests: 16 MiB of disk, answered with 4 KiB. More end the link. */
+export const DIGEST_REQUEST_CLUSTERS_MAX = 256;
+
+/**
+ * Clusters of one disk whose digests are asked for and not yet compared: 64 MiB. More wait at the
+ * source; a target that is asked for more ends the link.
+ */
+export const DIGEST_CLUSTERS_IN_FLIGHT_MAX = 1024;
+
+/** Bytes of a cluster's digest: enough against chance, and nobody gains by a collision. */
+export const DIGEST_BYTES = 16;
+
+/**
+ * A peer that lives and answers no request of digests by then breaks the session, milliseconds:
+ * a slow disk reads 16 MiB in a second or two.
+ */
+export const DIGEST_ANSWER_MS_MAX = 60_000;
+
+/**
+ * Clusters read and digested at once: 256 KiB take about a millisecond, in which the event loop
+ * does nothing for the guest.
+ */
+export const DIGEST_READ_CLUSTERS = 4;
+
+/** Dirty clusters taken at once by a resynchronisation: 4 MiB are read before they are sent. */
+export const RESYNC_TAKE_CLUSTERS = 64;
+
+/** What the bandwidth limit lets through at once after a quiet time, microseconds of its rate. */
+export const RESYNC_BURST_US = 100_000;
+
+/**
+ * Passes of a verification, a count: clusters that are written during every one of them are
+ * reported as not compared.
+ */
+export const VERIFY_PASSES_MAX = 8;
+
+/** Differing ranges that a verification lists, a count; the rest is only counted and repaired. */
+export const VERIFY_RANGES_MAX = 1024;
