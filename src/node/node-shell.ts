@@ -3,6 +3,7 @@
  * identity by which the peer knows this process, the operator's commands.
  *
  *     start -> ask the peer -> PrimaryRole -> (the guest lives on at the peer) -> SecondaryRole
+ *                                  ^----------- (the peer is gone: promotion) --------+
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
@@ -16,8 +17,9 @@ import type {
   PrimaryConfiguration,
   RunningNode,
 } from '../config/index.js';
-import { PrimaryRole, type PvmHooks, startPvm } from '../primary/index.js';
-import { EpochReserve, type NodeIdentity, type NodeRole } from '../replication/index.js';
+import type { NodeIdentity, NodeRole, Promotion, RoleEnd } from '../guest/index.js';
+import { bootGuest, PrimaryRole } from '../primary/index.js';
+import { EpochReserve } from '../replication/index.js';
 import { SecondaryRole } from '../secondary/index.js';
 import {
   type AcceptDecision,
@@ -142,16 +144,13 @@ class Node implements RunningNode {
   }
 
   async #boot(configuration: PrimaryConfiguration): Promise<NodeRole> {
-    const { stateDir, vm, mode, periodUs, minIntervalUs, compareTimeoutUs, verify, peer } =
-      configuration;
-    const { reserve, first } = await EpochReserve.open(join(stateDir, `${vm}.epoch`));
-    const hooks: PvmHooks = {};
-    const pvm = await startPvm(configuration, hooks, this.#log);
+    const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify, peer } = configuration;
+    const { reserve, first } = await EpochReserve.open(this.#epochFile);
+    const guest = await bootGuest(configuration, this.#log);
     return new PrimaryRole({
       configuration,
       log: this.#log,
-      pvm,
-      hooks,
+      guest,
       reserve,
       firstEpoch: first,
       policy: { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify },
@@ -169,19 +168,52 @@ class Node implements RunningNode {
     });
   }
 
+  /** The guest that was this node's SVM speaks; this node looks for a secondary of its own. */
+  async #goOnWith(promotion: Promotion): Promise<void> {
+    const { guest, policy, epoch, downtimeUs } = promotion;
+    const { reserve, first } = await EpochReserve.open(this.#epochFile, epoch);
+    promotion.release();
+    this.#take(
+      new PrimaryRole({
+        configuration: this.#configuration,
+        log: this.#log,
+        guest,
+        downtimeUs,
+        continuedFrom: epoch,
+        reserve,
+        firstEpoch: first,
+        policy,
+        peer: this.#configuration.peer ?? promotion.peer,
+        identity: this.#identity,
+      }),
+    );
+  }
+
+  get #epochFile(): string {
+    const { stateDir, vm } = this.#configuration;
+    return join(stateDir, `${vm}.epoch`);
+  }
+
   #take(role: NodeRole): void {
     this.#role = role;
     if (this.#stopping !== undefined) role.stop(this.#stopping);
-    void role.ended.then((end) => {
-      if (end.kind === 'left') {
+    void role.ended.then((end) => this.#next(end));
+  }
+
+  async #next(end: RoleEnd): Promise<void> {
+    switch (end.kind) {
+      case 'left':
         this.#leave(end.exit);
         return;
-      }
-      this.#log.info('The guest runs at the peer; this node is its secondary', {
-        reason: end.reason,
-      });
-      this.#take(this.#beSecondary());
-    });
+      case 'promoted':
+        await this.#goOnWith(end);
+        return;
+      case 'demoted':
+        this.#log.warn('The guest runs at the peer; this node is its secondary', {
+          reason: end.reason,
+        });
+        this.#take(this.#beSecondary());
+    }
   }
 
   #leave(exit: NodeExit): void {

@@ -19,7 +19,14 @@ import {
   type PeriodSetting,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
-import { DiskRetry } from '../guest/index.js';
+import {
+  DiskRetry,
+  type Guest,
+  type NodeIdentity,
+  type NodeRole,
+  type Promotion,
+  type RoleEnd,
+} from '../guest/index.js';
 import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
@@ -29,12 +36,9 @@ import {
   type EpochReserve,
   encodeControl,
   firstControlMessage,
-  type NodeIdentity,
-  type NodeRole,
   type Policy,
   parseHelloReply,
   REPLICATION_VERSION,
-  type RoleEnd,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
@@ -52,7 +56,6 @@ import {
   type Trigger,
 } from './primary-core.js';
 import { primaryStatus } from './primary-status.js';
-import type { Pvm, PvmHooks } from './pvm-shell.js';
 import { Replicator } from './replicator-shell.js';
 import { CheckpointStatistics } from './statistics.js';
 
@@ -61,8 +64,11 @@ export interface PrimaryRoleOptions {
   readonly configuration: Configuration;
   readonly log: NodeLogger;
   /** The guest, which speaks; this role stops it when it ends. */
-  readonly pvm: Pvm;
-  readonly hooks: PvmHooks;
+  readonly guest: Guest;
+  /** Of the failover that has made this host the primary. */
+  readonly downtimeUs?: number | undefined;
+  /** The epoch from whose end the guest went on then. */
+  readonly continuedFrom?: number;
   readonly reserve: EpochReserve;
   readonly firstEpoch: number;
   readonly policy: Policy;
@@ -84,7 +90,7 @@ export class PrimaryRole implements NodeRole {
   readonly #options: PrimaryRoleOptions;
   readonly #configuration: Configuration;
   readonly #log: NodeLogger;
-  readonly #pvm: Pvm;
+  readonly #pvm: Guest;
   readonly #reserve: EpochReserve;
   readonly #core: PrimaryCore;
   readonly #driver: CoreDriver<PrimaryInput, PrimaryOutput>;
@@ -95,7 +101,7 @@ export class PrimaryRole implements NodeRole {
   #bytesSentBefore = 0;
   #heartbeats = 0;
   #lastFailure: string | null = null;
-  #committedEpoch: number | null = null;
+  #committedEpoch: number | null;
   #work: Promise<void> = Promise.resolve();
   #synced: Promise<unknown> = Promise.resolve();
   #silenced: Promise<void> = Promise.resolve();
@@ -104,12 +110,13 @@ export class PrimaryRole implements NodeRole {
   #leaving = false;
 
   constructor(options: PrimaryRoleOptions) {
-    const { configuration, log, pvm, policy } = options;
+    const { configuration, log, guest: pvm, policy } = options;
     this.#options = options;
     this.#configuration = configuration;
     this.#log = log;
     this.#pvm = pvm;
     this.#reserve = options.reserve;
+    this.#committedEpoch = options.continuedFrom ?? null;
     this.ended = new Promise((resolve) => {
       this.#finish = resolve;
     });
@@ -123,13 +130,13 @@ export class PrimaryRole implements NodeRole {
     });
     this.#diskRetry = new DiskRetry({ guest: pvm.emulator, log });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
-    options.hooks.onDisksOverBound = (epoch) =>
+    pvm.hooks.onDisksOverBound = (epoch) =>
       this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound', epoch });
-    options.hooks.onCheckpointNeeded = (trigger, epoch) =>
+    pvm.hooks.onCheckpointNeeded = (trigger, epoch) =>
       this.#driver.input({ kind: 'checkpointRequested', trigger, epoch });
-    options.hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
-    options.hooks.onDisksSilent = (reason) => this.#diskFailed(reason);
-    options.hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
+    pvm.hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
+    pvm.hooks.onDisksSilent = (reason) => this.#diskFailed(reason);
+    pvm.hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
     void pvm.emulator.exited.then(({ reason }) => {
       this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason: `QEMU: ${reason}` });
     });
@@ -159,7 +166,8 @@ export class PrimaryRole implements NodeRole {
       configuration: this.#configuration,
       peer: this.#options.peer,
       core: this.#core,
-      pvm: this.#pvm,
+      guest: this.#pvm,
+      downtimeUs: this.#options.downtimeUs,
       statistics: this.#statistics,
       committedEpoch: this.#committedEpoch,
       bytesSent: this.#bytesSentBefore + sentBytes(this.#current?.session),
@@ -536,7 +544,7 @@ export class PrimaryRole implements NodeRole {
   }
 
   /** Silent already. The peer closes the session once it has read the last message. */
-  async #leave(end: RoleEnd): Promise<void> {
+  async #leave(end: Exclude<RoleEnd, Promotion>): Promise<void> {
     this.#leaving = true;
     this.#driver.stop();
     this.#diskRetry.stop();

@@ -6,8 +6,8 @@ import {
   type NodeStatus,
   type PeerState,
 } from '../config/index.js';
+import type { Guest } from '../guest/index.js';
 import type { PrimaryCore } from './primary-core.js';
-import type { Pvm } from './pvm-shell.js';
 import type { SyncProgress } from './replicator-shell.js';
 import type { CheckpointStatistics } from './statistics.js';
 
@@ -16,7 +16,8 @@ export interface StatusSources {
   readonly configuration: Configuration;
   readonly peer: Address;
   readonly core: PrimaryCore;
-  readonly pvm: Pvm;
+  readonly guest: Guest;
+  readonly downtimeUs: number | undefined;
   readonly statistics: CheckpointStatistics;
   readonly committedEpoch: number | null;
   readonly bytesSent: number;
@@ -28,9 +29,9 @@ export interface StatusSources {
 
 /** Puts it together. */
 export function primaryStatus(sources: StatusSources): NodeStatus {
-  const { configuration, core, pvm, statistics, nowUs } = sources;
-  const { description } = pvm.emulator;
-  const { nics, compare } = pvm.network.stats;
+  const { configuration, core, guest, statistics, nowUs } = sources;
+  const { description } = guest.emulator;
+  const { nics, compare } = guest.network.stats;
   const heardAtUs = core.peerHeardAtUs;
   return {
     vm: configuration.vm,
@@ -72,18 +73,18 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
       divergences: compare.divergences,
       timeouts: compare.timeouts,
     },
-    downtimeMs: null,
+    downtimeMs: toMs(sources.downtimeUs),
     dirtyTracker: description.dirtyTracker,
     accelerator: description.accelerator,
     qemuVersion: description.qemuVersion,
     sync: sources.sync,
-    disks: pvm.definition.disks.map(({ name, sizeBytes }, index) => ({
+    disks: guest.definition.disks.map(({ name, sizeBytes }, index) => ({
       name,
       sizeBytes,
-      bufferedBytes: pvm.disks.figures.disks[index]?.bufferedBytes ?? 0,
-      overlayBytes: pvm.disks.figures.disks[index]?.overlayBytes ?? 0,
+      bufferedBytes: guest.disks.figures.disks[index]?.bufferedBytes ?? 0,
+      overlayBytes: guest.disks.figures.disks[index]?.overlayBytes ?? 0,
     })),
-    diskMemoryBytes: pvm.disks.figures.memoryBytes,
+    diskMemoryBytes: guest.disks.figures.memoryBytes,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,
     lastFailure: sources.lastFailure,

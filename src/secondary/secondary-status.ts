@@ -1,15 +1,15 @@
 /** The secondary's answer to `colo status`; after a failover it is the primary's. */
 import type { Configuration, NodeStatus, PeerState } from '../config/index.js';
+import type { Guest } from '../guest/index.js';
 import type { Hello } from '../replication/index.js';
 import type { SecondaryCore } from './secondary-core.js';
-import type { Svm } from './svm-shell.js';
 
 /** What the status is made of. */
 export interface StatusSources {
   readonly configuration: Configuration;
   readonly core: SecondaryCore;
   readonly hello: Hello | undefined;
-  readonly svm: Svm | undefined;
+  readonly guest: Guest | undefined;
   readonly remoteAddress: string | undefined;
   readonly receivedBytes: number;
   readonly applied: number;
@@ -22,8 +22,8 @@ export interface StatusSources {
 
 /** Puts it together. */
 export function secondaryStatus(sources: StatusSources): NodeStatus {
-  const { configuration, core, svm, hello, nowUs } = sources;
-  const description = svm?.emulator.description;
+  const { configuration, core, guest, hello, nowUs } = sources;
+  const description = guest?.emulator.description;
   const heardAtUs = core.peerHeardAtUs;
   return {
     vm: configuration.vm,
@@ -50,13 +50,13 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     accelerator: description?.accelerator ?? 'none',
     qemuVersion: description?.qemuVersion ?? 'none',
     sync: null,
-    disks: (svm?.definition.disks ?? []).map(({ name, sizeBytes }, index) => ({
+    disks: (guest?.definition.disks ?? []).map(({ name, sizeBytes }, index) => ({
       name,
       sizeBytes,
-      bufferedBytes: svm?.disks.figures.disks[index]?.bufferedBytes ?? 0,
-      overlayBytes: svm?.disks.figures.disks[index]?.overlayBytes ?? 0,
+      bufferedBytes: guest?.disks.figures.disks[index]?.bufferedBytes ?? 0,
+      overlayBytes: guest?.disks.figures.disks[index]?.overlayBytes ?? 0,
     })),
-    diskMemoryBytes: svm?.disks.figures.memoryBytes ?? 0,
+    diskMemoryBytes: guest?.disks.figures.memoryBytes ?? 0,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: sources.verified,
     lastFailure: sources.lastFailure,
