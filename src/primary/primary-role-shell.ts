@@ -184,6 +184,20 @@ export class PrimaryRole implements NodeRole {
     return { ok: false, code: 'COLO_E_ROLE', reason };
   }
 
+  /** Resolves when the guest goes on at the peer, and this node is its secondary. */
+  async switchover(): Promise<CommandResult> {
+    if (!this.#core.isProtected) {
+      const reason = 'The guest is not protected: nobody could go on with it';
+      return { ok: false, code: 'COLO_E_FAILOVER', reason };
+    }
+    const done = this.#nextCheckpoint();
+    this.#driver.input({ kind: 'switchoverRequested' });
+    const result = await done;
+    if (!result.ok) return result;
+    await this.ended;
+    return { ok: true, detail: `The guest runs on ${this.#options.peer.host} now` };
+  }
+
   setPeriod(period: PeriodSetting): CommandResult {
     this.#driver.input({ kind: 'periodChanged', period });
     this.#log.info('Period changed', { period: formatPeriod(period) });
@@ -440,6 +454,7 @@ export class PrimaryRole implements NodeRole {
     try {
       await this.#synced;
       this.#pvm.network.release(epoch);
+      this.#driver.input({ kind: 'released', epoch });
     } catch (error) {
       this.#diskFailed(describeError(error));
     }
