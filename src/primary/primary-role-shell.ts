@@ -7,6 +7,7 @@
  * capture) is strictly one after the other, also across sessions.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { type PrimaryImage, parseAcceptedImages } from '../blockrep/index.js';
 import {
   type Address,
   type CaptureOptions,
@@ -20,7 +21,7 @@ import {
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import { DiskRetry } from '../guest/index.js';
-import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
+import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   type ControlMessage,
@@ -33,7 +34,6 @@ import {
   type NodeRole,
   type Policy,
   parseHelloReply,
-  REPLICATION_VERSION,
   type RoleEnd,
 } from '../replication/index.js';
 import {
@@ -44,13 +44,14 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
-import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
+import { ALONE_RETRY_MS, CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
 import {
   PrimaryCore,
   type PrimaryInput,
   type PrimaryOutput,
   type Trigger,
 } from './primary-core.js';
+import { primaryHello } from './primary-hello.js';
 import { primaryStatus } from './primary-status.js';
 import type { Pvm, PvmHooks } from './pvm-shell.js';
 import { Replicator } from './replicator-shell.js';
@@ -98,6 +99,8 @@ export class PrimaryRole implements NodeRole {
   #committedEpoch: number | null = null;
   #work: Promise<void> = Promise.resolve();
   #synced: Promise<unknown> = Promise.resolve();
+  /** Durable: the images have gone on from what a lost secondary has. */
+  #parted: Promise<void> = Promise.resolve();
   #silenced: Promise<void> = Promise.resolve();
   #checkpointWaiters: ((result: CommandResult) => void)[] = [];
   #finish: (end: RoleEnd) => void = () => undefined;
@@ -241,6 +244,7 @@ export class PrimaryRole implements NodeRole {
         return;
       case 'release':
         this.#committedEpoch = output.epoch;
+        this.#pvm.disks.committed(output.epoch);
         void this.#release(output.epoch);
         return;
       case 'startCompare':
@@ -287,17 +291,25 @@ export class PrimaryRole implements NodeRole {
   async #connect(): Promise<void> {
     const { peer } = this.#options;
     let session: Session | undefined;
+    let needsOperator = false;
     try {
       session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
       if (this.#leaving) throw new Error('The node is leaving');
       const reply = firstControlMessage(session);
-      this.#sendHello(session);
+      this.#sendHello(session, await this.#pvm.disks.images());
       const message = await reply;
       if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
       const answer = parseHelloReply(message.json);
-      if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
+      if (!answer.ok) {
+        needsOperator = answer.needsOperator;
+        throw new ProtocolError(`The secondary refused: ${answer.reason}`);
+      }
       await this.#pvm.network.attach(session, { role: 'source', epoch: this.#core.epoch });
-      await this.#pvm.disks.attachSource(session, this.#core.epoch);
+      await this.#pvm.disks.attachSource(session, {
+        epoch: this.#core.epoch,
+        verdicts: parseAcceptedImages(answer.verdicts),
+        resyncBytesPerSecond: this.#configuration.resyncBytesPerSecond,
+      });
       if (this.#leaving) throw new Error('The node is leaving');
       this.#begin(session, Buffer.from(answer.instance, 'hex'));
       this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
@@ -307,32 +319,16 @@ export class PrimaryRole implements NodeRole {
       const reason = describeError(error);
       if (reason !== this.#lastFailure) this.#log.warn('No secondary', { reason });
       this.#lastFailure = reason;
-      this.#driver.input({ kind: 'peerRefused', reason });
+      this.#driver.input({ kind: 'peerRefused', reason, needsOperator });
     }
   }
 
-  #sendHello(session: Session): void {
-    const { identity, policy } = this.#options;
-    const { description } = this.#pvm.emulator;
-    const { type, parts } = encodeControl({
-      kind: 'hello',
-      json: JSON.stringify({
-        version: REPLICATION_VERSION,
-        vm: this.#configuration.vm,
-        host: this.#configuration.host,
-        epoch: this.#core.epoch,
-        definition: this.#pvm.definition,
-        qemuVersion: description.qemuVersion,
-        accelerator: description.accelerator,
-        pageSizeBytes: PAGE_SIZE_BYTES,
-        dirtyTracker: description.dirtyTracker,
-        verify: policy.verify,
-        port: identity.port,
-        instance: identity.instance.toString('hex'),
-        policy: { ...policy, mode: this.#core.mode, period: this.#core.periodSetting },
-        kernelSha256: this.#pvm.kernelSha256,
-        initrdSha256: this.#pvm.initrdSha256,
-      }),
+  #sendHello(session: Session, images: readonly PrimaryImage[]): void {
+    const { identity, policy: started } = this.#options;
+    const policy = { ...started, mode: this.#core.mode, period: this.#core.periodSetting };
+    const { type, parts } = primaryHello({
+      ...{ configuration: this.#configuration, pvm: this.#pvm, images, identity, policy },
+      epoch: this.#core.epoch,
     });
     session.links.control.send(type, parts);
   }
@@ -457,8 +453,26 @@ export class PrimaryRole implements NodeRole {
     } catch (error) {
       this.#diskFailed(describeError(error));
     }
+    await this.#parted;
     if (this.#leaving) return;
     this.#pvm.network.open();
+  }
+
+  /**
+   * Writes down that the guest goes on without the lost secondary: else that one could later be
+   * taken for the newer. Until it is durable nothing that is held may leave.
+   */
+  async #part(): Promise<void> {
+    while (!this.#leaving) {
+      try {
+        await this.#pvm.disks.beginAlone();
+        return;
+      } catch (error) {
+        const reason = `Its records can't be written: ${describeError(error)}`;
+        this.#diskFailed(reason);
+        await delay(ALONE_RETRY_MS);
+      }
+    }
   }
 
   #diskFailed(reason: string): void {
@@ -478,6 +492,7 @@ export class PrimaryRole implements NodeRole {
 
   #runAlone(reason: string): void {
     const current = this.#current;
+    const wasProtected = this.#committedEpoch !== null;
     this.#current = undefined;
     this.#committedEpoch = null;
     this.#lastFailure = reason;
@@ -485,8 +500,10 @@ export class PrimaryRole implements NodeRole {
     this.#endReplication(current);
     this.#bytesSentBefore += sentBytes(current?.session);
     current?.session.destroy();
+    if (wasProtected) this.#parted = this.#part();
     void this.#openWhenSynced();
-    this.#log.warn('Running unprotected', { reason });
+    // That nobody could be reached was told by the attempt.
+    if (current !== undefined) this.#log.warn('Running unprotected', { reason });
   }
 
   #answerWaiters(result: CommandResult): void {

@@ -6,6 +6,7 @@ import {
   type NodeStatus,
   type PeerState,
 } from '../config/index.js';
+import { disksStatus } from '../guest/index.js';
 import type { PrimaryCore } from './primary-core.js';
 import type { Pvm } from './pvm-shell.js';
 import type { SyncProgress } from './replicator-shell.js';
@@ -76,18 +77,32 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     dirtyTracker: description.dirtyTracker,
     accelerator: description.accelerator,
     qemuVersion: description.qemuVersion,
-    sync: sources.sync,
-    disks: pvm.definition.disks.map(({ name, sizeBytes }, index) => ({
-      name,
-      sizeBytes,
-      bufferedBytes: pvm.disks.figures.disks[index]?.bufferedBytes ?? 0,
-      overlayBytes: pvm.disks.figures.disks[index]?.overlayBytes ?? 0,
-    })),
+    sync: syncStatus(sources),
+    verify: verifyStatus(pvm),
+    disks: disksStatus(pvm.definition.disks, pvm.disks.figures),
     diskMemoryBytes: pvm.disks.figures.memoryBytes,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,
     lastFailure: sources.lastFailure,
   };
+}
+
+function syncStatus({ sync, pvm }: StatusSources): NodeStatus['sync'] {
+  if (sync === null) return null;
+  const { figures } = pvm.disks;
+  const disks = pvm.definition.disks.flatMap(({ name }, index) => {
+    const resync = figures.disks[index]?.resync;
+    return resync === undefined ? [] : [{ name, ...resync, remainingS: resync.remainingS ?? null }];
+  });
+  return { ...sync, disks };
+}
+
+function verifyStatus(pvm: Pvm): NodeStatus['verify'] {
+  const { verifying } = pvm.disks.figures;
+  if (verifying === undefined) return null;
+  const { compared, clusters, differing } = verifying;
+  const disk = pvm.definition.disks[verifying.disk]?.name ?? '';
+  return { disk, compared, clusters, differing };
 }
 
 function stateName(core: PrimaryCore): string {

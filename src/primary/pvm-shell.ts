@@ -66,11 +66,13 @@ export async function startPvm(
     cleanups.push(() => disks.stop());
     const { sockets, sizes } = await disks.start({
       role: 'live',
+      host: configuration.host,
       disks: configuration.disks,
       vm: configuration.vm,
       stateDirectory: configuration.stateDir,
       socketDirectory: runtimeDir,
     });
+    await disks.beginAlone();
     const definition = await defineMachine(configuration, sizes);
     const network = new GuestNetwork({
       log,

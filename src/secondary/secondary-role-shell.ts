@@ -9,7 +9,7 @@
 import type { CommandResult, Configuration, NodeLogger, NodeStatus } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import { DiskRetry } from '../guest/index.js';
-import { describeError, ProtocolError } from '../lib/index.js';
+import { describeError, OperatorError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   type ControlMessage,
@@ -35,7 +35,7 @@ import { EXPECTED_LOAD_US } from './limits.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
 import { secondaryStatus } from './secondary-status.js';
-import { type Svm, startSvm } from './svm-shell.js';
+import { IMAGE_AT_STAKE, type Svm, startSvm } from './svm-shell.js';
 
 /** What the role is made of. */
 export interface SecondaryRoleOptions {
@@ -177,14 +177,18 @@ export class SecondaryRole implements NodeRole {
         },
       });
       await svm.network.attach(session, { role: 'target' });
-      await svm.disks.attachTarget(session);
+      await svm.disks.attachTarget(session, svm.lineages);
       if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
       this.#begin(session, hello, svm);
     } catch (error) {
       const reason = describeError(error);
-      this.#log.warn('Primary refused', { peer: session.remoteAddress, reason });
+      const needsOperator = error instanceof OperatorError && error.code === IMAGE_AT_STAKE;
+      // Such a primary asks again and again.
+      const isNews = !needsOperator || reason !== this.#lastFailure;
+      if (isNews) this.#log.warn('Primary refused', { peer: session.remoteAddress, reason });
       this.#lastFailure = reason;
-      this.#send(session, { kind: 'helloReply', json: JSON.stringify({ ok: false, reason }) });
+      const json = JSON.stringify({ ok: false, reason, needsOperator });
+      this.#send(session, { kind: 'helloReply', json });
       session.close();
       await svm?.stop();
       this.#occupied = false;
@@ -218,7 +222,7 @@ export class SecondaryRole implements NodeRole {
     const { qemuVersion } = emulator.description;
     const { host } = this.#configuration;
     const instance = this.#options.identity.instance.toString('hex');
-    const json = JSON.stringify({ ok: true, host, qemuVersion, instance });
+    const json = JSON.stringify({ ok: true, host, qemuVersion, instance, verdicts: svm.verdicts });
     this.#send(session, { kind: 'helloReply', json });
     this.#log.info('Primary connected', { peer: session.remoteAddress, primary: hello.host });
     this.#driver.input({ kind: 'peerConnected' });

@@ -1,5 +1,6 @@
 /** The secondary's answer to `colo status`; after a failover it is the primary's. */
 import type { Configuration, NodeStatus, PeerState } from '../config/index.js';
+import { disksStatus } from '../guest/index.js';
 import type { Hello } from '../replication/index.js';
 import type { SecondaryCore } from './secondary-core.js';
 import type { Svm } from './svm-shell.js';
@@ -50,12 +51,8 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     accelerator: description?.accelerator ?? 'none',
     qemuVersion: description?.qemuVersion ?? 'none',
     sync: null,
-    disks: (svm?.definition.disks ?? []).map(({ name, sizeBytes }, index) => ({
-      name,
-      sizeBytes,
-      bufferedBytes: svm?.disks.figures.disks[index]?.bufferedBytes ?? 0,
-      overlayBytes: svm?.disks.figures.disks[index]?.overlayBytes ?? 0,
-    })),
+    verify: null,
+    disks: disksStatus(svm?.definition.disks ?? [], svm?.disks.figures),
     diskMemoryBytes: svm?.disks.figures.memoryBytes ?? 0,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: sources.verified,

@@ -6,6 +6,15 @@
  * had started.
  */
 import { rm } from 'node:fs/promises';
+import {
+  type AcceptedImage,
+  type ImageClaim,
+  judgeDisks,
+  type Lineage,
+  lineageOf,
+  type PrimaryImage,
+  parsePrimaryImages,
+} from '../blockrep/index.js';
 import { bootFiles, type Configuration, diskPlace, nicConnection } from '../config/index.js';
 import {
   type Emulator,
@@ -28,9 +37,16 @@ export interface Svm {
   readonly disks: GuestDisks;
   readonly network: GuestNetwork;
   readonly staging: StagingArea;
+  /** Of the primary's images, for each disk that is not read-only. */
+  readonly lineages: readonly Lineage[];
+  /** What becomes of this host's images of these disks. */
+  readonly verdicts: readonly AcceptedImage[];
   /** Kills the guest and releases everything. Idempotent. */
   stop(): Promise<void>;
 }
+
+/** Code of the refusal of a primary whose data would replace what only this host has. */
+export const IMAGE_AT_STAKE = 'COLO_E_IMAGE_AT_STAKE';
 
 /** What the SVM tells the node. */
 export interface SvmHooks {
@@ -49,6 +65,7 @@ export async function startSvm(
   hooks: SvmHooks,
 ): Promise<Svm> {
   const definition = await checkedDefinition(configuration, hello);
+  const images = parsePrimaryImages(hello.images);
   const cleanups: (() => Promise<unknown>)[] = [];
   const stop = async (): Promise<void> => {
     for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
@@ -65,7 +82,9 @@ export async function startSvm(
       hooks,
       compareTimeoutUs: hello.policy.compareTimeoutUs,
     };
-    const { disks, diskSockets } = await startDisks(context);
+    const { disks, diskSockets, claims } = await startDisks(context);
+    const verdicts = judge(images, claims);
+    const lineages = images.map(({ record }) => lineageOf(record));
     const { network, nicFds } = await startNetwork(context);
     const emulator = await launchQemu({
       definition,
@@ -86,7 +105,7 @@ export async function startSvm(
     }
     const staging = new StagingArea(emulator.ram.sizeBytes);
     cleanups.push(async () => staging.close());
-    return { definition, emulator, disks, network, staging, stop };
+    return { definition, emulator, disks, network, staging, lineages, verdicts, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -161,14 +180,27 @@ async function checkFile(key: string, path: string, expected: string | null): Pr
   refuseUnless(found === expected, `${key} ${path}`, 'another file', 'this one');
 }
 
-async function startDisks(
-  context: Context,
-): Promise<{ disks: GuestDisks; diskSockets: readonly string[] }> {
+/** Before anything of this host's images is changed. */
+function judge(
+  images: readonly PrimaryImage[],
+  claims: readonly ImageClaim[],
+): readonly AcceptedImage[] {
+  const verdict = judgeDisks(images, claims);
+  if (verdict.kind === 'resync') return verdict.disks;
+  throw new OperatorError(IMAGE_AT_STAKE, verdict.reason);
+}
+
+async function startDisks(context: Context): Promise<{
+  disks: GuestDisks;
+  diskSockets: readonly string[];
+  claims: readonly ImageClaim[];
+}> {
   const { configuration, definition, runtimeDir, log, cleanups, hooks } = context;
   const disks = new GuestDisks({ log, ...hooks.disks });
   cleanups.push(() => disks.stop());
-  const { sockets } = await disks.start({
+  const { sockets, claims } = await disks.start({
     role: 'standby',
+    host: configuration.host,
     disks: definition.disks.map(({ name, sizeBytes, readOnly }) => {
       return { ...diskPlace(configuration, name), sizeBytes, readOnly };
     }),
@@ -176,7 +208,7 @@ async function startDisks(
     vm: configuration.vm,
     stateDirectory: configuration.stateDir,
   });
-  return { disks, diskSockets: sockets };
+  return { disks, diskSockets: sockets, claims };
 }
 
 async function startNetwork(
