@@ -4,6 +4,7 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { ResyncProgress } from '../../../../src/blockrep/index.js';
 import { RawClient, request } from '../../blockrep/support.js';
@@ -39,11 +40,16 @@ async function figure(
   host: Host,
   holds: (progress: ResyncProgress) => boolean,
 ): Promise<ResyncProgress> {
-  for (;;) {
-    const progress = host.disks.figures.disks[0]?.resync;
-    if (progress !== undefined && holds(progress)) return progress;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+  let progress: ResyncProgress | undefined;
+  await until(() => {
+    progress = host.disks.figures.disks[0]?.resync;
+    return progress !== undefined && holds(progress);
+  });
+  return progress as ResyncProgress;
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await delay(5);
 }
 
 async function endSession(pair: Pair): Promise<void> {
@@ -94,7 +100,7 @@ test('a secondary that was away gets what changed since, and nothing else', asyn
     { candidates: 2, compared: 2, differing: 2, sentBytes: 2 * CLUSTER },
   );
   sameImages(t, pair.primary, secondary);
-  t.like(secondary.disks.figures.disks[0]?.generation, { state: 'standby' });
+  await until(() => secondary.disks.figures.disks[0]?.generation?.state === 'standby');
 });
 
 test('a former primary gets what either side changed since the last common epoch', async (t) => {
@@ -163,7 +169,7 @@ test('a synchronisation whose link broke goes on with what is left', async (t) =
   const session = await attach(t, primary, first, EPOCH, 4 * MIB);
   const pair: Pair = { primary, secondary: first, guest, ...session };
   const syncing = t.throwsAsync(primary.disks.syncRound());
-  await figure(primary, ({ sentBytes }) => sentBytes >= MIB);
+  await until(() => fs.statSync(first.imagePath).blocks > 0);
   await endSession(pair);
   await syncing;
   await pair.secondary.disks.stop();
