@@ -132,13 +132,35 @@ const statusSchema = z.object({
   dirtyTracker: z.string(),
   accelerator: z.string(),
   qemuVersion: z.string(),
-  sync: z.object({ phase: z.string(), doneBytes: count, totalBytes: count }).nullable(),
+  sync: z
+    .object({
+      phase: z.string(),
+      doneBytes: count,
+      totalBytes: count,
+      disks: z.array(
+        z.object({
+          name: z.string(),
+          phase: z.string(),
+          candidates: count,
+          compared: count,
+          differing: count,
+          sentBytes: count,
+          leftBytes: count,
+          remainingS: countOrNone,
+        }),
+      ),
+    })
+    .nullable(),
+  verify: z
+    .object({ disk: z.string(), compared: count, clusters: count, differing: count })
+    .nullable(),
   disks: z.array(
     z.object({
       name: z.string(),
       sizeBytes: count,
       bufferedBytes: count,
       overlayBytes: count,
+      generation: z.object({ id: z.string(), epoch: count, state: z.string() }).nullable(),
     }),
   ),
   diskMemoryBytes: count,

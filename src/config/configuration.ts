@@ -25,6 +25,8 @@ export interface CommonConfiguration {
   /** Less than a third of `peerTimeoutUs`. */
   readonly heartbeatIntervalUs: number;
   readonly onPeerLoss: 'failover' | 'wait';
+  /** Of disk data, while this host runs the guest and synchronises a secondary. */
+  readonly resyncBytesPerSecond: number | undefined;
   readonly lanAnnounce: boolean;
   /** File for the guest's serial console on this host. */
   readonly consoleLog: string | undefined;

@@ -61,6 +61,7 @@ export type {
   CommandResult,
   CompareStatus,
   DiskStatus,
+  DiskSyncStatus,
   NodeControl,
   NodeStatus,
   PeerState,

@@ -38,6 +38,12 @@ const SECONDARY = ['secondary'] as const;
 const duration = (minUs: number, maxUs: number) => (text: string) =>
   parseDuration(text, { minUs, maxUs });
 
+const parseRate = (text: string) =>
+  values.parseSize(text, {
+    minBytes: limits.RESYNC_RATE_BYTES_MIN,
+    maxBytes: limits.RESYNC_RATE_BYTES_MAX,
+  });
+
 /** In the order in which `--check-config` and the document show them. */
 export const KEYS = {
   vm: {
@@ -269,6 +275,17 @@ export const KEYS = {
     default: 'failover',
     example: 'wait',
     purpose: 'What a lost primary means: take over, or wait for `colo failover`.',
+  },
+  'resync-rate': {
+    roles: BOTH,
+    parse: parseRate,
+    value: 'size per second, from 1MiB',
+    default: undefined,
+    defaultFrom: 'no limit',
+    example: '50MiB',
+    purpose:
+      'Most disk data that is sent in a second while a secondary is synchronised; of the host ' +
+      'that runs the guest.',
   },
   verify: {
     roles: PRIMARY,

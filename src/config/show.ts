@@ -67,6 +67,8 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     'peer-timeout': formatDuration(c.peerTimeoutUs),
     'heartbeat-interval': formatDuration(c.heartbeatIntervalUs),
     'on-peer-loss': c.onPeerLoss,
+    'resync-rate':
+      c.resyncBytesPerSecond === undefined ? undefined : formatMemory(c.resyncBytesPerSecond),
     'lan-announce': c.lanAnnounce ? 'yes' : 'no',
     'console-log': c.consoleLog,
     'run-dir': c.runDir,

@@ -47,6 +47,23 @@ export interface DiskStatus {
   bufferedBytes: number;
   /** The SVM's own writes since the last checkpoint; 0 on a primary. */
   overlayBytes: number;
+  /** Whose data the image is; null: read-only, or nobody has said yet. */
+  generation: { id: string; epoch: number; state: string } | null;
+}
+
+/** How far a disk's synchronisation is. */
+export interface DiskSyncStatus {
+  name: string;
+  /** `waiting`, `comparing`, `sending`, `following`. */
+  phase: string;
+  /** Clusters of 64 KiB that may differ; of these, compared, and found different. */
+  candidates: number;
+  compared: number;
+  differing: number;
+  sentBytes: number;
+  leftBytes: number;
+  /** Whole seconds; null: not known yet. */
+  remainingS: number | null;
 }
 
 /** What mode colo has done; frames are the guest's, of all NICs. */
@@ -85,8 +102,15 @@ export interface NodeStatus {
   dirtyTracker: string;
   accelerator: string;
   qemuVersion: string;
-  /** Of the running full synchronisation. */
-  sync: { phase: string; doneBytes: number; totalBytes: number } | null;
+  /** Of the running synchronisation; bytes of RAM. */
+  sync: {
+    phase: string;
+    doneBytes: number;
+    totalBytes: number;
+    disks: DiskSyncStatus[];
+  } | null;
+  /** Of the running `colo verify`; clusters of 64 KiB. */
+  verify: { disk: string; compared: number; clusters: number; differing: number } | null;
   disks: DiskStatus[];
   /** Of the thread that serves the disks: its heap and its buffers. */
   diskMemoryBytes: number;

@@ -26,11 +26,13 @@
  * proxy/output-gate.ts and proxy/compare.
  */
 export { DiskRetry } from './disks/disk-retry-shell.js';
+export type { VerifyReport } from './disks/disk-verification-shell.js';
 export {
   type DiskPlace,
   GuestDisks,
   type GuestDisksOptions,
 } from './disks/disks-client-shell.js';
+export { disksStatus } from './disks/disks-status.js';
 export type { Guest, GuestHooks } from './guest.js';
 export { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
 export { GuestNetwork, type GuestNetworkOptions } from './network/guest-network-shell.js';

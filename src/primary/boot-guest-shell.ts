@@ -21,7 +21,10 @@ export function bootGuest(configuration: PrimaryConfiguration, log: Logger): Pro
       ...(bridge === undefined ? {} : { bridge }),
     })),
     compareTimeoutUs: configuration.compareTimeoutUs,
-    define: (sizes) => defineMachine(configuration, sizes),
+    define: async ({ sizes }, disks) => {
+      await disks.beginAlone();
+      return defineMachine(configuration, sizes);
+    },
     log,
   });
 }

@@ -7,6 +7,7 @@
  * capture) is strictly one after the other, also across sessions.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { type PrimaryImage, parseAcceptedImages } from '../blockrep/index.js';
 import {
   type Address,
   type CaptureOptions,
@@ -27,7 +28,7 @@ import {
   type Promotion,
   type RoleEnd,
 } from '../guest/index.js';
-import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
+import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   type ControlMessage,
@@ -38,7 +39,6 @@ import {
   firstControlMessage,
   type Policy,
   parseHelloReply,
-  REPLICATION_VERSION,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
@@ -48,13 +48,14 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
-import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
+import { ALONE_RETRY_MS, CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
 import {
   PrimaryCore,
   type PrimaryInput,
   type PrimaryOutput,
   type Trigger,
 } from './primary-core.js';
+import { primaryHello } from './primary-hello.js';
 import { primaryStatus } from './primary-status.js';
 import { Replicator } from './replicator-shell.js';
 import { CheckpointStatistics } from './statistics.js';
@@ -104,6 +105,8 @@ export class PrimaryRole implements NodeRole {
   #committedEpoch: number | null;
   #work: Promise<void> = Promise.resolve();
   #synced: Promise<unknown> = Promise.resolve();
+  /** Durable: the images have gone on from what a lost secondary has. */
+  #parted: Promise<void> = Promise.resolve();
   #silenced: Promise<void> = Promise.resolve();
   #checkpointWaiters: ((result: CommandResult) => void)[] = [];
   #finish: (end: RoleEnd) => void = () => undefined;
@@ -170,7 +173,7 @@ export class PrimaryRole implements NodeRole {
       downtimeUs: this.#options.downtimeUs,
       statistics: this.#statistics,
       committedEpoch: this.#committedEpoch,
-      bytesSent: this.#bytesSentBefore + sentBytes(this.#current?.session),
+      bytesSent: this.#bytesSentBefore + (this.#current?.session.bytesSent ?? 0),
       sync: this.#current?.replicator.sync ?? null,
       lastFailure: this.#diskRetry.problem ?? this.#lastFailure,
       startedAtUs: this.#startedAtUs,
@@ -263,6 +266,7 @@ export class PrimaryRole implements NodeRole {
         return;
       case 'release':
         this.#committedEpoch = output.epoch;
+        this.#pvm.disks.committed(output.epoch);
         void this.#release(output.epoch);
         return;
       case 'startCompare':
@@ -309,17 +313,25 @@ export class PrimaryRole implements NodeRole {
   async #connect(): Promise<void> {
     const { peer } = this.#options;
     let session: Session | undefined;
+    let needsOperator = false;
     try {
       session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
       if (this.#leaving) throw new Error('The node is leaving');
       const reply = firstControlMessage(session);
-      this.#sendHello(session);
+      this.#sendHello(session, await this.#pvm.disks.images());
       const message = await reply;
       if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
       const answer = parseHelloReply(message.json);
-      if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
+      if (!answer.ok) {
+        needsOperator = answer.needsOperator;
+        throw new ProtocolError(`The secondary refused: ${answer.reason}`);
+      }
       await this.#pvm.network.attach(session, { role: 'source', epoch: this.#core.epoch });
-      await this.#pvm.disks.attachSource(session, this.#core.epoch);
+      await this.#pvm.disks.attachSource(session, {
+        epoch: this.#core.epoch,
+        verdicts: parseAcceptedImages(answer.verdicts),
+        resyncBytesPerSecond: this.#configuration.resyncBytesPerSecond,
+      });
       if (this.#leaving) throw new Error('The node is leaving');
       this.#begin(session, Buffer.from(answer.instance, 'hex'));
       this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
@@ -329,32 +341,16 @@ export class PrimaryRole implements NodeRole {
       const reason = describeError(error);
       if (reason !== this.#lastFailure) this.#log.warn('No secondary', { reason });
       this.#lastFailure = reason;
-      this.#driver.input({ kind: 'peerRefused', reason });
+      this.#driver.input({ kind: 'peerRefused', reason, needsOperator });
     }
   }
 
-  #sendHello(session: Session): void {
-    const { identity, policy } = this.#options;
-    const { description } = this.#pvm.emulator;
-    const { type, parts } = encodeControl({
-      kind: 'hello',
-      json: JSON.stringify({
-        version: REPLICATION_VERSION,
-        vm: this.#configuration.vm,
-        host: this.#configuration.host,
-        epoch: this.#core.epoch,
-        definition: this.#pvm.definition,
-        qemuVersion: description.qemuVersion,
-        accelerator: description.accelerator,
-        pageSizeBytes: PAGE_SIZE_BYTES,
-        dirtyTracker: description.dirtyTracker,
-        verify: policy.verify,
-        port: identity.port,
-        instance: identity.instance.toString('hex'),
-        policy: { ...policy, mode: this.#core.mode, period: this.#core.periodSetting },
-        kernelSha256: this.#pvm.kernelSha256,
-        initrdSha256: this.#pvm.initrdSha256,
-      }),
+  #sendHello(session: Session, images: readonly PrimaryImage[]): void {
+    const { identity, policy: started } = this.#options;
+    const policy = { ...started, mode: this.#core.mode, period: this.#core.periodSetting };
+    const { type, parts } = primaryHello({
+      ...{ configuration: this.#configuration, guest: this.#pvm, images, identity, policy },
+      epoch: this.#core.epoch,
     });
     session.links.control.send(type, parts);
   }
@@ -480,8 +476,26 @@ export class PrimaryRole implements NodeRole {
     } catch (error) {
       this.#diskFailed(describeError(error));
     }
+    await this.#parted;
     if (this.#leaving) return;
     this.#pvm.network.open();
+  }
+
+  /**
+   * Writes down that the guest goes on without the lost secondary: else that one could later be
+   * taken for the newer. Until it is durable nothing that is held may leave.
+   */
+  async #part(): Promise<void> {
+    while (!this.#leaving) {
+      try {
+        await this.#pvm.disks.beginAlone();
+        return;
+      } catch (error) {
+        const reason = `Its records can't be written: ${describeError(error)}`;
+        this.#diskFailed(reason);
+        await delay(ALONE_RETRY_MS);
+      }
+    }
   }
 
   #diskFailed(reason: string): void {
@@ -501,15 +515,18 @@ export class PrimaryRole implements NodeRole {
 
   #runAlone(reason: string): void {
     const current = this.#current;
+    const wasProtected = this.#committedEpoch !== null;
     this.#current = undefined;
     this.#committedEpoch = null;
     this.#lastFailure = reason;
     this.#statistics.failed += 1;
     this.#endReplication(current);
-    this.#bytesSentBefore += sentBytes(current?.session);
+    this.#bytesSentBefore += current?.session.bytesSent ?? 0;
     current?.session.destroy();
+    if (wasProtected) this.#parted = this.#part();
     void this.#openWhenSynced();
-    this.#log.warn('Running unprotected', { reason });
+    // That nobody could be reached was told by the attempt.
+    if (current !== undefined) this.#log.warn('Running unprotected', { reason });
   }
 
   #answerWaiters(result: CommandResult): void {
@@ -568,26 +585,9 @@ export class PrimaryRole implements NodeRole {
     const session = this.#current?.session;
     this.#endReplication();
     await this.#silenced;
-    if (session !== undefined) await closedWithin(session, GOODBYE_TIMEOUT_MS);
+    if (session !== undefined) await session.closedWithin(GOODBYE_TIMEOUT_MS);
     await this.#work;
     await this.#pvm.stop();
     this.#finish(end);
   }
-}
-
-function sentBytes(session: Session | undefined): number {
-  if (session === undefined) return 0;
-  return Object.values(session.links).reduce((sum, link) => sum + link.counters.bytesSent, 0);
-}
-
-/** Waits for the peer to close the session, then makes sure that it is closed. */
-async function closedWithin(session: Session, timeoutMs: number): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, timeoutMs);
-    session.onClose(() => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
-  session.destroy();
 }

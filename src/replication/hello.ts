@@ -3,14 +3,15 @@
  *
  * The primary says what guest it runs and what an SVM of it needs; the secondary launches QEMU from
  * that, or refuses with a reason that an operator can act on, before any RAM is sent. The machine
- * definition itself is checked by src/emulator; here it is passed through as it is.
+ * definition itself is checked by src/emulator, what is said of disk images by src/blockrep; here
+ * they are passed through as they are.
  */
 import { z } from 'zod';
 import { MODES } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 
 /** Raised whenever a message changes so that an older peer would misread it. */
-export const REPLICATION_VERSION = 3;
+export const REPLICATION_VERSION = 4;
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
@@ -33,6 +34,8 @@ const helloSchema = z.object({
   /** The epoch that the guest runs now. */
   epoch: z.number().int().nonnegative(),
   definition: z.unknown(),
+  /** What the secondary judges its images by: PrimaryImage of each disk that is not read-only. */
+  images: z.unknown(),
   qemuVersion: z.string().max(256),
   accelerator: z.enum(['kvm', 'tcg']),
   pageSizeBytes: z.number().int(),
@@ -54,8 +57,15 @@ const helloReplySchema = z.discriminatedUnion('ok', [
     host: z.string().max(256),
     qemuVersion: z.string().max(256),
     instance,
+    /** AcceptedImage of each disk that is not read-only. */
+    verdicts: z.unknown(),
   }),
-  z.object({ ok: z.literal(false), reason: z.string().max(4096) }),
+  z.object({
+    ok: z.literal(false),
+    reason: z.string().max(4096),
+    /** It stays so until somebody decides something: there is no use in asking again soon. */
+    needsOperator: z.boolean(),
+  }),
 ]);
 
 /** How the pair is to be run; whoever runs the guest says it. Times in microseconds. */

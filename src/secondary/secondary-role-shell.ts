@@ -15,7 +15,7 @@ import {
   type NodeRole,
   type RoleEnd,
 } from '../guest/index.js';
-import { describeError, ProtocolError } from '../lib/index.js';
+import { describeError, OperatorError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   type ControlMessage,
@@ -38,7 +38,7 @@ import { EXPECTED_LOAD_US } from './limits.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
 import { secondaryStatus } from './secondary-status.js';
-import { type Svm, startSvm } from './svm-shell.js';
+import { IMAGE_AT_STAKE, type Svm, startSvm } from './svm-shell.js';
 
 /** What the role is made of. */
 export interface SecondaryRoleOptions {
@@ -116,7 +116,7 @@ export class SecondaryRole implements NodeRole {
       hello: this.#current?.hello,
       guest: this.#current?.guest,
       remoteAddress: this.#current?.session.remoteAddress,
-      receivedBytes: receivedBytes(this.#current?.session),
+      receivedBytes: this.#current?.session.bytesReceived ?? 0,
       applied: this.#applied,
       downtimeUs: this.#downtimeUs,
       verified: this.#verified,
@@ -179,14 +179,18 @@ export class SecondaryRole implements NodeRole {
       svm = await startSvm(this.#configuration, hello, this.#log);
       this.#listenTo(svm.guest);
       await svm.guest.network.attach(session, { role: 'target' });
-      await svm.guest.disks.attachTarget(session);
+      await svm.guest.disks.attachTarget(session, svm.lineages);
       if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
       this.#begin(session, hello, svm);
     } catch (error) {
       const reason = describeError(error);
-      this.#log.warn('Primary refused', { peer: session.remoteAddress, reason });
+      const needsOperator = error instanceof OperatorError && error.code === IMAGE_AT_STAKE;
+      // Such a primary asks again and again.
+      const isNews = !needsOperator || reason !== this.#lastFailure;
+      if (isNews) this.#log.warn('Primary refused', { peer: session.remoteAddress, reason });
       this.#lastFailure = reason;
-      this.#send(session, { kind: 'helloReply', json: JSON.stringify({ ok: false, reason }) });
+      const json = JSON.stringify({ ok: false, reason, needsOperator });
+      this.#send(session, { kind: 'helloReply', json });
       session.close();
       if (svm !== undefined) await stopSvm(svm);
       this.#occupied = false;
@@ -225,7 +229,7 @@ export class SecondaryRole implements NodeRole {
     const { qemuVersion } = emulator.description;
     const { host } = this.#configuration;
     const instance = this.#options.identity.instance.toString('hex');
-    const json = JSON.stringify({ ok: true, host, qemuVersion, instance });
+    const json = JSON.stringify({ ok: true, host, qemuVersion, instance, verdicts: svm.verdicts });
     this.#send(session, { kind: 'helloReply', json });
     this.#log.info('Primary connected', { peer: session.remoteAddress, primary: hello.host });
     this.#driver.input({ kind: 'peerConnected' });
@@ -523,9 +527,4 @@ export class SecondaryRole implements NodeRole {
 async function stopSvm({ guest, staging }: Svm): Promise<void> {
   staging.close();
   await guest.stop();
-}
-
-function receivedBytes(session: Session | undefined): number {
-  if (session === undefined) return 0;
-  return Object.values(session.links).reduce((sum, link) => sum + link.counters.bytesReceived, 0);
 }

@@ -226,6 +226,9 @@ test('the table for people shows every fact', async (t) => {
     'Epoch            42, committed 41',
     'Mode             checkpoint, every 200 ms',
     'Synchronising    [#######.......................]  25 %  ram, 128.0 MiB of 512.0 MiB',
+    '  disk disk0     comparing, 120 of 4096 clusters compared, 3 differ, sent 64.0 KiB, ' +
+      '128.0 KiB to send, some 12 s left',
+    'Verifying        [#######.......................]  25 %  disk disk0, 1 clusters differ',
     'Checkpoints      41 (period 40, operator 1), failed 0',
     'Pause            last 2.93 ms, median 2.8 ms, p99 4.1 ms',
     'Dirty pages      312 in the last checkpoint, 14 of them in the pause',
@@ -233,7 +236,7 @@ test('the table for people shows every fact', async (t) => {
     'Held output      3 frames, 4.1 KiB',
     'Downtime         none',
     'Guest            QEMU 7.2.22, tcg, pages by userfaultfd',
-    'Disk disk0       2.0 GiB, buffered 4.0 KiB, overlay 0 B',
+    'Disk disk0       2.0 GiB, buffered 4.0 KiB, overlay 0 B, active, generation 5b0c7e5e epoch 40',
     'Disk memory      24.0 MiB',
     'Up               1 h 2 min',
     'Last failure     none',

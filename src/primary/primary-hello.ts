@@ -1,0 +1,48 @@
+/** The primary's first message: what guest it runs, and what an SVM of it needs. */
+import type { PrimaryImage } from '../blockrep/index.js';
+import type { Configuration } from '../config/index.js';
+import type { Guest, NodeIdentity } from '../guest/index.js';
+import { PAGE_SIZE_BYTES } from '../lib/index.js';
+import {
+  type EncodedMessage,
+  encodeControl,
+  type Policy,
+  REPLICATION_VERSION,
+} from '../replication/index.js';
+
+export interface HelloParts {
+  readonly configuration: Configuration;
+  readonly guest: Guest;
+  readonly images: readonly PrimaryImage[];
+  readonly identity: NodeIdentity;
+  /** As it is now. */
+  readonly policy: Policy;
+  /** The running one. */
+  readonly epoch: number;
+}
+
+export function primaryHello(parts: HelloParts): EncodedMessage {
+  const { configuration, guest, images, identity, policy, epoch } = parts;
+  const { qemuVersion, accelerator, dirtyTracker } = guest.emulator.description;
+  return encodeControl({
+    kind: 'hello',
+    json: JSON.stringify({
+      version: REPLICATION_VERSION,
+      vm: configuration.vm,
+      host: configuration.host,
+      epoch,
+      definition: guest.definition,
+      images,
+      qemuVersion,
+      accelerator,
+      pageSizeBytes: PAGE_SIZE_BYTES,
+      dirtyTracker,
+      verify: policy.verify,
+      port: identity.port,
+      instance: identity.instance.toString('hex'),
+      policy,
+      kernelSha256: guest.kernelSha256,
+      initrdSha256: guest.initrdSha256,
+    }),
+  });
+}
