@@ -37,6 +37,7 @@ export {
   COMPARE_TIMEOUT_US_MAX,
   COMPARE_TIMEOUT_US_MIN,
   CONFIG_FILE_BYTES_MAX,
+  DISKS_MAX,
   NICS_MAX,
   PERIOD_US_MAX,
   PERIOD_US_MIN,
@@ -65,6 +66,9 @@ export type {
   NodeControl,
   NodeStatus,
   PeerState,
+  VerifiedDisk,
+  VerifyAnswer,
+  VerifyOptions,
 } from './status.js';
 export {
   type Address,

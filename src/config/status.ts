@@ -20,6 +20,32 @@ export interface CaptureOptions {
   readonly bytesMax: number;
 }
 
+/** What `colo verify` asks of a node. */
+export interface VerifyOptions {
+  /** Null: each disk that is not read-only. */
+  readonly disk: string | null;
+  readonly repair: boolean;
+}
+
+/** What `colo verify` found of one disk; counts of clusters of 64 KiB unless said otherwise. */
+export interface VerifiedDisk {
+  readonly name: string;
+  readonly clusters: number;
+  readonly differing: number;
+  /** Where: whole clusters, bytes. The first ones only. */
+  readonly ranges: readonly { readonly offset: number; readonly length: number }[];
+  /** Written again and again while it was looked at. */
+  readonly notCompared: number;
+  /** Bytes. */
+  readonly repairedBytes: number;
+  /** Still different at the end. */
+  readonly remaining: number;
+}
+
+export type VerifyAnswer =
+  | { readonly ok: true; readonly disks: readonly VerifiedDisk[] }
+  | { readonly ok: false; readonly code: string; readonly reason: string };
+
 /** A running node, as its control socket sees it. */
 export interface NodeControl {
   status(): NodeStatus;
@@ -34,6 +60,8 @@ export interface NodeControl {
   capture(options: CaptureOptions): Promise<CommandResult>;
   /** Resolves when the checkpoint it asked for is committed or refused. */
   checkpoint(): Promise<CommandResult>;
+  /** Resolves when the disks are compared, and repaired if asked for, or it was refused. */
+  verify(options: VerifyOptions): Promise<VerifyAnswer>;
 }
 
 /** Where the link to the other host stands. */

@@ -87,6 +87,7 @@ class Node implements RunningNode {
       setMode: (mode) => role().setMode(mode),
       capture: (options) => role().capture(options),
       checkpoint: () => role().checkpoint(),
+      verify: (options) => role().verify(options),
     };
   }
 

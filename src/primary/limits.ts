@@ -44,5 +44,8 @@ export const QEMU_EXIT_MS = 1000;
 /** RAM frames (half a MiB each) copied during a pause before the event loop gets a turn: 10 ms. */
 export const FRAMES_PER_TURN = 64;
 
+/** Differing ranges of a disk in the answer to `colo verify`: 16 disks stay below 64 KiB. */
+export const VERIFY_RANGES_TOLD_MAX = 50;
+
 /** Longest epoch that `period = auto` chooses, for guests that always agree. */
 export const ADAPTIVE_PERIOD_US_MAX = 10_000_000;

@@ -18,6 +18,8 @@ import {
   type NodeLogger,
   type NodeStatus,
   type PeriodSetting,
+  type VerifyAnswer,
+  type VerifyOptions,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import {
@@ -59,6 +61,7 @@ import { primaryHello } from './primary-hello.js';
 import { primaryStatus } from './primary-status.js';
 import { Replicator } from './replicator-shell.js';
 import { CheckpointStatistics } from './statistics.js';
+import { verifyDisks } from './verify-shell.js';
 
 /** What the role is made of. */
 export interface PrimaryRoleOptions {
@@ -226,6 +229,16 @@ export class PrimaryRole implements NodeRole {
       return { ok: false, code: 'COLO_E_MODE', reason };
     }
     return this.#pvm.network.capture(options);
+  }
+
+  verify(options: VerifyOptions): Promise<VerifyAnswer> {
+    if (this.#core.state.kind !== 'session') {
+      const reason = 'No secondary is connected';
+      return Promise.resolve({ ok: false, code: 'COLO_E_VERIFY', reason });
+    }
+    return verifyDisks(options, this.#pvm, () => {
+      this.#driver.input({ kind: 'checkpointRequested', trigger: 'operator' });
+    });
   }
 
   checkpoint(): Promise<CommandResult> {

@@ -154,8 +154,12 @@ export class SecondaryRole implements NodeRole {
     return this.#notHere('Checkpoints are begun by the primary: run "colo checkpoint" there');
   }
 
-  #notHere(reason: string): CommandResult {
-    return { ok: false, code: 'COLO_E_ROLE', reason };
+  async verify() {
+    return this.#notHere('Disks are compared by the primary: run "colo verify" there');
+  }
+
+  #notHere(reason: string) {
+    return { ok: false, code: 'COLO_E_ROLE', reason } as const;
   }
 
   accept(): AcceptDecision {

@@ -6,6 +6,9 @@ import type {
   NodeControl,
   NodeStatus,
   PeriodSetting,
+  VerifiedDisk,
+  VerifyAnswer,
+  VerifyOptions,
 } from '../../src/config/index.js';
 import type { Logger } from '../../src/lib/index.js';
 
@@ -65,6 +68,19 @@ export function fullStatus(): NodeStatus {
   };
 }
 
+/** A disk with one difference that nobody has repaired. */
+export function verifiedDisk(): VerifiedDisk {
+  return {
+    name: 'disk0',
+    clusters: 4096,
+    differing: 1,
+    ranges: [{ offset: 2_621_440, length: 65_536 }],
+    notCompared: 0,
+    repairedBytes: 0,
+    remaining: 1,
+  };
+}
+
 /** Answers every command and notes it in `calls`. */
 export class FakeNode implements NodeControl {
   readonly calls: string[] = [];
@@ -111,6 +127,12 @@ export class FakeNode implements NodeControl {
     this.calls.push('checkpoint');
     await this.gate;
     return this.result;
+  }
+
+  async verify({ disk, repair }: VerifyOptions): Promise<VerifyAnswer> {
+    this.calls.push(`verify ${disk} repair=${repair}`);
+    if (!this.result.ok) return this.result;
+    return { ok: true, disks: [verifiedDisk()] };
   }
 }
 
