@@ -11,4 +11,5 @@
 
 export { bootGuest } from './boot-guest-shell.js';
 export * from './primary-core.js';
-export { PrimaryRole, type PrimaryRoleOptions } from './primary-role-shell.js';
+export type { PrimaryRoleOptions } from './primary-role-options.js';
+export { PrimaryRole } from './primary-role-shell.js';

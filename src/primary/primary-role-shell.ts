@@ -9,7 +9,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type PrimaryImage, parseAcceptedImages } from '../blockrep/index.js';
 import {
-  type Address,
   type CaptureOptions,
   type CommandResult,
   type Configuration,
@@ -25,7 +24,6 @@ import type { GuestEvent } from '../emulator/index.js';
 import {
   DiskRetry,
   type Guest,
-  type NodeIdentity,
   type NodeRole,
   type Promotion,
   type RoleEnd,
@@ -39,7 +37,6 @@ import {
   type EpochReserve,
   encodeControl,
   firstControlMessage,
-  type Policy,
   parseHelloReply,
 } from '../replication/index.js';
 import {
@@ -58,28 +55,11 @@ import {
   type Trigger,
 } from './primary-core.js';
 import { primaryHello } from './primary-hello.js';
+import type { PrimaryRoleOptions } from './primary-role-options.js';
 import { primaryStatus } from './primary-status.js';
 import { Replicator } from './replicator-shell.js';
 import { CheckpointStatistics } from './statistics.js';
 import { verifyDisks } from './verify-shell.js';
-
-/** What the role is made of. */
-export interface PrimaryRoleOptions {
-  readonly configuration: Configuration;
-  readonly log: NodeLogger;
-  /** The guest, which speaks; this role stops it when it ends. */
-  readonly guest: Guest;
-  /** Of the failover that has made this host the primary. */
-  readonly downtimeUs?: number | undefined;
-  /** The epoch from whose end the guest went on then. */
-  readonly continuedFrom?: number;
-  readonly reserve: EpochReserve;
-  readonly firstEpoch: number;
-  readonly policy: Policy;
-  readonly peer: Address;
-  /** Where this node listens and which process it is, for the secondary to ask. */
-  readonly identity: NodeIdentity;
-}
 
 interface CurrentSession {
   readonly session: Session;
