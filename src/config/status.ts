@@ -130,7 +130,7 @@ export interface NodeStatus {
   dirtyTracker: string;
   accelerator: string;
   qemuVersion: string;
-  /** Of the running synchronisation; bytes of RAM. */
+  /** Of the running synchronisation; bytes of RAM and of what is known to differ of the disks. */
   sync: {
     phase: string;
     doneBytes: number;

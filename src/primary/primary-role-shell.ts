@@ -47,7 +47,8 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
-import { ALONE_RETRY_MS, CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
+import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
+import { part } from './parting-shell.js';
 import {
   PrimaryCore,
   type PrimaryInput,
@@ -311,6 +312,8 @@ export class PrimaryRole implements NodeRole {
       session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
       if (this.#leaving) throw new Error('The node is leaving');
       const reply = firstControlMessage(session);
+      // A generation that begins in the middle of a session would be unknown to the secondary.
+      await this.#parted;
       this.#sendHello(session, await this.#pvm.disks.images());
       const message = await reply;
       if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
@@ -474,23 +477,6 @@ export class PrimaryRole implements NodeRole {
     this.#pvm.network.open();
   }
 
-  /**
-   * Writes down that the guest goes on without the lost secondary: else that one could later be
-   * taken for the newer. Until it is durable nothing that is held may leave.
-   */
-  async #part(): Promise<void> {
-    while (!this.#leaving) {
-      try {
-        await this.#pvm.disks.beginAlone();
-        return;
-      } catch (error) {
-        const reason = `Its records can't be written: ${describeError(error)}`;
-        this.#diskFailed(reason);
-        await delay(ALONE_RETRY_MS);
-      }
-    }
-  }
-
   #diskFailed(reason: string): void {
     this.#log.error('A disk failed', { reason });
     this.#lastFailure = `A disk failed: ${reason}`;
@@ -516,7 +502,12 @@ export class PrimaryRole implements NodeRole {
     this.#endReplication(current);
     this.#bytesSentBefore += current?.session.bytesSent ?? 0;
     current?.session.destroy();
-    if (wasProtected) this.#parted = this.#part();
+    if (wasProtected) {
+      this.#parted = part(this.#pvm.disks, {
+        isOver: () => this.#leaving,
+        onFailure: (why) => this.#diskFailed(why),
+      });
+    }
     void this.#openWhenSynced();
     // That nobody could be reached was told by the attempt.
     if (current !== undefined) this.#log.warn('Running unprotected', { reason });

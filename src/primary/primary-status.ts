@@ -94,7 +94,11 @@ function syncStatus({ sync, guest }: StatusSources): NodeStatus['sync'] {
     const resync = figures.disks[index]?.resync;
     return resync === undefined ? [] : [{ name, ...resync, remainingS: resync.remainingS ?? null }];
   });
-  return { ...sync, disks };
+  const sentBytes = disks.reduce((sum, disk) => sum + disk.sentBytes, 0);
+  const leftBytes = disks.reduce((sum, disk) => sum + disk.leftBytes, 0);
+  const { phase } = sync;
+  const doneBytes = sync.doneBytes + sentBytes;
+  return { phase, doneBytes, totalBytes: sync.totalBytes + sentBytes + leftBytes, disks };
 }
 
 function verifyStatus(guest: Guest): NodeStatus['verify'] {

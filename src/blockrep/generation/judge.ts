@@ -16,12 +16,12 @@ import { z } from 'zod';
 import { OperatorError, ProtocolError } from '../../lib/index.js';
 import { DISKS_MAX } from '../limits.js';
 import {
-  diskNameSchema,
   type GenerationRecord,
   type GenerationState,
   type HistoryEntry,
   type Lineage,
   lineageSchema,
+  peerNameSchema,
 } from './record.js';
 
 /** Where a change map starts from, and whether all of it can be believed. */
@@ -51,7 +51,7 @@ export type ImageClaim =
     };
 
 const primaryImageSchema = z.strictObject({
-  record: lineageSchema.extend({ vm: diskNameSchema, disk: diskNameSchema }),
+  record: lineageSchema.extend({ vm: peerNameSchema, disk: peerNameSchema }),
   map: mapSchema,
 });
 

@@ -70,8 +70,8 @@ const recordSchema = z.strictObject({
   history: z.array(historySchema).max(GENERATION_HISTORY_MAX),
 });
 
-/** Of a VM or a disk, as a peer may tell it. */
-export const diskNameSchema = z.string().max(64);
+/** Of a VM or a disk, as a peer may tell it: it becomes part of a command that people copy. */
+export const peerNameSchema = z.string().regex(/^[a-z0-9][a-z0-9_-]{0,63}$/);
 
 /** What one host tells the other of its record. */
 export const lineageSchema = z.strictObject({

@@ -196,7 +196,8 @@ export class DiskStacks {
    * in a session leaves after that session.
    */
   async beginAlone(): Promise<void> {
-    for (const generation of this.#generations) await generation?.beginAlone();
+    // Side by side: what `images` tells is the new generation of all of them from here on.
+    await Promise.all(this.#generations.map((generation) => generation?.beginAlone()));
   }
 
   /** What a secondary judges this host by. */

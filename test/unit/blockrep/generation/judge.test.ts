@@ -300,6 +300,7 @@ test('what a peer claims is checked field by field', (t) => {
     [{ ...good, state: 'busy' }],
     [{ ...good, record: { ...record, epoch: 2 ** 60 } }],
     [{ ...good, record: { ...record, vm: 'x'.repeat(65) } }],
+    [{ ...good, record: { ...record, disk: 'x; reboot' } }],
     [{ ...good, record: { ...record, history: Array(33).fill(bert.history[0]) } }],
     [{ ...good, map: { trusted: true, base: { generation: 'x', epoch: 1 } } }],
     Array(DISKS_MAX + 1).fill(good),
