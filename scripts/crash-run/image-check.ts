@@ -1,0 +1,159 @@
+/**
+ * Looks at an image that a crash or a power-off has left: always on a copy, nothing is mounted.
+ *
+ *   1. a secondary's image: its journal is replayed, by the code that a secondary does it with;
+ *   2. ext4's own journal is replayed, as a mount would do it;
+ *   3. `fsck.ext4 -fn` must find nothing;
+ *   4. the workload's files are taken out of the file system.
+ */
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { ImageFile, SecondaryDisks } from '../../src/blockrep/index.js';
+import { describeError, type Logger } from '../../src/lib/index.js';
+import { run } from '../harness/child.js';
+import { copyImage } from '../harness/guest-files.js';
+import {
+  type Contents,
+  type FoundFile,
+  foundFile,
+  foundLoad,
+  parseAppendOnlyFile,
+  sha256Hex,
+} from './contents.js';
+
+/** e2fsck's exit code: 1 says that something was repaired, here by the journal. */
+const REPAIRED = 1;
+const REDIS_DIRECTORY = '/var/lib/colo-redis/appendonlydir';
+const LOAD_FILE = '/var/lib/colo-load';
+
+export interface CrashedImage {
+  readonly path: string;
+  /** Of a secondary: where its journal is, and the guest's name. */
+  readonly journal?: { readonly directory: string; readonly vm: string };
+  /** Gets the copies; removed by `dispose`. */
+  readonly workDirectory: string;
+}
+
+export interface CheckedImage {
+  /** The image is at its end; undefined without a journal, or if that told nothing. */
+  readonly epoch: number | undefined;
+  readonly problems: readonly string[];
+  readonly contents: Contents;
+}
+
+/** Copies what is there now; nobody may write to it meanwhile. */
+export async function takeImage(image: CrashedImage): Promise<void> {
+  await mkdir(image.workDirectory, { recursive: true });
+  await copyImage(image.path, copyOf(image));
+  if (image.journal === undefined) return;
+  const { directory, vm } = image.journal;
+  for (const name of await readdir(directory)) {
+    if (!name.startsWith(`${vm}.journal-`)) continue;
+    await copyImage(join(directory, name), join(image.workDirectory, name));
+  }
+}
+
+/** Looks at what `takeImage` has copied. `directories` are the writers'. */
+export async function checkImage(
+  image: CrashedImage,
+  directories: readonly string[],
+): Promise<CheckedImage> {
+  const problems: string[] = [];
+  const epoch = await replayJournal(image, problems);
+  const copy = copyOf(image);
+  await tell(problems, ['e2fsck', '-p', copy], [REPAIRED]);
+  await tell(problems, ['fsck.ext4', '-fn', copy], []);
+  return { epoch, problems, contents: await readContents(image, directories, problems) };
+}
+
+/** Removes the copies. */
+export async function dispose(image: CrashedImage): Promise<void> {
+  await rm(image.workDirectory, { recursive: true, force: true });
+}
+
+function copyOf({ path, workDirectory }: CrashedImage): string {
+  return join(workDirectory, basename(path));
+}
+
+async function replayJournal(image: CrashedImage, problems: string[]): Promise<number | undefined> {
+  if (image.journal === undefined) return undefined;
+  const opened = await ImageFile.open({ path: copyOf(image) });
+  try {
+    const disks = await SecondaryDisks.open({
+      vm: image.journal.vm,
+      images: [opened],
+      directory: image.workDirectory,
+      log: SILENT,
+    });
+    const epoch = disks.recoveredEpoch;
+    await disks.close();
+    return epoch;
+  } catch (error) {
+    await opened.close();
+    problems.push(`The journal can't be replayed: ${describeError(error)}`);
+    return undefined;
+  }
+}
+
+/** A command that must end with 0, or with one of `codes`. */
+async function tell(
+  problems: string[],
+  command: readonly string[],
+  codes: readonly number[],
+): Promise<void> {
+  try {
+    await run(command);
+  } catch (error) {
+    const { message } = error as Error;
+    if (!codes.some((code) => message.includes(`: exit code ${code}: `))) problems.push(message);
+  }
+}
+
+async function readContents(
+  image: CrashedImage,
+  directories: readonly string[],
+  problems: string[],
+): Promise<Contents> {
+  const files = new Map<string, FoundFile>();
+  const sets = new Map<string, string>();
+  for (const directory of directories) {
+    for (const [name, bytes] of await dump(image, directory)) {
+      // A new version that has not got its name yet.
+      if (name.startsWith('new-')) continue;
+      const firstLine = bytes.toString('latin1').split('\n', 1)[0] ?? '';
+      files.set(`${directory}/${name}`, foundFile(name, firstLine, sha256Hex(bytes)));
+    }
+  }
+  for (const [name, bytes] of await dump(image, REDIS_DIRECTORY)) {
+    if (!name.endsWith('.aof')) continue;
+    try {
+      for (const [key, value] of parseAppendOnlyFile(bytes)) sets.set(key, value);
+    } catch (error) {
+      problems.push(`${name} is broken: ${describeError(error)}`);
+    }
+  }
+  const load = [...(await dump(image, LOAD_FILE)).values()][0] ?? Buffer.alloc(0);
+  return { sets, files, load: foundLoad(load) };
+}
+
+/** The files below a path of the image, or the file itself, by name; nothing if there is none. */
+async function dump(image: CrashedImage, path: string): Promise<Map<string, Buffer>> {
+  const target = join(image.workDirectory, 'files');
+  await rm(target, { recursive: true, force: true });
+  await mkdir(target);
+  await run(['debugfs', '-R', `rdump ${path} ${target}`, copyOf(image)]);
+  const found = new Map<string, Buffer>();
+  for (const entry of await readdir(target, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    found.set(entry.name, await readFile(join(entry.parentPath, entry.name)));
+  }
+  await rm(target, { recursive: true });
+  return found;
+}
+
+const SILENT: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
