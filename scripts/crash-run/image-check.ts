@@ -37,6 +37,8 @@ export interface CrashedImage {
 export interface CheckedImage {
   /** The image is at its end; undefined without a journal, or if that told nothing. */
   readonly epoch: number | undefined;
+  /** Epochs that only the journal had as a whole. */
+  readonly replayed: number;
   readonly problems: readonly string[];
   readonly contents: Contents;
 }
@@ -59,11 +61,11 @@ export async function checkImage(
   directories: readonly string[],
 ): Promise<CheckedImage> {
   const problems: string[] = [];
-  const epoch = await replayJournal(image, problems);
+  const { epoch, replayed } = await replayJournal(image, problems);
   const copy = copyOf(image);
   await tell(problems, ['e2fsck', '-p', copy], [REPAIRED]);
   await tell(problems, ['fsck.ext4', '-fn', copy], []);
-  return { epoch, problems, contents: await readContents(image, directories, problems) };
+  return { epoch, replayed, problems, contents: await readContents(image, directories, problems) };
 }
 
 /** Removes the copies. */
@@ -75,23 +77,29 @@ function copyOf({ path, workDirectory }: CrashedImage): string {
   return join(workDirectory, basename(path));
 }
 
-async function replayJournal(image: CrashedImage, problems: string[]): Promise<number | undefined> {
-  if (image.journal === undefined) return undefined;
+async function replayJournal(
+  image: CrashedImage,
+  problems: string[],
+): Promise<{ epoch: number | undefined; replayed: number }> {
+  let replayed = 0;
+  const nothing = (): void => undefined;
+  const note = (_message: string, fields: Record<string, unknown> = {}): void => {
+    if (typeof fields['epochs'] === 'number') replayed = fields['epochs'];
+  };
+  const log: Logger = { debug: nothing, info: note, warn: nothing, error: nothing };
+  if (image.journal === undefined) return { epoch: undefined, replayed };
   const opened = await ImageFile.open({ path: copyOf(image) });
   try {
-    const disks = await SecondaryDisks.open({
-      vm: image.journal.vm,
-      images: [opened],
-      directory: image.workDirectory,
-      log: SILENT,
-    });
+    const { vm } = image.journal;
+    const directory = image.workDirectory;
+    const disks = await SecondaryDisks.open({ vm, images: [opened], directory, log });
     const epoch = disks.recoveredEpoch;
     await disks.close();
-    return epoch;
+    return { epoch, replayed };
   } catch (error) {
     await opened.close();
     problems.push(`The journal can't be replayed: ${describeError(error)}`);
-    return undefined;
+    return { epoch: undefined, replayed };
   }
 }
 
@@ -150,10 +158,3 @@ async function dump(image: CrashedImage, path: string): Promise<Map<string, Buff
   await rm(target, { recursive: true });
   return found;
 }
-
-const SILENT: Logger = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
-};

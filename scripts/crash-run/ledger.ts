@@ -11,6 +11,9 @@
  */
 import { type Contents, storedValue } from './contents.js';
 
+/** One lost disk write can cost thousands of the clients' writes: the first ones say enough. */
+const PROBLEMS_TOLD = 20;
+
 /** A SET of a new key; `ackedMs` is null while nobody knows what became of it. */
 export interface SetRecord {
   readonly key: string;
@@ -101,11 +104,19 @@ export class Ledger {
 
   /** What contradicts what the clients know; nothing if all is well. */
   check(found: Contents, bounds: Bounds): string[] {
-    return [
+    const problems = [
       ...this.#checkSets(found, bounds),
       ...this.#checkFiles(found, bounds),
       ...this.#checkLoad(found, bounds),
     ];
+    const more = problems.length - PROBLEMS_TOLD;
+    return more > 0 ? [...problems.slice(0, PROBLEMS_TOLD), `and ${more} more`] : problems;
+  }
+
+  /** How many writes must be in a state with these bounds. */
+  demanded({ ackedBeforeMs }: Bounds): number {
+    const entries = [...this.#sets.values(), ...[...this.#files.values()].flat()];
+    return entries.filter(({ ackedMs }) => ackedMs !== null && ackedMs < ackedBeforeMs).length;
   }
 
   /** Nothing is under way any more and this is what there is: from now on it must not change. */

@@ -26,9 +26,9 @@ async function main(): Promise<number> {
   const test = new CrashTest({ root: ROOT, guest, options, prng, tell: say });
   const { results, problems } = await runRounds(test, options, say);
   say(formatTable(results));
-  const kept = problems.length > 0 ? await test.abandon() : undefined;
   for (const problem of problems) say(problem);
-  if (kept !== undefined) say(`Everything is kept in ${kept}`);
+  if (test.directory !== undefined) say(`Everything is kept in ${test.directory}`);
+  await test.abandon({ keepFiles: true });
   const { seed, mode, periodMs } = options;
   const ok = problems.length === 0;
   process.stdout.write(

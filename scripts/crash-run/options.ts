@@ -25,9 +25,9 @@ disk; then checks that the images are sound and that they hold what the clients 
   --keep             keep logs and disks also when all is well
   --help             this text
 
-A power cut is SIGKILL for all processes of a host at once. The kernel lives on and still writes what
-it has in its page cache, so this finds what is lost with a process, and what is torn between two
-writes; that nothing depends on data that was never synced is checked by the simulation
+A power cut is SIGKILL for all processes of a host at once. The kernel lives on and still writes
+what it has in its page cache. So this finds what is lost with a process and what is torn between two
+writes. That nothing depends on data that was never synced is for the simulation to find
 (test/property/blockrep/journal-crash.test.ts).
 
 Exit code: 0 if nothing was found, 1 at the first violation or failure, and then all files are kept;

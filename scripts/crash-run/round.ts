@@ -21,13 +21,7 @@ import type { Mode } from '../harness/modes.js';
 import { PairLab } from '../harness/pair-lab.js';
 import { readGuest, Writers } from './clients.js';
 import { type CheckpointEvent, locate, type Position, parseLog } from './epoch-log.js';
-import {
-  type CheckedImage,
-  type CrashedImage,
-  checkImage,
-  dispose,
-  takeImage,
-} from './image-check.js';
+import { type CrashedImage, checkImage, dispose, takeImage } from './image-check.js';
 import { type Bounds, countWrites, EVERYTHING, Ledger } from './ledger.js';
 import { drawMoment, type Moment, waitMoment } from './moment.js';
 import type { CrashOptions, Fault } from './options.js';
@@ -64,10 +58,20 @@ export interface RoundResult {
   /** Nobody told the client what became of them. */
   readonly unanswered: number;
   readonly refused: number;
-  /** Of the dead secondary's image. */
-  readonly imageEpoch: number | null;
+  /** What was found on the hosts without power. */
+  readonly images: readonly ImageResult[];
   readonly seconds: number;
   readonly problems: readonly string[];
+}
+
+/** What was found on a host without power. */
+export interface ImageResult {
+  readonly host: 'primary' | 'secondary';
+  /** Acknowledged writes that had to be in it, also of earlier rounds. */
+  readonly demanded: number;
+  /** Of a secondary: the epoch that its image is at, and how many the journal had to add. */
+  readonly epoch: number | null;
+  readonly replayed: number;
 }
 
 /** A pair and what was written to its guest. */
@@ -82,7 +86,7 @@ interface Chain {
 
 /** One host's image after a crash, and what must be in it. */
 interface Remains {
-  readonly name: string;
+  readonly host: 'primary' | 'secondary';
   readonly image: CrashedImage;
   readonly bounds: (epoch: number | undefined) => Bounds;
 }
@@ -131,7 +135,7 @@ export class CrashTest {
       position: locate(events, killedMs),
       ...countWrites(report),
       refused: report.refused,
-      imageEpoch: found.imageEpoch,
+      images: found.images,
       seconds: (Date.now() - startMs) / 1000,
       problems,
     };
@@ -146,12 +150,15 @@ export class CrashTest {
     return problems;
   }
 
-  /** Takes everything down and keeps the files; returns where they are. */
-  async abandon(): Promise<string | undefined> {
-    const chain = this.#chain;
-    chain?.pair.keepFiles('all');
+  /** Where the running pair's files are. */
+  get directory(): string | undefined {
+    return this.#chain?.pair.directory;
+  }
+
+  /** Takes everything down, whatever is under way. */
+  async abandon(options: { keepFiles: boolean }): Promise<void> {
+    if (options.keepFiles) this.#chain?.pair.keepFiles('all');
     await this.#takeDown();
-    return chain?.pair.directory;
   }
 
   /** A signal came, and its handler takes everything down. */
@@ -205,26 +212,24 @@ export class CrashTest {
   async #checkRemains(
     { ledger }: Chain,
     remains: readonly Remains[],
-  ): Promise<{ problems: string[]; imageEpoch: number | null }> {
+  ): Promise<{ problems: string[]; images: ImageResult[] }> {
     const problems: string[] = [];
-    let imageEpoch: number | null = null;
     await Promise.all(remains.map(({ image }) => takeImage(image)));
-    const all = await Promise.all(
-      remains.map(async (each): Promise<[Remains, CheckedImage]> => {
-        return [each, await checkImage(each.image, ledger.directories)];
+    const images = await Promise.all(
+      remains.map(async ({ host, image, bounds }): Promise<ImageResult> => {
+        const checked = await checkImage(image, ledger.directories);
+        const { epoch = null, replayed } = checked;
+        const must = bounds(checked.epoch);
+        const wrong = [...checked.problems, ...ledger.check(checked.contents, must)];
+        if (image.journal !== undefined && epoch === null) {
+          wrong.push('The journal does not tell the epoch');
+        }
+        problems.push(...wrong.map((problem) => `Image of the ${host}: ${problem}`));
+        if (wrong.length === 0) await dispose(image);
+        return { host, demanded: ledger.demanded(must), epoch, replayed };
       }),
     );
-    for (const [{ name, image, bounds }, checked] of all) {
-      const wrong = [...checked.problems];
-      if (image.journal !== undefined) {
-        imageEpoch = checked.epoch ?? null;
-        if (imageEpoch === null) wrong.push('The journal does not tell the epoch of the image');
-      }
-      wrong.push(...ledger.check(checked.contents, bounds(checked.epoch)));
-      problems.push(...wrong.map((problem) => `${name}: ${problem}`));
-      if (wrong.length === 0) await dispose(image);
-    }
-    return { problems, imageEpoch };
+    return { problems, images };
   }
 
   async #checkGuest({ pair, ledger }: Chain): Promise<string[]> {
@@ -249,12 +254,11 @@ export class CrashTest {
       control.close();
     }
     await allGone(pair, host);
-    const name = `${host}'s image after the power-off`;
     const image = { path: imagePath(pair, host), workDirectory: join(pair.directory, 'off') };
     const { problems } = await this.#checkRemains(chain, [
-      { name, image, bounds: () => EVERYTHING },
+      { host: 'primary', image, bounds: () => EVERYTHING },
     ]);
-    return problems;
+    return problems.map((problem) => `After the power-off: ${problem}`);
   }
 
   #tell(text: string): void {
@@ -321,7 +325,7 @@ function remainsOf(pair: PairLab, fault: Fault, facts: Facts): Remains[] {
       ackedBeforeMs: fault === 'both' ? Number.POSITIVE_INFINITY : facts.killedMs,
       sentUntilMs: until,
     };
-    remains.push({ name: "The primary's image", image, bounds: () => bounds });
+    remains.push({ host: 'primary', image, bounds: () => bounds });
   }
   if (fault !== 'primary') {
     const image = {
@@ -330,7 +334,7 @@ function remainsOf(pair: PairLab, fault: Fault, facts: Facts): Remains[] {
       workDirectory: join(pair.directory, 'crashed-secondary'),
     };
     const bounds = (epoch: number | undefined) => secondaryBounds(epoch, facts);
-    remains.push({ name: "The secondary's image", image, bounds });
+    remains.push({ host: 'secondary', image, bounds });
   }
   return remains;
 }

@@ -11,7 +11,9 @@ const HEAD = [
   'acknowledged',
   'unanswered',
   'refused',
-  'image at',
+  'images hold',
+  'secondary at',
+  'replayed',
   'seconds',
   'result',
 ];
@@ -30,6 +32,7 @@ export function formatTable(results: readonly RoundResult[]): string {
 
 function cells(result: RoundResult): string[] {
   const { moment, position, problems } = result;
+  const secondary = result.images.find(({ host }) => host === 'secondary');
   return [
     String(result.round),
     result.fault,
@@ -40,7 +43,9 @@ function cells(result: RoundResult): string[] {
     String(result.acknowledged),
     String(result.unanswered),
     String(result.refused),
-    text(result.imageEpoch),
+    result.images.map(({ demanded }) => String(demanded)).join(', '),
+    text(secondary?.epoch ?? null),
+    text(secondary?.replayed ?? null),
     result.seconds.toFixed(1),
     problems.length === 0 ? 'ok' : `${problems.length} violations`,
   ];
