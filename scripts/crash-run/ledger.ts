@@ -113,6 +113,16 @@ export class Ledger {
     return more > 0 ? [...problems.slice(0, PROBLEMS_TOLD), `and ${more} more`] : problems;
   }
 
+  /**
+   * The time when the last write was sent that was acknowledged, and sent after `afterMs`; if there
+   * is none, 0. It was synced, and so was all that had been acknowledged until then.
+   */
+  lastSyncedMs(afterMs: number): number {
+    const entries = [...this.#sets.values(), ...[...this.#files.values()].flat()];
+    const synced = entries.filter(({ sentMs, ackedMs }) => ackedMs !== null && sentMs > afterMs);
+    return synced.reduce((max, { sentMs }) => Math.max(max, sentMs), 0);
+  }
+
   /** How many writes must be in a state with these bounds. */
   demanded({ ackedBeforeMs }: Bounds): number {
     const entries = [...this.#sets.values(), ...[...this.#files.values()].flat()];

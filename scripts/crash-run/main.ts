@@ -45,7 +45,7 @@ async function runRounds(
   const results: RoundResult[] = [];
   try {
     for (let round = 1; round <= options.rounds; round++) {
-      const fault = options.fault ?? FAULTS[round % FAULTS.length] ?? 'primary';
+      const fault = options.fault ?? FAULTS[(round - 1) % FAULTS.length] ?? 'primary';
       const result = await test.round(round, fault);
       results.push(result);
       if (result.problems.length > 0) return { results, problems: result.problems };

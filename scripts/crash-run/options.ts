@@ -3,8 +3,8 @@ import { parseArgs } from 'node:util';
 import { OperatorError } from '../../src/lib/index.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
 
-/** Whose power is cut. */
-export const FAULTS = ['primary', 'secondary', 'both'] as const;
+/** Whose power is cut; `survivor`: the primary's, and the other's soon after it took over. */
+export const FAULTS = ['secondary', 'both', 'primary', 'survivor'] as const;
 export type Fault = (typeof FAULTS)[number];
 
 const PERIOD_MS: Readonly<Record<Mode, number>> = { checkpoint: 200, colo: 500 };
@@ -16,7 +16,8 @@ disk; then checks that the images are sound and that they hold what the clients 
 
   --rounds N         so many faults (default: 20)
   --fault ${FAULTS.join('|')}
-                     whose power is cut (default: each in turn)
+                     whose power is cut (default: each in turn); survivor: the
+                     primary's, and then that of the host that took over
   --mode ${MODES.join('|')}
                      output policy (default: ${DEFAULT_MODE})
   --period MS        checkpoint period, 50 to 10000 (default: ${perMode(PERIOD_MS)})
@@ -26,8 +27,8 @@ disk; then checks that the images are sound and that they hold what the clients 
   --help             this text
 
 A power cut is SIGKILL for all processes of a host at once. The kernel lives on and still writes
-what it has in its page cache. So this finds what is lost with a process and what is torn between two
-writes. That nothing depends on data that was never synced is for the simulation to find
+what it has in its page cache. So this finds what is lost with a process, and what is torn between
+two writes. That nothing depends on data that was never synced is for the simulation to find
 (test/property/blockrep/journal-crash.test.ts).
 
 Exit code: 0 if nothing was found, 1 at the first violation or failure, and then all files are kept;

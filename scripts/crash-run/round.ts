@@ -8,6 +8,7 @@
  * | primary   | the dead host's image; the guest on the survivor; its image after a power-off    |
  * | secondary | the dead host's image with its journal; the guest, which runs on                 |
  * | both      | both hosts' images, each alone; the guest booted from the primary's              |
+ * | survivor  | the dead primary's image; that of the host that took over and died soon after    |
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -41,6 +42,14 @@ const PATIENT = ['--peer-timeout', '3s'];
 /** The agents' name of the guest in the lab. */
 const VM = 'demo';
 
+/** How long the one that took over may live in a round of `survivor`; rather less. */
+const SURVIVES_MS = 1000;
+const HOSTS: Readonly<Record<Exclude<Fault, 'survivor'>, readonly HostName[]>> = {
+  primary: ['hosta'],
+  secondary: ['hostb'],
+  both: ['hosta', 'hostb'],
+};
+
 export interface CrashContext {
   readonly root: string;
   readonly guest: GuestFiles;
@@ -66,7 +75,7 @@ export interface RoundResult {
 
 /** What was found on a host without power. */
 export interface ImageResult {
-  readonly host: 'primary' | 'secondary';
+  readonly host: 'primary' | 'secondary' | 'survivor';
   /** Acknowledged writes that had to be in it, also of earlier rounds. */
   readonly demanded: number;
   /** Of a secondary: the epoch that its image is at, and how many the journal had to add. */
@@ -86,7 +95,7 @@ interface Chain {
 
 /** One host's image after a crash, and what must be in it. */
 interface Remains {
-  readonly host: 'primary' | 'secondary';
+  readonly host: 'primary' | 'secondary' | 'survivor';
   readonly image: CrashedImage;
   readonly bounds: (epoch: number | undefined) => Bounds;
 }
@@ -107,32 +116,25 @@ export class CrashTest {
     const writers = await Writers.start(pair, `r${round}`);
     const moment = drawMoment(prng);
     await delay(Math.max(LOAD_MS_MIN, LOAD_PERIODS * options.periodMs));
-    const killedMs = await cutPower(pair, fault, moment);
+    const facts = await this.#injectFault(pair, fault, moment);
     this.#tell(`round ${round}: power cut of ${fault}`);
-    const survivor = fault === 'both' ? undefined : fault === 'primary' ? 'hostb' : 'hosta';
-    if (survivor !== undefined) {
-      await noticed(pair, survivor);
-      await delay(AFTERWARDS_MS);
-    }
-    const report = await writers.end(survivor === undefined ? 'abandon' : 'stop');
+    const survives = fault === 'primary' || fault === 'secondary';
+    if (survives) await delay(AFTERWARDS_MS);
+    const report = await writers.end(survives ? 'stop' : 'abandon');
     ledger.add(report);
-    const events = await checkpointEvents(pair);
-    const found = await this.#checkRemains(
-      chain,
-      remainsOf(pair, fault, { events, killedMs, mode: options.mode }),
-    );
+    const found = await this.#checkRemains(chain, remainsOf(pair, ledger, facts));
     const problems = [...report.problems, ...found.problems];
-    if (survivor === undefined) await bootAlone(pair);
-    problems.push(...(await this.#checkGuest(chain)));
-    if (fault !== 'secondary') chain.secondaryRuns = false;
+    if (fault === 'both') await bootAlone(pair);
+    if (fault !== 'survivor') problems.push(...(await this.#checkGuest(chain)));
     if (fault === 'primary') problems.push(...(await this.#powerOff(chain, 'hostb')));
-    if (problems.length === 0 && fault === 'primary') await this.#takeDown();
+    const over = fault === 'primary' || fault === 'survivor';
+    if (problems.length === 0 && over) await this.#takeDown();
     chain.secondaryRuns = false;
     return {
       round,
       fault,
       moment,
-      position: locate(events, killedMs),
+      position: locate(facts.events, facts.killedMs),
       ...countWrites(report),
       refused: report.refused,
       images: found.images,
@@ -209,6 +211,20 @@ export class CrashTest {
     chain?.stopListening();
   }
 
+  async #injectFault(pair: PairLab, fault: Fault, moment: Moment): Promise<Facts> {
+    const { options, prng } = this.#context;
+    const survivesMs = prng.nextFloat() ** 2 * SURVIVES_MS;
+    const first = fault === 'survivor' ? 'primary' : fault;
+    const killedMs = await cutPower(pair, first, () => waitMoment(pair, moment));
+    const times = { killedMs, takeoverMs: killedMs, againMs: killedMs };
+    if (first !== 'both') await noticed(pair, first === 'primary' ? 'hostb' : 'hosta');
+    if (fault === 'survivor') {
+      times.takeoverMs = Date.now();
+      times.againMs = await cutPower(pair, 'secondary', () => delay(survivesMs));
+    }
+    return { fault, mode: options.mode, events: await checkpointEvents(pair), ...times };
+  }
+
   async #checkRemains(
     { ledger }: Chain,
     remains: readonly Remains[],
@@ -221,7 +237,7 @@ export class CrashTest {
         const { epoch = null, replayed } = checked;
         const must = bounds(checked.epoch);
         const wrong = [...checked.problems, ...ledger.check(checked.contents, must)];
-        if (image.journal !== undefined && epoch === null) {
+        if (host === 'secondary' && epoch === null) {
           wrong.push('The journal does not tell the epoch');
         }
         problems.push(...wrong.map((problem) => `Image of the ${host}: ${problem}`));
@@ -267,19 +283,19 @@ export class CrashTest {
 }
 
 /** SIGKILL for everything on the hosts, at once; returns the time before it, milliseconds. */
-async function cutPower(pair: PairLab, fault: Fault, moment: Moment): Promise<number> {
-  const hosts = fault === 'both' ? (['hosta', 'hostb'] as const) : [hostOf(fault)];
+async function cutPower(
+  pair: PairLab,
+  whose: Exclude<Fault, 'survivor'>,
+  moment: () => Promise<void>,
+): Promise<number> {
+  const hosts = HOSTS[whose];
   // Asked for before: it takes some milliseconds, and the moment would be over.
   const pids = (await Promise.all(hosts.map((host) => pair.lab[host].pids()))).flat();
-  await waitMoment(pair, moment);
+  await moment();
   const atMs = Date.now();
   signalAll(pids, 'SIGKILL');
   await Promise.all(hosts.map((host) => pair.lab[host].killAll()));
   return atMs;
-}
-
-function hostOf(fault: 'primary' | 'secondary'): HostName {
-  return fault === 'primary' ? 'hosta' : 'hostb';
 }
 
 async function noticed(pair: PairLab, survivor: HostName): Promise<void> {
@@ -306,25 +322,28 @@ function imagePath(pair: PairLab, host: HostName): string {
 }
 
 interface Facts {
-  readonly events: readonly CheckpointEvent[];
-  readonly killedMs: number;
+  readonly fault: Fault;
   readonly mode: Mode;
+  readonly events: readonly CheckpointEvent[];
+  /** The power cut; for the fault `survivor` the first one. */
+  readonly killedMs: number;
+  /** For the fault `survivor`: the guest was seen to run on, and the second power cut. */
+  readonly takeoverMs: number;
+  readonly againMs: number;
 }
 
 /** The images of the hosts that lost their power, and what must be in them. */
-function remainsOf(pair: PairLab, fault: Fault, facts: Facts): Remains[] {
+function remainsOf(pair: PairLab, ledger: Ledger, facts: Facts): Remains[] {
+  const { fault, killedMs } = facts;
   const remains: Remains[] = [];
   if (fault !== 'secondary') {
     const image = {
       path: imagePath(pair, 'hosta'),
       workDirectory: join(pair.directory, 'crashed-primary'),
     };
-    const until = facts.killedMs + CLOCK_SLACK_MS;
     // What was acknowledged before the cut was on this image; of `both`, everything was.
-    const bounds = {
-      ackedBeforeMs: fault === 'both' ? Number.POSITIVE_INFINITY : facts.killedMs,
-      sentUntilMs: until,
-    };
+    const ackedBeforeMs = fault === 'both' ? Number.POSITIVE_INFINITY : killedMs;
+    const bounds = { ackedBeforeMs, sentUntilMs: killedMs + CLOCK_SLACK_MS };
     remains.push({ host: 'primary', image, bounds: () => bounds });
   }
   if (fault !== 'primary') {
@@ -333,10 +352,25 @@ function remainsOf(pair: PairLab, fault: Fault, facts: Facts): Remains[] {
       journal: { directory: join(pair.directory, 'hostb', 'state'), vm: VM },
       workDirectory: join(pair.directory, 'crashed-secondary'),
     };
-    const bounds = (epoch: number | undefined) => secondaryBounds(epoch, facts);
-    remains.push({ host: 'secondary', image, bounds });
+    const bounds = (epoch: number | undefined): Bounds => {
+      const asSecondary = secondaryBounds(epoch, facts);
+      return fault === 'survivor' ? survivorBounds(asSecondary, ledger, facts) : asSecondary;
+    };
+    remains.push({ host: fault === 'survivor' ? 'survivor' : 'secondary', image, bounds });
   }
   return remains;
+}
+
+/**
+ * What the one that took over has synced is on its image. Before its first sync, that is what it
+ * had as a secondary: in mode colo the newest answers are lost with the second host.
+ */
+function survivorBounds(asSecondary: Bounds, ledger: Ledger, facts: Facts): Bounds {
+  const syncedMs = ledger.lastSyncedMs(facts.takeoverMs);
+  return {
+    ackedBeforeMs: Math.max(asSecondary.ackedBeforeMs, syncedMs),
+    sentUntilMs: facts.againMs + CLOCK_SLACK_MS,
+  };
 }
 
 /**

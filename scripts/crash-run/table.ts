@@ -32,7 +32,7 @@ export function formatTable(results: readonly RoundResult[]): string {
 
 function cells(result: RoundResult): string[] {
   const { moment, position, problems } = result;
-  const secondary = result.images.find(({ host }) => host === 'secondary');
+  const secondary = result.images.find(({ host }) => host !== 'primary');
   return [
     String(result.round),
     result.fault,

@@ -8,7 +8,8 @@
  * has synced. Each write is kept with the time when it was sent and when it was acknowledged.
  *
  * Stdout is JSON lines: `started` once each writer has had its first answer, and `report` at the
- * end. Stdin: `stop` waits for the answers that are due, `abandon` doesn't: nobody will answer.
+ * end. Stdin: `stop` waits for the answers that are due, for a while; `abandon` doesn't:
+ * nobody will answer.
  */
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -31,6 +32,9 @@ const SLOTS_PER_SHELL = 6;
 const LOAD_MIB_PER_SECOND = 4;
 /** In mode colo each answer may force a checkpoint: the guests are not equally far. */
 const LOAD_POLL_MS = { min: 50, max: 800 };
+
+/** What is not answered by then, long after a failover, counts as unanswered. */
+const ANSWERS_DEADLINE_MS = 15_000;
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
@@ -119,7 +123,7 @@ async function main(): Promise<void> {
   process.stdout.write(`${JSON.stringify({ type: 'started' })}\n`);
   for await (const line of createInterface({ input: process.stdin })) {
     stopping = true;
-    if (line === 'stop') await work;
+    if (line === 'stop') await Promise.race([work, delay(ANSWERS_DEADLINE_MS)]);
     break;
   }
   const report: WriterReport = {

@@ -1,4 +1,4 @@
-/** One power cut of each kind; `scripts/crash-test` does it more often. */
+/** A power cut of each kind; `scripts/crash-test` does it more often. */
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { FAULTS, parseOptions } from '../../scripts/crash-run/options.js';
@@ -8,7 +8,7 @@ import { Prng } from '../../src/lib/index.js';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 
-test('after a power cut of either host or both the disks hold what clients were told', async (t) => {
+test('after a power cut of any host the disks hold what clients were told', async (t) => {
   const options = parseOptions([], Date.now());
   t.log(`seed ${options.seed}`);
   const crash = new CrashTest({
@@ -19,8 +19,7 @@ test('after a power cut of either host or both the disks hold what clients were 
     tell: (text) => t.log(text),
   });
   try {
-    // The secondary first: the guest lives on, and the pair is used again.
-    for (const [index, fault] of [...FAULTS.slice(1), ...FAULTS.slice(0, 1)].entries()) {
+    for (const [index, fault] of FAULTS.entries()) {
       const result = await crash.round(index + 1, fault);
       t.log(JSON.stringify(result));
       t.deepEqual(result.problems, []);

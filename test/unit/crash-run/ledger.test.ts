@@ -93,3 +93,8 @@ test('what was missing once must not appear, what was there must stay', (t) => {
   there.settle(contents({ keys: ['a', 'b', 'c'], version: 2 }), 400);
   t.is(there.check(contents({}), EVERYTHING).length, 2);
 });
+
+test('the last acknowledged write tells until when all was synced', (t) => {
+  t.is(ledger().lastSyncedMs(50), 200);
+  t.is(ledger().lastSyncedMs(200), 0);
+});
