@@ -52,6 +52,11 @@ export interface WriterReport {
 export interface Bounds {
   readonly ackedBeforeMs: number;
   readonly sentUntilMs: number;
+  /**
+   * Another guest went on from an earlier state than this one, so what was heard of blocks since
+   * `sentUntilMs` tells nothing about it. Default: false.
+   */
+  readonly forked?: boolean;
 }
 
 /** Of a guest that has lost nothing. */
@@ -167,14 +172,15 @@ export class Ledger {
     return problems;
   }
 
-  #checkLoad({ load }: Contents, { ackedBeforeMs, sentUntilMs }: Bounds): string[] {
+  #checkLoad({ load }: Contents, bounds: Bounds): string[] {
+    const { ackedBeforeMs, sentUntilMs, forked = false } = bounds;
     const problems = load.bad > 0 ? [`diskload: ${load.bad} blocks are missing or torn`] : [];
     const known = this.#load.filter(({ answeredMs }) => answeredMs < ackedBeforeMs);
     const synced = known.reduce((max, sample) => Math.max(max, sample.synced), 0);
     if (load.highest < synced) {
       problems.push(`diskload: block ${synced} was synced, but the highest is ${load.highest}`);
     }
-    const later = this.#load.filter(({ sentMs }) => sentMs > sentUntilMs);
+    const later = forked ? [] : this.#load.filter(({ sentMs }) => sentMs > sentUntilMs);
     // One block more than the synced ones may be on the disk.
     const most = later.reduce((min, sample) => Math.min(min, sample.synced + 1), Infinity);
     if (load.highest > most) {

@@ -343,7 +343,8 @@ function remainsOf(pair: PairLab, ledger: Ledger, facts: Facts): Remains[] {
     };
     // What was acknowledged before the cut was on this image; of `both`, everything was.
     const ackedBeforeMs = fault === 'both' ? Number.POSITIVE_INFINITY : killedMs;
-    const bounds = { ackedBeforeMs, sentUntilMs: killedMs + CLOCK_SLACK_MS };
+    const sentUntilMs = killedMs + CLOCK_SLACK_MS;
+    const bounds = { ackedBeforeMs, sentUntilMs, forked: fault !== 'both' };
     remains.push({ host: 'primary', image, bounds: () => bounds });
   }
   if (fault !== 'primary') {

@@ -75,6 +75,13 @@ test('what was sent after the state was taken must not be in it', (t) => {
   t.true(problems.slice(0, 2).every((problem) => problem.includes('after the state was taken')));
 });
 
+test('what a guest that went on elsewhere says of its blocks does not count', (t) => {
+  const bounds = { ackedBeforeMs: 105, sentUntilMs: 150 };
+  const found = contents({ keys: ['a'], highest: 30 });
+  t.is(ledger().check(found, bounds).length, 1);
+  t.deepEqual(ledger().check(found, { ...bounds, forked: true }), []);
+});
+
 test('another value, a torn file and bad blocks are told', (t) => {
   const found = contents({ whole: false, bad: 2 });
   const changed = new Map([...found.sets, ['a', 'a refused']]);
