@@ -2,12 +2,14 @@
  * Looks at an image that a crash or a power-off has left: always on a copy, nothing is mounted.
  *
  *   1. a secondary's image: its journal is replayed, by the code that a secondary does it with;
+ *      the same journal must make the same bytes of a copy that was taken before the load, which
+ *      stands for an image that lost everything that was written to it since and not synced;
  *   2. ext4's own journal is replayed, as a mount would do it;
  *   3. `fsck.ext4 -fn` must find nothing;
  *   4. the workload's files are taken out of the file system.
  */
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { ImageFile, SecondaryDisks } from '../../src/blockrep/index.js';
 import { describeError, type Logger } from '../../src/lib/index.js';
 import { run } from '../harness/child.js';
@@ -32,6 +34,14 @@ export interface CrashedImage {
   readonly journal?: { readonly directory: string; readonly vm: string };
   /** Gets the copies; removed by `dispose`. */
   readonly workDirectory: string;
+  /** Of a secondary: `takeEarly` was called before. */
+  readonly early?: EarlyImage;
+}
+
+/** A copy of a secondary's image, made while it was written to. */
+export interface EarlyImage {
+  readonly path: string;
+  readonly takenMs: number;
 }
 
 export interface CheckedImage {
@@ -39,46 +49,82 @@ export interface CheckedImage {
   readonly epoch: number | undefined;
   /** Epochs that only the journal had as a whole. */
   readonly replayed: number;
+  /** The early copy became the same; false: the journal had forgotten some of its epochs. */
+  readonly rebuilt: boolean;
   readonly problems: readonly string[];
   readonly contents: Contents;
+}
+
+/** Copies a protecting secondary's image, which was synchronised since its agent was started. */
+export async function takeEarly(image: string, directory: string): Promise<EarlyImage> {
+  const takenMs = Date.now();
+  await mkdir(directory, { recursive: true });
+  const path = join(directory, basename(image));
+  await copyImage(image, path);
+  return { path, takenMs };
 }
 
 /** Copies what is there now; nobody may write to it meanwhile. */
 export async function takeImage(image: CrashedImage): Promise<void> {
   await mkdir(image.workDirectory, { recursive: true });
   await copyImage(image.path, copyOf(image));
-  if (image.journal === undefined) return;
-  const { directory, vm } = image.journal;
-  for (const name of await readdir(directory)) {
-    if (!name.startsWith(`${vm}.journal-`)) continue;
-    await copyImage(join(directory, name), join(image.workDirectory, name));
+  await takeJournals(image, image.workDirectory);
+}
+
+async function takeJournals({ journal }: CrashedImage, to: string): Promise<void> {
+  if (journal === undefined) return;
+  for (const name of await readdir(journal.directory)) {
+    if (!name.startsWith(`${journal.vm}.journal-`)) continue;
+    await copyImage(join(journal.directory, name), join(to, name));
   }
 }
 
-/** Looks at what `takeImage` has copied. `directories` are the writers'. */
+/**
+ * Looks at what `takeImage` has copied. `directories` are the writers'; `epochsSince` tells how many
+ * epochs have ended since a time.
+ */
 export async function checkImage(
   image: CrashedImage,
   directories: readonly string[],
+  epochsSince: (ms: number) => number,
 ): Promise<CheckedImage> {
   const problems: string[] = [];
-  const { epoch, replayed } = await replayJournal(image, problems);
   const copy = copyOf(image);
+  const { early } = image;
+  const { epoch, replayed } = await replayJournal(image, copy, problems);
+  let rebuilt = false;
+  if (early !== undefined && replayed >= epochsSince(early.takenMs)) {
+    rebuilt = true;
+    // The one beside the image has been emptied; the original is still where it was.
+    await takeJournals(image, dirname(early.path));
+    await replayJournal(image, early.path, problems);
+    await tell(problems, ['cmp', copy, early.path], []);
+  }
   await tell(problems, ['e2fsck', '-p', copy], [REPAIRED]);
   await tell(problems, ['fsck.ext4', '-fn', copy], []);
-  return { epoch, replayed, problems, contents: await readContents(image, directories, problems) };
+  return {
+    epoch,
+    replayed,
+    rebuilt,
+    problems,
+    contents: await readContents(image, directories, problems),
+  };
 }
 
 /** Removes the copies. */
-export async function dispose(image: CrashedImage): Promise<void> {
-  await rm(image.workDirectory, { recursive: true, force: true });
+export async function dispose({ workDirectory, early }: CrashedImage): Promise<void> {
+  await rm(workDirectory, { recursive: true, force: true });
+  if (early !== undefined) await rm(dirname(early.path), { recursive: true, force: true });
 }
 
 function copyOf({ path, workDirectory }: CrashedImage): string {
   return join(workDirectory, basename(path));
 }
 
+/** With the journal beside the copy. */
 async function replayJournal(
   image: CrashedImage,
+  copy: string,
   problems: string[],
 ): Promise<{ epoch: number | undefined; replayed: number }> {
   let replayed = 0;
@@ -88,10 +134,10 @@ async function replayJournal(
   };
   const log: Logger = { debug: nothing, info: note, warn: nothing, error: nothing };
   if (image.journal === undefined) return { epoch: undefined, replayed };
-  const opened = await ImageFile.open({ path: copyOf(image) });
+  const opened = await ImageFile.open({ path: copy });
   try {
     const { vm } = image.journal;
-    const directory = image.workDirectory;
+    const directory = dirname(copy);
     const disks = await SecondaryDisks.open({ vm, images: [opened], directory, log });
     const epoch = disks.recoveredEpoch;
     await disks.close();

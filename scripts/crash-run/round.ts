@@ -22,7 +22,14 @@ import type { Mode } from '../harness/modes.js';
 import { PairLab } from '../harness/pair-lab.js';
 import { readGuest, Writers } from './clients.js';
 import { type CheckpointEvent, locate, type Position, parseLog } from './epoch-log.js';
-import { type CrashedImage, checkImage, dispose, takeImage } from './image-check.js';
+import {
+  type CrashedImage,
+  checkImage,
+  dispose,
+  type EarlyImage,
+  takeEarly,
+  takeImage,
+} from './image-check.js';
 import { type Bounds, countWrites, EVERYTHING, Ledger } from './ledger.js';
 import { drawMoment, type Moment, waitMoment } from './moment.js';
 import type { CrashOptions, Fault } from './options.js';
@@ -81,6 +88,8 @@ export interface ImageResult {
   /** Of a secondary: the epoch that its image is at, and how many the journal had to add. */
   readonly epoch: number | null;
   readonly replayed: number;
+  /** Of a secondary: the journal made the same of a copy from before the load. */
+  readonly rebuilt: boolean;
 }
 
 /** A pair and what was written to its guest. */
@@ -113,6 +122,7 @@ export class CrashTest {
     const { options, prng } = this.#context;
     const chain = await this.#protectedChain();
     const { pair, ledger } = chain;
+    const early = fault === 'primary' ? undefined : await takeEarlyOf(pair);
     const writers = await Writers.start(pair, `r${round}`);
     const moment = drawMoment(prng);
     await delay(Math.max(LOAD_MS_MIN, LOAD_PERIODS * options.periodMs));
@@ -122,7 +132,10 @@ export class CrashTest {
     if (survives) await delay(AFTERWARDS_MS);
     const report = await writers.end(survives ? 'stop' : 'abandon');
     ledger.add(report);
-    const found = await this.#checkRemains(chain, remainsOf(pair, ledger, facts));
+    const found = await this.#checkRemains(chain, {
+      remains: remainsOf(pair, ledger, { ...facts, early }),
+      events: facts.events,
+    });
     const problems = [...report.problems, ...found.problems];
     if (fault === 'both') await bootAlone(pair);
     if (fault !== 'survivor') problems.push(...(await this.#checkGuest(chain)));
@@ -227,14 +240,17 @@ export class CrashTest {
 
   async #checkRemains(
     { ledger }: Chain,
-    remains: readonly Remains[],
+    { remains, events }: { remains: readonly Remains[]; events: readonly CheckpointEvent[] },
   ): Promise<{ problems: string[]; images: ImageResult[] }> {
     const problems: string[] = [];
+    const epochsSince = (ms: number): number => {
+      return events.filter(({ step, atMs }) => step === 'applied' && atMs >= ms).length;
+    };
     await Promise.all(remains.map(({ image }) => takeImage(image)));
     const images = await Promise.all(
       remains.map(async ({ host, image, bounds }): Promise<ImageResult> => {
-        const checked = await checkImage(image, ledger.directories);
-        const { epoch = null, replayed } = checked;
+        const checked = await checkImage(image, ledger.directories, epochsSince);
+        const { epoch = null, replayed, rebuilt } = checked;
         const must = bounds(checked.epoch);
         const wrong = [...checked.problems, ...ledger.check(checked.contents, must)];
         if (host === 'secondary' && epoch === null) {
@@ -242,7 +258,7 @@ export class CrashTest {
         }
         problems.push(...wrong.map((problem) => `Image of the ${host}: ${problem}`));
         if (wrong.length === 0) await dispose(image);
-        return { host, demanded: ledger.demanded(must), epoch, replayed };
+        return { host, demanded: ledger.demanded(must), epoch, replayed, rebuilt };
       }),
     );
     return { problems, images };
@@ -271,9 +287,8 @@ export class CrashTest {
     }
     await allGone(pair, host);
     const image = { path: imagePath(pair, host), workDirectory: join(pair.directory, 'off') };
-    const { problems } = await this.#checkRemains(chain, [
-      { host: 'primary', image, bounds: () => EVERYTHING },
-    ]);
+    const remains: Remains[] = [{ host: 'primary', image, bounds: () => EVERYTHING }];
+    const { problems } = await this.#checkRemains(chain, { remains, events: [] });
     return problems.map((problem) => `After the power-off: ${problem}`);
   }
 
@@ -321,6 +336,10 @@ function imagePath(pair: PairLab, host: HostName): string {
   return join(pair.directory, 'hostb', 'state', `${VM}-root.img`);
 }
 
+function takeEarlyOf(pair: PairLab): Promise<EarlyImage> {
+  return takeEarly(imagePath(pair, 'hostb'), join(pair.directory, 'early-secondary'));
+}
+
 interface Facts {
   readonly fault: Fault;
   readonly mode: Mode;
@@ -333,8 +352,12 @@ interface Facts {
 }
 
 /** The images of the hosts that lost their power, and what must be in them. */
-function remainsOf(pair: PairLab, ledger: Ledger, facts: Facts): Remains[] {
-  const { fault, killedMs } = facts;
+function remainsOf(
+  pair: PairLab,
+  ledger: Ledger,
+  facts: Facts & { readonly early: EarlyImage | undefined },
+): Remains[] {
+  const { fault, killedMs, early } = facts;
   const remains: Remains[] = [];
   if (fault !== 'secondary') {
     const image = {
@@ -352,6 +375,7 @@ function remainsOf(pair: PairLab, ledger: Ledger, facts: Facts): Remains[] {
       path: imagePath(pair, 'hostb'),
       journal: { directory: join(pair.directory, 'hostb', 'state'), vm: VM },
       workDirectory: join(pair.directory, 'crashed-secondary'),
+      ...(early === undefined ? {} : { early }),
     };
     const bounds = (epoch: number | undefined): Bounds => {
       const asSecondary = secondaryBounds(epoch, facts);

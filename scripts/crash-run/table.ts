@@ -14,6 +14,7 @@ const HEAD = [
   'images hold',
   'secondary at',
   'replayed',
+  'rebuilt',
   'seconds',
   'result',
 ];
@@ -46,6 +47,7 @@ function cells(result: RoundResult): string[] {
     result.images.map(({ demanded }) => String(demanded)).join(', '),
     text(secondary?.epoch ?? null),
     text(secondary?.replayed ?? null),
+    secondary?.rebuilt === true ? 'yes' : '-',
     result.seconds.toFixed(1),
     problems.length === 0 ? 'ok' : `${problems.length} violations`,
   ];
