@@ -10,6 +10,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { readRecords, type Standing, standingOf } from '../blockrep/index.js';
 import type {
   Configuration,
   NodeControl,
@@ -19,6 +20,7 @@ import type {
   RunningNode,
 } from '../config/index.js';
 import type { NodeIdentity, NodeRole, Promotion, RoleEnd } from '../guest/index.js';
+import { describeError } from '../lib/index.js';
 import { bootGuest, PrimaryRole } from '../primary/index.js';
 import { EpochReserve } from '../replication/index.js';
 import { SecondaryRole } from '../secondary/index.js';
@@ -26,8 +28,11 @@ import {
   type AcceptDecision,
   INSTANCE_BYTES,
   PeerListener,
+  type ProbeAnswer,
+  type ProbeResult,
   probePeer,
 } from '../transport/index.js';
+import { Joining } from './joining-shell.js';
 import { JOIN_PAUSE_MS, JOIN_PROBE_TIMEOUT_MS } from './limits.js';
 import { type NodeInput, type NodeOutput, RoleMachine } from './role-machine.js';
 
@@ -52,7 +57,12 @@ class Node implements RunningNode {
   readonly #listener: PeerListener;
   readonly #machine = new RoleMachine();
   #port = 0;
+  /** What the peer said last. */
+  #answer: ProbeResult | undefined;
   #role: NodeRole | undefined;
+  readonly #joining: Joining;
+  /** What this host's images say, as long as no peer has been here. */
+  #standing: Standing = 'none';
   /** How the last role ended. */
   #end: RoleEnd | undefined;
   /** Nothing becomes of this node any more. */
@@ -65,24 +75,23 @@ class Node implements RunningNode {
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
     });
+    this.#joining = new Joining({ configuration, force: () => this.#step({ kind: 'forced' }) });
     this.#listener = new PeerListener({
       log,
       instance: this.#instance,
       accept: ({ remoteAddress }) => this.#accept(remoteAddress),
       onSession: (session) => {
+        this.#standing = 'none';
         if (this.#role === undefined) session.destroy();
         else this.#role.onSession(session);
       },
-      probeAnswer: () => this.#role?.probeAnswer ?? 'idle',
+      probeAnswer: () => this.#probeAnswer,
     });
   }
 
   /** The role's, whichever it is now. */
   get control(): NodeControl {
-    const role = (): NodeRole => {
-      if (this.#role === undefined) throw new Error('The node changes its role: ask again');
-      return this.#role;
-    };
+    const role = (): NodeControl => this.#role ?? this.#joining;
     return {
       status: () => role().status(),
       failover: (options) => role().failover(options),
@@ -103,7 +112,9 @@ class Node implements RunningNode {
       this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
     }
     try {
-      await this.#step({ kind: 'started', role });
+      const { stateDir, vm } = this.#configuration;
+      this.#standing = standingOf(await readRecords(stateDir, vm));
+      await this.#step({ kind: 'started', role, standing: this.#standing });
     } catch (error) {
       this.#listener.close();
       throw error;
@@ -114,6 +125,12 @@ class Node implements RunningNode {
     this.#stopping = reason;
     if (this.#machine.state !== 'left') await this.#step({ kind: 'stopRequested' });
     await this.finished;
+  }
+
+  /** Of a node without the guest: what its images say of who had it last. */
+  get #probeAnswer(): ProbeAnswer {
+    const answer = this.#role?.probeAnswer ?? 'idle';
+    return answer === 'idle' && this.#standing !== 'none' ? this.#standing : answer;
   }
 
   get #identity(): NodeIdentity {
@@ -140,7 +157,8 @@ class Node implements RunningNode {
     let outputs = this.#machine.step(input);
     for (let output = outputs.shift(); output !== undefined; output = outputs.shift()) {
       if (output.kind !== 'ask') await this.#perform(output);
-      else outputs = await this.#ask(output.again);
+      else if (output.waitsFor === undefined) outputs = await this.#ask();
+      else void this.#askAgain(output.waitsFor);
     }
   }
 
@@ -170,13 +188,29 @@ class Node implements RunningNode {
   }
 
   /** Asks the other host before a guest is started. */
-  async #ask(again: boolean): Promise<NodeOutput[]> {
-    if (again) await delay(JOIN_PAUSE_MS);
+  async #ask(): Promise<NodeOutput[]> {
     const { peer } = this.#configuration as PrimaryConfiguration;
     const answer = await probePeer({ ...peer, timeoutMs: JOIN_PROBE_TIMEOUT_MS });
-    this.#log.info('The peer was asked', { answer });
+    if (answer !== this.#answer) this.#log.info('The peer was asked', { answer });
+    this.#answer = answer;
     const joins = this.#machine.state === 'joining';
     return joins ? this.#machine.step({ kind: 'answered', answer }) : [];
+  }
+
+  /** The operator can look at the node, and decide, meanwhile. */
+  async #askAgain(waitsFor: string): Promise<void> {
+    if (this.#joining.reason !== waitsFor) this.#log.warn(waitsFor);
+    this.#joining.reason = waitsFor;
+    await delay(JOIN_PAUSE_MS);
+    if (this.#machine.state !== 'joining') return;
+    try {
+      for (const output of await this.#ask()) {
+        if (output.kind !== 'ask') await this.#perform(output);
+        else void this.#askAgain(output.waitsFor ?? waitsFor);
+      }
+    } catch (error) {
+      this.#leave({ exitCode: 1, reason: describeError(error) });
+    }
   }
 
   async #boot(configuration: PrimaryConfiguration): Promise<NodeRole> {
