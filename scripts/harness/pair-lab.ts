@@ -130,9 +130,18 @@ export class PairLab {
     return agentStatus(this.#socketPath(host));
   }
 
+  /** Starts the agent of a host that was killed, as its operator would. */
+  async restart(host: HostName): Promise<void> {
+    if (host === 'hosta') await this.startPrimary();
+    else await this.startSecondary();
+  }
+
   /** Waits until a failover would lose nothing; `onStatus` sees every status on the way. */
-  async waitProtected(onStatus?: (status: AgentStatus) => void): Promise<AgentStatus> {
-    return this.waitStatus('hosta', 'the guest is protected', (status) => {
+  async waitProtected(
+    onStatus?: (status: AgentStatus) => void,
+    host: HostName = 'hosta',
+  ): Promise<AgentStatus> {
+    return this.waitStatus(host, 'the guest is protected', (status) => {
       onStatus?.(status);
       return isProtected(status);
     });

@@ -18,6 +18,9 @@
  * guest-disks-shell.ts is what runs in the thread, disks-thread-shell.ts its door,
  * disk-source-shell.ts and disk-target-shell.ts the two ends of a session's disk stream.
  *
+ * launch-guest-shell.ts puts them and QEMU together; guest.ts is what comes of it,
+ * node-role.ts what the two roles that can have it have in common.
+ *
  * Held here: the order of calls is the order of their effects (transport/worker-client.ts), and a
  * promise that a part returns resolves after the effect (I6). Invariant I1 is held in
  * proxy/output-gate.ts and proxy/compare.
@@ -30,8 +33,11 @@ export {
   type GuestDisksOptions,
 } from './disks/disks-client-shell.js';
 export { disksStatus } from './disks/disks-status.js';
+export type { Guest, GuestHooks } from './guest.js';
+export { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
 export { GuestNetwork, type GuestNetworkOptions } from './network/guest-network-shell.js';
 export type { NicPlace } from './network/guest-nic.js';
 export type { SessionRole } from './network/network-shell.js';
 export type { CompareStats, NetworkStats } from './network/network-stats.js';
 export type { CompareReason } from './network/source-role-shell.js';
+export type { NodeIdentity, NodeRole, Promotion, RoleEnd } from './node-role.js';

@@ -1,8 +1,10 @@
 /**
- * The node of one host: one role after the other, and what outlives a role: the listener, the
- * identity by which the peer knows this process, the operator's commands.
+ * The node of one host: carries out which role comes next, as role-machine.ts decides, and keeps
+ * what outlives a role: the listener, the identity by which the peer knows this process, the
+ * operator's commands.
  *
  *     start -> ask the peer -> PrimaryRole -> (the guest lives on at the peer) -> SecondaryRole
+ *                                  ^----------- (the peer is gone: promotion) --------+
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
@@ -16,8 +18,9 @@ import type {
   PrimaryConfiguration,
   RunningNode,
 } from '../config/index.js';
-import { PrimaryRole, type PvmHooks, startPvm } from '../primary/index.js';
-import { EpochReserve, type NodeIdentity, type NodeRole } from '../replication/index.js';
+import type { NodeIdentity, NodeRole, Promotion, RoleEnd } from '../guest/index.js';
+import { bootGuest, PrimaryRole } from '../primary/index.js';
+import { EpochReserve } from '../replication/index.js';
 import { SecondaryRole } from '../secondary/index.js';
 import {
   type AcceptDecision,
@@ -25,8 +28,8 @@ import {
   PeerListener,
   probePeer,
 } from '../transport/index.js';
-import { decide } from './joining.js';
 import { JOIN_PAUSE_MS, JOIN_PROBE_TIMEOUT_MS } from './limits.js';
+import { type NodeInput, type NodeOutput, RoleMachine } from './role-machine.js';
 
 /** Starts a node in the role that its configuration names, unless the peer runs the guest. */
 export async function startNode(
@@ -47,8 +50,11 @@ class Node implements RunningNode {
   readonly #log: NodeLogger;
   readonly #instance = randomBytes(INSTANCE_BYTES);
   readonly #listener: PeerListener;
+  readonly #machine = new RoleMachine();
   #port = 0;
   #role: NodeRole | undefined;
+  /** How the last role ended. */
+  #end: RoleEnd | undefined;
   /** Nothing becomes of this node any more. */
   #stopping: string | undefined;
   #finish: (exit: NodeExit) => void = () => undefined;
@@ -80,6 +86,7 @@ class Node implements RunningNode {
     return {
       status: () => role().status(),
       failover: (options) => role().failover(options),
+      switchover: () => role().switchover(),
       setPeriod: (period) => role().setPeriod(period),
       setMode: (mode) => role().setMode(mode),
       capture: (options) => role().capture(options),
@@ -96,7 +103,7 @@ class Node implements RunningNode {
       this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
     }
     try {
-      this.#take(role === 'primary' ? await this.#join(this.#configuration) : this.#beSecondary());
+      await this.#step({ kind: 'started', role });
     } catch (error) {
       this.#listener.close();
       throw error;
@@ -105,7 +112,7 @@ class Node implements RunningNode {
 
   async stop(reason: string): Promise<void> {
     this.#stopping = reason;
-    this.#role?.stop(reason);
+    if (this.#machine.state !== 'left') await this.#step({ kind: 'stopRequested' });
     await this.finished;
   }
 
@@ -129,30 +136,57 @@ class Node implements RunningNode {
     return this.#role?.accept(address) ?? { ok: false, reason: 'This node is starting' };
   }
 
-  /** Asks the other host before a guest is started. */
-  async #join(configuration: PrimaryConfiguration): Promise<NodeRole> {
-    for (;;) {
-      const timeoutMs = JOIN_PROBE_TIMEOUT_MS;
-      const answer = await probePeer({ ...configuration.peer, timeoutMs });
-      const decision = decide(answer);
-      this.#log.info('The peer was asked', { answer, decision });
-      if (decision === 'boot') return this.#boot(configuration);
-      if (decision === 'be-secondary') return this.#beSecondary();
-      await delay(JOIN_PAUSE_MS);
+  async #step(input: NodeInput): Promise<void> {
+    let outputs = this.#machine.step(input);
+    for (let output = outputs.shift(); output !== undefined; output = outputs.shift()) {
+      if (output.kind !== 'ask') await this.#perform(output);
+      else outputs = await this.#ask(output.again);
     }
   }
 
+  async #perform(output: Exclude<NodeOutput, { kind: 'ask' }>): Promise<void> {
+    switch (output.kind) {
+      case 'boot':
+        this.#take(await this.#boot(this.#configuration as PrimaryConfiguration));
+        return;
+      case 'goOn':
+        await this.#goOnWith(this.#end as Promotion);
+        return;
+      case 'beSecondary':
+        this.#take(this.#beSecondary());
+        return;
+      case 'stopRole':
+        this.#role?.stop(this.#stopping ?? '');
+        return;
+      case 'leave': {
+        const left = this.#end?.kind === 'left' ? this.#end.exit : undefined;
+        this.#leave(left ?? { exitCode: 0, reason: this.#stopping ?? '' });
+        return;
+      }
+      case 'refused':
+        this.#log.error('A change of role was refused', { reason: output.reason });
+        return;
+    }
+  }
+
+  /** Asks the other host before a guest is started. */
+  async #ask(again: boolean): Promise<NodeOutput[]> {
+    if (again) await delay(JOIN_PAUSE_MS);
+    const { peer } = this.#configuration as PrimaryConfiguration;
+    const answer = await probePeer({ ...peer, timeoutMs: JOIN_PROBE_TIMEOUT_MS });
+    this.#log.info('The peer was asked', { answer });
+    const joins = this.#machine.state === 'joining';
+    return joins ? this.#machine.step({ kind: 'answered', answer }) : [];
+  }
+
   async #boot(configuration: PrimaryConfiguration): Promise<NodeRole> {
-    const { stateDir, vm, mode, periodUs, minIntervalUs, compareTimeoutUs, verify, peer } =
-      configuration;
-    const { reserve, first } = await EpochReserve.open(join(stateDir, `${vm}.epoch`));
-    const hooks: PvmHooks = {};
-    const pvm = await startPvm(configuration, hooks, this.#log);
+    const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify, peer } = configuration;
+    const { reserve, first } = await EpochReserve.open(this.#epochFile);
+    const guest = await bootGuest(configuration, this.#log);
     return new PrimaryRole({
       configuration,
       log: this.#log,
-      pvm,
-      hooks,
+      guest,
       reserve,
       firstEpoch: first,
       policy: { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify },
@@ -170,19 +204,45 @@ class Node implements RunningNode {
     });
   }
 
+  /** The guest that was this node's SVM speaks; this node looks for a secondary of its own. */
+  async #goOnWith(promotion: Promotion): Promise<void> {
+    const { guest, policy, epoch, downtimeUs } = promotion;
+    const { reserve, first } = await EpochReserve.open(this.#epochFile, epoch);
+    promotion.release();
+    this.#take(
+      new PrimaryRole({
+        configuration: this.#configuration,
+        log: this.#log,
+        guest,
+        downtimeUs,
+        continuedFrom: epoch,
+        reserve,
+        firstEpoch: first,
+        policy,
+        peer: this.#configuration.peer ?? promotion.peer,
+        identity: this.#identity,
+      }),
+    );
+  }
+
+  get #epochFile(): string {
+    const { stateDir, vm } = this.#configuration;
+    return join(stateDir, `${vm}.epoch`);
+  }
+
   #take(role: NodeRole): void {
     this.#role = role;
     if (this.#stopping !== undefined) role.stop(this.#stopping);
-    void role.ended.then((end) => {
-      if (end.kind === 'left') {
-        this.#leave(end.exit);
-        return;
-      }
-      this.#log.info('The guest runs at the peer; this node is its secondary', {
-        reason: end.reason,
-      });
-      this.#take(this.#beSecondary());
-    });
+    void role.ended.then((end) => this.#next(end));
+  }
+
+  async #next(end: RoleEnd): Promise<void> {
+    this.#end = end;
+    if (end.kind === 'demoted') {
+      const { reason } = end;
+      this.#log.warn('The guest runs at the peer; this node is its secondary', { reason });
+    }
+    await this.#step({ kind: 'ended', end: end.kind });
   }
 
   #leave(exit: NodeExit): void {

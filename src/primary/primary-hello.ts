@@ -1,19 +1,18 @@
 /** The primary's first message: what guest it runs, and what an SVM of it needs. */
 import type { PrimaryImage } from '../blockrep/index.js';
 import type { Configuration } from '../config/index.js';
+import type { Guest, NodeIdentity } from '../guest/index.js';
 import { PAGE_SIZE_BYTES } from '../lib/index.js';
 import {
   type EncodedMessage,
   encodeControl,
-  type NodeIdentity,
   type Policy,
   REPLICATION_VERSION,
 } from '../replication/index.js';
-import type { Pvm } from './pvm-shell.js';
 
 export interface HelloParts {
   readonly configuration: Configuration;
-  readonly pvm: Pvm;
+  readonly guest: Guest;
   readonly images: readonly PrimaryImage[];
   readonly identity: NodeIdentity;
   /** As it is now. */
@@ -23,8 +22,8 @@ export interface HelloParts {
 }
 
 export function primaryHello(parts: HelloParts): EncodedMessage {
-  const { configuration, pvm, images, identity, policy, epoch } = parts;
-  const { qemuVersion, accelerator, dirtyTracker } = pvm.emulator.description;
+  const { configuration, guest, images, identity, policy, epoch } = parts;
+  const { qemuVersion, accelerator, dirtyTracker } = guest.emulator.description;
   return encodeControl({
     kind: 'hello',
     json: JSON.stringify({
@@ -32,7 +31,7 @@ export function primaryHello(parts: HelloParts): EncodedMessage {
       vm: configuration.vm,
       host: configuration.host,
       epoch,
-      definition: pvm.definition,
+      definition: guest.definition,
       images,
       qemuVersion,
       accelerator,
@@ -42,8 +41,8 @@ export function primaryHello(parts: HelloParts): EncodedMessage {
       port: identity.port,
       instance: identity.instance.toString('hex'),
       policy,
-      kernelSha256: pvm.kernelSha256,
-      initrdSha256: pvm.initrdSha256,
+      kernelSha256: guest.kernelSha256,
+      initrdSha256: guest.initrdSha256,
     }),
   });
 }

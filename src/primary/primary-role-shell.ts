@@ -9,7 +9,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type PrimaryImage, parseAcceptedImages } from '../blockrep/index.js';
 import {
-  type Address,
   type CaptureOptions,
   type CommandResult,
   type Configuration,
@@ -22,7 +21,13 @@ import {
   type VerifyOptions,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
-import { DiskRetry } from '../guest/index.js';
+import {
+  DiskRetry,
+  type Guest,
+  type NodeRole,
+  type Promotion,
+  type RoleEnd,
+} from '../guest/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
@@ -32,11 +37,7 @@ import {
   type EpochReserve,
   encodeControl,
   firstControlMessage,
-  type NodeIdentity,
-  type NodeRole,
-  type Policy,
   parseHelloReply,
-  type RoleEnd,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
@@ -55,26 +56,11 @@ import {
   type Trigger,
 } from './primary-core.js';
 import { primaryHello } from './primary-hello.js';
+import type { PrimaryRoleOptions } from './primary-role-options.js';
 import { primaryStatus } from './primary-status.js';
-import type { Pvm, PvmHooks } from './pvm-shell.js';
 import { Replicator } from './replicator-shell.js';
 import { CheckpointStatistics } from './statistics.js';
 import { verifyDisks } from './verify-shell.js';
-
-/** What the role is made of. */
-export interface PrimaryRoleOptions {
-  readonly configuration: Configuration;
-  readonly log: NodeLogger;
-  /** The guest, which speaks; this role stops it when it ends. */
-  readonly pvm: Pvm;
-  readonly hooks: PvmHooks;
-  readonly reserve: EpochReserve;
-  readonly firstEpoch: number;
-  readonly policy: Policy;
-  readonly peer: Address;
-  /** Where this node listens and which process it is, for the secondary to ask. */
-  readonly identity: NodeIdentity;
-}
 
 interface CurrentSession {
   readonly session: Session;
@@ -89,7 +75,7 @@ export class PrimaryRole implements NodeRole {
   readonly #options: PrimaryRoleOptions;
   readonly #configuration: Configuration;
   readonly #log: NodeLogger;
-  readonly #pvm: Pvm;
+  readonly #pvm: Guest;
   readonly #reserve: EpochReserve;
   readonly #core: PrimaryCore;
   readonly #driver: CoreDriver<PrimaryInput, PrimaryOutput>;
@@ -100,7 +86,7 @@ export class PrimaryRole implements NodeRole {
   #bytesSentBefore = 0;
   #heartbeats = 0;
   #lastFailure: string | null = null;
-  #committedEpoch: number | null = null;
+  #committedEpoch: number | null;
   #work: Promise<void> = Promise.resolve();
   #synced: Promise<unknown> = Promise.resolve();
   /** Durable: the images have gone on from what a lost secondary has. */
@@ -111,12 +97,13 @@ export class PrimaryRole implements NodeRole {
   #leaving = false;
 
   constructor(options: PrimaryRoleOptions) {
-    const { configuration, log, pvm, policy } = options;
+    const { configuration, log, guest: pvm, policy } = options;
     this.#options = options;
     this.#configuration = configuration;
     this.#log = log;
     this.#pvm = pvm;
     this.#reserve = options.reserve;
+    this.#committedEpoch = options.continuedFrom ?? null;
     this.ended = new Promise((resolve) => {
       this.#finish = resolve;
     });
@@ -130,13 +117,13 @@ export class PrimaryRole implements NodeRole {
     });
     this.#diskRetry = new DiskRetry({ guest: pvm.emulator, log });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
-    options.hooks.onDisksOverBound = (epoch) =>
+    pvm.hooks.onDisksOverBound = (epoch) =>
       this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound', epoch });
-    options.hooks.onCheckpointNeeded = (trigger, epoch) =>
+    pvm.hooks.onCheckpointNeeded = (trigger, epoch) =>
       this.#driver.input({ kind: 'checkpointRequested', trigger, epoch });
-    options.hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
-    options.hooks.onDisksSilent = (reason) => this.#diskFailed(reason);
-    options.hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
+    pvm.hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
+    pvm.hooks.onDisksSilent = (reason) => this.#diskFailed(reason);
+    pvm.hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
     void pvm.emulator.exited.then(({ reason }) => {
       this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason: `QEMU: ${reason}` });
     });
@@ -166,10 +153,11 @@ export class PrimaryRole implements NodeRole {
       configuration: this.#configuration,
       peer: this.#options.peer,
       core: this.#core,
-      pvm: this.#pvm,
+      guest: this.#pvm,
+      downtimeUs: this.#options.downtimeUs,
       statistics: this.#statistics,
       committedEpoch: this.#committedEpoch,
-      bytesSent: this.#bytesSentBefore + sentBytes(this.#current?.session),
+      bytesSent: this.#bytesSentBefore + (this.#current?.session.bytesSent ?? 0),
       sync: this.#current?.replicator.sync ?? null,
       lastFailure: this.#diskRetry.problem ?? this.#lastFailure,
       startedAtUs: this.#startedAtUs,
@@ -181,6 +169,20 @@ export class PrimaryRole implements NodeRole {
     const secondary = this.#options.peer.host;
     const reason = `This is the primary: run "colo failover" on the secondary, ${secondary}`;
     return { ok: false, code: 'COLO_E_ROLE', reason };
+  }
+
+  /** Resolves when the guest goes on at the peer, and this node is its secondary. */
+  async switchover(): Promise<CommandResult> {
+    if (!this.#core.isProtected) {
+      const reason = 'The guest is not protected: nobody could go on with it';
+      return { ok: false, code: 'COLO_E_FAILOVER', reason };
+    }
+    const done = this.#nextCheckpoint();
+    this.#driver.input({ kind: 'switchoverRequested' });
+    const result = await done;
+    if (!result.ok) return result;
+    await this.ended;
+    return { ok: true, detail: `The guest runs on ${this.#options.peer.host} now` };
   }
 
   setPeriod(period: PeriodSetting): CommandResult {
@@ -343,7 +345,7 @@ export class PrimaryRole implements NodeRole {
     const { identity, policy: started } = this.#options;
     const policy = { ...started, mode: this.#core.mode, period: this.#core.periodSetting };
     const { type, parts } = primaryHello({
-      ...{ configuration: this.#configuration, pvm: this.#pvm, images, identity, policy },
+      ...{ configuration: this.#configuration, guest: this.#pvm, images, identity, policy },
       epoch: this.#core.epoch,
     });
     session.links.control.send(type, parts);
@@ -444,6 +446,7 @@ export class PrimaryRole implements NodeRole {
     try {
       await this.#synced;
       this.#pvm.network.release(epoch);
+      this.#driver.input({ kind: 'released', epoch });
     } catch (error) {
       this.#diskFailed(describeError(error));
     }
@@ -497,7 +500,7 @@ export class PrimaryRole implements NodeRole {
     this.#lastFailure = reason;
     this.#statistics.failed += 1;
     this.#endReplication(current);
-    this.#bytesSentBefore += sentBytes(current?.session);
+    this.#bytesSentBefore += current?.session.bytesSent ?? 0;
     current?.session.destroy();
     if (wasProtected) {
       this.#parted = part(this.#pvm.disks, {
@@ -557,7 +560,7 @@ export class PrimaryRole implements NodeRole {
   }
 
   /** Silent already. The peer closes the session once it has read the last message. */
-  async #leave(end: RoleEnd): Promise<void> {
+  async #leave(end: Exclude<RoleEnd, Promotion>): Promise<void> {
     this.#leaving = true;
     this.#driver.stop();
     this.#diskRetry.stop();
@@ -566,26 +569,9 @@ export class PrimaryRole implements NodeRole {
     const session = this.#current?.session;
     this.#endReplication();
     await this.#silenced;
-    if (session !== undefined) await closedWithin(session, GOODBYE_TIMEOUT_MS);
+    if (session !== undefined) await session.closedWithin(GOODBYE_TIMEOUT_MS);
     await this.#work;
     await this.#pvm.stop();
     this.#finish(end);
   }
-}
-
-function sentBytes(session: Session | undefined): number {
-  if (session === undefined) return 0;
-  return Object.values(session.links).reduce((sum, link) => sum + link.counters.bytesSent, 0);
-}
-
-/** Waits for the peer to close the session, then makes sure that it is closed. */
-async function closedWithin(session: Session, timeoutMs: number): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, timeoutMs);
-    session.onClose(() => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
-  session.destroy();
 }

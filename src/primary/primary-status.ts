@@ -6,9 +6,8 @@ import {
   type NodeStatus,
   type PeerState,
 } from '../config/index.js';
-import { disksStatus } from '../guest/index.js';
+import { disksStatus, type Guest } from '../guest/index.js';
 import type { PrimaryCore } from './primary-core.js';
-import type { Pvm } from './pvm-shell.js';
 import type { SyncProgress } from './replicator-shell.js';
 import type { CheckpointStatistics } from './statistics.js';
 
@@ -17,7 +16,8 @@ export interface StatusSources {
   readonly configuration: Configuration;
   readonly peer: Address;
   readonly core: PrimaryCore;
-  readonly pvm: Pvm;
+  readonly guest: Guest;
+  readonly downtimeUs: number | undefined;
   readonly statistics: CheckpointStatistics;
   readonly committedEpoch: number | null;
   readonly bytesSent: number;
@@ -29,9 +29,9 @@ export interface StatusSources {
 
 /** Puts it together. */
 export function primaryStatus(sources: StatusSources): NodeStatus {
-  const { configuration, core, pvm, statistics, nowUs } = sources;
-  const { description } = pvm.emulator;
-  const { nics, compare } = pvm.network.stats;
+  const { configuration, core, guest, statistics, nowUs } = sources;
+  const { description } = guest.emulator;
+  const { nics, compare } = guest.network.stats;
   const heardAtUs = core.peerHeardAtUs;
   return {
     vm: configuration.vm,
@@ -73,24 +73,24 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
       divergences: compare.divergences,
       timeouts: compare.timeouts,
     },
-    downtimeMs: null,
+    downtimeMs: toMs(sources.downtimeUs),
     dirtyTracker: description.dirtyTracker,
     accelerator: description.accelerator,
     qemuVersion: description.qemuVersion,
     sync: syncStatus(sources),
-    verify: verifyStatus(pvm),
-    disks: disksStatus(pvm.definition.disks, pvm.disks.figures),
-    diskMemoryBytes: pvm.disks.figures.memoryBytes,
+    verify: verifyStatus(guest),
+    disks: disksStatus(guest.definition.disks, guest.disks.figures),
+    diskMemoryBytes: guest.disks.figures.memoryBytes,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,
     lastFailure: sources.lastFailure,
   };
 }
 
-function syncStatus({ sync, pvm }: StatusSources): NodeStatus['sync'] {
+function syncStatus({ sync, guest }: StatusSources): NodeStatus['sync'] {
   if (sync === null) return null;
-  const { figures } = pvm.disks;
-  const disks = pvm.definition.disks.flatMap(({ name }, index) => {
+  const { figures } = guest.disks;
+  const disks = guest.definition.disks.flatMap(({ name }, index) => {
     const resync = figures.disks[index]?.resync;
     return resync === undefined ? [] : [{ name, ...resync, remainingS: resync.remainingS ?? null }];
   });
@@ -101,11 +101,11 @@ function syncStatus({ sync, pvm }: StatusSources): NodeStatus['sync'] {
   return { phase, doneBytes, totalBytes: sync.totalBytes + sentBytes + leftBytes, disks };
 }
 
-function verifyStatus(pvm: Pvm): NodeStatus['verify'] {
-  const { verifying } = pvm.disks.figures;
+function verifyStatus(guest: Guest): NodeStatus['verify'] {
+  const { verifying } = guest.disks.figures;
   if (verifying === undefined) return null;
   const { compared, clusters, differing } = verifying;
-  const disk = pvm.definition.disks[verifying.disk]?.name ?? '';
+  const disk = guest.definition.disks[verifying.disk]?.name ?? '';
   return { disk, compared, clusters, differing };
 }
 

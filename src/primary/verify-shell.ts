@@ -1,17 +1,16 @@
 /** `colo verify`: one disk after the other, while the guest runs. */
 import type { VerifiedDisk, VerifyAnswer, VerifyOptions } from '../config/index.js';
-import type { VerifyReport } from '../guest/index.js';
+import type { Guest, VerifyReport } from '../guest/index.js';
 import { ColoError } from '../lib/index.js';
 import { VERIFY_RANGES_TOLD_MAX } from './limits.js';
-import type { Pvm } from './pvm-shell.js';
 
 /** `checkpoint`: asks for one; each disk begins at the end of an epoch. */
 export async function verifyDisks(
   { disk, repair }: VerifyOptions,
-  pvm: Pick<Pvm, 'definition' | 'disks'>,
+  guest: Pick<Guest, 'definition' | 'disks'>,
   checkpoint: () => void,
 ): Promise<VerifyAnswer> {
-  const { disks } = pvm.definition;
+  const { disks } = guest.definition;
   const wanted = [...disks.entries()].filter(([, { name, readOnly }]) => {
     return disk === null ? !readOnly : name === disk;
   });
@@ -22,7 +21,7 @@ export async function verifyDisks(
   const found: VerifiedDisk[] = [];
   for (const [index, { name }] of wanted) {
     try {
-      const verifying = pvm.disks.verify(index, { repair });
+      const verifying = guest.disks.verify(index, { repair });
       checkpoint();
       found.push(answerOf(name, await verifying));
     } catch (error) {

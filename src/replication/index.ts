@@ -5,7 +5,7 @@
  * ram-framer.ts (dirty pages -> RAM frames), ram-digest-shell.ts (all of RAM, for --verify),
  * link-handover-shell.ts (a link in its thread),
  * core-driver-shell.ts (runs a core in real time), epoch-reserve-shell.ts (epochs never repeat),
- * file-digest-shell.ts, node-role.ts (the two roles' common face), limits.ts. Meaning is in the cores of src/primary and src/secondary; bytes,
+ * file-digest-shell.ts, limits.ts. Meaning is in the cores of src/primary and src/secondary; bytes,
  * frames and connections are in src/transport.
  */
 export { CoreDriver } from './core-driver-shell.js';
@@ -15,7 +15,6 @@ export { firstControlMessage } from './first-message-shell.js';
 export * from './hello.js';
 export * from './limits.js';
 export { type HandedLink, HandedLinks, LinkHandover } from './link-handover-shell.js';
-export type { NodeIdentity, NodeRole, RoleEnd } from './node-role.js';
 export { digestRam } from './ram-digest-shell.js';
 export { payloadCrc, type RamFrame, RamFramer } from './ram-framer.js';
 export * from './wire.js';

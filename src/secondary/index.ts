@@ -10,5 +10,8 @@
  * Invariants held here: I2, I3, I6.
  */
 export * from './secondary-core.js';
-export { SecondaryRole, type SecondaryRoleOptions } from './secondary-role-shell.js';
+export {
+  SecondaryRole,
+  type SecondaryRoleOptions,
+} from './secondary-role-shell.js';
 export * from './staging.js';

@@ -8,7 +8,13 @@
  */
 import type { CommandResult, Configuration, NodeLogger, NodeStatus } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
-import { DiskRetry } from '../guest/index.js';
+import {
+  DiskRetry,
+  type Guest,
+  type NodeIdentity,
+  type NodeRole,
+  type RoleEnd,
+} from '../guest/index.js';
 import { describeError, OperatorError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
@@ -19,10 +25,7 @@ import {
   encodeControl,
   firstControlMessage,
   type Hello,
-  type NodeIdentity,
-  type NodeRole,
   parseHello,
-  type RoleEnd,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
@@ -49,11 +52,12 @@ interface Current {
   readonly session: Session;
   readonly hello: Hello;
   readonly svm: Svm;
+  readonly guest: Guest;
   readonly ram: RamReceiver;
   readonly diskRetry: DiskRetry;
 }
 
-/** Runs until the operator stops it, or what it promoted ends. */
+/** Runs until the operator stops it, or it has become the primary. */
 export class SecondaryRole implements NodeRole {
   readonly ended: Promise<RoleEnd>;
   readonly #options: SecondaryRoleOptions;
@@ -110,9 +114,9 @@ export class SecondaryRole implements NodeRole {
       configuration: this.#configuration,
       core: this.#core,
       hello: this.#current?.hello,
-      svm: this.#current?.svm,
+      guest: this.#current?.guest,
       remoteAddress: this.#current?.session.remoteAddress,
-      receivedBytes: receivedBytes(this.#current?.session),
+      receivedBytes: this.#current?.session.bytesReceived ?? 0,
       applied: this.#applied,
       downtimeUs: this.#downtimeUs,
       verified: this.#verified,
@@ -127,6 +131,11 @@ export class SecondaryRole implements NodeRole {
       this.#failoverWaiters.push(resolve);
       this.#driver.input({ kind: 'operatorFailover', force: options.force });
     });
+  }
+
+  /** On this side a planned failover is the same. */
+  switchover(): Promise<CommandResult> {
+    return this.failover({ force: false });
   }
 
   setPeriod(): CommandResult {
@@ -171,17 +180,10 @@ export class SecondaryRole implements NodeRole {
       const message = await firstControlMessage(session);
       if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
       const hello = parseHello(message.json);
-      svm = await startSvm(this.#configuration, hello, this.#log, {
-        onNetworkFailure: (error) => this.#threadFailed('network', error),
-        disks: {
-          onStaged: (disk) => this.#driver.input({ kind: 'diskStaged', disk }),
-          onUnfit: (reason) => this.#driver.input({ kind: 'broken', reason }),
-          onSilent: (reason) => this.#diskFailed(reason),
-          onFailure: (error) => this.#threadFailed('disk', error),
-        },
-      });
-      await svm.network.attach(session, { role: 'target' });
-      await svm.disks.attachTarget(session, svm.lineages);
+      svm = await startSvm(this.#configuration, hello, this.#log);
+      this.#listenTo(svm.guest);
+      await svm.guest.network.attach(session, { role: 'target' });
+      await svm.guest.disks.attachTarget(session, svm.lineages);
       if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
       this.#begin(session, hello, svm);
     } catch (error) {
@@ -194,13 +196,14 @@ export class SecondaryRole implements NodeRole {
       const json = JSON.stringify({ ok: false, reason, needsOperator });
       this.#send(session, { kind: 'helloReply', json });
       session.close();
-      await svm?.stop();
+      if (svm !== undefined) await stopSvm(svm);
       this.#occupied = false;
     }
   }
 
   #begin(session: Session, hello: Hello, svm: Svm): void {
-    const { emulator, staging } = svm;
+    const { guest, staging } = svm;
+    const { emulator } = guest;
     const { links } = session;
     const ram = new RamReceiver({
       link: links.ram,
@@ -209,20 +212,24 @@ export class SecondaryRole implements NodeRole {
       onStaged: (staged) => this.#driver.input({ kind: 'ramStaged', ram: staged }),
     });
     const diskRetry = new DiskRetry({ guest: emulator, log: this.#log });
-    const current = { session, hello, svm, ram, diskRetry };
+    const current = { session, hello, svm, guest, ram, diskRetry };
     this.#current = current;
     links.control.onFrame((frame) => this.#onControl(frame));
     session.onClose(({ kind, channel, error }) => {
       const why = error === undefined ? '' : `: ${describeError(error)}`;
       const reason = `Link ${channel ?? ''} ${kind}${why}`;
-      svm.network.detach();
-      if (this.#current === current) this.#driver.input({ kind: 'linkLost', reason });
+      // Later, the network may be attached to another session.
+      if (this.#current !== current) return;
+      guest.network.detach();
+      this.#driver.input({ kind: 'linkLost', reason });
     });
     void emulator.exited.then(({ reason }) => {
-      if (this.#current === current)
-        this.#driver.input({ kind: 'broken', reason: `QEMU: ${reason}` });
+      if (this.#current !== current) return;
+      this.#driver.input({ kind: 'broken', reason: `QEMU: ${reason}` });
     });
-    emulator.onGuestEvent((event) => this.#onGuestEvent(event));
+    emulator.onGuestEvent((event) => {
+      if (this.#current === current) this.#onGuestEvent(event);
+    });
     const { qemuVersion } = emulator.description;
     const { host } = this.#configuration;
     const instance = this.#options.identity.instance.toString('hex');
@@ -282,7 +289,7 @@ export class SecondaryRole implements NodeRole {
         this.#tell({ kind: 'unfit', reason: output.reason });
         return;
       case 'dropStaged':
-        this.#dropping = this.#current?.svm.disks.dropUncommitted() ?? Promise.resolve();
+        this.#dropping = this.#current?.guest.disks.dropUncommitted() ?? Promise.resolve();
         return;
       case 'closeSession':
         this.#current?.session.close();
@@ -325,12 +332,12 @@ export class SecondaryRole implements NodeRole {
 
   /** Resolves to whether the disks will keep the epoch. */
   async #commit(epoch: number): Promise<boolean> {
-    const svm = this.#current?.svm;
-    if (svm === undefined) return false;
-    svm.network.committed(epoch);
+    const guest = this.#current?.guest;
+    if (guest === undefined) return false;
+    guest.network.committed(epoch);
     this.#log.setContext({ epoch });
     try {
-      await svm.disks.commit(epoch);
+      await guest.disks.commit(epoch);
       return true;
     } catch (error) {
       const reason = `Epoch ${epoch} can't be committed: ${describeError(error)}`;
@@ -354,30 +361,31 @@ export class SecondaryRole implements NodeRole {
     const current = this.#current;
     if (current === undefined) return;
     const startUs = monotonicUs();
-    const { svm, ram } = current;
+    const { guest, ram } = current;
+    const { emulator, network } = guest;
     try {
-      await svm.network.quiesce();
-      await svm.emulator.pause();
+      await network.quiesce();
+      await emulator.pause();
       // Pausing once more is a question to QEMU that it answers after what it could send.
-      while (!(await svm.network.drain())) await svm.emulator.pause();
-      svm.network.rewind();
+      while (!(await network.drain())) await emulator.pause();
+      network.rewind();
       const pausedUs = monotonicUs();
-      const written = svm.emulator.scanPrivate();
+      const written = emulator.scanPrivate();
       await ram.apply();
       const copiedUs = monotonicUs();
-      await Promise.all([svm.emulator.dropPrivate(written), svm.disks.apply(epoch)]);
+      await Promise.all([emulator.dropPrivate(written), guest.disks.apply(epoch)]);
       const loadUs = monotonicUs();
       // The PVM runs since then, and the SVM will after what the last load and resume took.
       const advanceUs = loadUs + this.#loadToResumeUs - this.#pvmResumedAtUs;
-      await svm.emulator.loadDeviceState(ram.deviceState, { advanceUs: Math.max(0, advanceUs) });
+      await emulator.loadDeviceState(ram.deviceState, { advanceUs: Math.max(0, advanceUs) });
       const loadedUs = monotonicUs();
-      await svm.emulator.dropPrivate(svm.emulator.scanPrivate());
+      await emulator.dropPrivate(emulator.scanPrivate());
       await this.#verify(current, epoch);
       ram.next();
       this.#applied += 1;
       if (svmRuns) {
-        await svm.network.run(epoch + 1);
-        await svm.emulator.resume();
+        await network.run(epoch + 1);
+        await emulator.resume();
       }
       const resumedUs = monotonicUs();
       if (svmRuns) this.#loadToResumeUs = resumedUs - loadUs;
@@ -396,10 +404,10 @@ export class SecondaryRole implements NodeRole {
     }
   }
 
-  async #verify({ svm, ram }: Current, epoch: number): Promise<void> {
+  async #verify({ guest, ram }: Current, epoch: number): Promise<void> {
     const expected = ram.verifyDigest;
     if (expected === undefined) return;
-    const found = await digestRam(svm.emulator.ram);
+    const found = await digestRam(guest.emulator.ram);
     if (found !== expected) {
       throw new ProtocolError(`RAM digest is ${found.toString(16)}, not ${expected.toString(16)}`);
     }
@@ -410,14 +418,14 @@ export class SecondaryRole implements NodeRole {
   async #promote(reason: string): Promise<void> {
     const current = this.#current;
     if (current === undefined) return;
-    const { svm } = current;
+    const { guest, session, hello } = current;
     const heardAtUs = this.#core.peerHeardAtUs;
     try {
-      await Promise.all([this.#dropping, svm.emulator.pause()]);
-      await svm.disks.promote();
-      await svm.network.promote();
-      await svm.emulator.resume();
-      svm.network.goLive({ announce: this.#configuration.lanAnnounce });
+      await Promise.all([this.#dropping, guest.emulator.pause()]);
+      await guest.disks.promote();
+      await guest.network.promote();
+      await guest.emulator.resume();
+      guest.network.goLive({ announce: this.#configuration.lanAnnounce });
       if (heardAtUs !== undefined) this.#downtimeUs = monotonicUs() - heardAtUs;
       this.#log.setContext({ role: 'primary' });
       this.#log.warn('Failover: this node runs the guest now', {
@@ -425,10 +433,30 @@ export class SecondaryRole implements NodeRole {
         downtimeMs: Math.round((this.#downtimeUs ?? 0) / 1000),
       });
       this.#driver.input({ kind: 'promoted' });
-      if (this.#configuration.lanAnnounce) await svm.emulator.announce();
+      if (this.#configuration.lanAnnounce) await guest.emulator.announce();
+      session.destroy();
+      guest.network.detach();
+      await guest.disks.detach();
+      current.svm.staging.close();
+      this.#finish({
+        kind: 'promoted',
+        guest,
+        epoch: this.#core.committedEpoch ?? hello.epoch,
+        policy: hello.policy,
+        peer: { host: session.remoteAddress.replace(/^::ffff:/, ''), port: hello.port },
+        downtimeUs: this.#downtimeUs,
+        release: () => this.#release(),
+      });
     } catch (error) {
       this.#driver.input({ kind: 'broken', reason: `Promotion failed: ${describeError(error)}` });
     }
+  }
+
+  /** Another role has the guest from now on: whatever comes is not for this one. */
+  #release(): void {
+    this.#current?.diskRetry.stop();
+    this.#current = undefined;
+    this.#driver.stop();
   }
 
   #discard(reason: string): void {
@@ -445,7 +473,15 @@ export class SecondaryRole implements NodeRole {
   async #stopCurrent({ session, svm, diskRetry }: Current): Promise<void> {
     diskRetry.stop();
     session.close();
-    await svm.stop();
+    await stopSvm(svm);
+  }
+
+  #listenTo({ hooks }: Guest): void {
+    hooks.onDiskStaged = (disk) => this.#driver.input({ kind: 'diskStaged', disk });
+    hooks.onDisksUnfit = (reason) => this.#driver.input({ kind: 'broken', reason });
+    hooks.onDisksSilent = (reason) => this.#diskFailed(reason);
+    hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
+    hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
   }
 
   async #exit(exitCode: number, reason: string): Promise<void> {
@@ -492,7 +528,7 @@ export class SecondaryRole implements NodeRole {
   }
 }
 
-function receivedBytes(session: Session | undefined): number {
-  if (session === undefined) return 0;
-  return Object.values(session.links).reduce((sum, link) => sum + link.counters.bytesReceived, 0);
+async function stopSvm({ guest, staging }: Svm): Promise<void> {
+  staging.close();
+  await guest.stop();
 }

@@ -1,16 +1,15 @@
 /** The secondary's answer to `colo status`; after a failover it is the primary's. */
 import type { Configuration, NodeStatus, PeerState } from '../config/index.js';
-import { disksStatus } from '../guest/index.js';
+import { disksStatus, type Guest } from '../guest/index.js';
 import type { Hello } from '../replication/index.js';
 import type { SecondaryCore } from './secondary-core.js';
-import type { Svm } from './svm-shell.js';
 
 /** What the status is made of. */
 export interface StatusSources {
   readonly configuration: Configuration;
   readonly core: SecondaryCore;
   readonly hello: Hello | undefined;
-  readonly svm: Svm | undefined;
+  readonly guest: Guest | undefined;
   readonly remoteAddress: string | undefined;
   readonly receivedBytes: number;
   readonly applied: number;
@@ -23,8 +22,8 @@ export interface StatusSources {
 
 /** Puts it together. */
 export function secondaryStatus(sources: StatusSources): NodeStatus {
-  const { configuration, core, svm, hello, nowUs } = sources;
-  const description = svm?.emulator.description;
+  const { configuration, core, guest, hello, nowUs } = sources;
+  const description = guest?.emulator.description;
   const heardAtUs = core.peerHeardAtUs;
   return {
     vm: configuration.vm,
@@ -52,8 +51,8 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     qemuVersion: description?.qemuVersion ?? 'none',
     sync: null,
     verify: null,
-    disks: disksStatus(svm?.definition.disks ?? [], svm?.disks.figures),
-    diskMemoryBytes: svm?.disks.figures.memoryBytes ?? 0,
+    disks: disksStatus(guest?.definition.disks ?? [], guest?.disks.figures),
+    diskMemoryBytes: guest?.disks.figures.memoryBytes ?? 0,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: sources.verified,
     lastFailure: sources.lastFailure,

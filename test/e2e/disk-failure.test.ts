@@ -28,8 +28,8 @@ test.serial('a full image on the primary hands the guest over, and nothing is lo
     await pair.waitProtected();
     await pair.waitGuest();
     t.regex(await guest().command(FILL), /^read=/);
-    const status = await pair.waitStatus('hostb', 'it runs the guest', ({ state }) => {
-      return state === 'active';
+    const status = await pair.waitStatus('hostb', 'it runs the guest', ({ role }) => {
+      return role === 'primary';
     });
     t.is(status.role, 'primary');
   });
@@ -59,7 +59,7 @@ test.serial('an image that hangs on the primary hands the guest over', async (t)
     const control = controlOf(pair, cleanup);
     execFileSync('fsfreeze', ['--freeze', imageDirectory]);
     const filling = control.command(FILL);
-    await pair.waitStatus('hostb', 'it runs the guest', ({ state }) => state === 'active');
+    await pair.waitStatus('hostb', 'it runs the guest', ({ role }) => role === 'primary');
     thaw();
     t.regex(await filling, /^read=/);
   } finally {

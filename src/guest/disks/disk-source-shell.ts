@@ -46,6 +46,8 @@ export interface DiskSourceOptions {
   readonly verdicts: readonly AcceptedImage[];
   /** Of all disks together while they are synchronised; undefined: as fast as it goes. */
   readonly resyncBytesPerSecond: number | undefined;
+  /** The last of what a disk's image lacked has been sent. */
+  onEqual(disk: number, progress: ResyncProgress): void;
 }
 
 interface Stream extends SourceDisk {
@@ -57,6 +59,7 @@ interface Stream extends SourceDisk {
 export class DiskSource {
   readonly #link: Link;
   readonly #streams: readonly Stream[];
+  readonly #onEqual: DiskSourceOptions['onEqual'];
   #epoch: number;
   #forwarding = false;
   #ended = false;
@@ -66,6 +69,7 @@ export class DiskSource {
   constructor(options: DiskSourceOptions) {
     const { link, disks, verdicts, resyncBytesPerSecond: limit } = options;
     this.#link = link;
+    this.#onEqual = (disk, progress) => options.onEqual(disk, progress);
     this.#epoch = options.epoch;
     const rate = limit === undefined ? undefined : new RateLimit(limit);
     const writable = disks.filter(({ generation }) => generation !== undefined);
@@ -152,7 +156,11 @@ export class DiskSource {
    * all its answers, so no write is in progress. From the first edge on writes are forwarded.
    */
   async edge(): Promise<EpochTotals[]> {
+    const synchronised = this.#forwarding ? [] : [...this.#streams.entries()];
     await this.#forwardDirty();
+    for (const [index, { resync }] of synchronised) {
+      if (resync !== undefined) this.#onEqual(index, resync.progress);
+    }
     const totals = this.#streams.map(({ sender }) => sender.totals);
     for (const { sender, generation } of this.#streams) {
       this.#send(sender.end(this.#epoch));

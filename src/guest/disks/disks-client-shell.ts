@@ -18,7 +18,7 @@ import type {
 } from './guest-disks-shell.js';
 import { STOP_MS_MAX, THREAD_CHECK_MS, THREAD_CHECKS_MISSED_MAX } from './limits.js';
 
-export type { DiskPlace } from './guest-disks-shell.js';
+export type { DiskPlace, StartedDisks } from './guest-disks-shell.js';
 
 export interface GuestDisksOptions {
   readonly log: Logger;

@@ -116,6 +116,7 @@ export interface DisksFigures {
 }
 
 interface DiskStack {
+  readonly name: string;
   readonly base: BlockLayer;
   readonly replicated: ReplicatedDisk;
   readonly server: NbdServer;
@@ -207,7 +208,15 @@ export class DiskStacks {
   /** A secondary is there: it gets what it lacks, and what the guest writes from now on. */
   attachSource(link: Link, beginning: SourceBeginning): void {
     this.#source?.end();
-    this.#source = new DiskSource({ link, disks: this.#stacks, ...beginning });
+    this.#source = new DiskSource({
+      link,
+      disks: this.#stacks,
+      ...beginning,
+      onEqual: (index, { candidates, differing, sentBytes }) => {
+        const disk = this.#stacks[index]?.name;
+        this.#log.info('Disk synchronised', { disk, candidates, differing, sentBytes });
+      },
+    });
     this.#lastSource = this.#source;
   }
 
@@ -351,7 +360,7 @@ export class DiskStacks {
     });
     const exports = new Map([[name, replicated]]);
     const server = new NbdServer({ socketPath, exports, log: this.#log });
-    this.#stacks.push({ base, replicated, server, generation });
+    this.#stacks.push({ name, base, replicated, server, generation });
     await server.start();
   }
 
