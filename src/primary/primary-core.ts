@@ -29,6 +29,7 @@ import {
   PRESEND_ENOUGH_PAGES,
   PRESEND_ROUNDS_MAX,
   REFUSED_RETRY_US,
+  STOP_TIMEOUT_US,
   SYNC_ENOUGH_BYTES,
   SYNC_ROUNDS_MAX,
 } from './limits.js';
@@ -157,6 +158,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   readonly #pace: CheckpointPace;
   /** The guest is to go on at the peer after the next checkpoint, and this is what it is told. */
   #handover: 'yielded' | 'goodbye' | undefined;
+  /** The node is to end after that, or without it at `byUs`. */
+  #leaving: { readonly reason: string; readonly byUs: number } | undefined;
   #epoch: number;
   #resumedAtUs = 0;
   #heartbeatAtUs = 0;
@@ -216,6 +219,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'session':
         return Math.min(
           this.#heartbeatAtUs,
+          this.#leaving?.byUs ?? Number.POSITIVE_INFINITY,
           this.#detector.deadlineUs() ?? Number.POSITIVE_INFINITY,
           this.#phaseDeadlineUs(state.phase),
         );
@@ -271,7 +275,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'guestEnded':
         return this.#guestEnded(input.goodbye, input.reason);
       case 'stopRequested':
-        return this.#end('handover', input.reason, 0);
+        return this.#stop(input.reason, nowUs);
       case 'diskFailed':
         // The secondary's disk is whole. Without one, a guest that waits is better than none.
         return this.isProtected ? this.#end('handover', input.reason, 1) : [];
@@ -307,6 +311,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       return [{ kind: 'connect' }];
     }
     if (state.kind !== 'session') return [];
+    if (this.#leaving !== undefined && nowUs >= this.#leaving.byUs) {
+      return this.#end('handover', this.#leaving.reason, 0);
+    }
     const verdict = this.#detector.tick(nowUs);
     if (verdict?.kind === 'lost') return this.#alone(`Secondary lost: ${verdict.reason}`, nowUs);
     const outputs: PrimaryOutput[] = verdict?.kind === 'probe' ? [{ kind: 'probe' }] : [];
@@ -427,12 +434,21 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #released(epoch: number): PrimaryOutput[] {
     if (!this.#isLast || this.#state.kind !== 'session' || epoch !== this.#epoch - 1) return [];
     if (this.#detector.suspected) return [];
-    const reason = 'The guest goes on at the peer, as asked';
+    const reason = this.#leaving?.reason ?? 'The guest goes on at the peer, as asked';
     const said: PrimaryOutput =
       this.#handover === 'yielded'
         ? { kind: 'sendYielded' }
         : { kind: 'sendGoodbye', goodbye: 'handover', reason };
-    return this.#demote([SILENCE, said], reason);
+    if (this.#leaving === undefined) return this.#demote([SILENCE, said], reason);
+    const outputs: PrimaryOutput[] = [SILENCE, said, { kind: 'checkpointFailed', reason }];
+    return this.#leave(outputs, { kind: 'exit', code: 0, reason });
+  }
+
+  /** The guest goes on at the peer without loss, if that is soon; asked again, at once. */
+  #stop(reason: string, nowUs: number): PrimaryOutput[] {
+    if (!this.isProtected || this.#leaving !== undefined) return this.#end('handover', reason, 0);
+    this.#leaving = { reason, byUs: nowUs + STOP_TIMEOUT_US };
+    return this.#switchOver('goodbye', nowUs);
   }
 
   /** The last checkpoint was taken: there is nothing to do but to leave once it is released. */
@@ -503,6 +519,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
 
   /** The session is over and the peer can't or won't take over: everything held may go. */
   #alone(reason: string, nowUs: number): PrimaryOutput[] {
+    if (this.#leaving !== undefined) return this.#end('handover', this.#leaving.reason, 0);
     this.#detector.stop();
     this.#pending = undefined;
     this.#handover = undefined;
