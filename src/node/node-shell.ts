@@ -151,7 +151,7 @@ class Node implements RunningNode {
         await this.#goOnWith(this.#end as Promotion);
         return;
       case 'beSecondary':
-        this.#take(this.#beSecondary());
+        this.#take(await this.#beSecondary());
         return;
       case 'stopRole':
         this.#role?.stop(this.#stopping ?? '');
@@ -193,12 +193,14 @@ class Node implements RunningNode {
     });
   }
 
-  #beSecondary(): NodeRole {
+  async #beSecondary(): Promise<NodeRole> {
+    const reserve = await EpochReserve.watch(this.#epochFile);
     this.#log.info('Waiting for a primary');
     return new SecondaryRole({
       configuration: this.#configuration,
       log: this.#log,
       identity: this.#identity,
+      reserve,
     });
   }
 
