@@ -38,6 +38,8 @@ export type NodeState = 'new' | 'joining' | 'primary' | 'secondary' | 'left';
 /** One node from its start to its end; `step` never throws. */
 export class RoleMachine {
   #state: NodeState = 'new';
+  /** The peer holds a state, by its last answer, and may go on with it at any time. */
+  #held = false;
 
   get state(): NodeState {
     return this.#state;
@@ -63,18 +65,21 @@ export class RoleMachine {
     }
   }
 
-  /** No answer is no obstacle yet: there is no witness. */
+  /** No answer is no obstacle yet, there is no witness; but a state that is known to be held is. */
   #answered(answer: ProbeResult): NodeOutput[] {
     switch (answer) {
       case 'serving':
         return this.#become('secondary', { kind: 'beSecondary' });
       case 'holding':
+        this.#held = true;
         return [{ kind: 'ask', again: true }];
+      case 'unreachable':
+      case 'silent':
+        if (this.#held) return [{ kind: 'ask', again: true }];
+        return this.#become('primary', { kind: 'boot' });
       case 'alive':
       case 'replaced':
       case 'refused':
-      case 'unreachable':
-      case 'silent':
         return this.#become('primary', { kind: 'boot' });
     }
   }

@@ -34,6 +34,15 @@ test('a peer that holds a state is asked until it has decided', (t) => {
   t.deepEqual(machine.step({ kind: 'answered', answer: 'serving' }), [{ kind: 'beSecondary' }]);
 });
 
+for (const answer of ['silent', 'unreachable'] as const) {
+  test(`a peer that holds a state and is ${answer} then may go on with it`, (t) => {
+    const inputs: NodeInput[] = [START, { kind: 'answered', answer: 'holding' }];
+    const { machine, outputs } = after(...inputs, { kind: 'answered', answer });
+    t.deepEqual(outputs, [{ kind: 'ask', again: true }]);
+    t.deepEqual(machine.step({ kind: 'answered', answer: 'refused' }), [{ kind: 'boot' }]);
+  });
+}
+
 for (const answer of ['alive', 'replaced', 'refused', 'unreachable', 'silent'] as const) {
   test(`a peer that is ${answer} is no obstacle`, (t) => {
     const { machine, outputs } = after(START, { kind: 'answered', answer });
