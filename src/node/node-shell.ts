@@ -48,7 +48,8 @@ class Node implements RunningNode {
   readonly finished: Promise<NodeExit>;
   readonly #configuration: Configuration;
   readonly #log: NodeLogger;
-  readonly #instance = randomBytes(INSTANCE_BYTES);
+  /** Another one for each role: a peer that asks for an older one learns that its role is over. */
+  #instance = randomBytes(INSTANCE_BYTES);
   readonly #listener: PeerListener;
   readonly #machine = new RoleMachine();
   #port = 0;
@@ -65,9 +66,12 @@ class Node implements RunningNode {
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
     });
+    const instance = (): Buffer => this.#instance;
     this.#listener = new PeerListener({
       log,
-      instance: this.#instance,
+      get instance() {
+        return instance();
+      },
       accept: ({ remoteAddress }) => this.#accept(remoteAddress),
       onSession: (session) => {
         if (this.#role === undefined) session.destroy();
@@ -238,6 +242,7 @@ class Node implements RunningNode {
 
   async #next(end: RoleEnd): Promise<void> {
     this.#end = end;
+    this.#instance = randomBytes(INSTANCE_BYTES);
     if (end.kind === 'demoted') {
       const { reason } = end;
       this.#log.warn('The guest runs at the peer; this node is its secondary', { reason });
