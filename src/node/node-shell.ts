@@ -53,7 +53,8 @@ class Node implements RunningNode {
   readonly finished: Promise<NodeExit>;
   readonly #configuration: Configuration;
   readonly #log: NodeLogger;
-  readonly #instance = randomBytes(INSTANCE_BYTES);
+  /** Another one for each role: a peer that asks for an older one learns that its role is over. */
+  #instance = randomBytes(INSTANCE_BYTES);
   readonly #listener: PeerListener;
   readonly #machine = new RoleMachine();
   #port = 0;
@@ -76,9 +77,12 @@ class Node implements RunningNode {
       this.#finish = resolve;
     });
     this.#joining = new Joining({ configuration, force: () => this.#step({ kind: 'forced' }) });
+    const instance = (): Buffer => this.#instance;
     this.#listener = new PeerListener({
       log,
-      instance: this.#instance,
+      get instance() {
+        return instance();
+      },
       accept: ({ remoteAddress }) => this.#accept(remoteAddress),
       onSession: (session) => {
         this.#standing = 'none';
@@ -171,7 +175,7 @@ class Node implements RunningNode {
         await this.#goOnWith(this.#end as Promotion);
         return;
       case 'beSecondary':
-        this.#take(this.#beSecondary());
+        this.#take(await this.#beSecondary());
         return;
       case 'stopRole':
         this.#role?.stop(this.#stopping ?? '');
@@ -229,12 +233,14 @@ class Node implements RunningNode {
     });
   }
 
-  #beSecondary(): NodeRole {
+  async #beSecondary(): Promise<NodeRole> {
+    const reserve = await EpochReserve.watch(this.#epochFile);
     this.#log.info('Waiting for a primary');
     return new SecondaryRole({
       configuration: this.#configuration,
       log: this.#log,
       identity: this.#identity,
+      reserve,
     });
   }
 
@@ -272,6 +278,7 @@ class Node implements RunningNode {
 
   async #next(end: RoleEnd): Promise<void> {
     this.#end = end;
+    this.#instance = randomBytes(INSTANCE_BYTES);
     if (end.kind === 'demoted') {
       const { reason } = end;
       this.#log.warn('The guest runs at the peer; this node is its secondary', { reason });

@@ -132,8 +132,9 @@ export class PrimaryRole implements NodeRole {
     this.#driver.input({ kind: 'tick' });
   }
 
+  /** While it leaves, who asks is to ask again: silent, but not at its end yet. */
   get probeAnswer(): ProbeAnswer {
-    return this.#core.state.kind === 'left' ? 'idle' : 'serving';
+    return this.#core.state.kind === 'left' ? 'holding' : 'serving';
   }
 
   accept(): AcceptDecision {

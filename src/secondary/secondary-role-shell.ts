@@ -22,6 +22,7 @@ import {
   CoreDriver,
   decodeControl,
   digestRam,
+  type EpochReserve,
   encodeControl,
   firstControlMessage,
   type Hello,
@@ -45,6 +46,8 @@ export interface SecondaryRoleOptions {
   readonly configuration: Configuration;
   readonly log: NodeLogger;
   readonly identity: NodeIdentity;
+  /** Learns the epochs that primaries use. */
+  readonly reserve: EpochReserve;
 }
 
 /** A session and the SVM that it feeds. */
@@ -180,6 +183,7 @@ export class SecondaryRole implements NodeRole {
       const message = await firstControlMessage(session);
       if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
       const hello = parseHello(message.json);
+      await this.#options.reserve.used(hello.epoch);
       svm = await startSvm(this.#configuration, hello, this.#log);
       this.#listenTo(svm.guest);
       await svm.guest.network.attach(session, { role: 'target' });
@@ -338,6 +342,7 @@ export class SecondaryRole implements NodeRole {
     this.#log.setContext({ epoch });
     try {
       await guest.disks.commit(epoch);
+      await this.#options.reserve.used(epoch);
       return true;
     } catch (error) {
       const reason = `Epoch ${epoch} can't be committed: ${describeError(error)}`;
