@@ -3,6 +3,8 @@
  * process, which can be stopped, killed and started again; a clock that drifts; and in the process
  * one role after the other, as the production `RoleMachine` decides.
  */
+
+import type { Standing } from '../../src/blockrep/index.js';
 import type { ProbeResult } from '../../src/failover/index.js';
 import { AssertionFailed, type Prng } from '../../src/lib/index.js';
 import { type NodeInput, type NodeOutput, RoleMachine } from '../../src/node/index.js';
@@ -55,6 +57,12 @@ export class SimHost implements Host, RoleHost {
   touched = false;
   /** Committed checkpoints of all its time as the primary, for the summary. */
   checkpointsDone = 0;
+  /** In files, durable: what the records of its images say. */
+  standing: Standing = 'none';
+  /** As at the start of the process, until a peer has come. */
+  #told: Standing = 'none';
+  /** By its configuration. */
+  configured: 'primary' | 'secondary';
   readonly outputTotals: OutputTotals = noOutput();
   #machine = new RoleMachine();
   #instance = 0;
@@ -72,6 +80,7 @@ export class SimHost implements Host, RoleHost {
   constructor(parts: HostParts) {
     this.parts = parts;
     this.side = parts.side;
+    this.configured = parts.side === 'a' ? 'primary' : 'secondary';
     this.world = parts.world;
     this.rng = parts.world.stream();
     this.habits = parts.options.hosts[parts.side];
@@ -130,10 +139,12 @@ export class SimHost implements Host, RoleHost {
     const has = this.role?.probeAnswer ?? 'idle';
     if (has === 'serving') this.parts.checker.toldAlive();
     if (has !== 'idle') return has;
-    return instance === undefined || instance === this.#instance ? 'alive' : 'replaced';
+    if (instance !== undefined && instance !== this.#instance) return 'replaced';
+    return this.#told === 'none' ? 'alive' : this.#told;
   }
 
   onSession(session: SimSession): void {
+    this.#told = 'none';
     const refusal = this.role === undefined ? 'This node is starting' : this.role.accept();
     if (refusal === undefined) this.role?.onSession(session);
     else session.refuse(this.side, refusal);
@@ -163,9 +174,8 @@ export class SimHost implements Host, RoleHost {
     this.#machine = new RoleMachine();
     this.#held = false;
     this.#newInstance();
-    // The records of the images, which production goes by as well, are not modelled.
-    const standing = 'none';
-    this.#step({ kind: 'started', role: this.side === 'a' ? 'primary' : 'secondary', standing });
+    this.#told = this.standing;
+    this.#step({ kind: 'started', role: this.configured, standing: this.standing });
   }
 
   stop(): void {
@@ -202,6 +212,13 @@ export class SimHost implements Host, RoleHost {
     this.role = undefined;
     role?.die();
     this.parts.ended(this);
+  }
+
+  /** The operator takes it on himself. */
+  force(): void {
+    this.deliver(() => {
+      if (this.joins) this.#step({ kind: 'forced' });
+    });
   }
 
   /** The operator stops the node. */

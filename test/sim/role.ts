@@ -2,6 +2,7 @@
  * What both simulated roles share: a core that is driven as in production, and composite outputs
  * cut into small steps. A role lives in the process of its host and ends with it, or before.
  */
+import type { Standing } from '../../src/blockrep/index.js';
 import { AssertionFailed, type Core, type Prng } from '../../src/lib/index.js';
 import type { EpochBlocks } from '../../src/replication/index.js';
 import type { Breakage, Checker } from './checker.js';
@@ -60,6 +61,8 @@ export interface RoleHost {
   readonly nowLocalUs: number;
   readonly outputTotals: OutputTotals;
   checkpointsDone: number;
+  /** What the records of its images say. */
+  standing: Standing;
   deliver(run: () => void): void;
   trace(text: () => string): void;
   stepDone(step: string): void;

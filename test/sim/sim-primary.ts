@@ -105,6 +105,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     this.#epoch = this.core.epoch;
     this.#sent = this.#nothingSent();
     this.guest = guest;
+    host.standing = 'leading';
     this.#ram = new TrackedRam([...guest.snapshot().pages]);
     this.#disks = host.images.map(
       (image, disk) =>
@@ -237,8 +238,8 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
         return;
       case 'runAlone':
         this.#checker.ranAlone(this.#joined ? this.session?.id : this.#endedId, output.reason);
-        this.#endedId = undefined;
-        this.#peerInstance = undefined;
+        [this.#endedId, this.#peerInstance] = [undefined, undefined];
+        this.host.standing = 'leading';
         this.#endSession();
         this.#openWhenSynced();
         return;
@@ -256,13 +257,11 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       case 'sendYielded':
         this.#send('control', { kind: 'yielded' });
         return;
-      case 'sendGoodbye':
-        this.#send('control', {
-          kind: 'goodbye',
-          goodbye: output.goodbye,
-          reason: output.reason,
-        });
+      case 'sendGoodbye': {
+        const { goodbye, reason } = output;
+        this.#send('control', { kind: 'goodbye', goodbye, reason });
         return;
+      }
       case 'demote':
         this.#leaveRole({ kind: 'demoted' });
         return;
@@ -370,6 +369,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
         this.#epoch = this.core.epoch;
         if (this.#joined) {
           this.#peerInstance = session.secondaryInstance;
+          this.host.standing = 'shared';
           this.lan.attach(this.#epoch);
           this.input({ kind: 'peerConnected' });
           return;

@@ -287,6 +287,8 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
     const { options, guestRng: rng, checker } = this.#parts;
     this.#hello = session.hello;
     this.host.noteEpoch(session.hello.epoch);
+    // Its images are about to be overwritten.
+    this.host.standing = 'following';
     const ram = new LayeredCells(new Array(PAGES).fill(0));
     const disks = this.host.images.map((image) => new BufferedDisk(image));
     const guest = new ModelGuest({
@@ -522,6 +524,7 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
             if (this.#parts.breakage === 'lose-overlay') disk.dropOwn();
             disk.merge();
           }
+          this.host.standing = 'leading';
         },
       ],
       [

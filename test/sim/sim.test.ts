@@ -12,7 +12,7 @@ const SEEDS = 300;
 const SEEDS_OF_SABOTAGE = 2000;
 /** Runs that end at a known limit, in percent of all: more would mean that they hide something. */
 const LIMITS_PERCENT_MAX = 10;
-const GAPS_PERCENT_MAX = 10;
+const GAPS_PERCENT_MAX = 1;
 
 function fails(t: ExecutionContext, seeds: readonly number[]): void {
   for (const seed of seeds.slice(0, 2)) t.log(describeFailure({ seed, breakage: undefined }));

@@ -23,6 +23,8 @@ const PROGRESS_US = 40_000_000;
 const PROGRESS_ANSWERS = 3;
 /** After so long without a guest the operator comes. */
 const OPERATOR_US = 100_000;
+/** A node asks its peer ten times in it. */
+const WAIT_US = 1_000_000;
 
 export interface RunResult {
   readonly seed: number;
@@ -86,6 +88,7 @@ class Run {
   readonly #faults: FaultInjector;
   /** Where the guest has been started or promoted last. */
   #served: SimHost | undefined;
+  #waiting: { readonly host: SimHost; readonly sinceUs: number } | undefined;
   #idleSinceUs: number | undefined;
   #boots = 0;
 
@@ -188,6 +191,7 @@ class Run {
    */
   #checkService(): void {
     const { a, b } = this.#hosts;
+    for (const side of SIDES) this.#checkWait(this.#hosts[side]);
     const idle = a.secondary?.idle === true && b.secondary?.idle === true;
     if (!idle || a.stopped || b.stopped) {
       this.#idleSinceUs = undefined;
@@ -197,10 +201,37 @@ class Run {
     this.#idleSinceUs ??= this.world.nowUs;
     if (this.world.nowUs < this.#idleSinceUs + OPERATOR_US) return;
     this.#idleSinceUs = undefined;
-    if (this.#hasNewestImage(a)) {
+    const primary = a.configured === 'primary' ? a : b;
+    if (this.#hasNewestImage(primary)) {
       this.#coverage.count('Operator', 'restarts the configured primary: nobody has the guest');
-      a.leave();
+      primary.leave();
     } else throw new RunOver('an unprotected guest died on the configured secondary');
+  }
+
+  /**
+   * A host that would boot the guest, and waits for a peer that has not got it, needs the operator:
+   * who boots it from his own images, or has the other host do it, which has the newer ones.
+   */
+  #checkWait(host: SimHost): void {
+    const peer = this.#hosts[otherSide(host.side)];
+    const waits = host.joins && !host.stopped && peer.secondary?.idle === true && !peer.stopped;
+    if (!waits) {
+      if (this.#waiting?.host === host) this.#waiting = undefined;
+      return;
+    }
+    if (this.#waiting?.host !== host) this.#waiting = { host, sinceUs: this.world.nowUs };
+    if (this.world.nowUs < this.#waiting.sinceUs + WAIT_US) return;
+    this.#waiting = undefined;
+    if (this.#hasNewestImage(host)) {
+      this.#coverage.count('Operator', 'boots a guest that waits for its peer');
+      host.force();
+      return;
+    }
+    this.#coverage.count('Operator', 'starts the other host as the primary');
+    host.configured = 'secondary';
+    peer.configured = 'primary';
+    host.leave();
+    peer.leave();
   }
 
   #hasNewestImage(host: SimHost): boolean {

@@ -2,7 +2,7 @@
  * The generation record and the change map of one open image, kept in step.
  *
  * Primary: `open`, `beginAlone` before the guest may write, `changes` under its writes; in a
- * session `edge` in each pause and `committed`; `beginAlone` again when the secondary is lost.
+ * session `beginPeering` first, then `edge` in each pause and `committed`; `beginAlone` again when the secondary is lost.
  * Secondary: `open`, `claim` in the answer to the hello; accepted: `ownChanges` to the source, and
  * `beginSync` before the peer's first byte is written; `standbyAt` with the first epoch that was
  * applied, `applied` with each one after it, also with what a journal replays at a start; at a
@@ -13,7 +13,7 @@
  * The caller holds the image's lock all the time. The calls that write the file take their turns.
  */
 import { randomUUID } from 'node:crypto';
-import { assert, describeError, type Logger } from '../../lib/index.js';
+import { assert, type Logger } from '../../lib/index.js';
 import type { ByteRange } from '../block-layer-shell.js';
 import { CHANGE_MAP_DISK_BYTES_MAX } from '../limits.js';
 import type { WriteMarks } from './change-map.js';
@@ -31,6 +31,7 @@ import {
   type Lineage,
   lineageOf,
   opened,
+  peered,
   type RecordOrigin,
   standbyAt,
 } from './record.js';
@@ -181,6 +182,14 @@ export class DiskGeneration {
     this.#exact = true;
   }
 
+  /**
+   * A session begins. Durable before the peer can commit an epoch: from then on it may go on with
+   * the guest, and this host must not start from its image unasked.
+   */
+  async beginPeering(): Promise<void> {
+    await this.#save(peered(this.#current()));
+  }
+
   /** The running epoch ends; the guest is paused and no write is in progress. */
   edge(epoch: number): void {
     this.#file?.map.edge(epoch);
@@ -188,16 +197,8 @@ export class DiskGeneration {
 
   /** The secondary has committed the epoch. In memory, and in the map's file at once. */
   committed(epoch: number): void {
-    const before = this.#current();
-    const record = committedAt(before, epoch);
+    const record = committedAt(this.#current(), epoch);
     this.#record = record;
-    // That the peer has a part in it is worth knowing after a crash; how much, the map tells.
-    if (before.epoch === 0) {
-      this.#save(record).catch((error: unknown) => {
-        const reason = describeError(error);
-        this.#options.log.error('The generation file can not be written', { reason });
-      });
-    }
     this.#file?.map.committed(record.generation, epoch);
   }
 

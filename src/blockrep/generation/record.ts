@@ -64,6 +64,8 @@ const recordSchema = z.strictObject({
   image: imageSchema,
   ...lineageFields,
   state: z.enum(['standby', 'active', 'syncing', 'discarded']),
+  /** Active: a peer may have committed an epoch of this generation, and gone on with it. */
+  peered: z.boolean(),
   /** Closed in order, and nothing has been written by us since. */
   clean: z.boolean(),
   bootId: z.uuid(),
@@ -180,6 +182,7 @@ export function beginFirst(origin: RecordOrigin, next: NewGeneration): Generatio
     since: at,
     host,
     state: 'active',
+    peered: false,
     clean: false,
     history: [],
   };
@@ -213,8 +216,14 @@ export function beginAlone(
     since: next.at,
     host: next.host,
     state: 'active',
+    peered: false,
     history: extendHistory(record.history, entry),
   };
+}
+
+/** A peer is about to follow the guest. Must be durable before it can commit anything. */
+export function peered(record: GenerationRecord): GenerationRecord {
+  return { ...record, peered: true };
 }
 
 /** The peer is known to have committed `epoch` of the generation that runs here. */

@@ -4,7 +4,8 @@
  *
  *   leading     a guest wrote here without a peer: nobody else has that
  *   shared      a guest wrote here while the peer followed: the peer may have gone on with it
- *   following   the peer's guest was followed: the peer has as much, or more
+ *   following   the peer's guest was followed, or a first copy of it was not complete: the peer has
+ *               as much, or more
  *   none        there is nothing to go by
  */
 import type { GenerationRecord } from './record.js';
@@ -13,9 +14,10 @@ export type Standing = 'none' | 'leading' | 'shared' | 'following';
 
 /** Of all disks of a guest together. */
 export function standingOf(
-  records: readonly Pick<GenerationRecord, 'state' | 'epoch'>[],
+  records: readonly Pick<GenerationRecord, 'state' | 'peered'>[],
 ): Standing {
   const active = records.filter(({ state }) => state === 'active');
-  if (active.length > 0) return active.some(({ epoch }) => epoch === 0) ? 'leading' : 'shared';
-  return records.some(({ state }) => state === 'standby') ? 'following' : 'none';
+  if (active.length > 0) return active.some(({ peered }) => !peered) ? 'leading' : 'shared';
+  const follows = records.some(({ state }) => state === 'standby' || state === 'syncing');
+  return follows ? 'following' : 'none';
 }

@@ -19,7 +19,7 @@ export interface DisksCalls {
   stop(): Promise<void>;
   beginAlone(): Promise<void>;
   images(): PrimaryImage[];
-  attachSource(link: HandedLink, beginning: SourceBeginning): void;
+  attachSource(link: HandedLink, beginning: SourceBeginning): Promise<void>;
   attachTarget(link: HandedLink, lineages: readonly Lineage[]): void;
   closeLink(serial: number): void;
   destroyLink(serial: number): void;

@@ -206,7 +206,7 @@ export class DiskStacks {
   }
 
   /** A secondary is there: it gets what it lacks, and what the guest writes from now on. */
-  attachSource(link: Link, beginning: SourceBeginning): void {
+  async attachSource(link: Link, beginning: SourceBeginning): Promise<void> {
     this.#source?.end();
     this.#source = new DiskSource({
       link,
@@ -218,6 +218,7 @@ export class DiskStacks {
       },
     });
     this.#lastSource = this.#source;
+    for (const generation of this.#generations) await generation?.beginPeering();
   }
 
   /** A primary is there: its writes are taken. */
