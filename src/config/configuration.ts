@@ -6,6 +6,7 @@ import type { DiskSetting, NicSetting } from './devices.js';
 import { defaultTap } from './devices.js';
 import type { Mode, PeriodSetting } from './mode.js';
 import type { Address } from './values.js';
+import type { HeartbeatPath, WitnessSetting } from './witness.js';
 
 /** What both roles have. */
 export interface CommonConfiguration {
@@ -21,6 +22,14 @@ export interface CommonConfiguration {
   readonly peerTimeoutUs: number;
   /** Less than a third of `peerTimeoutUs`. */
   readonly heartbeatIntervalUs: number;
+  /** A second way for heartbeats, beside the replication link. */
+  readonly heartbeatPath: HeartbeatPath | undefined;
+  /** A host on the guest's LAN that answers pings. */
+  readonly gateway: string | undefined;
+  readonly witness: WitnessSetting;
+  readonly witnessTtlUs: number;
+  /** At most half of `witnessTtlUs`. */
+  readonly witnessTimeoutUs: number;
   /** File for the guest's serial console on this host. */
   readonly consoleLog: string | undefined;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';

@@ -68,3 +68,9 @@ export {
   parseName,
   parseSize,
 } from './values.js';
+export {
+  formatWitness,
+  type HeartbeatPath,
+  parseWitness,
+  type WitnessSetting,
+} from './witness.js';

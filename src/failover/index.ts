@@ -34,6 +34,7 @@ export {
   type PermitState,
   SpeechPermit,
 } from './permit/speech-permit.js';
+export { type OpenWitnessOptions, openWitness } from './witness/open-witness-shell.js';
 export type {
   Witness,
   WitnessAnswer,

@@ -1,5 +1,5 @@
 /** The only callers of the C library. Throws `SystemCallError`; keeps no state between calls. */
-export { monotonicUs } from './clock.js';
+export { bootTimeUs, monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';
 export {
   lockExclusive,

@@ -120,7 +120,7 @@ export {
   FRAME_BYTES_MIN,
   VNET_HEADER_BYTES,
 } from './limits.js';
-export { Nic, type NicOptions, type NicStats } from './nic-shell.js';
+export { Nic, type NicOptions, type NicStats, type OutputLeaseView } from './nic-shell.js';
 export {
   decodeOpenedFlow,
   encodeOpenedFlow,

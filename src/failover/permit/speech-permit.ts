@@ -359,7 +359,7 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
     this.#held = true;
     // What a void request bumped is told to the standby; see the head of this file.
     if (asking.alone) this.#token = Math.max(this.#token, answer.token);
-    if (!wanted) return this.#release();
+    if (!wanted) return [...this.#learnt(asking), ...this.#release()];
     this.#witnessUntilUs = answer.askedAtUs + leaseUs(answer.ttlUs);
     this.#askAtUs = answer.askedAtUs + Math.floor(answer.ttlUs * RENEW_PART);
     if (this.#state.kind === 'claiming') {
@@ -367,8 +367,7 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
       this.#askAtUs = Math.min(this.#askAtUs, this.#promisedUntilUs);
       return [];
     }
-    const outputs: PermitOutput[] = [];
-    if (asking.alone && asking.void) outputs.push({ kind: 'learnt', token: this.#token });
+    const outputs = asking.void ? this.#learnt(asking) : [];
     if (this.#alone === 'wanted') {
       if (asking.alone && !asking.void) {
         this.#alone = 'yes';
@@ -379,6 +378,10 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
     }
     this.#vouched = false;
     return [...outputs, ...this.#extend()];
+  }
+
+  #learnt(asking: Asking): PermitOutput[] {
+    return asking.alone ? [{ kind: 'learnt', token: this.#token }] : [];
   }
 
   #denied(answer: Extract<WitnessAnswer, { kind: 'denied' }>): PermitOutput[] {

@@ -1,0 +1,100 @@
+/** The witness in a real etcd: one member, started by the test and cut off by it. */
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import test from 'ava';
+import { openWitness, type Witness, type WitnessIdentity } from '../../src/failover/index.js';
+import { testWitness } from '../support/witness-suite.js';
+
+const TTL_US = 2_000_000;
+const folder = mkdtempSync(join(tmpdir(), 'colo-test-etcd-'));
+let endpoint = '';
+let etcd: ReturnType<typeof spawn> | undefined;
+
+test.before('start etcd', async () => {
+  const [client, peer] = [await freePort(), await freePort()];
+  endpoint = `http://127.0.0.1:${client}`;
+  const peers = `http://127.0.0.1:${peer}`;
+  const flags = {
+    'data-dir': join(folder, 'data'),
+    'listen-client-urls': endpoint,
+    'advertise-client-urls': endpoint,
+    'listen-peer-urls': peers,
+    'initial-advertise-peer-urls': peers,
+    'initial-cluster': `default=${peers}`,
+  };
+  const list = Object.entries(flags).map(([name, value]) => `--${name}=${value}`);
+  const child = spawn('etcd', list, { stdio: 'ignore' });
+  etcd = child;
+  let failure: Error | undefined;
+  child.once('error', (error) => {
+    failure = error;
+  });
+  for (let left = 300; left > 0; left -= 1) {
+    const health = await fetch(`${endpoint}/health`).catch(() => undefined);
+    if (health?.ok === true) return;
+    if (failure !== undefined) throw failure;
+    await delay(100);
+  }
+  throw new Error('etcd did not start');
+});
+
+test.after.always('stop etcd', () => {
+  etcd?.kill('SIGKILL');
+  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+});
+
+function open(identity: WitnessIdentity, endpoints: string[], timeoutUs = 20_000_000): Witness {
+  const setting = { kind: 'etcd', endpoints } as const;
+  return openWitness({ identity, setting, ttlUs: TTL_US, timeoutUs }) as Witness;
+}
+
+testWitness(test, 'etcd', { open: (_t, identity) => open(identity, [endpoint]), ttlUs: TTL_US });
+
+const identity = { vm: 'ends', host: 'a', role: 'primary', instance: 'i' } as const;
+const request = { purpose: 'insure', knownToken: 0 } as const;
+
+test('etcd: an end point that is gone, or says nothing, costs its part of the time', async (t) => {
+  const silent = createServer(() => {});
+  const port = await listen(silent);
+  t.teardown(() => silent.close());
+  const gone = `http://127.0.0.1:${await freePort()}`;
+  const witness = open(identity, [gone, `http://127.0.0.1:${port}`, endpoint], 6_000_000);
+  t.teardown(() => witness.close());
+  t.is((await witness.ask(request)).kind, 'granted');
+  // From now on the one that answered is asked first.
+  const before = Date.now();
+  t.is((await witness.ask(request)).kind, 'granted');
+  t.true(Date.now() - before < 1_000);
+});
+
+test('etcd: one that is stopped is unreachable in time, and goes on afterwards', async (t) => {
+  const witness = open({ ...identity, vm: 'stopped' }, [endpoint], 500_000);
+  t.teardown(() => witness.close());
+  // A first request may find a busy machine; the time-out is short for the second one.
+  const patient = open({ ...identity, vm: 'stopped' }, [endpoint]);
+  t.is((await patient.ask(request)).kind, 'granted');
+  etcd?.kill('SIGSTOP');
+  try {
+    t.is((await witness.ask(request)).kind, 'unreachable');
+  } finally {
+    etcd?.kill('SIGCONT');
+  }
+  t.is((await patient.ask(request)).kind, 'granted');
+});
+
+function listen(server: Server): Promise<number> {
+  return new Promise((resolve) => {
+    server.listen(0, '127.0.0.1', () => resolve((server.address() as { port: number }).port));
+  });
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  const port = await listen(server);
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
