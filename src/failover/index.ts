@@ -11,6 +11,17 @@
  * lease's end in shared memory -> `OutputLease.allows` before each piece of output (I4).
  */
 export { type DetectorVerdict, FailureDetector, type ProbeResult } from './failure-detector.js';
+export { GatewayProbe, type GatewayProbeOptions } from './gateway/gateway-probe-shell.js';
+export { GuardClient, type GuardClientOptions } from './heartbeat/guard-client-shell.js';
+export {
+  createAliveMemory,
+  type GuardNews,
+  type GuardSettings,
+  GuardShell,
+  type GuardStatus,
+  type HeartbeatPeer,
+  stampAlive,
+} from './heartbeat/guard-shell.js';
 export {
   decodeHeartbeat,
   encodeHeartbeat,

@@ -10,6 +10,7 @@ export {
   zeroRange,
 } from './fallocate.js';
 export { GuestPort, type GuestPortFds } from './guest-port.js';
+export { openIcmpSocket } from './icmp-socket.js';
 export { SystemCallError } from './libc.js';
 export { createMemoryFile, dataExtents, discardPages } from './memory-file.js';
 export { MemoryMap } from './memory-map.js';

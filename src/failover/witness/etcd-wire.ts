@@ -123,11 +123,14 @@ export function decodeAsk(json: unknown, host: string): EtcdOutcome {
   return { kind: 'held', holder: ownerOf(renewed.responses?.[0]?.response_range?.kvs?.[0]) };
 }
 
-/** Body of /v3/kv/txn: gives back what is still held by this process. */
-export function encodeRelease(who: WitnessIdentity): object {
-  const key = base64(etcdKeys(who.vm).holder);
+/**
+ * Body of /v3/kv/txn: gives back the grant of this revision, and no later one, for the request may
+ * be carried out long after it was given up.
+ */
+export function encodeRelease(vm: string, revision: number): object {
+  const key = base64(etcdKeys(vm).holder);
   return {
-    compare: [{ result: 'EQUAL', target: 'VALUE', key, value: base64(etcdValue(who)) }],
+    compare: [{ result: 'EQUAL', target: 'MOD', key, mod_revision: String(revision) }],
     success: [{ request_delete_range: { key } }],
   };
 }

@@ -30,6 +30,8 @@ export class EtcdWitness implements Witness {
   readonly #closing = new AbortController();
   /** The end point that answered last. */
   #first = 0;
+  /** Of the last grant. */
+  #revision: number | undefined;
 
   constructor(options: EtcdWitnessOptions) {
     this.#options = options;
@@ -47,6 +49,7 @@ export class EtcdWitness implements Witness {
         );
         switch (outcome.kind) {
           case 'granted':
+            this.#revision = outcome.revision;
             return { kind: 'granted', token: outcome.revision, askedAtUs, ttlUs };
           case 'held':
             return { kind: 'denied', holder: outcome.holder, stale: false };
@@ -64,9 +67,12 @@ export class EtcdWitness implements Witness {
   }
 
   async release(): Promise<void> {
-    const deadline = AbortSignal.timeout(this.#options.timeoutMs);
+    const revision = this.#revision;
+    if (revision === undefined) return;
+    const { identity, timeoutMs } = this.#options;
+    const deadline = AbortSignal.timeout(timeoutMs);
     try {
-      await this.#post('/v3/kv/txn', encodeRelease(this.#options.identity), deadline);
+      await this.#post('/v3/kv/txn', encodeRelease(identity.vm, revision), deadline);
     } catch {
       // It expires by itself.
     }

@@ -54,7 +54,9 @@ export interface Witness {
   readonly name: string;
   /** Acquires, or renews what this instance holds. Never rejects; answers by its own deadline. */
   ask(request: WitnessRequest): Promise<WitnessAnswer>;
-  /** Gives the grant back, if it is held; never rejects. Nobody may count on its success. */
+  /**
+   * Gives the last grant back, never a later one; never rejects. Nobody may count on its success.
+   */
   release(): Promise<void>;
   /** Ends what is under way. */
   close(): void;

@@ -149,9 +149,9 @@ export class World {
   }
 
   releaseWitness(node: SimNode): void {
-    const { instance, name } = node;
+    const { granted, name } = node;
     this.send(name, 'w', () => {
-      if (this.witnessUp) this.#witness.release(instance);
+      if (this.witnessUp) this.#witness.release(granted);
     });
   }
 
@@ -196,6 +196,8 @@ export class SimNode {
   readonly #offsetUs: number;
   guard: SpeechGuard | undefined;
   instance = '';
+  /** The token of its last grant. */
+  granted = 0;
   /** What its disk has, whatever its process does. */
   version = 0;
   token = 0;
@@ -409,6 +411,7 @@ export class SimNode {
     const answer = (found: WitnessAnswer): void => {
       if (this.#asked !== number || this.instance !== instance) return;
       this.#asked += 1;
+      if (found.kind === 'granted') this.granted = found.token;
       this.input({ kind: 'answered', answer: found });
     };
     this.#world.askWitness(this, request, (found) => {

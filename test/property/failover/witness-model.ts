@@ -17,7 +17,7 @@ export interface Asker {
 
 export class WitnessModel {
   readonly #ttlUs: number;
-  #holder: { instance: string; expiresAtUs: number } | undefined;
+  #holder: { instance: string; expiresAtUs: number; token: number } | undefined;
   #alone = { token: 0, host: '' };
   #counter = 0;
 
@@ -35,12 +35,12 @@ export class WitnessModel {
       return { kind: 'denied', holder: holder.instance, stale: false };
     }
     this.#counter += 1;
-    this.#holder = { instance, expiresAtUs: nowUs + this.#ttlUs };
+    this.#holder = { instance, expiresAtUs: nowUs + this.#ttlUs, token: this.#counter };
     if (request.purpose === 'alone') this.#alone = { token: this.#counter, host };
     return { kind: 'granted', token: this.#counter };
   }
 
-  release(instance: string): void {
-    if (this.#holder?.instance === instance) this.#holder = undefined;
+  release(token: number): void {
+    if (this.#holder?.token === token) this.#holder = undefined;
   }
 }
