@@ -10,7 +10,17 @@ const HEAL_AT_US = 40 * SECOND;
 /** By when a healed world must be in order: stopped processes, restarts, leases, a session. */
 const ORDER_AT_US = HEAL_AT_US + 90 * SECOND;
 
-const FAULTS = ['cut', 'witness', 'pause', 'hang', 'crash', 'mistake', 'weather', 'lan'] as const;
+const FAULTS = [
+  'cut',
+  'witness',
+  'pause',
+  'hang',
+  'crash',
+  'mistake',
+  'yield',
+  'weather',
+  'lan',
+] as const;
 type Fault = (typeof FAULTS)[number];
 
 const PARTIES: readonly (readonly [Party, Party])[] = [
@@ -91,6 +101,9 @@ function strike(world: World, fault: Fault): void {
       // Whoever starts it thinks that it is the primary.
       node.crash();
       node.boot('primary');
+      return;
+    case 'yield':
+      node.deliver(() => node.yield());
       return;
     case 'weather': {
       const [from, to] = prng.pick(PARTIES);

@@ -40,7 +40,9 @@ type PairMessage =
       readonly token: number;
     }
   | { readonly kind: 'committed'; readonly session: number; readonly version: number }
-  | { readonly kind: 'noSession'; readonly session: number };
+  | { readonly kind: 'noSession'; readonly session: number }
+  /** Its sender has fallen silent for good. */
+  | { readonly kind: 'yielded'; readonly session: number };
 
 type Message =
   | { readonly kind: 'heartbeat'; readonly message: HeartbeatMessage }
@@ -211,6 +213,8 @@ export class SimNode {
   #leaseUntilUs = 0;
   #boots = 0;
   #committed = 0;
+  /** The speaker's process that this standby is of. */
+  #partner = '';
   #pausedUntilUs = 0;
   #waiting: (() => void)[] = [];
   #asked = 0;
@@ -302,6 +306,16 @@ export class SimNode {
         waiting.splice(at, 1)[0]?.();
       }
     });
+  }
+
+  /** A switchover that an operator asks for. */
+  yield(): void {
+    const session = this.protectedSession;
+    if (session === undefined || this.guard?.state.kind !== 'speaking') return;
+    this.#world.trace(`${this.instance} yields`);
+    this.input({ kind: 'leave', reason: 'Switchover' });
+    this.#tell({ kind: 'pair', message: { kind: 'yielded', session } });
+    this.#restart();
   }
 
   /** Runs when this process next runs; never if it has died by then. */
@@ -424,18 +438,25 @@ export class SimNode {
 
   #tell(message: Message): void {
     const { other } = this;
-    this.#world.send(this.name, other.name, () => other.deliver(() => other.#hear(message)));
+    const from = this.instance;
+    this.#world.send(this.name, other.name, () => {
+      other.deliver(() => other.#hear(message, from));
+    });
   }
 
-  #hear(message: Message): void {
+  #hear(message: Message, from: string): void {
     if (message.kind === 'heartbeat') {
+      // Those of a new process have a key that is told with its hello.
+      const kind = this.guard?.state.kind;
+      const isBound = kind === 'standby' || kind === 'claiming';
+      if (isBound && from !== this.#partner) return;
       this.input({ kind: 'arrived', message: message.message });
     } else if (this.hungSinceUs === undefined) {
-      this.#hearPair(message.message);
+      this.#hearPair(message.message, from);
     }
   }
 
-  #hearPair(message: PairMessage): void {
+  #hearPair(message: PairMessage, from: string): void {
     const kind = this.guard?.state.kind;
     switch (message.kind) {
       case 'hello':
@@ -445,6 +466,7 @@ export class SimNode {
           return;
         }
         this.session = message.session;
+        this.#partner = from;
         this.input({ kind: 'joined' });
         this.#tell({ kind: 'pair', message: { kind: 'welcome', session: message.session } });
         return;
@@ -474,6 +496,9 @@ export class SimNode {
         return;
       case 'noSession':
         if (this.session === message.session) this.#lostPeer(false);
+        return;
+      case 'yielded':
+        if (this.session === message.session) this.#lostPeer(true);
         return;
     }
   }
