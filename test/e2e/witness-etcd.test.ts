@@ -1,51 +1,23 @@
 /** The witness in a real etcd: one member, started by the test and cut off by it. */
-import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import test from 'ava';
 import { openWitness, type Witness, type WitnessIdentity } from '../../src/failover/index.js';
+import { Etcd } from '../support/etcd.js';
 import { testWitness } from '../support/witness-suite.js';
 
 const TTL_US = 2_000_000;
-const folder = mkdtempSync(join(tmpdir(), 'colo-test-etcd-'));
+let etcd: Etcd;
 let endpoint = '';
-let etcd: ReturnType<typeof spawn> | undefined;
 
 test.before('start etcd', async () => {
-  const [client, peer] = [await freePort(), await freePort()];
-  endpoint = `http://127.0.0.1:${client}`;
-  const peers = `http://127.0.0.1:${peer}`;
-  const flags = {
-    'data-dir': join(folder, 'data'),
-    'listen-client-urls': endpoint,
-    'advertise-client-urls': endpoint,
-    'listen-peer-urls': peers,
-    'initial-advertise-peer-urls': peers,
-    'initial-cluster': `default=${peers}`,
-  };
-  const list = Object.entries(flags).map(([name, value]) => `--${name}=${value}`);
-  const child = spawn('etcd', list, { stdio: 'ignore' });
-  etcd = child;
-  let failure: Error | undefined;
-  child.once('error', (error) => {
-    failure = error;
-  });
-  for (let left = 300; left > 0; left -= 1) {
-    const health = await fetch(`${endpoint}/health`).catch(() => undefined);
-    if (health?.ok === true) return;
-    if (failure !== undefined) throw failure;
-    await delay(100);
-  }
-  throw new Error('etcd did not start');
+  const [clientPort, peerPort] = [await freePort(), await freePort()];
+  const probe = async (url: string): Promise<boolean> =>
+    (await fetch(`${url}/health`).catch(() => undefined))?.ok === true;
+  etcd = await Etcd.start({ enter: [], address: '127.0.0.1', clientPort, peerPort, probe });
+  endpoint = etcd.endpoint;
 });
 
-test.after.always('stop etcd', () => {
-  etcd?.kill('SIGKILL');
-  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
-});
+test.after.always('stop etcd', () => etcd?.stop());
 
 function open(identity: WitnessIdentity, endpoints: string[], timeoutUs = 20_000_000): Witness {
   const setting = { kind: 'etcd', endpoints } as const;
@@ -77,11 +49,11 @@ test('etcd: one that is stopped is unreachable in time, and goes on afterwards',
   // A first request may find a busy machine; the time-out is short for the second one.
   const patient = open({ ...identity, vm: 'stopped' }, [endpoint]);
   t.is((await patient.ask(request)).kind, 'granted');
-  etcd?.kill('SIGSTOP');
+  etcd.process.kill('SIGSTOP');
   try {
     t.is((await witness.ask(request)).kind, 'unreachable');
   } finally {
-    etcd?.kill('SIGCONT');
+    etcd.process.kill('SIGCONT');
   }
   t.is((await patient.ask(request)).kind, 'granted');
 });
