@@ -45,7 +45,12 @@ export {
   type PermitState,
   SpeechPermit,
 } from './permit/speech-permit.js';
-export { type OpenWitnessOptions, openWitness } from './witness/open-witness-shell.js';
+export { TokenFile } from './permit/token-file-shell.js';
+export {
+  NO_WITNESS_WARNING,
+  type OpenWitnessOptions,
+  openWitness,
+} from './witness/open-witness-shell.js';
 export type {
   Witness,
   WitnessAnswer,

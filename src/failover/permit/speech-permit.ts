@@ -411,7 +411,12 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
     this.#askAtUs = nowUs;
     if (kind !== 'muted') return this.#takeOver(UNLIMITED_US);
     this.#state = { kind: 'speaking' };
-    return [{ kind: 'speak', untilUs: UNLIMITED_US }];
+    this.#alone = this.#options.hasWitness ? 'wanted' : 'yes';
+    this.#session = undefined;
+    return [
+      { kind: 'speak', untilUs: UNLIMITED_US },
+      { kind: 'goAlone', token: this.#token },
+    ];
   }
 
   /** A muted speaker goes on as soon as everything that is needed is there. */
@@ -419,12 +424,15 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
     if (this.#state.kind !== 'muted') return [];
     if (nowUs < this.#promisedUntilUs || nowUs >= this.#leaseUs()) return [];
     this.#state = { kind: 'speaking' };
-    return [{ kind: 'speak', untilUs: this.#leaseUs() }];
+    const outputs: PermitOutput[] = [{ kind: 'speak', untilUs: this.#leaseUs() }];
+    if (this.#options.hasWitness || this.#alone !== 'wanted') return outputs;
+    this.#alone = 'yes';
+    return [...outputs, { kind: 'goAlone', token: this.#token }];
   }
 
   #takeOver(untilUs: number): PermitOutput[] {
     this.#state = { kind: 'speaking' };
-    this.#alone = this.#vouched ? 'wanted' : 'yes';
+    this.#alone = this.#vouched && this.#options.hasWitness ? 'wanted' : 'yes';
     this.#session = undefined;
     this.#peerUntilUs = 0;
     this.#healthySinceUs = undefined;

@@ -14,6 +14,11 @@ export interface OpenWitnessOptions {
   readonly timeoutUs: number;
 }
 
+/** For the log of a node that starts with `none`. */
+export const NO_WITNESS_WARNING =
+  'No witness: if the hosts lose sight of each other, only a person can know which one may speak ' +
+  '(docs/witness.md)';
+
 /** Undefined for `none`: then only the operator decides. Asks nothing yet. */
 export function openWitness(options: OpenWitnessOptions): Witness | undefined {
   const { identity, setting, ttlUs } = options;

@@ -180,9 +180,30 @@ test('an operator may vouch for the silence of the peer', (t) => {
   ]);
 });
 
+test('an operator may do so for a speaker that is muted, and it goes alone', (t) => {
+  const p = protectedSpeaker();
+  const endUs = p.untilUs;
+  p.step({ kind: 'tick' }, endUs);
+  p.step(unreachable, endUs + 1);
+  const outputs = p.step({ kind: 'force' }, endUs + 2);
+  t.like(outputs, [
+    { kind: 'speak', untilUs: UNLIMITED_US },
+    { kind: 'goAlone', token: 7 },
+  ]);
+  t.like(outputs[2], { request: { purpose: 'alone', knownToken: ANY_TOKEN } });
+  // Once the witness knows, its grant is the right.
+  t.like(p.step(granted(9, endUs + 2), endUs + 3), [
+    { kind: 'goAlone', token: 9 },
+    { kind: 'extend', untilUs: endUs + 2 + leaseUs(TTL) },
+  ]);
+});
+
 test('with no witness a primary speaks for ever, and a standby needs proof, leave or an operator', (t) => {
   const p = permit({ hasWitness: false });
-  t.deepEqual(p.step({ kind: 'tick' }, 0), [{ kind: 'speak', untilUs: UNLIMITED_US }]);
+  t.deepEqual(p.step({ kind: 'tick' }, 0), [
+    { kind: 'speak', untilUs: UNLIMITED_US },
+    { kind: 'goAlone', token: 7 },
+  ]);
   const none = { hasWitness: false };
   const taken = ['takeOver', 'speak'];
   const kinds = (q: SpeechPermit, input: PermitInput) =>
