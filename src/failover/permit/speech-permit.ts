@@ -160,6 +160,7 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
   #lanReachable = true;
   #steppedAtUs: number;
   #vouched = false;
+  #vouchedAtUs = 0;
 
   constructor(options: PermitOptions) {
     const { role, promiseUs, startUs, knownToken } = options;
@@ -317,6 +318,8 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
   #confirmed(input: Extract<PermitInput, { kind: 'confirmed' }>): PermitOutput[] {
     const outputs = this.#learn(input.token, undefined);
     this.#peerUntilUs = Math.max(this.#peerUntilUs, input.sentAtUs + this.#peerLeaseUs);
+    // The peer is there after all, or again: from here on what it says counts.
+    if (input.sentAtUs > this.#vouchedAtUs) this.#vouched = false;
     return [...outputs, ...this.#extend()];
   }
 
@@ -408,6 +411,7 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
     if (kind === 'bystander' || kind === 'fenced' || kind === 'speaking') return [];
     this.#promisedUntilUs = Math.min(this.#promisedUntilUs, nowUs);
     this.#vouched = true;
+    this.#vouchedAtUs = nowUs;
     this.#askAtUs = nowUs;
     if (kind !== 'muted') return this.#takeOver(UNLIMITED_US);
     this.#state = { kind: 'speaking' };

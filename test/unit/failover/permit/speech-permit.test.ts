@@ -198,6 +198,17 @@ test('an operator may do so for a speaker that is muted, and it goes alone', (t)
   ]);
 });
 
+test('what an operator vouches for ends with a confirmation of the peer, but of no older one', (t) => {
+  const p = standby();
+  p.step({ kind: 'force' }, 3 * S);
+  t.like(p.step({ kind: 'confirmed', sentAtUs: 3 * S - 1, token: 7 }, 3 * S + 1), [
+    { kind: 'extend', untilUs: UNLIMITED_US },
+  ]);
+  t.like(p.step({ kind: 'confirmed', sentAtUs: 3 * S + 2, token: 7 }, 3 * S + 3), [
+    { kind: 'extend', untilUs: 3 * S + 2 + leaseUs(P) },
+  ]);
+});
+
 test('with no witness a primary speaks for ever, and a standby needs proof, leave or an operator', (t) => {
   const p = permit({ hasWitness: false });
   t.deepEqual(p.step({ kind: 'tick' }, 0), [
