@@ -2,6 +2,7 @@
 import { createServer, type Server } from 'node:net';
 import test from 'ava';
 import { openWitness, type Witness, type WitnessIdentity } from '../../src/failover/index.js';
+import { encodeRelease } from '../../src/failover/witness/etcd-wire.js';
 import { Etcd } from '../support/etcd.js';
 import { testWitness } from '../support/witness-suite.js';
 
@@ -41,6 +42,21 @@ test('etcd: an end point that is gone, or says nothing, costs its part of the ti
   const before = Date.now();
   t.is((await witness.ask(request)).kind, 'granted');
   t.true(Date.now() - before < 1_000);
+});
+
+test('etcd: a release that is carried out late frees no later grant', async (t) => {
+  const [a, b] = ['a', 'b'].map((host) =>
+    open({ ...identity, vm: 'late', host, instance: `late ${host}` }, [endpoint]),
+  ) as [Witness, Witness];
+  t.teardown(() => [a, b].map((witness) => witness.close()));
+  const first = await a.ask(request);
+  t.is((await a.ask(request)).kind, 'granted');
+  const release = encodeRelease('late', first.kind === 'granted' ? first.token : 0);
+  const options = { method: 'POST', body: JSON.stringify(release) };
+  t.true((await fetch(`${endpoint}/v3/kv/txn`, options)).ok);
+  t.like(await b.ask(request), { kind: 'denied', holder: 'a' });
+  await a.release();
+  t.is((await b.ask(request)).kind, 'granted');
 });
 
 test('etcd: one that is stopped is unreachable in time, and goes on afterwards', async (t) => {

@@ -110,6 +110,8 @@ function strike(world: World, fault: Fault): void {
       const wire = world.wire(from, to);
       wire.lossPart = prng.pick([0, 0.05, 0.3]);
       wire.delayUs = prng.pick([100, 2 * MS, 40 * MS, 300 * MS]);
+      // A request may be carried out long after its sender has given it up.
+      wire.latePart = prng.pick([0, 0.05, 0.3]);
       return;
     }
     case 'lan':
@@ -150,6 +152,7 @@ function heal(world: World): void {
   for (const wire of world.wires.values()) {
     wire.cut = false;
     wire.lossPart = 0;
+    wire.latePart = 0;
     wire.delayUs = 500;
   }
   for (const node of [world.nodes.a, world.nodes.b]) {

@@ -52,10 +52,13 @@ type Message =
 export interface Wire {
   cut: boolean;
   lossPart: number;
+  /** Of the messages, those that take up to LATE_US_MAX longer. */
+  latePart: number;
   delayUs: number;
 }
 
 const WORK_US = 20_000;
+const LATE_US_MAX = 5_000_000;
 
 export class World {
   nowUs = 0;
@@ -84,7 +87,7 @@ export class World {
     this.#witnessRate = this.drawRate();
     for (const from of ['a', 'b', 'w']) {
       for (const to of ['a', 'b', 'w']) {
-        this.wires.set(from + to, { cut: false, lossPart: 0, delayUs: 200 });
+        this.wires.set(from + to, { cut: false, lossPart: 0, latePart: 0, delayUs: 200 });
       }
     }
     this.nodes = { a: new SimNode(this, 'a'), b: new SimNode(this, 'b') };
@@ -129,7 +132,8 @@ export class World {
     const wire = this.wire(from, to);
     if (wire.cut || this.prng.chance(wire.lossPart)) return;
     const jitterUs = this.prng.nextInt(0, Math.floor(wire.delayUs / 2));
-    this.at(this.nowUs + wire.delayUs + jitterUs, () => {
+    const lateUs = this.prng.chance(wire.latePart) ? this.prng.nextInt(0, LATE_US_MAX) : 0;
+    this.at(this.nowUs + wire.delayUs + jitterUs + lateUs, () => {
       if (!wire.cut) run();
     });
   }
