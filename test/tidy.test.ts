@@ -16,7 +16,9 @@ const COLUMNS_MAX = 100;
 /** The folders of src from the outermost to the innermost; one line is one layer. */
 const LAYERS: readonly (readonly string[])[] = [
   ['cli'],
+  ['node'],
   ['primary', 'secondary'],
+  ['guest'],
   ['proxy', 'blockrep', 'migration', 'emulator', 'failover', 'replication'],
   ['config'],
   ['transport'],

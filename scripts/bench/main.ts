@@ -20,6 +20,8 @@ import { bringUp, chooseAccelerator, type SetupOptions } from './setups.js';
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '../../..');
 /** These have nothing to measure without protection. */
 const PROTECTED_ONLY: readonly MeasureName[] = ['pause', 'failover'];
+/** What an agent without a secondary costs is of interest for the disk, which goes through it. */
+const ALONE: readonly MeasureName[] = ['redis', 'disk'];
 
 /** Beside what needs guests, the compare core alone. */
 const NAMES = ['compare', ...MEASURE_NAMES] as const;
@@ -62,7 +64,8 @@ async function measureSetup(name: SetupName, options: BenchOptions, results: Res
   const wanted = MEASURE_NAMES.filter(
     (measure) =>
       options.names.includes(measure) &&
-      (name === 'protected' || !PROTECTED_ONLY.includes(measure)),
+      (name === 'protected' || !PROTECTED_ONLY.includes(measure)) &&
+      (name !== 'alone' || ALONE.includes(measure)),
   );
   if (wanted.length === 0) return;
   const cleanup = new Cleanup();

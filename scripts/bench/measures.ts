@@ -17,7 +17,7 @@ const POLL_MS = 20;
 /** The guest's scribbler reaches its rate and the pre-send its pace. */
 const SETTLE_MS = 1000;
 const WRITTEN_MIB_PER_EPOCH = [0, 1, 10, 50, 100];
-const DISK_DEPTH = 8;
+const DISK_DEPTH = 16;
 /** Before this, completions of large fetches with held output say nothing about the service. */
 const WARM_UP_MS = 3000;
 
@@ -147,6 +147,11 @@ async function disk(setup: Setup, options: MeasureOptions): Promise<Sample[]> {
       const name = `disk-${label}-${direction}`;
       samples.push({ name, unit, better: 'more', value: mean(values) });
     }
+  }
+  if (setup.pair !== undefined) {
+    const { diskMemoryBytes } = await setup.pair.status('hosta');
+    const value = diskMemoryBytes / 2 ** 20;
+    samples.push({ name: 'disk-memory', unit: 'MiB', better: 'less', value });
   }
   return samples;
 }

@@ -2,11 +2,11 @@
  * From measured values to the lines of the result. Pure. A value is the median of its rounds; the
  * ratio compares protected with contended and is larger where protected is better: both hosts of
  * the lab share one machine's cores, so two unprotected guests under the same load are the fair
- * baseline.
+ * baseline. An agent without a secondary (`alone`) is compared with one unprotected guest.
  */
 import { median } from '../harness/median.js';
 
-export const SETUPS = ['unprotected', 'contended', 'protected'] as const;
+export const SETUPS = ['unprotected', 'alone', 'contended', 'protected'] as const;
 export type SetupName = (typeof SETUPS)[number];
 
 /** One measured value, before it is compared. */
@@ -22,6 +22,8 @@ export interface Row {
   readonly name: string;
   readonly unit: string;
   readonly unprotected: number | null;
+  readonly alone: number | null;
+  readonly aloneRatio: number | null;
   readonly contended: number | null;
   readonly protected: number | null;
   readonly ratio: number | null;
@@ -34,7 +36,10 @@ export class Results {
   add(setup: SetupName, sample: Sample): void {
     let series = this.#series.get(sample.name);
     if (series === undefined) {
-      series = { first: sample, values: { unprotected: [], contended: [], protected: [] } };
+      series = {
+        first: sample,
+        values: { unprotected: [], alone: [], contended: [], protected: [] },
+      };
       this.#series.set(sample.name, series);
     }
     series.values[setup].push(sample.value);
@@ -51,10 +56,14 @@ export class Results {
 function rowOf(first: Sample, values: Record<SetupName, number[]>): Row {
   const contended = medianOrNull(values.contended);
   const protectedValue = medianOrNull(values.protected);
+  const unprotected = medianOrNull(values.unprotected);
+  const alone = medianOrNull(values.alone);
   return {
     name: first.name,
     unit: first.unit,
-    unprotected: medianOrNull(values.unprotected),
+    unprotected,
+    alone,
+    aloneRatio: ratio(first.better, unprotected, alone),
     contended,
     protected: protectedValue,
     ratio: ratio(first.better, contended, protectedValue),
@@ -69,6 +78,8 @@ function addedRow(name: string, row: Row): Row {
     name,
     unit: row.unit,
     unprotected: null,
+    alone: null,
+    aloneRatio: null,
     contended: null,
     protected: added,
     ratio: null,
@@ -77,11 +88,12 @@ function addedRow(name: string, row: Row): Row {
 
 /** The rows as a table for people. */
 export function formatTable(rows: readonly Row[]): string {
-  const head = ['name', 'unit', ...SETUPS, 'ratio'];
+  const head = ['name', 'unit', 'unprotected', 'alone', 'ratio', 'contended', 'protected', 'ratio'];
   const lines = rows.map((row) => [
     row.name,
     row.unit,
-    ...[row.unprotected, row.contended, row.protected, row.ratio].map(formatValue),
+    ...[row.unprotected, row.alone, row.aloneRatio].map(formatValue),
+    ...[row.contended, row.protected, row.ratio].map(formatValue),
   ]);
   const widths = head.map((title, i) =>
     Math.max(title.length, ...lines.map((line) => line[i]?.length ?? 0)),

@@ -1,6 +1,6 @@
 /**
- * The three ways in which the bench runs the same guest in the same lab: alone and unprotected; two
- * unprotected guests at once, one on each host; protected.
+ * The ways in which the bench runs the same guest in the same lab: unprotected; by an agent that
+ * has no secondary (alone); two unprotected guests at once, one on each host; protected.
  */
 import { accessSync, constants, mkdtempSync, readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
@@ -36,7 +36,7 @@ export interface Setup {
   /** A control connection to each guest. */
   readonly controls: readonly GuestControl[];
   readonly logPath: string;
-  /** The pair, if protected. */
+  /** The agents, if there are any. */
   readonly pair?: PairLab;
 }
 
@@ -56,18 +56,22 @@ export async function bringUp(
   options: SetupOptions,
   cleanup: Cleanup,
 ): Promise<Setup> {
-  return name === 'protected'
-    ? bringUpProtected(options, cleanup)
+  return name === 'protected' || name === 'alone'
+    ? bringUpAgents(name, options, cleanup)
     : bringUpPlain(name, options, cleanup);
 }
 
-async function bringUpProtected(options: SetupOptions, cleanup: Cleanup): Promise<Setup> {
+async function bringUpAgents(
+  name: 'alone' | 'protected',
+  options: SetupOptions,
+  cleanup: Cleanup,
+): Promise<Setup> {
   const { root, guest, memoryMib, periodMs, mode } = options;
   const primaryFlags = ['--accel', chooseAccelerator()];
   const pair = await PairLab.up({ root, guest, memoryMib, periodMs, mode, primaryFlags }, cleanup);
-  await pair.startSecondary();
+  if (name === 'protected') await pair.startSecondary();
   await pair.startPrimary();
-  await pair.waitProtected();
+  if (name === 'protected') await pair.waitProtected();
   await pair.waitGuest();
   const place = {
     lab: pair.lab,
@@ -77,7 +81,7 @@ async function bringUpProtected(options: SetupOptions, cleanup: Cleanup): Promis
   };
   const control = new GuestControl({ ...place, host: GUEST_ADDRESS });
   cleanup.add('guest control', () => control.close());
-  return { name: 'protected', hosts: [GUEST_ADDRESS], controls: [control], pair, ...place };
+  return { name, hosts: [GUEST_ADDRESS], controls: [control], pair, ...place };
 }
 
 async function bringUpPlain(

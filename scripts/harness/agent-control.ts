@@ -27,6 +27,7 @@ export interface AgentStatus {
   readonly dirtyTracker: string;
   readonly accelerator: string;
   readonly sync: { readonly doneBytes: number; readonly totalBytes: number } | null;
+  readonly diskMemoryBytes: number;
   readonly verified: number;
   readonly lastFailure: string | null;
   readonly compare: { readonly running: boolean; readonly confirmedFrames: number } | null;

@@ -43,6 +43,8 @@ export interface PairOptions {
   readonly periodMs: number;
   readonly mode?: Mode;
   readonly logLevel?: 'debug' | 'info';
+  /** Where hosta's image is copied to; default: with its logs and sockets. */
+  readonly imageDirectory?: string;
   /** More flags of colo-primary and colo-secondary. */
   readonly primaryFlags?: readonly string[];
   readonly secondaryFlags?: readonly string[];
@@ -85,13 +87,18 @@ export class PairLab {
       await mkdir(join(directory, host, 'run'), { recursive: true });
       await mkdir(join(directory, host, 'state'));
     }
-    await copyImage(options.guest.image, join(directory, 'hosta', 'root.img'));
+    await copyImage(options.guest.image, pair.imagePath);
     return pair;
   }
 
   /** Files stay after the cleanup, for the one who must find out what went wrong. */
   keepFiles(which: 'logs' | 'all'): void {
     this.#files.kept = which;
+  }
+
+  /** hosta's copy of the guest's disk. */
+  get imagePath(): string {
+    return join(this.#options.imageDirectory ?? join(this.directory, 'hosta'), 'root.img');
   }
 
   logPath(host: HostName): string {
@@ -111,7 +118,7 @@ export class PairLab {
     await this.#start('hosta', 'colo-primary', [
       ...['--peer', REPLICATION_ADDRESS.hostb, '--memory', `${memoryMib}MiB`],
       ...['--kernel', guest.kernel, '--initrd', guest.initrd, '--append', guest.commandLine],
-      ...['--disk', `root=${join(this.directory, 'hosta', 'root.img')}`],
+      ...['--disk', `root=${this.imagePath}`],
       ...['--nic', `name=lan,mac=${GUEST_MAC},tap=tap0`],
       ...['--mode', mode ?? DEFAULT_MODE, '--period', `${periodMs}ms`],
       ...['--min-interval', `${Math.min(periodMs, 100)}ms`],
@@ -123,9 +130,18 @@ export class PairLab {
     return agentStatus(this.#socketPath(host));
   }
 
+  /** Starts the agent of a host that was killed, as its operator would. */
+  async restart(host: HostName): Promise<void> {
+    if (host === 'hosta') await this.startPrimary();
+    else await this.startSecondary();
+  }
+
   /** Waits until a failover would lose nothing; `onStatus` sees every status on the way. */
-  async waitProtected(onStatus?: (status: AgentStatus) => void): Promise<AgentStatus> {
-    return this.waitStatus('hosta', 'the guest is protected', (status) => {
+  async waitProtected(
+    onStatus?: (status: AgentStatus) => void,
+    host: HostName = 'hosta',
+  ): Promise<AgentStatus> {
+    return this.waitStatus(host, 'the guest is protected', (status) => {
       onStatus?.(status);
       return isProtected(status);
     });

@@ -11,8 +11,12 @@ export interface BlockLayer {
   readonly readOnly: boolean;
   /** The caller owns the buffer. */
   read(offset: number, length: number): Promise<Buffer>;
+  /** Like `read`, into memory of the caller's, all of it. */
+  readInto?(offset: number, target: Buffer): Promise<void>;
   /** `data` must not change afterwards: layers may keep it. `fua`: durable before it resolves. */
   write(offset: number, data: Buffer, fua: boolean): Promise<void>;
+  /** Asked when a write has resolved: false if nobody uses its data any more. */
+  readonly keepsData?: boolean;
   writeZeroes(offset: number, length: number, options: ZeroOptions): Promise<void>;
   /**
    * Gives the space back. The range reads as zeroes afterwards: both guests of a pair must see the
@@ -22,8 +26,21 @@ export interface BlockLayer {
   /** Everything answered before the call is durable when it resolves. */
   flush(): Promise<void>;
   close(): Promise<void>;
-  /** Ranges that may hold something else than zeroes; without it, everything may. */
-  dataRanges?(): ByteRange[];
+  /**
+   * Ranges that may hold something else than zeroes, ascending; without it, everything may. With a
+   * query only those in its range, cut to it, and at most the first `countMax`.
+   */
+  dataRanges?(query?: RangeQuery): ByteRange[];
+}
+
+export interface RangeQuery extends ByteRange {
+  readonly countMax?: number;
+}
+
+/** Fills `target` from `offset`, without a copy where the layer can. */
+export async function readInto(layer: BlockLayer, offset: number, target: Buffer): Promise<void> {
+  if (layer.readInto !== undefined) return layer.readInto(offset, target);
+  (await layer.read(offset, target.length)).copy(target);
 }
 
 export interface ZeroOptions {

@@ -1,9 +1,11 @@
 /**
- * Which clusters of a disk must still be sent: one bit per 64 KiB.
+ * Which clusters of a disk must still be sent: one bit per 64 KiB. It lives as long as a session;
+ * what must survive the agent is in generation/change-map.ts.
  *
  * `take` clears bits before anybody reads the clusters; a guest write that races with the reading
  * sets its bit again when it completes, so nothing is lost, at worst something is sent twice.
  */
+import type { ByteRange } from './block-layer-shell.js';
 import { DIRTY_CLUSTER_BYTES } from './limits.js';
 
 export class DirtyBitmap {
@@ -46,6 +48,22 @@ export class DirtyBitmap {
     }
   }
 
+  isDirty(cluster: number): boolean {
+    return ((this.#bits[cluster >>> 5] ?? 0) & (1 << (cluster & 31))) !== 0;
+  }
+
+  /** Dirty ranges, ascending, neighbours joined; nothing is cleared. */
+  *ranges(): Generator<ByteRange> {
+    yield* bitRanges((word) => this.#bits[word] as number, this.#sizeBytes);
+  }
+
+  /** Nothing is dirty any more; the next `take` starts at the disk's beginning. */
+  clear(): void {
+    this.#bits.fill(0);
+    this.#dirty = 0;
+    this.#cursor = 0;
+  }
+
   /** Clears at most `maxClusters` bits and returns their ranges, neighbours joined. */
   take(maxClusters: number): { offset: number; length: number }[] {
     const ranges: { offset: number; length: number }[] = [];
@@ -79,4 +97,31 @@ export class DirtyBitmap {
     const lowest = 31 - Math.clz32(word & -word);
     return this.#cursor * 32 + lowest;
   }
+}
+
+/** The ranges of a disk whose clusters' bits are set, ascending, neighbours joined. */
+export function* bitRanges(
+  wordAt: (index: number) => number,
+  sizeBytes: number,
+): Generator<ByteRange> {
+  const clusters = Math.ceil(sizeBytes / DIRTY_CLUSTER_BYTES);
+  let start = -1;
+  const upTo = (end: number): ByteRange => {
+    const offset = start * DIRTY_CLUSTER_BYTES;
+    return { offset, length: Math.min(end * DIRTY_CLUSTER_BYTES, sizeBytes) - offset };
+  };
+  for (let word = 0; word * 32 < clusters; word++) {
+    const bits = wordAt(word) | 0;
+    // Most words are of one kind: nothing, or the middle of a long run.
+    if (bits === (start === -1 ? 0 : -1) && (word + 1) * 32 <= clusters) continue;
+    // Bits of clusters behind the end, as in a damaged file, mean nothing.
+    for (let cluster = word * 32; cluster < Math.min((word + 1) * 32, clusters); cluster++) {
+      const isSet = (bits & (1 << (cluster & 31))) !== 0;
+      if (isSet && start === -1) start = cluster;
+      if (isSet || start === -1) continue;
+      yield upTo(cluster);
+      start = -1;
+    }
+  }
+  if (start !== -1) yield upTo(clusters);
 }

@@ -9,6 +9,8 @@
  *   0x0134 syncZero   disk u16, offset u64, length u64       initial synchronisation
  *   0x0135 epochEnd   epoch u64, disk u16, operations u64, bytes u64
  *
+ * 0x0136 to 0x0138 are in resync/resync-wire.ts.
+ *
  * u64 fields are at most 2^53 - 1. An offset plus a length must be so too; whether they lie inside
  * the disk is for the receiver to check, who knows its size.
  */

@@ -1,12 +1,15 @@
 /**
- * Writes the operations of one epoch into the image: several at a time, overlapping ones in order,
- * neighbours joined into one system call. Spilled data is read back on the way.
+ * Writes the operations of one epoch into an image: several at a time, overlapping ones in order,
+ * neighbours joined into one system call. What is not in memory is read back from
+ * the journal on the way.
  */
 import type { BufferedOperation } from './epoch-buffer.js';
-import type { ImageFile } from './image-shell.js';
 import { APPLY_CONCURRENCY, APPLY_PARTS_MAX, COPY_CHUNK_BYTES } from './limits.js';
 import { RangeLock } from './range-lock-shell.js';
-import type { SpillFile } from './spill-file-shell.js';
+import type { StorageImage } from './storage-shell.js';
+
+/** Data of a write that is not in memory. */
+export type ReadBack = (operation: BufferedOperation) => Promise<Buffer>;
 
 interface Batch {
   readonly offset: number;
@@ -16,9 +19,9 @@ interface Batch {
 
 /** Resolves when all are written (not flushed); rejects with the first failure, nothing running. */
 export async function applyOperations(
-  image: ImageFile,
+  image: StorageImage,
   operations: readonly BufferedOperation[],
-  spill: SpillFile,
+  readBack: ReadBack,
 ): Promise<void> {
   const order = new RangeLock();
   const batches = joinNeighbours(operations);
@@ -30,7 +33,7 @@ export async function applyOperations(
       next += 1;
       const current = batch;
       const range = { offset: current.offset, length: current.length, exclusive: true };
-      await order.run(range, () => writeBatch(image, current, spill));
+      await order.run(range, () => writeBatch(image, current, readBack));
     }
   };
   const workers = Array.from({ length: APPLY_CONCURRENCY }, () =>
@@ -66,7 +69,7 @@ function joinNeighbours(operations: readonly BufferedOperation[]): Batch[] {
   return batches;
 }
 
-async function writeBatch(image: ImageFile, batch: Batch, spill: SpillFile): Promise<void> {
+async function writeBatch(image: StorageImage, batch: Batch, readBack: ReadBack): Promise<void> {
   const [first] = batch.operations;
   if (first === undefined) return;
   if (first.kind !== 'write') {
@@ -75,13 +78,7 @@ async function writeBatch(image: ImageFile, batch: Batch, spill: SpillFile): Pro
     return;
   }
   const parts: Buffer[] = [];
-  for (const operation of batch.operations) parts.push(await dataOf(operation, spill));
+  for (const operation of batch.operations)
+    parts.push(operation.data ?? (await readBack(operation)));
   await image.writeMany(batch.offset, parts);
-}
-
-async function dataOf(operation: BufferedOperation, spill: SpillFile): Promise<Buffer> {
-  if (operation.data !== undefined) return operation.data;
-  const data = Buffer.allocUnsafeSlow(operation.length);
-  await spill.read(operation.spillPosition ?? 0, data);
-  return data;
 }

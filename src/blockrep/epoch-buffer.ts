@@ -1,54 +1,60 @@
 /**
- * The PVM's disk writes that are not in the image yet, by epoch and in order.
+ * The PVM's disk writes that are not in the images yet, of all disks of the guest, by epoch and in
+ * order.
  *
- *   stage -> close (counts checked) -> commit -> operations, written to the image -> release
+ *   stage -> close (counts checked, each disk) -> stored -> commit -> operations, written to the
+ *            images -> release
  *                      \-> dropUncommitted
  *
  * Epochs only grow; the open one is the last; they are committed and released oldest first. Only
- * committed epochs survive `dropUncommitted` (I2, I3: nothing of an uncommitted epoch may reach the
+ * committed epochs survive `dropUncommitted` (I2, I3: nothing of an uncommitted epoch may reach an
  * image, nothing committed may be lost).
  *
- * Data is copied into slabs of the epoch while the memory bound allows; beyond it `stage` returns a
- * position in the spill file where the caller must put the data before it acknowledges the epoch.
- * A peer that breaks the order gets a ProtocolError.
+ * Data is copied into slabs of the epoch while the memory bound allows; beyond it the operation has
+ * no data here and must be read back from the journal. A peer that breaks the order gets a
+ * ProtocolError.
  */
 import { ProtocolError } from '../lib/index.js';
 import { type DiskOperation, type EpochTotals, operationLength } from './disk-operation.js';
+import type { JournalLocation } from './journal-format.js';
 import { OPERATION_OVERHEAD_BYTES, type SecondaryBounds, SLAB_BYTES } from './limits.js';
 
-/** An operation in the buffer; a write has either `data` or a position in the spill file. */
+/** An operation in the buffer. A write without `data` is in the journal only. */
 export interface BufferedOperation {
   readonly kind: DiskOperation['kind'];
   readonly offset: number;
   readonly length: number;
   readonly data: Buffer | undefined;
-  readonly spillPosition: number | undefined;
+  /** Where a write's data is in the journal, once it is written there. */
+  location: JournalLocation | undefined;
 }
 
-/** What the caller of `stage` must do. */
 export type StageResult =
-  | { readonly kind: 'buffered' }
-  | { readonly kind: 'spill'; readonly position: number }
+  /** `data`: a copy for the journal, undefined when there is none. */
+  | {
+      readonly kind: 'buffered';
+      readonly operation: BufferedOperation;
+      readonly data: Buffer | undefined;
+    }
   /** A hard bound is reached: this secondary can not take over any more. */
   | { readonly kind: 'full'; readonly reason: string };
 
 export type CloseResult = { readonly ok: true } | { readonly ok: false; readonly reason: string };
 
-/** A part of the spill file that nothing needs any more. */
-export interface SpillRange {
-  readonly from: number;
-  readonly to: number;
+interface DiskRecord {
+  readonly operations: BufferedOperation[];
+  bytes: number;
+  closed: boolean;
 }
 
 interface EpochRecord {
   readonly epoch: number;
-  /** `broken`: ended with other counts than announced; it can only be dropped. */
-  state: 'open' | 'closed' | 'broken' | 'committed';
-  readonly operations: BufferedOperation[];
-  bytes: number;
+  /** `closed`: not stored yet. `broken`: other counts than announced; it can only be dropped. */
+  state: 'open' | 'closed' | 'stored' | 'broken' | 'committed';
+  readonly disks: readonly DiskRecord[];
+  operations: number;
   memoryBytes: number;
   spilledBytes: number;
-  spillFrom: number;
   slab: Buffer;
   slabUsed: number;
 }
@@ -58,15 +64,16 @@ const NO_SLAB = Buffer.alloc(0);
 
 export class EpochBuffer {
   readonly #bounds: SecondaryBounds;
+  readonly #disks: number;
   readonly #records: EpochRecord[] = [];
   #lastEpoch = -1;
   #memoryBytes = 0;
   #spilledBytes = 0;
   #operations = 0;
-  #spillEnd = 0;
 
-  constructor(bounds: SecondaryBounds) {
+  constructor(bounds: SecondaryBounds, disks: number) {
     this.#bounds = bounds;
+    this.#disks = disks;
   }
 
   /** Memory in use: data and what describes the operations. */
@@ -74,6 +81,7 @@ export class EpochBuffer {
     return this.#memoryBytes;
   }
 
+  /** Data that is in the journal only. */
   get spilledBytes(): number {
     return this.#spilledBytes;
   }
@@ -82,92 +90,129 @@ export class EpochBuffer {
     return this.#operations;
   }
 
-  /** Committed epochs whose operations are not in the image yet, oldest first. */
+  get isEmpty(): boolean {
+    return this.#records.length === 0;
+  }
+
+  /** Committed epochs whose operations are not in the images yet, oldest first. */
   get committedEpochs(): number[] {
     return this.#records.filter((record) => record.state === 'committed').map((r) => r.epoch);
   }
 
-  /** Copies the operation's data, or tells where in the spill file it must go. */
-  stage(epoch: number, operation: DiskOperation): StageResult {
-    const record = this.#open(epoch);
+  /** Operations of one disk, and their bytes, zeroes and trims included. */
+  ofDisk(disk: number): EpochTotals {
+    let [operations, bytes] = [0, 0];
+    for (const record of this.#records) {
+      operations += record.disks[disk]?.operations.length ?? 0;
+      bytes += record.disks[disk]?.bytes ?? 0;
+    }
+    return { operations, bytes };
+  }
+
+  /** Copies the operation's data. */
+  stage(disk: number, epoch: number, operation: DiskOperation): StageResult {
+    const { record, own } = this.#open(disk, epoch);
     const length = operationLength(operation);
     const { kind, offset } = operation;
     if (this.#operations >= this.#bounds.bufferOperations) {
       return { kind: 'full', reason: `${this.#operations} operations are buffered` };
     }
     if (operation.kind !== 'write') {
-      this.#add(record, { kind, offset, length, data: undefined, spillPosition: undefined });
-      return { kind: 'buffered' };
+      const entry = { kind, offset, length, data: undefined, location: undefined };
+      this.#add(record, own, entry);
+      return { kind: 'buffered', operation: entry, data: undefined };
     }
     const wanted = this.#memoryBytes + length + OPERATION_OVERHEAD_BYTES;
     if (wanted <= this.#bounds.bufferMemoryBytes) {
       const data = copyToSlab(record, operation.data);
-      this.#add(record, { kind, offset, length, data, spillPosition: undefined });
-      return { kind: 'buffered' };
+      const entry = { kind, offset, length, data, location: undefined };
+      this.#add(record, own, entry);
+      return { kind: 'buffered', operation: entry, data };
     }
     if (this.#spilledBytes + length > this.#bounds.bufferSpillBytes) {
-      return { kind: 'full', reason: `${this.#spilledBytes} bytes are in the spill file` };
+      return { kind: 'full', reason: `${this.#spilledBytes} bytes are in the journal only` };
     }
-    const position = this.#spillEnd;
-    this.#spillEnd += length;
-    if (record.spilledBytes === 0) record.spillFrom = position;
-    this.#add(record, { kind, offset, length, data: undefined, spillPosition: position });
-    return { kind: 'spill', position };
+    const entry = { kind, offset, length, data: undefined, location: undefined };
+    this.#add(record, own, entry);
+    this.#spilledBytes += length;
+    record.spilledBytes += length;
+    return { kind: 'buffered', operation: entry, data: Buffer.from(operation.data) };
   }
 
-  /** Ends the epoch and compares the counts; a difference means that something was lost. */
-  close(epoch: number, totals: EpochTotals): CloseResult {
-    const record = this.#open(epoch);
-    const found = { operations: record.operations.length, bytes: record.bytes };
-    if (found.operations === totals.operations && found.bytes === totals.bytes) {
-      record.state = 'closed';
-      return { ok: true };
+  /** Ends the epoch for one disk; a difference of the counts means that something was lost. */
+  close(disk: number, epoch: number, totals: EpochTotals): CloseResult {
+    const { record, own } = this.#open(disk, epoch);
+    own.closed = true;
+    const found = { operations: own.operations.length, bytes: own.bytes };
+    if (found.operations !== totals.operations || found.bytes !== totals.bytes) {
+      record.state = 'broken';
+      const reason =
+        `Epoch ${epoch} has ${found.operations} operations with ${found.bytes} bytes where ` +
+        `${totals.operations} with ${totals.bytes} were announced`;
+      return { ok: false, reason };
     }
-    record.state = 'broken';
-    const reason =
-      `Epoch ${epoch} has ${found.operations} operations with ${found.bytes} bytes where ` +
-      `${totals.operations} with ${totals.bytes} were announced`;
-    return { ok: false, reason };
+    if (record.disks.every(({ closed }) => closed)) record.state = 'closed';
+    return { ok: true };
   }
 
-  /** From here the epoch's operations must reach the image, whatever becomes of the primary. */
+  /** Totals of each disk once all have closed the epoch and it is to be stored, else undefined. */
+  toStore(epoch: number): EpochTotals[] | undefined {
+    const record = this.#records.find((each) => each.epoch === epoch);
+    if (record?.state !== 'closed') return undefined;
+    return record.disks.map(({ operations, bytes }) => ({ operations: operations.length, bytes }));
+  }
+
+  /** All of the epoch is durable; false when it was dropped meanwhile. */
+  stored(epoch: number): boolean {
+    const record = this.#records.find((each) => each.epoch === epoch);
+    if (record?.state !== 'closed') return false;
+    record.state = 'stored';
+    return true;
+  }
+
+  /** From here the epoch's operations must reach the images, whatever becomes of the primary. */
   commit(epoch: number): void {
     const record = this.#records.find((each) => each.state !== 'committed');
-    if (record?.epoch !== epoch || record.state !== 'closed') {
+    if (record?.epoch !== epoch || record.state !== 'stored') {
       throw new ProtocolError(
-        `Epoch ${epoch} can not be committed: it is not the oldest closed one`,
+        `Epoch ${epoch} can not be committed: it is not the oldest stored one`,
       );
     }
     record.state = 'committed';
   }
 
-  /** The committed epoch's operations, in order. It must be the oldest. */
-  operations(epoch: number): readonly BufferedOperation[] {
-    return this.#oldestCommitted(epoch).operations;
+  /** The committed epoch's operations of one disk, in order. It must be the oldest. */
+  operations(disk: number, epoch: number): readonly BufferedOperation[] {
+    return this.#oldestCommitted(epoch).disks[disk]?.operations ?? [];
   }
 
-  /** Forgets the oldest epoch, whose operations are in the image. */
-  release(epoch: number): SpillRange | undefined {
+  /** Forgets the oldest epoch, whose operations are in the images. */
+  release(epoch: number): void {
     const record = this.#oldestCommitted(epoch);
     this.#records.shift();
-    return this.#forget(record);
+    this.#forget(record);
   }
 
-  dropUncommitted(): SpillRange[] {
-    const ranges: SpillRange[] = [];
+  /** Returns the oldest epoch that is dropped, if any. */
+  dropUncommitted(): number | undefined {
+    let oldest: number | undefined;
     while (this.#records.length > 0 && this.#records.at(-1)?.state !== 'committed') {
-      const range = this.#forget(this.#records.pop() as EpochRecord);
-      if (range !== undefined) ranges.push(range);
+      const record = this.#records.pop() as EpochRecord;
+      this.#forget(record);
+      oldest = record.epoch;
     }
-    return ranges;
+    return oldest;
   }
 
-  /** Starts the spill file from its beginning again; only while nothing is in it or on its way. */
-  rewindSpill(): void {
-    if (this.#spilledBytes === 0) this.#spillEnd = 0;
+  #open(disk: number, epoch: number): { record: EpochRecord; own: DiskRecord } {
+    const record = this.#openRecord(epoch);
+    const own = record.disks[disk];
+    if (own === undefined) throw new ProtocolError(`There is no disk ${disk}`);
+    if (own.closed) throw new ProtocolError(`Epoch ${epoch} of disk ${disk} has ended already`);
+    return { record, own };
   }
 
-  #open(epoch: number): EpochRecord {
+  #openRecord(epoch: number): EpochRecord {
     const last = this.#records.at(-1);
     if (last?.epoch === epoch && last.state === 'open') return last;
     if (last?.state === 'open') {
@@ -180,11 +225,14 @@ export class EpochBuffer {
     const record: EpochRecord = {
       epoch,
       state: 'open',
-      operations: [],
-      bytes: 0,
+      disks: Array.from({ length: this.#disks }, () => ({
+        operations: [],
+        bytes: 0,
+        closed: false,
+      })),
+      operations: 0,
       memoryBytes: 0,
       spilledBytes: 0,
-      spillFrom: 0,
       slab: NO_SLAB,
       slabUsed: 0,
     };
@@ -192,16 +240,13 @@ export class EpochBuffer {
     return record;
   }
 
-  #add(record: EpochRecord, operation: BufferedOperation): void {
-    const { length, data } = operation;
-    const memory = OPERATION_OVERHEAD_BYTES + (data?.length ?? 0);
-    const spilled = operation.spillPosition === undefined ? 0 : length;
-    record.operations.push(operation);
-    record.bytes += length;
+  #add(record: EpochRecord, own: DiskRecord, operation: BufferedOperation): void {
+    const memory = OPERATION_OVERHEAD_BYTES + (operation.data?.length ?? 0);
+    own.operations.push(operation);
+    own.bytes += operation.length;
+    record.operations += 1;
     record.memoryBytes += memory;
-    record.spilledBytes += spilled;
     this.#memoryBytes += memory;
-    this.#spilledBytes += spilled;
     this.#operations += 1;
   }
 
@@ -215,12 +260,10 @@ export class EpochBuffer {
     return record;
   }
 
-  #forget(record: EpochRecord): SpillRange | undefined {
+  #forget(record: EpochRecord): void {
     this.#memoryBytes -= record.memoryBytes;
     this.#spilledBytes -= record.spilledBytes;
-    this.#operations -= record.operations.length;
-    if (record.spilledBytes === 0) return undefined;
-    return { from: record.spillFrom, to: record.spillFrom + record.spilledBytes };
+    this.#operations -= record.operations;
   }
 }
 

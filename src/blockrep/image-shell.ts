@@ -1,74 +1,86 @@
 /**
- * The last layer: a raw image, a regular file or a block device.
+ * The last layer: an image, which is a regular file or a block device (image-open-shell.ts), or a
+ * qcow2 image that looks like a file (qcow2-export-shell.ts).
  *
  * Whoever opens it for writing holds an exclusive flock on it until `close`, so two agents of one
- * host never write to one image. Writes go through the page cache; `flush` is fdatasync, and
+ * host never write to one image; readers share. Writes go through the page cache; `flush` is fdatasync, and
  * flushes asked for while one runs share the next.
  */
 import fs from 'node:fs';
-import { describeError, OperatorError } from '../lib/index.js';
+import type { Logger } from '../lib/index.js';
 import {
-  lockExclusive,
   punchHole,
+  readCached,
+  SystemCallError,
   seekData,
   seekHole,
   seekSize,
   zeroRange,
 } from '../linux/index.js';
-import type { BlockLayer, ByteRange, ZeroOptions } from './block-layer-shell.js';
+import type { ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
 import { DiskError, errnoOf } from './errors.js';
-import { SECTOR_BYTES, ZERO_CHUNK_BYTES } from './limits.js';
+import { type ImageOptions, type OpenedImage, openImage } from './image-open-shell.js';
+import { IMAGE_INLINE_BYTES_MAX, ZERO_CHUNK_BYTES } from './limits.js';
+import type { StorageImage } from './storage-shell.js';
 
-export interface ImageOptions {
-  readonly path: string;
-  readonly readOnly?: boolean;
-  /** Creates a missing image, sparse, with this size; an existing one must have it. */
-  readonly sizeBytes?: number;
-}
+export type { ImageOptions };
 
 const ZEROES = Buffer.alloc(ZERO_CHUNK_BYTES);
 
-export class ImageFile implements BlockLayer {
+/** What lseek(2) says where holes are not known: EINVAL, ENOSYS, EOPNOTSUPP. */
+const NO_SEEK_DATA: readonly number[] = [22, 38, 95];
+
+export class ImageFile implements StorageImage {
   readonly path: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
+  readonly keepsData = false;
   readonly #fd: number;
+  readonly #opened: OpenedImage;
+  readonly #log: Logger | undefined;
+  #changeTold = false;
   #flushing: Promise<void> | undefined;
   #nextFlush: Promise<void> | undefined;
   #closed = false;
 
-  private constructor(fd: number, sizeBytes: number, options: ImageOptions) {
-    this.#fd = fd;
+  private constructor(opened: OpenedImage, options: ImageOptions) {
+    this.#fd = opened.fd;
+    this.#opened = opened;
+    this.#log = options.log;
     this.path = options.path;
-    this.sizeBytes = sizeBytes;
+    this.sizeBytes = opened.sizeBytes;
     this.readOnly = options.readOnly === true;
   }
 
   /** Throws OperatorError when the image can not be used, saying why and what to change. */
   static async open(options: ImageOptions): Promise<ImageFile> {
-    const fd = await openImage(options);
-    try {
-      const sizeBytes = prepareImage(fd, options);
-      return new ImageFile(fd, sizeBytes, options);
-    } catch (error) {
-      fs.closeSync(fd);
-      throw error;
-    }
+    return new ImageFile(await openImage(options), options);
   }
 
-  read(offset: number, length: number): Promise<Buffer> {
+  async read(offset: number, length: number): Promise<Buffer> {
     const data = Buffer.allocUnsafeSlow(length);
+    await this.readInto(offset, data);
+    return data;
+  }
+
+  /** What the page cache has of a small read is copied at once; the rest is another thread's. */
+  readInto(offset: number, data: Buffer): Promise<void> {
+    const { length } = data;
+    let cached = 0;
+    if (length <= IMAGE_INLINE_BYTES_MAX) {
+      cached = this.#readCached(offset, data);
+      if (cached === length) return Promise.resolve();
+    }
     return new Promise((resolve, reject) => {
       const step = (done: number) => {
         fs.read(this.#fd, data, done, length - done, offset + done, (error, count) => {
           if (error !== null) reject(this.#failed('read', error));
           else if (count === 0) reject(this.#failed('read', new Error('Unexpected end of file')));
           else if (done + count < length) step(done + count);
-          else resolve(data);
+          else resolve();
         });
       };
-      if (length === 0) resolve(data);
-      else step(0);
+      step(cached);
     });
   }
 
@@ -129,34 +141,105 @@ export class ImageFile implements BlockLayer {
     return this.#nextFlush;
   }
 
-  dataRanges(): ByteRange[] {
+  /** By the file system's knowledge of holes; where it has none, everything. */
+  dataRanges(query?: RangeQuery): ByteRange[] {
+    const { offset, length, countMax } = query ?? { offset: 0, length: this.sizeBytes };
+    const whole = { offset, length };
+    if (this.#opened.isBlockDevice) return [whole];
     const ranges: ByteRange[] = [];
-    let at = 0;
-    while (at < this.sizeBytes) {
-      const start = seekData(this.#fd, at);
-      if (start === undefined || start >= this.sizeBytes) break;
-      const end = Math.min(seekHole(this.#fd, start), this.sizeBytes);
-      ranges.push({ offset: start, length: end - start });
-      at = end;
+    const last = offset + length;
+    try {
+      for (let at = offset; at < last && ranges.length < (countMax ?? Infinity); ) {
+        const start = seekData(this.#fd, at);
+        if (start === undefined || start >= last) break;
+        at = Math.min(seekHole(this.#fd, start), last);
+        ranges.push({ offset: start, length: at - start });
+      }
+      return ranges;
+    } catch (error) {
+      if (error instanceof SystemCallError && NO_SEEK_DATA.includes(error.errno)) return [whole];
+      throw error;
     }
-    return ranges;
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await new Promise<void>((resolve, reject) => {
-      fs.close(this.#fd, (error) => (error ? reject(this.#failed('close', error)) : resolve()));
+    try {
+      await new Promise<void>((resolve, reject) => {
+        fs.close(this.#fd, (error) => {
+          // Of a storage daemon that has died, which was told when it did.
+          if (error && errnoOf(error) !== 'ENOTCONN') reject(this.#failed('close', error));
+          else resolve();
+        });
+      });
+    } finally {
+      await this.#opened.release();
+    }
+  }
+
+  async #sync(): Promise<void> {
+    const synced = new Promise<void>((resolve, reject) => {
+      fs.fdatasync(this.#fd, (error) => (error ? reject(this.#failed('flush', error)) : resolve()));
+    });
+    await Promise.all([synced, this.#checkUnderneath()]);
+  }
+
+  /**
+   * A flush is also when somebody else's change of the image's size is noticed. A smaller image has
+   * lost data: no flush succeeds any more. A larger one, or one without a name, is only reported.
+   */
+  async #checkUnderneath(): Promise<void> {
+    const { sizeBytes, links } = await this.#statNow();
+    if (sizeBytes < this.sizeBytes) {
+      const sizes = `${sizeBytes} bytes now, where it had ${this.sizeBytes}`;
+      const cause = new Error(`It has ${sizes}; an image must not be resized while it is in use`);
+      throw this.#failed('flush', cause);
+    }
+    if (this.#changeTold || (sizeBytes === this.sizeBytes && links > 0)) return;
+    this.#changeTold = true;
+    const fields = { path: this.path, sizeBytes, guestSizeBytes: this.sizeBytes };
+    if (links === 0) this.#log?.error('An image in use was deleted; what it holds is lost', fields);
+    else this.#log?.warn('An image in use was enlarged; the guest does not see that', fields);
+  }
+
+  #statNow(): Promise<{ sizeBytes: number; links: number }> {
+    if (this.#opened.isBlockDevice) {
+      return Promise.resolve({ sizeBytes: seekSize(this.#fd), links: 1 });
+    }
+    return new Promise((resolve, reject) => {
+      fs.fstat(this.#fd, (error, stat) => {
+        if (error !== null) reject(this.#failed('examine', error));
+        else resolve({ sizeBytes: stat.size, links: stat.nlink });
+      });
     });
   }
 
-  #sync(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      fs.fdatasync(this.#fd, (error) => (error ? reject(this.#failed('flush', error)) : resolve()));
-    });
+  /** An error is told by the read that follows. */
+  #readCached(offset: number, data: Buffer): number {
+    try {
+      return readCached(this.#fd, offset, data);
+    } catch {
+      return 0;
+    }
+  }
+
+  /** A small write only has to reach the page cache, for which waiting is cheaper than a hop. */
+  #writeInline(offset: number, data: Buffer): Promise<void> {
+    try {
+      for (let done = 0; done < data.length; ) {
+        done += fs.writeSync(this.#fd, data, done, data.length - done, offset + done);
+      }
+      return Promise.resolve();
+    } catch (error) {
+      return Promise.reject(this.#failed('write', error as Error));
+    }
   }
 
   #write(offset: number, data: Buffer, length: number): Promise<void> {
+    if (length <= IMAGE_INLINE_BYTES_MAX) {
+      return this.#writeInline(offset, data.subarray(0, length));
+    }
     return new Promise((resolve, reject) => {
       const step = (done: number) => {
         fs.write(this.#fd, data, done, length - done, offset + done, (error, count) => {
@@ -165,8 +248,7 @@ export class ImageFile implements BlockLayer {
           else resolve();
         });
       };
-      if (length === 0) resolve();
-      else step(0);
+      step(0);
     });
   }
 
@@ -174,63 +256,4 @@ export class ImageFile implements BlockLayer {
     const message = `Cannot ${action} the image ${this.path}`;
     return new DiskError(message, errnoOf(cause), { cause });
   }
-}
-
-async function openImage(options: ImageOptions): Promise<number> {
-  const { path } = options;
-  const mode = options.readOnly === true ? 'r' : 'r+';
-  try {
-    return await openFile(path, mode);
-  } catch (error) {
-    const missing = errnoOf(error) === 'ENOENT';
-    if (!missing || options.sizeBytes === undefined || options.readOnly === true) {
-      const advice = missing
-        ? 'create it or correct the path'
-        : 'check the path and its permissions';
-      const message = `Cannot open the image ${path}: ${describeError(error)}; ${advice}`;
-      throw new OperatorError('COLO_E_IMAGE_OPEN', message, { cause: error });
-    }
-  }
-  try {
-    return await openFile(path, 'wx+');
-  } catch (error) {
-    const message = `Cannot create the image ${path}: ${describeError(error)}`;
-    throw new OperatorError('COLO_E_IMAGE_OPEN', message, { cause: error });
-  }
-}
-
-function openFile(path: string, mode: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    fs.open(path, mode, 0o600, (error, fd) => (error ? reject(error) : resolve(fd)));
-  });
-}
-
-/** Checks kind, lock and size, and gives a new image its size. Returns the size. */
-function prepareImage(fd: number, options: ImageOptions): number {
-  const { path } = options;
-  const stat = fs.fstatSync(fd);
-  if (!stat.isFile() && !stat.isBlockDevice()) {
-    const message = `The image ${path} is neither a regular file nor a block device`;
-    throw new OperatorError('COLO_E_IMAGE_KIND', message);
-  }
-  if (options.readOnly !== true && !lockExclusive(fd)) {
-    const message = `The image ${path} is in use by another process; stop that one first`;
-    throw new OperatorError('COLO_E_IMAGE_LOCKED', message);
-  }
-  const wanted = options.sizeBytes;
-  let found = seekSize(fd);
-  // Only an empty file is given a size: a wrong size is somebody else's data.
-  if (found === 0 && wanted !== undefined && stat.isFile() && options.readOnly !== true) {
-    fs.ftruncateSync(fd, wanted);
-    found = wanted;
-  }
-  if (wanted !== undefined && found !== wanted) {
-    const message = `The image ${path} has ${found} bytes where ${wanted} are expected`;
-    throw new OperatorError('COLO_E_IMAGE_SIZE', message);
-  }
-  if (found === 0 || found % SECTOR_BYTES !== 0) {
-    const message = `The image ${path} has ${found} bytes, not a positive multiple of ${SECTOR_BYTES}; it must be a raw image`;
-    throw new OperatorError('COLO_E_IMAGE_SIZE', message);
-  }
-  return found;
 }

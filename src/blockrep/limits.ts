@@ -15,16 +15,25 @@ export const NBD_PAYLOAD_BYTES_MAX = 32 * MIB;
 export const NBD_NAME_BYTES_MAX = 4096;
 
 /**
- * Longest option data, bytes: a name, its length and a generous list of information requests.
- * A longer option ends the connection.
+ * Longest option data, bytes: the longest name and the longest query, and generous lists beside
+ * them. A longer option ends the connection.
  */
-export const NBD_OPTION_BYTES_MAX = 8 * KIB;
+export const NBD_OPTION_BYTES_MAX = 16 * KIB;
 
 /** Options one client may send before it must choose an export; more end the connection. */
 export const NBD_OPTIONS_MAX = 64;
 
 /** Information requests read from one GO or INFO; more are answered with an error. */
 export const NBD_INFO_REQUESTS_MAX = 32;
+
+/** Queries read from one LIST or SET_META_CONTEXT; more are answered with an error. */
+export const NBD_META_QUERIES_MAX = 32;
+
+/**
+ * Data ranges in the answer to one block status request: 2 KiB of reply, and the searches for holes
+ * do not keep others waiting. A client asks again for the rest.
+ */
+export const NBD_EXTENTS_MAX = 128;
 
 /** A client that has not chosen an export by then is dropped, milliseconds. */
 export const NBD_NEGOTIATION_MS_MAX = 10_000;
@@ -43,6 +52,37 @@ export const NBD_BYTES_IN_FLIGHT_MAX = 64 * MIB;
 
 /** Reply bytes that the client has not taken yet, per connection. More: reading stops. */
 export const NBD_REPLY_BYTES_MAX = 64 * MIB;
+
+/**
+ * Replies on their way to a client that reads them slower than they are made: two of 1 MiB, so that
+ * neither waits for the other at every 200 KiB of it. A wish; the kernel may give less.
+ */
+export const NBD_SEND_BUFFER_BYTES = 2 * MIB;
+
+/** The piece of memory that small requests arrive in, bytes; a full one is followed by the next. */
+export const NBD_RECEIVE_BYTES = 256 * KIB;
+
+/**
+ * One read of the socket into it, bytes: a queue of sixteen 4 KiB writes. What comes of a large
+ * write with its head must be copied to its payload; the rest is read right there.
+ */
+export const NBD_RECEIVE_ONCE_BYTES = 64 * KIB;
+
+/** Memory for payloads that a connection keeps for the next ones, bytes; more is left to the GC. */
+export const NBD_KEPT_BYTES_MAX = 16 * MIB;
+
+/**
+ * Image requests of at most this many bytes are done on the calling thread where that is a copy
+ * from or to the page cache: 4 KiB take 2 us and 1 MiB 200, the way to another thread and back 20
+ * to 100, and the more the less idle the processors are. Larger ones would delay the others.
+ */
+export const IMAGE_INLINE_BYTES_MAX = 1 * MIB;
+
+/**
+ * For the layers below to carry out one request, milliseconds. Healthy disks need a thousandth, and
+ * a busy one some seconds. Then the request fails, and every other one until it is done after all.
+ */
+export const DISK_REQUEST_MS_MAX = 30_000;
 
 /** Sectors are 512 bytes; an image whose size is no multiple of it is refused. */
 export const SECTOR_BYTES = 512;
@@ -71,20 +111,28 @@ export const SLAB_BYTES = 1 * MIB;
 /** What each buffered operation costs beside its data, bytes: the object that describes it. */
 export const OPERATION_OVERHEAD_BYTES = 128;
 
-/** Bounds of one secondary disk; tests choose smaller ones. */
+/**
+ * Bounds of a guest's disks on the secondary: the overlay's for each disk, the others for all
+ * together. Tests choose smaller ones.
+ */
 export interface SecondaryBounds {
   /** Overlay data kept in memory, bytes. More spills to a file. */
   readonly overlayMemoryBytes: number;
   /** Overlay data in the spill file, bytes. More fails the SVM's write: the secondary is unfit. */
   readonly overlaySpillBytes: number;
-  /** Staged data kept in memory, bytes, with the overhead above. More spills to a file. */
+  /** Staged data kept in memory, bytes, with the overhead above. More is in the journal only. */
   readonly bufferMemoryBytes: number;
-  /** Staged data in the spill file, bytes. More: the secondary is unfit. */
+  /** Staged data that is in the journal only, bytes. More: the secondary is unfit. */
   readonly bufferSpillBytes: number;
   /** Staged operations, a count: their descriptions stay in memory. More: unfit. */
   readonly bufferOperations: number;
   /** Overlay or staged bytes from which a checkpoint is asked for: it empties both. */
   readonly softBytes: number;
+  /**
+   * Preallocated size of each of the journal's two files, bytes. An epoch that begins beyond half
+   * of it goes to the other file; a larger epoch makes its file grow, up to the bounds above.
+   */
+  readonly journalSegmentBytes: number;
 }
 
 /**
@@ -98,6 +146,7 @@ export const SECONDARY_BOUNDS: SecondaryBounds = {
   bufferSpillBytes: 16 * GIB,
   bufferOperations: 1_000_000,
   softBytes: 48 * MIB,
+  journalSegmentBytes: 64 * MIB,
 };
 
 /** Writes to the image in progress while an epoch is applied. More threads than libuv has idle. */
@@ -108,3 +157,93 @@ export const APPLY_PARTS_MAX = 256;
 
 /** Piece in which the overlay is merged and images are read for a digest, bytes. */
 export const COPY_CHUNK_BYTES = 1 * MIB;
+
+/** A storage daemon that has not begun to serve a qcow2 image by then is given up, milliseconds. */
+export const QCOW2_START_MS_MAX = 10_000;
+
+/** A storage daemon that has not ended by then after SIGTERM is killed, milliseconds. */
+export const QCOW2_STOP_MS_MAX = 10_000;
+
+/** What is kept of the words of a storage daemon or of qemu-img, bytes: the last ones. */
+export const QCOW2_OUTPUT_BYTES_MAX = 16 * KIB;
+
+/** Unit of the journal's layout, bytes: what a disk writes at least, so nothing durable is torn. */
+export const JOURNAL_BLOCK_BYTES = 4 * KIB;
+
+/** Name of the guest in a journal, bytes. A longer one is refused at the opening. */
+export const JOURNAL_VM_BYTES_MAX = 1 * KIB;
+
+/** Data waiting to be written to the journal, bytes. More: the disk link is read no further. */
+export const JOURNAL_QUEUE_BYTES = 8 * MIB;
+
+/** Data of one write to the journal, bytes; the next write takes the rest. */
+export const JOURNAL_BATCH_BYTES = 4 * MIB;
+
+/** Records of one write to the journal: two buffers each, below IOV_MAX (1024). */
+export const JOURNAL_BATCH_RECORDS = 500;
+
+/** Piece in which a journal is read at a start, bytes. */
+export const JOURNAL_WINDOW_BYTES = 1 * MIB;
+
+/**
+ * Generations that an image's record remembers, a count: years of failovers. The oldest is
+ * forgotten; a peer that has not been seen for longer is a stranger, and an operator decides.
+ */
+export const GENERATION_HISTORY_MAX = 256;
+
+/**
+ * Generations told to a peer, a count: with 12 disks and the longest names they are 160 KiB, and a
+ * hello may have 256. Of a peer whose common past is older an operator decides.
+ */
+export const GENERATIONS_TOLD_MAX = 32;
+
+/** Size of a generation file, bytes; the longest history takes a third. A larger one is damaged. */
+export const GENERATION_FILE_BYTES_MAX = 256 * KIB;
+
+/**
+ * Largest disk with a change map, bytes: its file is 256 MiB then, and one view of memory may
+ * have 1 GiB. Of a larger disk all clusters are compared in every resynchronisation.
+ */
+export const CHANGE_MAP_DISK_BYTES_MAX = 64 * 1024 * GIB;
+
+/** Runs of clusters in one `changed` message; more come in further messages, or end the link. */
+export const CHANGED_RUNS_MAX = 4096;
+
+/** Clusters in one request of digests: 16 MiB of disk, answered with 4 KiB. More end the link. */
+export const DIGEST_REQUEST_CLUSTERS_MAX = 256;
+
+/**
+ * Clusters of one disk whose digests are asked for and not yet compared: 64 MiB. More wait at the
+ * source; a target that is asked for more ends the link.
+ */
+export const DIGEST_CLUSTERS_IN_FLIGHT_MAX = 1024;
+
+/** Bytes of a cluster's digest: enough against chance, and nobody gains by a collision. */
+export const DIGEST_BYTES = 16;
+
+/**
+ * A peer that lives and answers no request of digests by then breaks the session, milliseconds:
+ * a slow disk reads 16 MiB in a second or two.
+ */
+export const DIGEST_ANSWER_MS_MAX = 60_000;
+
+/**
+ * Clusters read and digested at once: 256 KiB take about a millisecond, in which the event loop
+ * does nothing for the guest.
+ */
+export const DIGEST_READ_CLUSTERS = 4;
+
+/** Dirty clusters taken at once by a resynchronisation: 4 MiB are read before they are sent. */
+export const RESYNC_TAKE_CLUSTERS = 64;
+
+/** What the bandwidth limit lets through at once after a quiet time, microseconds of its rate. */
+export const RESYNC_BURST_US = 100_000;
+
+/**
+ * Passes of a verification, a count: clusters that are written during every one of them are
+ * reported as not compared.
+ */
+export const VERIFY_PASSES_MAX = 8;
+
+/** Differing ranges that a verification lists, a count; the rest is only counted and repaired. */
+export const VERIFY_RANGES_MAX = 1024;

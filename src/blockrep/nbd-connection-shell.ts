@@ -8,17 +8,26 @@
  */
 import type { Socket } from 'node:net';
 import { describeError, type Logger, ProtocolError } from '../lib/index.js';
-import type { BlockLayer } from './block-layer-shell.js';
+import { type BlockLayer, readInto } from './block-layer-shell.js';
 import { errnoOf } from './errors.js';
 import {
   NBD_BYTES_IN_FLIGHT_MAX,
   NBD_CLOSE_MS_MAX,
+  NBD_EXTENTS_MAX,
+  NBD_KEPT_BYTES_MAX,
   NBD_NEGOTIATION_MS_MAX,
   NBD_REPLY_BYTES_MAX,
   NBD_REQUESTS_IN_FLIGHT_MAX,
 } from './limits.js';
-import { type NbdInstruction, type NbdRequest, NbdSession } from './nbd-session.js';
-import { encodeSimpleReply, NBD_ERROR, type NbdError } from './nbd-wire.js';
+import { BufferPool, type ReceiveBuffer } from './nbd-buffers.js';
+import { encodeExtents } from './nbd-extents.js';
+import {
+  encodeReplyHead,
+  type NbdInstruction,
+  type NbdRequest,
+  NbdSession,
+} from './nbd-session.js';
+import { NBD_ERROR, type NbdError } from './nbd-wire.js';
 import type { RangeQueue, RangeTicket } from './range-queue.js';
 
 /** One disk as the server offers it; shared by the export's connections. */
@@ -28,6 +37,8 @@ export interface ServedExport {
   readonly writes: RangeQueue;
   readonly stats: NbdExportStats;
 }
+
+type ChangeRequest = Exclude<NbdRequest, { kind: 'read' | 'blockStatus' | 'flush' }>;
 
 /** Counters since the start, except for those named `inFlight`. */
 export interface NbdExportStats {
@@ -43,6 +54,8 @@ export interface NbdExportStats {
 
 export interface NbdConnectionOptions {
   readonly socket: Socket;
+  /** Where the socket is read to; whoever reads it says `received`. */
+  readonly receive: ReceiveBuffer;
   readonly exports: ReadonlyMap<string, ServedExport>;
   readonly log: Logger;
   onProtocolError(): void;
@@ -54,6 +67,7 @@ export class NbdConnection {
   readonly #options: NbdConnectionOptions;
   readonly #socket: Socket;
   readonly #session: NbdSession;
+  readonly #buffers = new BufferPool(NBD_KEPT_BYTES_MAX);
   #export: ServedExport | undefined;
   #requestsInFlight = 0;
   #bytesInFlight = 0;
@@ -64,16 +78,13 @@ export class NbdConnection {
   #uncork: NodeJS.Immediate | undefined;
 
   constructor(options: NbdConnectionOptions) {
-    const { socket, exports } = options;
+    const { socket, exports, receive } = options;
     this.#options = options;
     this.#socket = socket;
     const infos = new Map([...exports].map(([name, served]) => [name, served.layer] as const));
-    this.#session = new NbdSession(infos);
+    this.#session = new NbdSession(infos, (length) => this.#buffers.take(length));
+    receive.session = this.#session;
     this.#deadline = setTimeout(() => this.#negotiationTimeout(), NBD_NEGOTIATION_MS_MAX);
-    socket.on('data', (chunk: Buffer) => {
-      this.#session.receive(chunk);
-      this.#pump();
-    });
     socket.on('drain', () => this.#pump());
     socket.on('error', (error) => this.#drop('NBD connection failed', describeError(error)));
     socket.on('close', () => {
@@ -82,6 +93,11 @@ export class NbdConnection {
       this.#ending = true;
       this.#finishWhenIdle();
     });
+    this.#pump();
+  }
+
+  /** Bytes have come, and the session has them. */
+  received(): void {
     this.#pump();
   }
 
@@ -167,7 +183,7 @@ export class NbdConnection {
       this.#bytesInFlight -= payload;
       stats.requestsInFlight -= 1;
       stats.bytesInFlight -= payload;
-      this.#send(encodeSimpleReply(request.cookie, error), data);
+      this.#send(encodeReplyHead(request, error, data?.length ?? 0), data);
       if (this.#socket.isPaused()) this.#pump();
       this.#finishWhenIdle();
     };
@@ -178,10 +194,14 @@ export class NbdConnection {
     switch (request.kind) {
       case 'read':
         stats.bytesRead += length;
-        served.layer.read(request.offset, length).then(
-          (data) => done(0, data),
-          (error) => done(this.#failed(served, error)),
-        );
+        this.#startRead(served, request, done);
+        return;
+      case 'blockStatus':
+        try {
+          done(0, blockStatus(served, request));
+        } catch (error) {
+          done(this.#failed(served, error));
+        }
         return;
       case 'flush':
         stats.flushes += 1;
@@ -195,9 +215,21 @@ export class NbdConnection {
     }
   }
 
+  #startRead(
+    served: ServedExport,
+    { offset, length }: Extract<NbdRequest, { kind: 'read' }>,
+    done: (error: NbdError | 0, data?: Buffer) => void,
+  ): void {
+    const data = this.#buffers.take(length);
+    readInto(served.layer, offset, data).then(
+      () => done(0, data),
+      (error) => done(this.#failed(served, error)),
+    );
+  }
+
   #startWrite(
     served: ServedExport,
-    request: Exclude<NbdRequest, { kind: 'read' | 'flush' }>,
+    request: ChangeRequest,
     done: (error: NbdError | 0) => void,
   ): void {
     const ticket = served.writes.enter(request.offset, request.length, true);
@@ -208,6 +240,8 @@ export class NbdConnection {
       change(served, request).then(
         () => {
           leave();
+          const used = served.layer.keepsData !== false;
+          if (!used && request.kind === 'write') this.#buffers.giveWhole(request.data);
           done(0);
         },
         (error) => {
@@ -241,7 +275,10 @@ export class NbdConnection {
       });
     }
     this.#socket.write(bytes);
-    if (data !== undefined) this.#socket.write(data);
+    if (data === undefined) return;
+    this.#socket.write(data, (error) => {
+      if (!error) this.#buffers.giveWhole(data);
+    });
   }
 
   /** One log line, then the socket is gone. */
@@ -265,10 +302,17 @@ export class NbdConnection {
   }
 }
 
-async function change(
-  served: ServedExport,
-  request: Exclude<NbdRequest, { kind: 'read' | 'flush' }>,
-): Promise<void> {
+function blockStatus(
+  { layer }: ServedExport,
+  request: Extract<NbdRequest, { kind: 'blockStatus' }>,
+): Buffer {
+  const { offset, length, one } = request;
+  const countMax = one ? 1 : NBD_EXTENTS_MAX;
+  const ranges = layer.dataRanges?.({ offset, length, countMax }) ?? [{ offset, length }];
+  return encodeExtents({ offset, length }, ranges, { countMax, one });
+}
+
+async function change(served: ServedExport, request: ChangeRequest): Promise<void> {
   const { layer, stats } = served;
   const { offset, length } = request;
   stats.bytesWritten += length;

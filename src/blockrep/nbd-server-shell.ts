@@ -7,9 +7,12 @@
 import fs from 'node:fs';
 import net from 'node:net';
 import { describeError, type Logger, OperatorError } from '../lib/index.js';
+import { duplicateDescriptor, setSendBuffer } from '../linux/index.js';
+import { descriptorOf } from '../transport/index.js';
 import type { BlockLayer } from './block-layer-shell.js';
 import { errnoOf } from './errors.js';
-import { NBD_CONNECTIONS_MAX } from './limits.js';
+import { NBD_CONNECTIONS_MAX, NBD_SEND_BUFFER_BYTES } from './limits.js';
+import { ReceiveBuffer } from './nbd-buffers.js';
 import { NbdConnection, type NbdExportStats, type ServedExport } from './nbd-connection-shell.js';
 import { RangeQueue } from './range-queue.js';
 
@@ -44,7 +47,7 @@ export class NbdServer {
     for (const [name, layer] of options.exports) {
       this.#exports.set(name, { name, layer, writes: new RangeQueue(), stats: newStats() });
     }
-    this.#server = net.createServer((socket) => this.#accept(socket));
+    this.#server = net.createServer({ pauseOnConnect: true }, (socket) => this.#accept(socket));
     this.#server.on('error', (error) => {
       this.#log.error('NBD server socket failed', { reason: describeError(error) });
     });
@@ -88,26 +91,41 @@ export class NbdServer {
     });
   }
 
-  #accept(socket: net.Socket): void {
+  #accept(accepted: net.Socket): void {
     if (this.#connections.size >= NBD_CONNECTIONS_MAX) {
       this.#refused += 1;
       this.#log.warn('NBD connection refused', { reason: `${NBD_CONNECTIONS_MAX} are open` });
-      socket.destroy();
+      accepted.destroy();
       return;
     }
-    const connection = new NbdConnection({
+    let connection: NbdConnection | undefined;
+    const receive = new ReceiveBuffer();
+    let socket: net.Socket;
+    try {
+      socket = readDirectly(accepted, receive, () => connection?.received());
+    } catch (error) {
+      // No descriptor is left: other clients need not suffer for it.
+      this.#refused += 1;
+      this.#log.warn('NBD connection refused', { reason: describeError(error) });
+      accepted.destroy();
+      return;
+    }
+    const opened = new NbdConnection({
       socket,
+      receive,
       exports: this.#exports,
       log: this.#log,
       onProtocolError: () => {
         this.#protocolErrors += 1;
       },
       onClosed: () => {
-        this.#connections.delete(connection);
+        this.#connections.delete(opened);
         if (this.#connections.size === 0) this.#idle?.();
       },
     });
-    this.#connections.add(connection);
+    connection = opened;
+    this.#connections.add(opened);
+    socket.resume();
   }
 }
 
@@ -139,4 +157,34 @@ async function removeStaleSocket(path: string): Promise<void> {
   }
   const message = `The NBD socket ${path} is in use; stop its owner or choose another path`;
   throw new OperatorError('COLO_E_NBD_SOCKET', message);
+}
+
+/**
+ * The same connection as a socket that reads into memory of ours: the way of Node for that
+ * is an option of the constructor, so the descriptor goes on in another object. Still paused.
+ */
+function readDirectly(
+  accepted: net.Socket,
+  receive: ReceiveBuffer,
+  onReceived: () => void,
+): net.Socket {
+  accepted.on('error', () => undefined);
+  setSendBuffer(descriptorOf(accepted), NBD_SEND_BUFFER_BYTES);
+  const fd = duplicateDescriptor(descriptorOf(accepted));
+  accepted.destroy();
+  const socket = new net.Socket({
+    fd,
+    readable: true,
+    writable: true,
+    onread: {
+      buffer: () => receive.next(),
+      callback: (bytes: number) => {
+        receive.received(bytes);
+        onReceived();
+        return true;
+      },
+    },
+  } as net.SocketConstructorOpts);
+  socket.pause();
+  return socket;
 }

@@ -16,49 +16,46 @@
  * Malformed bytes throw ProtocolError from `next`; afterwards the session is over.
  */
 import { ProtocolError, unreachable } from '../lib/index.js';
-import {
-  NBD_NAME_BYTES_MAX,
-  NBD_OPTION_BYTES_MAX,
-  NBD_OPTIONS_MAX,
-  NBD_PAYLOAD_BYTES_MAX,
-} from './limits.js';
+import { NBD_OPTION_BYTES_MAX, NBD_OPTIONS_MAX, NBD_PAYLOAD_BYTES_MAX } from './limits.js';
+import { type NbdAgreement, type NbdExportInfo, NbdNegotiation } from './nbd-negotiation.js';
 import {
   decodeClientFlags,
-  decodeInfoRequest,
   decodeOptionHeader,
   decodeRequest,
-  encodeExportNameReply,
+  encodeErrorChunk,
   encodeGreeting,
-  encodeInfoBlockSize,
-  encodeInfoExport,
-  encodeInfoName,
-  encodeOptionReply,
-  encodeServerName,
+  encodeReadChunk,
   encodeSimpleReply,
+  encodeStatusChunk,
   NBD_CLIENT_FLAGS_BYTES,
   NBD_COMMAND,
   NBD_COMMAND_FLAG,
   NBD_ERROR,
-  NBD_INFO,
-  NBD_OPTION,
   NBD_OPTION_HEADER_BYTES,
-  NBD_REPLY,
   NBD_REQUEST_BYTES,
-  NBD_TRANSMISSION_FLAG,
   type NbdError,
   type NbdOptionHeader,
   type NbdRequestHeader,
 } from './nbd-wire.js';
 
-/** What the session must know of an export. */
-export interface NbdExportInfo {
-  readonly sizeBytes: number;
-  readonly readOnly: boolean;
-}
-
 /** A request to carry out and to answer with its cookie. Offsets and lengths lie in the export. */
 export type NbdRequest =
-  | { readonly kind: 'read'; readonly cookie: bigint; offset: number; length: number }
+  | {
+      readonly kind: 'read';
+      readonly cookie: bigint;
+      offset: number;
+      length: number;
+      /** Answered by a chunk. */
+      structured: boolean;
+    }
+  | {
+      readonly kind: 'blockStatus';
+      readonly cookie: bigint;
+      offset: number;
+      length: number;
+      /** The client wants the first extent only. */
+      one: boolean;
+    }
   | {
       readonly kind: 'write';
       readonly cookie: bigint;
@@ -106,20 +103,33 @@ type State =
   | { readonly kind: 'ended' };
 
 const NOTHING = Buffer.alloc(0);
+const NOTHING_AGREED: NbdAgreement = {
+  name: '',
+  info: { sizeBytes: 0, readOnly: true },
+  structured: false,
+  blockStatus: false,
+};
 
 export class NbdSession {
-  readonly #exports: ReadonlyMap<string, NbdExportInfo>;
-  #export: NbdExportInfo = { sizeBytes: 0, readOnly: true };
+  readonly #negotiation: NbdNegotiation;
+  readonly #allocate: (length: number) => Buffer;
+  #agreed: NbdAgreement = NOTHING_AGREED;
   #state: State = { kind: 'greeting' };
   #bytes: Buffer = NOTHING;
   #position = 0;
-  #noZeroes = false;
   #options = 0;
   #queue: NbdInstruction[] = [];
 
-  /** `exports` is looked at when a client chooses; the empty name means the only export. */
-  constructor(exports: ReadonlyMap<string, NbdExportInfo>) {
-    this.#exports = exports;
+  /**
+   * `exports` is looked at when a client chooses; the empty name means the only export. `allocate`
+   * gives the memory for a payload that comes in pieces.
+   */
+  constructor(
+    exports: ReadonlyMap<string, NbdExportInfo>,
+    allocate: (length: number) => Buffer = Buffer.allocUnsafeSlow,
+  ) {
+    this.#negotiation = new NbdNegotiation(exports);
+    this.#allocate = allocate;
   }
 
   /** Received bytes that `next` has not consumed yet. */
@@ -131,6 +141,21 @@ export class NbdSession {
   get negotiated(): boolean {
     const kind = this.#state.kind;
     return kind === 'request' || kind === 'payload' || kind === 'discard';
+  }
+
+  /**
+   * Where the next bytes of the socket belong, if they are nothing but a write's payload: whoever
+   * reads them to its beginning says `filled` instead of `receive`.
+   */
+  get payloadRest(): Buffer | undefined {
+    const state = this.#state;
+    if (state.kind !== 'payload' || this.unreadBytes > 0) return undefined;
+    return state.request.data.subarray(state.filled);
+  }
+
+  /** So many bytes have been put to the beginning of `payloadRest`. */
+  filled(bytes: number): void {
+    if (this.#state.kind === 'payload') this.#state.filled += bytes;
   }
 
   /** Keeps `chunk`; the caller must not change it any more. */
@@ -168,7 +193,7 @@ export class NbdSession {
       case 'clientFlags': {
         const bytes = this.#take(NBD_CLIENT_FLAGS_BYTES);
         if (bytes === undefined) return undefined;
-        this.#noZeroes = decodeClientFlags(bytes).noZeroes;
+        this.#negotiation.noZeroes = decodeClientFlags(bytes).noZeroes;
         this.#state = { kind: 'optionHeader' };
         return undefined;
       }
@@ -226,96 +251,17 @@ export class NbdSession {
   }
 
   #option(option: number, data: Buffer): void {
-    switch (option) {
-      case NBD_OPTION.exportName:
-        this.#chooseByExportName(data);
-        return;
-      case NBD_OPTION.abort:
-        this.#end();
-        this.#reply(option, NBD_REPLY.ack);
-        this.#queue.push({ kind: 'end' });
-        return;
-      case NBD_OPTION.list:
-        this.#list(data);
-        return;
-      case NBD_OPTION.info:
-      case NBD_OPTION.go:
-        this.#info(option, data);
-        return;
-      default:
-        // STARTTLS and STRUCTURED_REPLY among them: refused, and the client goes on without.
-        this.#reply(option, NBD_REPLY.errorUnsupported);
-    }
-  }
-
-  #reply(option: number, type: number, data?: Buffer): void {
-    this.#queue.push({ kind: 'send', bytes: encodeOptionReply(option, type, data) });
-  }
-
-  #list(data: Buffer): void {
-    if (data.length > 0) {
-      this.#reply(NBD_OPTION.list, NBD_REPLY.errorInvalid);
+    const { replies, outcome } = this.#negotiation.answer(option, data);
+    if (outcome === 'end') this.#end();
+    for (const bytes of replies) this.#queue.push({ kind: 'send', bytes });
+    if (outcome === 'more') return;
+    if (outcome === 'end') {
+      this.#queue.push({ kind: 'end' });
       return;
     }
-    for (const name of this.#exports.keys()) {
-      this.#reply(NBD_OPTION.list, NBD_REPLY.server, encodeServerName(name));
-    }
-    this.#reply(NBD_OPTION.list, NBD_REPLY.ack);
-  }
-
-  #find(name: string): { name: string; info: NbdExportInfo } | undefined {
-    const info = this.#exports.get(name);
-    if (info !== undefined) return { name, info };
-    const [only, more] = this.#exports;
-    if (name !== '' || only === undefined || more !== undefined) return undefined;
-    return { name: only[0], info: only[1] };
-  }
-
-  /** EXPORT_NAME can not be refused with words: an unknown name ends the connection. */
-  #chooseByExportName(data: Buffer): void {
-    if (data.length > NBD_NAME_BYTES_MAX) {
-      throw new ProtocolError(`An NBD export name of ${data.length} bytes is too long`);
-    }
-    const name = data.toString('utf8');
-    const found = this.#find(name);
-    if (found === undefined) {
-      throw new ProtocolError(`No NBD export is named ${JSON.stringify(name.slice(0, 80))}`);
-    }
-    const bytes = encodeExportNameReply(found.info.sizeBytes, transmissionFlags(found.info), {
-      noZeroes: this.#noZeroes,
-    });
-    this.#queue.push({ kind: 'send', bytes });
-    this.#attach(found);
-  }
-
-  #attach(found: { name: string; info: NbdExportInfo }): void {
-    this.#export = found.info;
+    this.#agreed = outcome;
     this.#state = { kind: 'request' };
-    this.#queue.push({ kind: 'attach', name: found.name });
-  }
-
-  #info(option: number, data: Buffer): void {
-    const wish = readInfoRequest(data);
-    if (wish === undefined) {
-      this.#reply(option, NBD_REPLY.errorInvalid);
-      return;
-    }
-    const found = this.#find(wish.name);
-    if (found === undefined) {
-      this.#reply(option, NBD_REPLY.errorUnknown);
-      return;
-    }
-    const { sizeBytes } = found.info;
-    const flags = transmissionFlags(found.info);
-    this.#reply(option, NBD_REPLY.info, encodeInfoExport(sizeBytes, flags));
-    if (wish.wanted.includes(NBD_INFO.name)) {
-      this.#reply(option, NBD_REPLY.info, encodeInfoName(found.name));
-    }
-    if (wish.wanted.includes(NBD_INFO.blockSize)) {
-      this.#reply(option, NBD_REPLY.info, encodeInfoBlockSize());
-    }
-    this.#reply(option, NBD_REPLY.ack);
-    if (option === NBD_OPTION.go) this.#attach(found);
+    this.#queue.push({ kind: 'attach', name: outcome.name });
   }
 
   #request(): NbdInstruction | undefined {
@@ -327,9 +273,13 @@ export class NbdSession {
       this.#end();
       return { kind: 'end' };
     }
-    const error = checkRequest(header, this.#export);
-    if (error !== 0) return { kind: 'send', bytes: encodeSimpleReply(header.cookie, error) };
-    return { kind: 'request', request: toRequest(header) };
+    const error = checkRequest(header, this.#agreed);
+    if (error === 0) return { kind: 'request', request: toRequest(header, this.#agreed) };
+    const { cookie, command } = header;
+    const asks = command === NBD_COMMAND.read || command === NBD_COMMAND.blockStatus;
+    const chunk = asks && this.#agreed.structured;
+    const bytes = chunk ? encodeErrorChunk(cookie, error) : encodeSimpleReply(cookie, error);
+    return { kind: 'send', bytes };
   }
 
   #writeRequest(header: NbdRequestHeader): NbdInstruction | undefined {
@@ -339,7 +289,7 @@ export class NbdSession {
         `An NBD write of ${length} bytes exceeds the limit of ${NBD_PAYLOAD_BYTES_MAX}`,
       );
     }
-    const error = checkRequest(header, this.#export);
+    const error = checkRequest(header, this.#agreed);
     if (error !== 0) {
       const reply = encodeSimpleReply(cookie, error);
       this.#state = { kind: 'discard', reply, remaining: length };
@@ -351,7 +301,7 @@ export class NbdSession {
       const request: NbdRequest = { kind: 'write', cookie, offset, length, data: whole, fua };
       return { kind: 'request', request };
     }
-    const data = Buffer.allocUnsafeSlow(length);
+    const data = this.#allocate(length);
     const request: WriteRequest = { kind: 'write', cookie, offset, length, data, fua };
     this.#state = { kind: 'payload', request, filled: 0 };
     return undefined;
@@ -378,67 +328,73 @@ export class NbdSession {
   }
 }
 
-function transmissionFlags(info: NbdExportInfo): number {
-  const flag = NBD_TRANSMISSION_FLAG;
-  return (
-    flag.hasFlags |
-    flag.sendFlush |
-    flag.sendFua |
-    flag.sendTrim |
-    flag.sendWriteZeroes |
-    (info.readOnly ? flag.readOnly : 0)
-  );
-}
-
-/** Undefined for malformed data, which proto.md wants answered, not disconnected. */
-function readInfoRequest(data: Buffer): { name: string; wanted: number[] } | undefined {
-  try {
-    return decodeInfoRequest(data);
-  } catch (error) {
-    if (error instanceof ProtocolError) return undefined;
-    throw error;
+/**
+ * What stands before the `dataBytes` bytes of a reply, or is all of it. Once structured replies are
+ * agreed on, reads and block status are answered by a chunk; for the rest a simple reply will do.
+ */
+export function encodeReplyHead(
+  request: NbdRequest,
+  error: NbdError | 0,
+  dataBytes: number,
+): Buffer {
+  const { kind, cookie } = request;
+  if (kind !== 'blockStatus' && !(kind === 'read' && request.structured)) {
+    return encodeSimpleReply(cookie, error);
   }
+  if (error !== 0) return encodeErrorChunk(cookie, error);
+  if (kind === 'blockStatus') return encodeStatusChunk(cookie, dataBytes);
+  return encodeReadChunk(cookie, { offset: request.offset, length: dataBytes });
 }
 
 /** Flags each command may carry; FUA is accepted on all, as proto.md demands. */
 const FLAGS_ALLOWED: Readonly<Record<number, number>> = {
-  [NBD_COMMAND.read]: NBD_COMMAND_FLAG.fua,
+  [NBD_COMMAND.read]: NBD_COMMAND_FLAG.fua | NBD_COMMAND_FLAG.dontFragment,
   [NBD_COMMAND.write]: NBD_COMMAND_FLAG.fua,
   [NBD_COMMAND.flush]: NBD_COMMAND_FLAG.fua,
   [NBD_COMMAND.trim]: NBD_COMMAND_FLAG.fua,
   [NBD_COMMAND.writeZeroes]: NBD_COMMAND_FLAG.fua | NBD_COMMAND_FLAG.noHole,
+  [NBD_COMMAND.blockStatus]: NBD_COMMAND_FLAG.fua | NBD_COMMAND_FLAG.requestOne,
 };
 
-/** The error to answer with, or 0. CACHE and unknown commands are EINVAL. */
-function checkRequest(header: NbdRequestHeader, info: NbdExportInfo): NbdError | 0 {
+/** The error to answer with, or 0. CACHE, RESIZE and unknown commands are EINVAL. */
+function checkRequest(header: NbdRequestHeader, agreed: NbdAgreement): NbdError | 0 {
   const { command, offset, length } = header;
+  const { info } = agreed;
   const allowed = FLAGS_ALLOWED[command];
   if (allowed === undefined || (header.flags & ~allowed) !== 0) return NBD_ERROR.EINVAL;
   if (command === NBD_COMMAND.flush) {
     return offset === 0 && length === 0 ? 0 : NBD_ERROR.EINVAL;
   }
-  const writes = command !== NBD_COMMAND.read;
-  if (writes && info.readOnly) return NBD_ERROR.EPERM;
+  const asks = command === NBD_COMMAND.read || command === NBD_COMMAND.blockStatus;
+  if (!asks && info.readOnly) return NBD_ERROR.EPERM;
   if (offset + length > info.sizeBytes) {
-    return writes && command !== NBD_COMMAND.trim ? NBD_ERROR.ENOSPC : NBD_ERROR.EINVAL;
+    return asks || command === NBD_COMMAND.trim ? NBD_ERROR.EINVAL : NBD_ERROR.ENOSPC;
   }
   if (command === NBD_COMMAND.read && length > NBD_PAYLOAD_BYTES_MAX) return NBD_ERROR.EINVAL;
-  return 0;
+  if (command === NBD_COMMAND.blockStatus && (length === 0 || !agreed.blockStatus)) {
+    return NBD_ERROR.EINVAL;
+  }
+  const fragments = (header.flags & NBD_COMMAND_FLAG.dontFragment) === 0;
+  return fragments || agreed.structured ? 0 : NBD_ERROR.EINVAL;
 }
 
-function toRequest(header: NbdRequestHeader): NbdRequest {
+function toRequest(header: NbdRequestHeader, agreed: NbdAgreement): NbdRequest {
   const { cookie, offset, length } = header;
   const fua = (header.flags & NBD_COMMAND_FLAG.fua) !== 0;
   switch (header.command) {
     case NBD_COMMAND.read:
-      return { kind: 'read', cookie, offset, length };
-    case NBD_COMMAND.flush:
-      return { kind: 'flush', cookie };
+      return { kind: 'read', cookie, offset, length, structured: agreed.structured };
     case NBD_COMMAND.trim:
       return { kind: 'trim', cookie, offset, length, fua };
-    default: {
+    case NBD_COMMAND.writeZeroes: {
       const mayTrim = (header.flags & NBD_COMMAND_FLAG.noHole) === 0;
       return { kind: 'writeZeroes', cookie, offset, length, mayTrim, fua };
     }
+    case NBD_COMMAND.blockStatus: {
+      const one = (header.flags & NBD_COMMAND_FLAG.requestOne) !== 0;
+      return { kind: 'blockStatus', cookie, offset, length, one };
+    }
+    default:
+      return { kind: 'flush', cookie };
   }
 }

@@ -9,17 +9,35 @@
  *   option reply    magic u64, option u32, type u32, length u32, data
  *   request         magic u32, flags u16, type u16, cookie u64, offset u64, length u32 [, data]
  *   simple reply    magic u32, error u32, cookie u64 [, data]
+ *   reply chunk     magic u32, flags u16, type u16, cookie u64, length u32, payload
+ *     offset data   offset u64, data
+ *     block status  see nbd-extents.ts
+ *     error         error u32, message length u16, message
  *
- * Source: NBD doc/proto.md as of 2019 (fixed newstyle, simple replies), NetworkBlockDevice/nbd.
+ * We answer with one chunk only, so each has the flag DONE.
+ *
+ * Source: NBD doc/proto.md as of 2019 (fixed newstyle, simple and structured replies),
+ * NetworkBlockDevice/nbd.
  */
 import { ByteReader, ProtocolError } from '../lib/index.js';
-import { NBD_INFO_REQUESTS_MAX, NBD_NAME_BYTES_MAX, NBD_PAYLOAD_BYTES_MAX } from './limits.js';
+import {
+  NBD_INFO_REQUESTS_MAX,
+  NBD_META_QUERIES_MAX,
+  NBD_NAME_BYTES_MAX,
+  NBD_PAYLOAD_BYTES_MAX,
+} from './limits.js';
 
 export const NBD_PASSWORD_MAGIC = 0x4e42444d41474943n; // "NBDMAGIC"
 export const NBD_OPTION_MAGIC = 0x49484156454f5054n; // "IHAVEOPT"
 export const NBD_OPTION_REPLY_MAGIC = 0x0003e889045565a9n;
 export const NBD_REQUEST_MAGIC = 0x25609513;
 export const NBD_SIMPLE_REPLY_MAGIC = 0x67446698;
+export const NBD_CHUNK_MAGIC = 0x668e33ef;
+
+/** The only metadata context: which parts of the disk are holes. */
+export const BASE_ALLOCATION = 'base:allocation';
+/** Our number for it. */
+export const BASE_ALLOCATION_ID = 1;
 
 export const NBD_HANDSHAKE_FLAG = { fixedNewstyle: 1, noZeroes: 2 } as const;
 
@@ -30,6 +48,8 @@ export const NBD_TRANSMISSION_FLAG = {
   sendFua: 8,
   sendTrim: 32,
   sendWriteZeroes: 64,
+  sendDf: 128,
+  canMultiConn: 256,
 } as const;
 
 export const NBD_OPTION = {
@@ -40,12 +60,15 @@ export const NBD_OPTION = {
   info: 6,
   go: 7,
   structuredReply: 8,
+  listMetaContext: 9,
+  setMetaContext: 10,
 } as const;
 
 export const NBD_REPLY = {
   ack: 1,
   server: 2,
   info: 3,
+  metaContext: 4,
   errorUnsupported: 0x8000_0001,
   errorInvalid: 0x8000_0003,
   errorUnknown: 0x8000_0006,
@@ -61,9 +84,13 @@ export const NBD_COMMAND = {
   trim: 4,
   cache: 5,
   writeZeroes: 6,
+  blockStatus: 7,
 } as const;
 
-export const NBD_COMMAND_FLAG = { fua: 1, noHole: 2 } as const;
+export const NBD_COMMAND_FLAG = { fua: 1, noHole: 2, dontFragment: 4, requestOne: 8 } as const;
+
+export const NBD_CHUNK = { none: 0, offsetData: 1, blockStatus: 5, error: 0x8001 } as const;
+const NBD_CHUNK_DONE = 1;
 
 /** The error values that proto.md allows in a reply and that we use; 0 is success. */
 export const NBD_ERROR = {
@@ -80,6 +107,7 @@ export const NBD_CLIENT_FLAGS_BYTES = 4;
 export const NBD_OPTION_HEADER_BYTES = 16;
 export const NBD_REQUEST_BYTES = 28;
 const SIMPLE_REPLY_BYTES = 16;
+const CHUNK_HEADER_BYTES = 20;
 const OLD_STYLE_PADDING_BYTES = 124;
 
 export interface NbdOptionHeader {
@@ -146,6 +174,28 @@ export function decodeInfoRequest(data: Buffer): { name: string; wanted: number[
   for (let i = 0; i < count; i++) wanted.push(reader.uint16());
   reader.end();
   return { name, wanted };
+}
+
+/** Data of LIST and SET_META_CONTEXT: name length u32, name, count u32; each length u32, text. */
+export function decodeMetaContextRequest(data: Buffer): { name: string; queries: string[] } {
+  const reader = new ByteReader(data);
+  const name = reader.text(NBD_NAME_BYTES_MAX);
+  const count = reader.uint32();
+  if (count > NBD_META_QUERIES_MAX) {
+    throw new ProtocolError(`${count} NBD metadata queries exceed ${NBD_META_QUERIES_MAX}`);
+  }
+  const queries: string[] = [];
+  for (let i = 0; i < count; i++) queries.push(reader.text(NBD_NAME_BYTES_MAX));
+  reader.end();
+  return { name, queries };
+}
+
+/** Data of a reply of type `metaContext`. */
+export function encodeMetaContext(id: number, name: string): Buffer {
+  const bytes = Buffer.alloc(4 + Buffer.byteLength(name));
+  bytes.writeUInt32BE(id, 0);
+  bytes.write(name, 4);
+  return bytes;
 }
 
 /** Data of a reply of type `server`: the name of one export. */
@@ -218,5 +268,46 @@ export function encodeSimpleReply(cookie: bigint, error: NbdError | 0): Buffer {
   bytes.writeUInt32BE(NBD_SIMPLE_REPLY_MAGIC, 0);
   bytes.writeUInt32BE(error, 4);
   bytes.writeBigUInt64BE(cookie, 8);
+  return bytes;
+}
+
+/** What stands before the data of a read that succeeded; `length` bytes of data follow. */
+export function encodeReadChunk(
+  cookie: bigint,
+  { offset, length }: { readonly offset: number; readonly length: number },
+): Buffer {
+  if (length === 0) return encodeChunkHeader(NBD_CHUNK.none, cookie, { payload: 0, own: 0 });
+  const sizes = { payload: 8 + length, own: 8 };
+  const bytes = encodeChunkHeader(NBD_CHUNK.offsetData, cookie, sizes);
+  bytes.writeUInt32BE(Math.floor(offset / 0x1_0000_0000), CHUNK_HEADER_BYTES);
+  bytes.writeUInt32BE(offset % 0x1_0000_0000, CHUNK_HEADER_BYTES + 4);
+  return bytes;
+}
+
+/** What stands before the descriptors of nbd-extents.ts. */
+export function encodeStatusChunk(cookie: bigint, payloadBytes: number): Buffer {
+  return encodeChunkHeader(NBD_CHUNK.blockStatus, cookie, { payload: payloadBytes, own: 0 });
+}
+
+/** The whole reply to a structured request that failed; without words. */
+export function encodeErrorChunk(cookie: bigint, error: NbdError): Buffer {
+  const bytes = encodeChunkHeader(NBD_CHUNK.error, cookie, { payload: 6, own: 6 });
+  bytes.writeUInt32BE(error, CHUNK_HEADER_BYTES);
+  bytes.writeUInt16BE(0, CHUNK_HEADER_BYTES + 4);
+  return bytes;
+}
+
+/** A header with room for the first `own` bytes of its payload, which the caller fills. */
+function encodeChunkHeader(
+  type: number,
+  cookie: bigint,
+  sizes: { readonly payload: number; readonly own: number },
+): Buffer {
+  const bytes = Buffer.allocUnsafe(CHUNK_HEADER_BYTES + sizes.own);
+  bytes.writeUInt32BE(NBD_CHUNK_MAGIC, 0);
+  bytes.writeUInt16BE(NBD_CHUNK_DONE, 4);
+  bytes.writeUInt16BE(type, 6);
+  bytes.writeBigUInt64BE(cookie, 8);
+  bytes.writeUInt32BE(sizes.payload, 16);
   return bytes;
 }

@@ -2,17 +2,17 @@
  * A writable layer of blocks over an image that it does not change, until `mergeRange` moves blocks
  * down. The caller holds the locks: nothing else touches the blocks of a call while it runs.
  */
-import type { ImageFile } from './image-shell.js';
 import { OVERLAY_BLOCK_BYTES, type SecondaryBounds } from './limits.js';
 import { OverlayMap } from './overlay-map.js';
 import { OverlayStore } from './overlay-store-shell.js';
+import type { StorageImage } from './storage-shell.js';
 
 export class Overlay {
-  readonly #image: ImageFile;
+  readonly #image: StorageImage;
   readonly #map = new OverlayMap();
   readonly #store: OverlayStore;
 
-  constructor(image: ImageFile, bounds: SecondaryBounds, spillDirectory: string) {
+  constructor(image: StorageImage, bounds: SecondaryBounds, spillDirectory: string) {
     this.#image = image;
     this.#store = new OverlayStore(bounds, spillDirectory);
   }

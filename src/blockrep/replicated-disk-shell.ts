@@ -6,12 +6,22 @@
  *   tracking     changed clusters are marked in the dirty bitmap (initial synchronisation)
  *   forwarding   every change is handed to `onWrite`, overlapping ones in the image's order
  *
+ * In every mode the change map and a verification that runs are told of a change before it is
+ * submitted: they must never know less than the image.
+ *
  * A write that began before `forwarding` and ends after it is marked, not forwarded: whoever
  * switches at a pause of the guest, when nothing is in progress, finds no bit set afterwards.
  */
-import type { BlockLayer, ByteRange, ZeroOptions } from './block-layer-shell.js';
+import {
+  type BlockLayer,
+  type ByteRange,
+  type RangeQuery,
+  readInto,
+  type ZeroOptions,
+} from './block-layer-shell.js';
 import { DirtyBitmap } from './dirty-bitmap.js';
 import { type DiskOperation, operationLength } from './disk-operation.js';
+import type { WriteMarks } from './generation/change-map.js';
 
 export type ReplicationMode = 'untracked' | 'tracking' | 'forwarding';
 
@@ -23,6 +33,10 @@ export interface ReplicatedDiskOptions {
    * must depend on the link only, never on a checkpoint: a pause waits for the guest's answers.
    */
   onWrite(operation: DiskOperation): Promise<void> | undefined;
+  /** True while data given to `onWrite`, in whatever mode, may still be in use. Default: it may. */
+  isSending?(): boolean;
+  /** Told of every change before it is submitted: what outlives this agent. */
+  readonly changes?: WriteMarks;
 }
 
 export interface ReplicatedDiskStats {
@@ -36,6 +50,9 @@ export interface ReplicatedDiskStats {
 export class ReplicatedDisk implements BlockLayer {
   readonly #base: BlockLayer;
   readonly #onWrite: ReplicatedDiskOptions['onWrite'];
+  readonly #isSending: () => boolean;
+  readonly #changes: WriteMarks | undefined;
+  #watch: WriteMarks | undefined;
   #mode: ReplicationMode = 'untracked';
   #bitmap: DirtyBitmap | undefined;
   #operationsForwarded = 0;
@@ -47,6 +64,8 @@ export class ReplicatedDisk implements BlockLayer {
   constructor(options: ReplicatedDiskOptions) {
     this.#base = options.base;
     this.#onWrite = (operation) => options.onWrite(operation);
+    this.#isSending = () => options.isSending?.() ?? true;
+    this.#changes = options.changes;
   }
 
   get sizeBytes(): number {
@@ -55,6 +74,10 @@ export class ReplicatedDisk implements BlockLayer {
 
   get readOnly(): boolean {
     return this.#base.readOnly;
+  }
+
+  get keepsData(): boolean {
+    return this.#isSending() || this.#base.keepsData !== false;
   }
 
   get mode(): ReplicationMode {
@@ -98,6 +121,15 @@ export class ReplicatedDisk implements BlockLayer {
     this.#bitmap?.mark(range.offset, range.length);
   }
 
+  isDirty(cluster: number): boolean {
+    return this.#bitmap?.isDirty(cluster) ?? false;
+  }
+
+  /** One more that is told of every change before it is submitted; undefined: nobody. */
+  watchWrites(watch: WriteMarks | undefined): void {
+    this.#watch = watch;
+  }
+
   /** Ranges to read and send now; their bits are clear, a racing write sets them again. */
   takeDirty(maxClusters: number): ByteRange[] {
     return this.#bitmap?.take(maxClusters) ?? [];
@@ -107,8 +139,15 @@ export class ReplicatedDisk implements BlockLayer {
     return this.#base.read(offset, length);
   }
 
+  readInto(offset: number, target: Buffer): Promise<void> {
+    return readInto(this.#base, offset, target);
+  }
+
   write(offset: number, data: Buffer, fua: boolean): Promise<void> {
-    if (this.#mode === 'untracked') return this.#base.write(offset, data, fua);
+    if (this.#mode === 'untracked') {
+      this.#tell(offset, data.length);
+      return this.#base.write(offset, data, fua);
+    }
     return this.#change({ kind: 'write', offset, data }, () => this.#base.write(offset, data, fua));
   }
 
@@ -149,12 +188,14 @@ export class ReplicatedDisk implements BlockLayer {
     return this.#base.close();
   }
 
-  dataRanges(): ByteRange[] {
-    return this.#base.dataRanges?.() ?? [{ offset: 0, length: this.sizeBytes }];
+  dataRanges(query: RangeQuery = { offset: 0, length: this.sizeBytes }): ByteRange[] {
+    const { offset, length } = query;
+    return this.#base.dataRanges?.(query) ?? [{ offset, length }];
   }
 
   async #change(operation: DiskOperation, work: () => Promise<void>): Promise<void> {
     const length = operationLength(operation);
+    this.#tell(operation.offset, length);
     const forwarding = this.#mode === 'forwarding';
     this.#writesInFlight += 1;
     try {
@@ -172,5 +213,10 @@ export class ReplicatedDisk implements BlockLayer {
       if (!forwarding || this.#mode === 'tracking')
         this.markDirty({ offset: operation.offset, length });
     }
+  }
+
+  #tell(offset: number, length: number): void {
+    this.#changes?.mark(offset, length);
+    this.#watch?.mark(offset, length);
   }
 }

@@ -1,27 +1,35 @@
 /**
- * The secondary's disk: what the SVM's QEMU sees, and what the primary's replication feeds.
+ * One disk of a guest, whatever the role: what its QEMU sees.
  *
- *   standby     SVM reads overlay over image, SVM writes go to the overlay; PVM writes are staged
- *               in the epoch buffer and reach the image when their epoch is applied, which discards
- *               the overlay. The image is the PVM's disk as of the last applied checkpoint.
- *   promoting   this is the only disk now: the overlay is copied into the image behind the guest's
- *               back, writes go to the image, reads look at what is left of the overlay.
- *   direct      the overlay is empty and gone.
+ *   standby     the SVM reads overlay over image, its writes go to the overlay; an epoch of the PVM
+ *               is applied to the image, which discards the overlay. The image is the PVM's disk as
+ *               of the last applied checkpoint.
+ *   sealing     promoted: the overlay is the guest's truth and still takes its writes, until the
+ *               journal can not be replayed over the image any more.
+ *   promoting   the overlay is copied into the image behind the guest's back, writes go to the
+ *               image, reads look at what is left of the overlay.
+ *   direct      the image alone: the overlay is empty and gone, or there never was one (`live`).
  *
  * Locking is by range, in whole overlay blocks: a block that is written in part is read, changed
- * and written back. Applying and promoting lock the whole disk for a moment.
+ * and written back. Applying and promoting lock the whole disk for a moment. Whose turn it is and
+ * what is committed is for `SecondaryDisks` to say, which owns the disks of a guest.
  *
- * A full spill disk or a failed image write makes the secondary *unfit*: `unfit` says why; SVM
- * writes, `closeEpoch`, `apply` and `promote` are refused from then on. Nothing half-written is
- * ever served as a good disk.
+ * A full spill disk or a failed image write makes the disks *unfit*: SVM writes are refused from
+ * then on. Nothing half-written is ever served as a good disk.
  */
 import { createHash } from 'node:crypto';
-import { ColoError, describeError, type Logger, ProtocolError } from '../lib/index.js';
-import type { BlockLayer, ByteRange, ZeroOptions } from './block-layer-shell.js';
-import { type DiskOperation, type EpochTotals, operationLength } from './disk-operation.js';
-import { applyOperations } from './epoch-apply-shell.js';
-import { type CloseResult, EpochBuffer, type SpillRange } from './epoch-buffer.js';
-import type { ImageFile } from './image-shell.js';
+import { describeError, type Logger, ProtocolError } from '../lib/index.js';
+import {
+  type BlockLayer,
+  type ByteRange,
+  type RangeQuery,
+  readInto,
+  type ZeroOptions,
+} from './block-layer-shell.js';
+import type { EpochTotals } from './disk-operation.js';
+import { applyOperations, type ReadBack } from './epoch-apply-shell.js';
+import type { BufferedOperation } from './epoch-buffer.js';
+import { Fitness } from './fitness.js';
 import {
   COPY_CHUNK_BYTES,
   OVERLAY_BLOCK_BYTES,
@@ -30,82 +38,74 @@ import {
 } from './limits.js';
 import { Overlay } from './overlay-shell.js';
 import { RangeLock } from './range-lock-shell.js';
-import { SpillFile } from './spill-file-shell.js';
+import type { StorageImage } from './storage-shell.js';
 
 export interface SecondaryDiskOptions {
-  readonly image: ImageFile;
-  /** Where unlinked spill files are made. */
+  readonly image: StorageImage;
+  /** Where an unlinked spill file is made when the overlay outgrows its memory. */
   readonly spillDirectory: string;
   readonly log: Logger;
+  /** The guest's only disk from the beginning: mode direct. */
+  readonly live?: boolean;
   readonly bounds?: Partial<SecondaryBounds>;
-  /** Overlay or buffer passed the soft bound: ask for a checkpoint. Once per applied epoch. */
-  onOverBound?(): void;
-  /** This secondary can not take over any more. Once. */
-  onUnfit?(reason: string): void;
+  /** Shared by the disks of a guest. */
+  readonly fitness?: Fitness;
+  /** What is staged for this disk, for the figures. */
+  staged?(): EpochTotals;
+  /** The overlay has grown. */
+  onGrown?(): void;
 }
 
 export interface SecondaryDiskStats {
   readonly mode: 'standby' | 'promoting' | 'direct';
   readonly unfit: string | undefined;
-  readonly overBound: boolean;
   readonly overlayBytes: number;
+  /** Staged for this disk, zeroes and trims included. */
   readonly bufferedBytes: number;
   readonly bufferedOperations: number;
-  /** Of overlay and buffer together, in their files. */
+  /** Of the overlay, in its file. */
   readonly spilledBytes: number;
-  /** Operations that arrived after the disk had become unfit. */
-  readonly operationsRefused: number;
 }
 
 export class SecondaryDisk implements BlockLayer {
   readonly sizeBytes: number;
-  readonly readOnly = false;
+  readonly readOnly: boolean;
   readonly #options: SecondaryDiskOptions;
-  readonly #image: ImageFile;
-  readonly #bounds: SecondaryBounds;
+  readonly #image: StorageImage;
   readonly #overlay: Overlay;
-  readonly #buffer: EpochBuffer;
-  readonly #spill: SpillFile;
+  readonly #fitness: Fitness;
   readonly #lock = new RangeLock();
-  readonly #spilling = new Set<Promise<void>>();
-  #mode: SecondaryDiskStats['mode'] = 'standby';
-  #unfit: string | undefined;
-  #overBoundTold = false;
-  #operationsRefused = 0;
-  #discards = 0;
-  #promotion: Promise<void> | undefined;
+  #mode: 'standby' | 'sealing' | 'promoting' | 'direct';
   #merge: Promise<void> = Promise.resolve();
 
   constructor(options: SecondaryDiskOptions) {
+    const bounds = { ...SECONDARY_BOUNDS, ...options.bounds };
     this.#options = options;
     this.#image = options.image;
     this.sizeBytes = options.image.sizeBytes;
-    this.#bounds = { ...SECONDARY_BOUNDS, ...options.bounds };
-    this.#overlay = new Overlay(options.image, this.#bounds, options.spillDirectory);
-    this.#buffer = new EpochBuffer(this.#bounds);
-    this.#spill = new SpillFile(options.spillDirectory);
+    this.readOnly = options.image.readOnly;
+    this.#overlay = new Overlay(options.image, bounds, options.spillDirectory);
+    this.#fitness = options.fitness ?? new Fitness(options.log);
+    this.#mode = options.live === true ? 'direct' : 'standby';
   }
 
-  /** Why this disk can not take over; undefined while it can. */
-  get unfit(): string | undefined {
-    return this.#unfit;
+  get keepsData(): boolean {
+    return this.#mode !== 'direct';
   }
 
-  get overBound(): boolean {
-    const buffered = this.#buffer.memoryBytes + this.#buffer.spilledBytes;
-    return this.#overlay.bytes >= this.#bounds.softBytes || buffered >= this.#bounds.softBytes;
+  get overlayBytes(): number {
+    return this.#overlay.bytes;
   }
 
   get stats(): SecondaryDiskStats {
+    const staged = this.#options.staged?.() ?? { operations: 0, bytes: 0 };
     return {
-      mode: this.#mode,
-      unfit: this.#unfit,
-      overBound: this.overBound,
+      mode: this.#mode === 'sealing' ? 'promoting' : this.#mode,
+      unfit: this.#fitness.unfit,
       overlayBytes: this.#overlay.bytes,
-      bufferedBytes: this.#buffer.memoryBytes + this.#buffer.spilledBytes,
-      bufferedOperations: this.#buffer.operationCount,
-      spilledBytes: this.#overlay.spilledBytes + this.#buffer.spilledBytes,
-      operationsRefused: this.#operationsRefused,
+      bufferedBytes: staged.bytes,
+      bufferedOperations: staged.operations,
+      spilledBytes: this.#overlay.spilledBytes,
     };
   }
 
@@ -116,10 +116,15 @@ export class SecondaryDisk implements BlockLayer {
     return this.#shared(offset, length, () => this.#overlay.read(offset, length));
   }
 
+  async readInto(offset: number, target: Buffer): Promise<void> {
+    if (this.#mode === 'direct') return readInto(this.#image, offset, target);
+    (await this.read(offset, target.length)).copy(target);
+  }
+
   async write(offset: number, data: Buffer, fua: boolean): Promise<void> {
     if (this.#mode === 'direct') return this.#image.write(offset, data, fua);
     await this.#exclusive(offset, data.length, async () => {
-      if (this.#mode === 'standby') {
+      if (this.#overlayTakesWrites()) {
         await this.#toOverlay(() => this.#overlay.write(offset, data));
         return;
       }
@@ -133,7 +138,7 @@ export class SecondaryDisk implements BlockLayer {
   async writeZeroes(offset: number, length: number, options: ZeroOptions): Promise<void> {
     if (this.#mode === 'direct') return this.#image.writeZeroes(offset, length, options);
     await this.#exclusive(offset, length, async () => {
-      if (this.#mode === 'standby') {
+      if (this.#overlayTakesWrites()) {
         await this.#toOverlay(() => this.#overlay.writeZeroes(offset, length));
         return;
       }
@@ -157,75 +162,40 @@ export class SecondaryDisk implements BlockLayer {
 
   /** Closes the image too. */
   async close(): Promise<void> {
-    await Promise.allSettled([...this.#spilling, this.#merge]);
+    await Promise.allSettled([this.#merge]);
     await this.#overlay.close();
-    await this.#spill.close();
     await this.#image.close();
   }
 
-  dataRanges(): ByteRange[] {
-    if (this.#mode === 'direct') return this.#image.dataRanges();
-    return [{ offset: 0, length: this.sizeBytes }];
+  dataRanges(query: RangeQuery = { offset: 0, length: this.sizeBytes }): ByteRange[] {
+    if (this.#mode === 'direct') return this.#image.dataRanges(query);
+    return [{ offset: query.offset, length: query.length }];
   }
 
-  // What the replication does.
+  // What `SecondaryDisks` does.
 
-  /**
-   * Buffers a write of the PVM's running epoch, in the order of the calls; `data` is copied. A
-   * returned promise is back-pressure: read no more from the link until it resolves (it never
-   * rejects). Throws ProtocolError for a broken order or a range outside of the disk.
-   */
-  stage(epoch: number, operation: DiskOperation): Promise<void> | undefined {
-    this.#checkPeerRange(operation.offset, operationLength(operation));
-    if (this.#unfit !== undefined) {
-      this.#operationsRefused += 1;
-      return undefined;
-    }
-    const result = this.#buffer.stage(epoch, operation);
-    this.#tellOverBound();
-    if (result.kind === 'full') this.#setUnfit(`The epoch buffer is full: ${result.reason}`);
-    if (result.kind !== 'spill' || operation.kind !== 'write') return undefined;
-    return this.#spillData(result.position, Buffer.from(operation.data));
+  /** Runs `work` while the guest can not touch the disk. */
+  locked<T>(work: () => Promise<T>): Promise<T> {
+    return this.#exclusive(0, this.sizeBytes, work);
   }
 
-  /** Ok only when everything of the epoch is here, spilled data included. */
-  async closeEpoch(epoch: number, totals: EpochTotals): Promise<CloseResult> {
-    if (this.#unfit !== undefined) return { ok: false, reason: this.#unfit };
-    const result = this.#buffer.close(epoch, totals);
-    await Promise.all(this.#spilling);
-    return this.#unfit === undefined ? result : { ok: false, reason: this.#unfit };
+  /** Writes an epoch into the image and discards the overlay. Call it `locked`, SVM stopped. */
+  async apply(operations: readonly BufferedOperation[], readBack: ReadBack): Promise<void> {
+    await applyOperations(this.#image, operations, readBack);
+    await this.#overlay.discard();
   }
 
   /**
-   * From now on the epoch's writes will be applied even if the primary dies. Needs `closeEpoch`.
+   * The guest's only disk from now on; it may run. Call it `locked`. `seal` is run behind its back:
+   * when it resolves nothing but this disk writes to the image, after a crash neither.
    */
-  commit(epoch: number): void {
-    this.#assertFit();
-    this.#buffer.commit(epoch);
-  }
-
-  /** Writes a committed epoch into the image and discards the overlay. The SVM is stopped. */
-  async apply(epoch: number): Promise<void> {
-    const range = await this.#exclusive(0, this.sizeBytes, () => this.#applyLocked(epoch));
-    await this.#discardSpill(range);
-  }
-
-  /** Forgets what the primary did not commit: it is gone or starts anew. */
-  async dropUncommitted(): Promise<void> {
-    const ranges = this.#buffer.dropUncommitted();
-    await Promise.all(this.#spilling);
-    for (const range of ranges) await this.#discardSpill(range);
-  }
-
-  /**
-   * Makes this the guest's only disk. Committed epochs that were not applied are applied first and
-   * the overlay discarded (the SVM must be stopped then); else the overlay stays the guest's truth.
-   * Uncommitted writes are dropped. Resolves when the guest may run on; the overlay is merged
-   * behind it (`whenMerged`). Throws when unfit.
-   */
-  promote(): Promise<void> {
-    this.#promotion ??= this.#promote();
-    return this.#promotion;
+  promote(seal: Promise<void>): void {
+    this.#mode = 'sealing';
+    this.#merge = this.#mergeAfter(seal);
+    // Whoever asks for `whenMerged` or `flush` gets the failure; here it is only logged.
+    this.#merge.catch((error) => {
+      this.#options.log.error('The overlay could not be merged', { reason: describeError(error) });
+    });
   }
 
   /** Resolves when the image alone holds the promoted disk, durably. */
@@ -234,13 +204,13 @@ export class SecondaryDisk implements BlockLayer {
   }
 
   /** Initial synchronisation, straight into the image, while there is no SVM yet. */
-  async syncWrite(offset: number, data: Buffer): Promise<void> {
-    await this.#sync(offset, data.length, () => this.#image.write(offset, data, false));
+  syncWrite(offset: number, data: Buffer): Promise<void> {
+    return this.#sync(offset, data.length, () => this.#image.write(offset, data, false));
   }
 
-  async syncZero(offset: number, length: number): Promise<void> {
+  syncZero(offset: number, length: number): Promise<void> {
     const options = { mayTrim: true, fua: false };
-    await this.#sync(offset, length, () => this.#image.writeZeroes(offset, length, options));
+    return this.#sync(offset, length, () => this.#image.writeZeroes(offset, length, options));
   }
 
   /** The image below the overlay. */
@@ -253,6 +223,10 @@ export class SecondaryDisk implements BlockLayer {
     return digestLayer(this.#image);
   }
 
+  #overlayTakesWrites(): boolean {
+    return this.#mode === 'standby' || this.#mode === 'sealing';
+  }
+
   #shared<T>(offset: number, length: number, work: () => Promise<T>): Promise<T> {
     return this.#lock.run({ ...blockRange(offset, length), exclusive: false }, work);
   }
@@ -263,66 +237,23 @@ export class SecondaryDisk implements BlockLayer {
 
   /** A write of the SVM that fails leaves it with a disk that no guest ever had. */
   async #toOverlay(work: () => Promise<void>): Promise<void> {
-    this.#assertFit();
+    this.#fitness.assertFit();
     try {
       await work();
     } catch (error) {
-      this.#setUnfit(`The overlay can not be written: ${describeError(error)}`);
+      this.#fitness.fail(`The overlay can not be written: ${describeError(error)}`);
       throw error;
     }
-    this.#tellOverBound();
+    this.#options.onGrown?.();
   }
 
-  #spillData(position: number, data: Buffer): Promise<void> {
-    const writing = this.#spill
-      .write(position, data)
-      .catch((error) => {
-        this.#setUnfit(`The epoch buffer can not be spilled: ${describeError(error)}`);
-      })
-      .finally(() => this.#spilling.delete(writing));
-    this.#spilling.add(writing);
-    return writing;
-  }
-
-  async #applyLocked(epoch: number): Promise<SpillRange | undefined> {
-    this.#assertFit();
-    const operations = this.#buffer.operations(epoch);
-    try {
-      await applyOperations(this.#image, operations, this.#spill);
-      await this.#overlay.discard();
-    } catch (error) {
-      this.#setUnfit(`Epoch ${epoch} could not be applied: ${describeError(error)}`);
-      throw error;
-    }
-    this.#overBoundTold = false;
-    return this.#buffer.release(epoch);
-  }
-
-  /** Positions of the spill file are used again only when nothing is in it or on its way. */
-  async #discardSpill(range: SpillRange | undefined): Promise<void> {
-    if (range === undefined) return;
-    this.#discards += 1;
-    await this.#spill.discard(range.from, range.to);
-    this.#discards -= 1;
-    if (this.#discards === 0 && this.#spilling.size === 0) this.#buffer.rewindSpill();
-  }
-
-  async #promote(): Promise<void> {
-    await this.#exclusive(0, this.sizeBytes, async () => {
-      this.#assertFit();
-      for (const epoch of this.#buffer.committedEpochs) await this.#applyLocked(epoch);
-      this.#buffer.dropUncommitted();
+  async #mergeAfter(seal: Promise<void>): Promise<void> {
+    await seal;
+    const steps = await this.locked(async () => {
       this.#mode = 'promoting';
-      this.#merge = this.#mergeOverlay();
+      return this.#overlay.mergeSteps();
     });
-    // Whoever asks for `whenMerged` or `flush` gets the failure; here it is only logged.
-    this.#merge.catch((error) => {
-      this.#options.log.error('The overlay could not be merged', { reason: describeError(error) });
-    });
-  }
-
-  async #mergeOverlay(): Promise<void> {
-    for (const step of this.#overlay.mergeSteps()) {
+    for (const step of steps) {
       const end = step.offset + step.length;
       for (let offset = step.offset; offset < end; offset += COPY_CHUNK_BYTES) {
         const length = Math.min(COPY_CHUNK_BYTES, end - offset);
@@ -331,48 +262,17 @@ export class SecondaryDisk implements BlockLayer {
     }
     await this.#image.flush();
     this.#mode = 'direct';
-    await Promise.all(this.#spilling);
-    await this.#spill.close();
     await this.#overlay.close();
   }
 
   async #sync(offset: number, length: number, work: () => Promise<void>): Promise<void> {
-    this.#checkPeerRange(offset, length);
     if (!this.#overlay.isEmpty) throw new ProtocolError('The SVM runs already: no synchronisation');
     try {
       await this.#exclusive(offset, length, work);
     } catch (error) {
-      this.#setUnfit(`The image can not be synchronised: ${describeError(error)}`);
+      this.#fitness.fail(`The image can not be synchronised: ${describeError(error)}`);
       throw error;
     }
-  }
-
-  #checkPeerRange(offset: number, length: number): void {
-    if (this.#mode !== 'standby' || this.#promotion !== undefined) {
-      throw new ProtocolError('This disk has been promoted and takes no more of its peer');
-    }
-    if (offset + length > this.sizeBytes || length <= 0) {
-      throw new ProtocolError(
-        `A disk write of ${length} bytes at ${offset} is outside of ${this.sizeBytes} bytes`,
-      );
-    }
-  }
-
-  #assertFit(): void {
-    if (this.#unfit !== undefined) throw new ColoError('COLO_E_UNFIT', this.#unfit);
-  }
-
-  #setUnfit(reason: string): void {
-    if (this.#unfit !== undefined) return;
-    this.#unfit = reason;
-    this.#options.log.error('The secondary disk is unfit', { reason });
-    this.#options.onUnfit?.(reason);
-  }
-
-  #tellOverBound(): void {
-    if (this.#overBoundTold || !this.overBound) return;
-    this.#overBoundTold = true;
-    this.#options.onOverBound?.();
   }
 }
 

@@ -20,6 +20,7 @@ import {
   parseDuration,
   parseName,
   parseSize,
+  type Role,
   ValueError,
 } from '../config/index.js';
 import { assert, OperatorError } from '../lib/index.js';
@@ -44,12 +45,22 @@ export interface CompareWish {
   readonly json: boolean;
 }
 
+/** Configuration files to be checked on this host. */
+export interface CheckConfigWish {
+  /** None: all of /etc/colo. */
+  readonly files: readonly string[];
+  /** Undefined: the one that the file fits. */
+  readonly role: Role | undefined;
+  readonly json: boolean;
+}
+
 /** What `colo` was asked to do. */
 export type ColoWish =
   /** Help, version, completion: print and exit 0. */
   | { readonly kind: 'print'; readonly text: string }
   | { readonly kind: 'usage'; readonly message: string; readonly json: boolean }
   | { readonly kind: 'compare'; readonly compare: CompareWish }
+  | { readonly kind: 'check-config'; readonly check: CheckConfigWish }
   | {
       readonly kind: 'call';
       readonly command: Command;
@@ -68,7 +79,7 @@ interface CommonArguments {
 /** Options that name one thing. */
 const SINGLE = [
   ...['socket', 'vm', 'run-dir', 'dir', 'duration', 'nic', 'max-bytes'],
-  ...['inbound', 'verdicts', 'compare-timeout'],
+  ...['inbound', 'verdicts', 'compare-timeout', 'role'],
 ];
 
 /** What the grammar needs to know beside the arguments. */
@@ -81,6 +92,7 @@ export interface ColoPlace {
 interface Hands {
   readonly call: (args: CommonArguments, command: Command, watch?: boolean) => void;
   readonly compare: (wish: CompareWish) => void;
+  readonly checkConfig: (wish: CheckConfigWish) => void;
 }
 
 /** Reads the arguments of `colo` (without node and script). Never throws for what was typed. */
@@ -92,6 +104,9 @@ export async function parseColoArguments(
   const compare = (asked: CompareWish): void => {
     wish = { kind: 'compare', compare: asked };
   };
+  const checkConfig = (check: CheckConfigWish): void => {
+    wish = { kind: 'check-config', check };
+  };
   const call = (args: CommonArguments, command: Command, watch = false): void => {
     const agent = { socket: args.socket, vm: args.vm, runDir: args['run-dir'] };
     wish = { kind: 'call', command, agent, json: args.json, watch };
@@ -99,10 +114,14 @@ export async function parseColoArguments(
   let output = '';
   let failure: string | undefined;
   try {
-    await define(place, { call, compare }).parseAsync([...argv], {}, (error, _args, text) => {
-      output = text;
-      if (error instanceof OperatorError) failure = error.message;
-    });
+    await define(place, { call, compare, checkConfig }).parseAsync(
+      [...argv],
+      {},
+      (error, _args, text) => {
+        output = text;
+        if (error instanceof OperatorError) failure = error.message;
+      },
+    );
   } catch (error) {
     if (!(error instanceof OperatorError)) throw error;
     failure = error.message;
@@ -116,7 +135,7 @@ export async function parseColoArguments(
 }
 
 function define(place: ColoPlace, hands: Hands): Argv<CommonArguments> {
-  const commands = [defineAgentCommands, defineCapture, defineCompare];
+  const commands = [defineAgentCommands, defineCapture, defineCompare, defineCheckConfig];
   const base = defineCommon();
   for (const add of commands) add(base, hands, place);
   return finish(base, place.version);
@@ -302,6 +321,28 @@ function defineCompare(base: Argv<CommonArguments>, { compare }: Hands): void {
   );
 }
 
+function defineCheckConfig(base: Argv<CommonArguments>, { checkConfig }: Hands): void {
+  base.command(
+    'check-config [file..]',
+    'Check configuration files on this host, without starting anything',
+    (command) =>
+      command
+        .positional('file', {
+          type: 'string',
+          array: true,
+          default: [] as string[],
+          defaultDescription: 'all of /etc/colo',
+          describe: 'Configuration file of an agent',
+        })
+        .option('role', {
+          choices: ['primary', 'secondary'] as const,
+          requiresArg: true,
+          describe: 'Which agent it is for; by default the one that the file fits',
+        }),
+    ({ file, role, json }) => checkConfig({ files: file.map(String), role, json }),
+  );
+}
+
 /** What holds for all commands, after the last of them. */
 function finish(base: Argv<CommonArguments>, version: string): Argv<CommonArguments> {
   return base
@@ -311,6 +352,7 @@ function finish(base: Argv<CommonArguments>, version: string): Argv<CommonArgume
     .recommendCommands()
     .version(version)
     .help()
+    .epilogue('Manual: colo(1). What the agents are told: colo.conf(5).')
     .wrap(96)
     .parserConfiguration({
       'boolean-negation': false,

@@ -7,6 +7,7 @@ import type { NodeStatus } from '../config/index.js';
 import { ColoError, describeError, OperatorError } from '../lib/index.js';
 import {
   type AgentChoice,
+  type CheckConfigWish,
   type ColoPlace,
   type ColoWish,
   type CompareWish,
@@ -14,6 +15,7 @@ import {
 } from './colo-arguments.js';
 import type { CompareOutcome } from './compare-files.js';
 import { comparisonJson, formatComparison, isMismatched } from './compare-text.js';
+import { type FileReport, filesToCheck } from './config-check.js';
 import { type Command, decodeDetail, decodeStatus, type Response } from './control-wire.js';
 import { AgentUnreachable, EXIT, exitCodeOf } from './exit-codes.js';
 import { ANSWER_MS_MAX, DEED_MS_MAX } from './limits.js';
@@ -29,6 +31,8 @@ export interface Surroundings extends ColoPlace {
   readonly list: (folder: string) => Promise<string[]>;
   /** Compares the files of captures; on a terminal it shows how far it is. */
   readonly compareFiles: (wish: CompareWish) => Promise<CompareOutcome>;
+  /** Checks one configuration file on this host. */
+  readonly checkConfig: (file: string, role: CheckConfigWish['role']) => Promise<FileReport>;
   /** Waits for the next look of `--watch`; false ends it. */
   readonly nextLook: () => Promise<boolean>;
 }
@@ -50,6 +54,8 @@ export async function runColo(argv: readonly string[], around: Surroundings): Pr
       return EXIT.usage;
     case 'compare':
       return await compare(wish.compare, around);
+    case 'check-config':
+      return await checkConfig(wish.check, around);
     case 'call':
       return wish.watch ? await watch(wish, around) : await callOnce(wish, around);
   }
@@ -100,6 +106,31 @@ async function compare(wish: CompareWish, around: Surroundings): Promise<number>
     report(around, wish.json, { code: error.code, reason: describeError(error) });
     return exitCodeOf(error);
   }
+}
+
+/** Errors and warnings go to stderr, one line each; what is said of whole files to stdout. */
+async function checkConfig(wish: CheckConfigWish, around: Surroundings): Promise<number> {
+  const files = filesToCheck(wish.files, await around.list('/etc/colo'));
+  if (files.length === 0) {
+    const reason = 'found no *.conf in /etc/colo, expected one; write it, or name a file';
+    report(around, wish.json, { code: 'COLO_E_CONFIGURATION', reason });
+    return EXIT.configuration;
+  }
+  const reports: FileReport[] = [];
+  for (const file of files) reports.push(await around.checkConfig(file, wish.role));
+  const isFine = (one: FileReport): boolean => one.findings.every(({ level }) => level !== 'error');
+  if (wish.json) {
+    const shown = reports.map((one) => ({ ...one, ok: isFine(one) }));
+    around.print(`${JSON.stringify({ ok: reports.every(isFine), files: shown })}\n`);
+  } else {
+    for (const one of reports) {
+      for (const { level, line } of one.findings) {
+        around.complain(`colo: ${level === 'warning' ? 'warning: ' : ''}${line}\n`);
+      }
+      if (isFine(one)) around.print(`${one.file}: good for colo-${one.role} on this host\n`);
+    }
+  }
+  return reports.every(isFine) ? EXIT.ok : EXIT.configuration;
 }
 
 /** Goes on through failures: a watch is for the moment when the agent comes back. */

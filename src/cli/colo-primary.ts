@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** `colo-primary`: the agent of the primary host. */
-import { startPrimary } from '../primary/index.js';
+import { startNode } from '../node/index.js';
 import { runDaemon } from './daemon.js';
 
-await runDaemon('primary', startPrimary);
+await runDaemon('primary', startNode);

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** `colo-secondary`: the agent of the secondary host. */
-import { startSecondary } from '../secondary/index.js';
+import { startNode } from '../node/index.js';
 import { runDaemon } from './daemon.js';
 
-await runDaemon('secondary', startSecondary);
+await runDaemon('secondary', startNode);

@@ -5,6 +5,8 @@ import { resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { runColo, type Surroundings } from './colo-command.js';
 import { compareFiles } from './compare-files.js';
+import { checkConfigFile } from './config-check.js';
+import { thisHost } from './config-check-host.js';
 import { callAgent } from './control-client-shell.js';
 import { EXIT } from './exit-codes.js';
 import { WATCH_MS } from './limits.js';
@@ -42,6 +44,7 @@ const surroundings: Surroundings = {
       bar.stop();
     }
   },
+  checkConfig: (file, role) => checkConfigFile(resolve(file), role, thisHost),
   nextLook: async () => {
     await setTimeout(WATCH_MS);
     return true;

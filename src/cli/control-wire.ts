@@ -139,6 +139,7 @@ const statusSchema = z.object({
       overlayBytes: count,
     }),
   ),
+  diskMemoryBytes: count,
   uptimeMs: count,
   verified: z.number().int().nonnegative(),
   lastFailure: z.string().nullable(),

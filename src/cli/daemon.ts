@@ -6,10 +6,8 @@
  * SIGTERM or SIGINT stops in order; a second one exits at once (QEMU dies with us, PDEATHSIG).
  * While the node is still starting there is nothing to stop in order, so the first one exits too.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
 import { hostname } from 'node:os';
 import {
-  CONFIG_FILE_BYTES_MAX,
   type Configuration,
   ConfigurationError,
   formatConfiguration,
@@ -24,6 +22,8 @@ import { describeError } from '../lib/index.js';
 import { ControlServer } from './control-server-shell.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
 import { createLogger, type DaemonLogger } from './logger.js';
+import { readFileBounded } from './read-file.js';
+import { ServiceManager } from './service-manager.js';
 import { packageVersion } from './version.js';
 
 const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const;
@@ -70,6 +70,7 @@ function configure(role: Role, argv: readonly string[]): Configuration {
 class Daemon {
   readonly #configuration: Configuration;
   readonly #log: DaemonLogger;
+  readonly #manager: ServiceManager;
   #server: ControlServer | undefined;
   #node: RunningNode | undefined;
   #stopping = false;
@@ -79,6 +80,7 @@ class Daemon {
     const { role, host, vm, logLevel, logFormat } = configuration;
     this.#configuration = configuration;
     this.#log = createLogger({ role, host, vm, level: logLevel, format: logFormat });
+    this.#manager = new ServiceManager(process.env, this.#log);
   }
 
   watchSignals(): void {
@@ -101,7 +103,9 @@ class Daemon {
       const { socketPath } = configuration;
       this.#server = await ControlServer.start({ path: socketPath, log: this.#log });
       this.#node = await start(configuration, this.#log);
-      this.#server.serve(this.#node.control);
+      const { control } = this.#node;
+      this.#server.serve(control);
+      this.#manager.ready(() => control.status());
     } catch (error) {
       const code = exitCodeOf(error);
       const stack = code === EXIT.bug && error instanceof Error ? error.stack : undefined;
@@ -109,6 +113,7 @@ class Daemon {
       return await this.#exit(code);
     }
     const { exitCode, reason } = await this.#node.finished;
+    this.#manager.stopping();
     const level = exitCode === EXIT.ok ? 'info' : 'error';
     this.#log[level]('The agent ends', { exitCode, reason });
     return await this.#exit(exitCode);
@@ -118,6 +123,7 @@ class Daemon {
     const atOnce = 128 + SIGNAL_NUMBERS[signal];
     if (this.#stopping) process.exit(atOnce);
     this.#stopping = true;
+    this.#manager.stopping();
     this.#log.info('Stopping', { signal });
     if (this.#node === undefined) return void (await this.#exit(atOnce));
     await this.#node.stop(signal);
@@ -129,29 +135,7 @@ class Daemon {
     this.#exiting = true;
     await this.#server?.stop();
     await this.#log.close();
+    this.#manager.close();
     process.exit(code);
-  }
-}
-
-/** At most one byte more than a configuration may have: `--config /dev/zero` ends too. */
-function readFileBounded(path: string): Uint8Array | undefined {
-  let file: number;
-  try {
-    file = openSync(path, 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    const bytes = Buffer.alloc(CONFIG_FILE_BYTES_MAX + 1);
-    let length = 0;
-    while (length < bytes.length) {
-      const read = readSync(file, bytes, length, bytes.length - length, null);
-      if (read === 0) break;
-      length += read;
-    }
-    return bytes.subarray(0, length);
-  } finally {
-    closeSync(file);
   }
 }

@@ -32,3 +32,9 @@ export const READ_BYTES = 256 * 1024;
 
 /** How long `colo compare` works before it shows a progress bar, milliseconds. */
 export const PROGRESS_DELAY_MS = 2_000;
+
+/** How long a program that `colo check-config` asks may take, milliseconds. Hit: it counts as broken. */
+export const PROGRAM_MS_MAX = 10_000;
+
+/** What such a program may print, bytes; QEMU's list of CPUs is 10 KiB. Hit: as above. */
+export const PROGRAM_OUTPUT_BYTES_MAX = 1024 ** 2;

@@ -34,6 +34,7 @@ export function formatStatus(status: NodeStatus): string {
     ];
     rows.push([`Disk ${disk.name}`, parts.join(', ')]);
   }
+  rows.push(['Disk memory', formatBytes(status.diskMemoryBytes)]);
   rows.push(['Up', uptimeText(status.uptimeMs)]);
   rows.push(['Last failure', status.lastFailure ?? 'none']);
   return rows

@@ -3,7 +3,6 @@
  * behind src/cli takes this and never sees a flag or a file.
  */
 import type { DiskSetting, NicSetting } from './devices.js';
-import { defaultTap } from './devices.js';
 import type { Mode, PeriodSetting } from './mode.js';
 import type { Address } from './values.js';
 import type { HeartbeatPath, WitnessSetting } from './witness.js';
@@ -16,6 +15,10 @@ export interface CommonConfiguration {
   readonly runDir: string;
   readonly stateDir: string;
   readonly socketPath: string;
+  /** Where this host waits for the other one, whichever role it has. */
+  readonly listen: Address;
+  /** The only address that a primary may come from. */
+  readonly allowPeer: string | undefined;
   /** Bridge for every NIC that names none; undefined leaves those TAPs unconnected. */
   readonly bridge: string | undefined;
   readonly tracker: 'auto' | 'userfaultfd' | 'soft-dirty' | 'compare';
@@ -30,6 +33,8 @@ export interface CommonConfiguration {
   readonly witnessTtlUs: number;
   /** At most half of `witnessTtlUs`. */
   readonly witnessTimeoutUs: number;
+  readonly onPeerLoss: 'failover' | 'wait';
+  readonly lanAnnounce: boolean;
   /** File for the guest's serial console on this host. */
   readonly consoleLog: string | undefined;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
@@ -75,40 +80,19 @@ export interface NicPlace {
 /** What `colo-secondary` runs with; the machine definition comes from the primary. */
 export interface SecondaryConfiguration extends CommonConfiguration {
   readonly role: 'secondary';
-  readonly listen: Address;
-  /** The only address that a primary may come from. */
-  readonly allowPeer: string | undefined;
+  /** Undefined: where the primary that it had a session with listens. */
+  readonly peer: Address | undefined;
   /** Must be the primary's: what a stranger asks QEMU for is not done. */
   readonly qemuArguments: readonly string[];
-  /** Images with a place of their own; ask `secondaryDiskPath` for any disk. */
+  /** Images with a place of their own; ask `diskPlace` for any disk. */
   readonly disks: readonly DiskSetting[];
   readonly diskDir: string;
-  /** NICs with a place of their own; ask `secondaryNic` for any NIC. */
+  /** NICs with a place of their own; ask `nicConnection` for any NIC. */
   readonly nics: readonly NicPlace[];
   /** Instead of the primary's path. */
   readonly kernel: string | undefined;
   readonly initrd: string | undefined;
-  readonly onPeerLoss: 'failover' | 'wait';
-  readonly lanAnnounce: boolean;
 }
 
 /** Either role's configuration; `role` tells them apart. */
 export type Configuration = PrimaryConfiguration | SecondaryConfiguration;
-
-/** Where the secondary keeps the image of a disk. `disk` is a checked name (`parseName`). */
-export function secondaryDiskPath(configuration: SecondaryConfiguration, disk: string): string {
-  const placed = configuration.disks.find((candidate) => candidate.name === disk);
-  return placed?.path ?? `${configuration.diskDir}/${configuration.vm}-${disk}.img`;
-}
-
-/** The TAP and bridge of a NIC on the secondary. `nic` is a checked name (`parseName`). */
-export function secondaryNic(
-  configuration: SecondaryConfiguration,
-  nic: string,
-): { tap: string; bridge: string | undefined } {
-  const placed = configuration.nics.find((candidate) => candidate.name === nic);
-  return {
-    tap: placed?.tap ?? defaultTap(configuration.vm, nic),
-    bridge: placed?.bridge ?? configuration.bridge,
-  };
-}

@@ -3,6 +3,7 @@
  *
  *   disk = /images/web.img                 primary: named disk0, disk1, ... by its place
  *   disk = data=/images/web-data.img       both: named; on the secondary the name is required
+ *   disk = name=data,path=/images/d.qcow2,format=qcow2,readonly=on
  *   nic  = bridge=br0,mac=52:54:00:01:02:03,tap=web0,name=lan
  *
  * A device is known to both hosts by its name. Paths, TAPs and bridges belong to one host; the MAC
@@ -11,12 +12,19 @@
 import { crc32c } from '../lib/index.js';
 import { INTERFACE_NAME_LENGTH_MAX } from './limits.js';
 import { ValueError } from './problem.js';
-import { parseInterfaceName, parseName, parsePath } from './values.js';
+import { choiceParser, parseInterfaceName, parseName, parsePath } from './values.js';
+
+/** How the bytes of a disk lie in its image. */
+export type DiskFormat = 'raw' | 'qcow2';
 
 /** One guest disk on this host. */
 export interface DiskSetting {
   readonly name: string;
   readonly path: string;
+  /** Not given: raw, and an image that looks like something else is refused. */
+  readonly format?: DiskFormat;
+  /** The guest may not write to it. Belongs to the guest and so comes from the primary alone. */
+  readonly readOnly?: boolean;
 }
 
 /** One guest NIC on the primary. Without a bridge the TAP is left for the operator to connect. */
@@ -29,9 +37,8 @@ export interface NicSetting {
 }
 
 /** What a `disk` value says; a name left out is given by its place in the list. */
-export interface DiskText {
+export interface DiskText extends Omit<DiskSetting, 'name'> {
   readonly name: string | undefined;
-  readonly path: string;
 }
 
 /** What a `nic` value says. */
@@ -42,33 +49,51 @@ export interface NicText {
   readonly bridge: string | undefined;
 }
 
-const NIC_EXPECTED = 'name=, mac=, tap= and bridge= joined by commas';
+const DISK_ATTRIBUTES = ['name', 'path', 'format', 'readonly'] as const;
+const NIC_ATTRIBUTES = ['name', 'mac', 'tap', 'bridge'] as const;
 
-/** Reads `PATH` or `name=PATH`. */
+const parseFormat = choiceParser(['raw', 'qcow2']);
+const parseOnOff = choiceParser(['on', 'off']);
+
+/**
+ * Reads `PATH`, `name=PATH`, or attributes, which are told by the first one's name: a disk with such
+ * a name has to be given by attributes. A path with a comma in it can not.
+ */
 export function parseDisk(text: string): DiskText {
   if (text.startsWith('/')) return { name: undefined, path: text };
-  const equals = text.indexOf('=');
-  if (equals === -1) {
+  const [first, rest] = splitOnce(text, '=');
+  if (rest === undefined) {
     throw new ValueError(text, 'PATH or name=PATH', 'start the path with "/"');
   }
-  return { name: parseName(text.slice(0, equals)), path: parsePath(text.slice(equals + 1)) };
+  if (!isOneOf(DISK_ATTRIBUTES, first)) return { name: parseName(first), path: parsePath(rest) };
+  const found = parsePairs(text, DISK_ATTRIBUTES);
+  const { name, path, format, readonly } = Object.fromEntries(found);
+  if (path === undefined) {
+    throw new ValueError(text, 'path= beside the other attributes', 'add the path of the image');
+  }
+  return {
+    name: name === undefined ? undefined : parseName(name),
+    path: parsePath(path),
+    ...(format === undefined ? {} : { format: parseFormat(format) }),
+    ...(readonly === undefined ? {} : { readOnly: parseOnOff(readonly) === 'on' }),
+  };
+}
+
+/** The text that `parseDisk` reads back. */
+export function formatDisk(disk: DiskSetting): string {
+  const { name, path, format, readOnly } = disk;
+  const isShort = format === undefined && readOnly === undefined;
+  if (isShort && !isOneOf(DISK_ATTRIBUTES, name)) return `${name}=${path}`;
+  const words = [`name=${name}`, `path=${path}`];
+  if (format !== undefined) words.push(`format=${format}`);
+  if (readOnly !== undefined) words.push(`readonly=${readOnly ? 'on' : 'off'}`);
+  return words.join(',');
 }
 
 /** Reads `attribute=value` pairs joined by commas, each attribute at most once. */
 export function parseNic(text: string): NicText {
-  const found = new Map<string, string>();
-  for (const part of text.split(',')) {
-    const [attribute = '', value] = splitOnce(part, '=');
-    const known = ['name', 'mac', 'tap', 'bridge'].includes(attribute);
-    if (!known || value === undefined) {
-      throw new ValueError(part, NIC_EXPECTED, 'correct or remove that part');
-    }
-    if (found.has(attribute)) {
-      throw new ValueError(text, NIC_EXPECTED, `give ${attribute}= once`);
-    }
-    found.set(attribute, value);
-  }
-  const take = (attribute: string, parse: (value: string) => string): string | undefined => {
+  const found = parsePairs(text, NIC_ATTRIBUTES);
+  const take = (attribute: keyof NicText, parse: (value: string) => string): string | undefined => {
     const value = found.get(attribute);
     return value === undefined ? undefined : parse(value);
   };
@@ -107,6 +132,28 @@ export function defaultTap(vm: string, nic: string): string {
   const readable = `${vm}-${nic}`;
   if (readable.length <= INTERFACE_NAME_LENGTH_MAX) return readable;
   return `colo-${crc32c(Buffer.from(readable)).toString(16).padStart(8, '0')}`;
+}
+
+function parsePairs<const Attribute extends string>(
+  text: string,
+  attributes: readonly Attribute[],
+): Map<Attribute, string> {
+  const listed = attributes.map((attribute) => `${attribute}=`);
+  const expected = `${listed.slice(0, -1).join(', ')} and ${listed.at(-1)} joined by commas`;
+  const found = new Map<Attribute, string>();
+  for (const part of text.split(',')) {
+    const [attribute, value] = splitOnce(part, '=');
+    if (!isOneOf(attributes, attribute) || value === undefined) {
+      throw new ValueError(part, expected, 'correct or remove that part');
+    }
+    if (found.has(attribute)) throw new ValueError(text, expected, `give ${attribute}= once`);
+    found.set(attribute, value);
+  }
+  return found;
+}
+
+function isOneOf<const Word extends string>(words: readonly Word[], text: string): text is Word {
+  return words.some((word) => word === text);
 }
 
 function parseMac(text: string): string {

@@ -9,17 +9,21 @@
  *
  * Bad input of any kind ends in one `ConfigurationError` that lists every problem, one line each.
  */
-export {
-  type CommonConfiguration,
-  type Configuration,
-  type MachineSettings,
-  type NicPlace,
-  type PrimaryConfiguration,
-  type SecondaryConfiguration,
-  secondaryDiskPath,
-  secondaryNic,
+export type {
+  CommonConfiguration,
+  Configuration,
+  MachineSettings,
+  NicPlace,
+  PrimaryConfiguration,
+  SecondaryConfiguration,
 } from './configuration.js';
-export { type DiskSetting, defaultMac, defaultTap, type NicSetting } from './devices.js';
+export {
+  type DiskFormat,
+  type DiskSetting,
+  defaultMac,
+  defaultTap,
+  type NicSetting,
+} from './devices.js';
 export { formatDuration, parseDuration } from './duration.js';
 export { KEY_NAMES, type Key, type KeyDefinition, keyDefinition, type Role } from './keys.js';
 export {
@@ -47,9 +51,10 @@ export {
   parsePeriod,
 } from './mode.js';
 export type { LogContext, NodeExit, NodeLogger, RunningNode, StartNode } from './node.js';
+export { bootFiles, diskPlace, type NicConnection, nicConnection } from './places.js';
 export { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 export { type ConfigurationSource, defaultConfigFile, resolveConfiguration } from './resolve.js';
-export { type Invocation, readArguments } from './settings.js';
+export { type Invocation, readArguments, readSettingsFile, type Setting } from './settings.js';
 export { formatConfiguration, formatHelp } from './show.js';
 export type {
   CaptureOptions,

@@ -59,30 +59,31 @@ export const KEYS = {
     purpose: 'Name of this host in logs and status.',
   },
   peer: {
-    roles: PRIMARY,
+    roles: BOTH,
     parse: values.parseAddress,
     value: 'host[:port]',
     default: undefined,
-    defaultFrom: 'required',
+    defaultFrom: 'primary: required; secondary: where its last primary listened',
     example: '10.0.0.2:7800',
-    purpose: 'Where the secondary listens; port 7800 unless given.',
+    purpose:
+      'Where the other host listens; port 7800 unless given. Who runs the guest connects to it.',
   },
   'allow-peer': {
-    roles: SECONDARY,
+    roles: BOTH,
     parse: values.parseIpAddress,
     value: 'IP address',
     default: undefined,
     defaultFrom: 'any host that reaches the port',
     example: '10.0.0.1',
-    purpose: 'The only host that may be the primary.',
+    purpose: 'The only host that may become the primary for this one.',
   },
   listen: {
-    roles: SECONDARY,
+    roles: BOTH,
     parse: values.parseAddress,
     value: 'host[:port]',
     default: '0.0.0.0:7800',
     example: '10.0.0.2:7800',
-    purpose: 'Where to wait for the primary.',
+    purpose: 'Where to wait for the other host.',
   },
   memory: {
     roles: PRIMARY,
@@ -160,13 +161,14 @@ export const KEYS = {
   disk: {
     roles: BOTH,
     parse: parseDisk,
-    value: 'path or name=path',
+    value: 'path, name=path or name=,path=,format=,readonly=',
     default: undefined,
     defaultFrom: 'primary: none; secondary: `disk-dir`/VM-NAME.img',
     example: 'data=/var/lib/colo/web-data.img',
     purpose:
-      'Raw disk image. On the primary it makes a guest disk, named disk0, disk1, ... ' +
-      'unless named. On the secondary it says where the image of that name is.',
+      'Disk image. On the primary it makes a guest disk, named disk0, disk1, ... unless named. On ' +
+      'the secondary it says where the image of that name is. format= is raw or qcow2, each ' +
+      "host's own; readonly=on keeps the guest from writing and is the primary's to say.",
     repeatable: true,
   },
   'disk-dir': {
@@ -305,7 +307,7 @@ export const KEYS = {
     purpose: 'Longest wait for an answer of the witness; at most half of `witness-ttl`.',
   },
   'on-peer-loss': {
-    roles: SECONDARY,
+    roles: BOTH,
     parse: values.choiceParser(['failover', 'wait']),
     value: 'failover or wait',
     default: 'failover',
@@ -330,7 +332,7 @@ export const KEYS = {
     purpose: 'How written pages are found; auto takes the first that this kernel can.',
   },
   'lan-announce': {
-    roles: SECONDARY,
+    roles: BOTH,
     parse: values.parseBoolean,
     value: 'yes or no',
     default: 'yes',
@@ -409,14 +411,15 @@ export function isKey(name: string): name is Key {
   return Object.hasOwn(KEYS, name);
 }
 
-/** The key that was probably meant by a wrong name: at most two edits away. */
+/** The key that was probably meant by a wrong name: two edits away, one if it is short. */
 export function nearestKey(name: string, role: Role): Key | undefined {
   if (name.length > 30) return undefined;
   const candidates = KEY_NAMES.filter((key) => keyDefinition(key).roles.includes(role))
     .map((key) => ({ key, distance: editDistance(name, key) }))
     .sort((a, b) => a.distance - b.distance);
   const best = candidates[0];
-  return best !== undefined && best.distance <= 2 ? best.key : undefined;
+  const distanceMax = Math.min(2, Math.floor(name.length / 2));
+  return best !== undefined && best.distance <= distanceMax ? best.key : undefined;
 }
 
 /** Levenshtein's distance, one row at a time. */

@@ -19,6 +19,8 @@ export class ValueError extends OperatorError {
 export interface Problem {
   readonly from: 'file' | 'flag';
   readonly line: string;
+  /** The key it is about, as it was written; undefined when it is about no single one. */
+  readonly key?: string;
 }
 
 /** The configuration can't be used. Each line of the message is one problem, in reading order. */

@@ -71,7 +71,8 @@ function readFileSettings(
   try {
     bytes = source.readFile(path);
   } catch (error) {
-    const line = `${quote(path)}: expected a readable file (${describeError(error)}); correct it`;
+    const found = `found ${describeError(error)}`;
+    const line = `${quote(path)}: ${found}, expected a readable file; correct it`;
     problems.push({ from: 'file', line });
     return { settings: [], path };
   }
@@ -131,21 +132,27 @@ class ValueReader {
 
   /** A problem with a setting as it stands. */
   complain(setting: Setting, text: string): void {
-    this.#problems.push({ from: setting.from, line: `${setting.place}: ${text}` });
+    const line = `${setting.place}: ${text}`;
+    this.#problems.push({ from: setting.from, line, key: setting.key });
   }
 
   /** A problem between keys: told at the first of them that was written at all. */
-  complainAbout(keys: readonly Key[], text: string): void {
+  complainAbout(keys: readonly [Key, ...Key[]], text: string): void {
     const setting = keys.flatMap((key) => this.settings(key))[0];
     if (setting !== undefined) this.complain(setting, text);
-    else this.missing(keys[0] as Key, text);
+    else this.missing(keys, text);
   }
 
-  /** A problem with a key that is not there. */
-  missing(key: Key, text: string): void {
+  /**
+   * A problem with a key that is not there, named by the first of `keys`, any of which would do;
+   * none if one of them is there and was complained about.
+   */
+  missing(keys: readonly [Key, ...Key[]], text: string): void {
+    if (this.#problems.some((problem) => keys.some((key) => problem.key === key))) return;
+    const [key] = keys;
     const from = this.#file === undefined ? 'flag' : 'file';
     const place = this.#file === undefined ? `--${key}` : `${this.#file}: ${key}`;
-    this.#problems.push({ from, line: `${place}: ${text}` });
+    this.#problems.push({ from, line: `${place}: ${text}`, key });
   }
 
   #parse<K extends Key>(key: K, setting: Setting): KeyValue<K> | undefined {
@@ -190,6 +197,8 @@ function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration
     runDir,
     stateDir: reader.defaulted('state-dir'),
     socketPath,
+    listen: reader.defaulted('listen'),
+    allowPeer: reader.optional('allow-peer'),
     bridge: reader.optional('bridge'),
     tracker: reader.defaulted('tracker'),
     peerTimeoutUs,
@@ -199,6 +208,8 @@ function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration
     witness: reader.defaulted('witness'),
     witnessTtlUs,
     witnessTimeoutUs,
+    onPeerLoss: reader.defaulted('on-peer-loss'),
+    lanAnnounce: reader.defaulted('lan-announce'),
     consoleLog: reader.optional('console-log'),
     logLevel: reader.defaulted('log-level'),
     logFormat: reader.defaulted('log-format'),
@@ -209,7 +220,7 @@ function buildPrimary(reader: ValueReader, hostname: string): PrimaryConfigurati
   const common = buildCommon(reader, hostname);
   const peer = reader.optional('peer');
   if (reader.settings('peer').length === 0) {
-    reader.missing('peer', 'found none, expected host[:port] of the secondary; add it');
+    reader.missing(['peer'], 'found none, expected host[:port] of the secondary; add it');
   }
   const mode = reader.defaulted('mode');
   const periodUs = reader.optional('period');
@@ -256,7 +267,8 @@ function buildPrimary(reader: ValueReader, hostname: string): PrimaryConfigurati
 function checkBoot(reader: ValueReader): void {
   const given = (key: Key): boolean => reader.settings(key).length > 0;
   if (!given('kernel') && !given('disk')) {
-    reader.missing('disk', 'found nothing to boot, expected a disk or a kernel; add one of them');
+    const text = 'found nothing to boot, expected a disk or a kernel; add one of them';
+    reader.missing(['disk', 'kernel'], text);
   }
   for (const key of ['initrd', 'append'] as const) {
     if (given(key) && !given('kernel')) {
@@ -270,23 +282,20 @@ function buildSecondary(reader: ValueReader, hostname: string): SecondaryConfigu
   return {
     role: 'secondary',
     ...common,
-    listen: reader.defaulted('listen'),
-    allowPeer: reader.optional('allow-peer'),
+    peer: reader.optional('peer'),
     qemuArguments: reader.list('qemu-arg').map(({ value }) => value),
     disks: secondaryDisks(reader),
     diskDir: reader.optional('disk-dir') ?? common.stateDir,
     nics: secondaryNics(reader),
     kernel: reader.optional('kernel'),
     initrd: reader.optional('initrd'),
-    onPeerLoss: reader.defaulted('on-peer-loss'),
-    lanAnnounce: reader.defaulted('lan-announce'),
   };
 }
 
 function primaryDisks(reader: ValueReader): DiskSetting[] {
   const listed = reader.list('disk').map(({ value, setting }, index) => ({
     setting,
-    value: { name: value.name ?? `disk${index}`, path: value.path },
+    value: { ...value, name: value.name ?? `disk${index}` },
   }));
   refuseMoreThan(reader, 'disk', DISKS_MAX);
   refuseRepeats(reader, listed, 'name');
@@ -300,8 +309,11 @@ function secondaryDisks(reader: ValueReader): DiskSetting[] {
     if (value.name === undefined) {
       const expected = 'expected name=PATH on the secondary; add the name the primary gives it';
       reader.complain(setting, `found ${quote(setting.text)}, ${expected}`);
+    } else if (value.readOnly !== undefined) {
+      const expected = 'expected no readonly=; the primary says it, remove it here';
+      reader.complain(setting, `found ${quote(setting.text)}, ${expected}`);
     } else {
-      listed.push({ value: { name: value.name, path: value.path }, setting });
+      listed.push({ value: { ...value, name: value.name }, setting });
     }
   }
   refuseMoreThan(reader, 'disk', DISKS_MAX);

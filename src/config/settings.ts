@@ -43,8 +43,9 @@ export function readSettingsFile(path: string, bytes: Uint8Array, role: Role): S
   const settings: Setting[] = [];
   const problems: Problem[] = [];
   if (bytes.length > CONFIG_FILE_BYTES_MAX) {
-    const limit = `expected at most ${CONFIG_FILE_BYTES_MAX} bytes`;
-    problems.push({ from: 'file', line: `${path}: the file is too long, ${limit}; name another` });
+    const found = `found more than ${CONFIG_FILE_BYTES_MAX} bytes`;
+    const line = `${path}: ${found}, expected a configuration file; name another`;
+    problems.push({ from: 'file', line });
     return { settings, problems };
   }
   const lines = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
@@ -80,7 +81,8 @@ export function readArguments(argv: readonly string[], role: Role): Invocation {
     const match = /^--([^=]*)(?:=(.*))?$/s.exec(argument);
     const name = argument === '-h' ? 'help' : match?.[1];
     if (name === undefined) {
-      complain(`${quote(argument)}: expected a flag; start it with "--", or see --help`);
+      const advice = 'start it with "--", or see --help';
+      complain(`found ${quote(argument)}, expected a flag; ${advice}`);
       continue;
     }
     if (name === 'help' || name === 'version' || name === 'check-config') {
@@ -123,7 +125,7 @@ interface RawSetting {
 function addSetting(read: SettingsRead, raw: RawSetting): void {
   const place = raw.from === 'file' ? `${raw.place}: ${quoteName(raw.name)}` : raw.place;
   const complain = (line: string): void => {
-    read.problems.push({ from: raw.from, line });
+    read.problems.push({ from: raw.from, line, key: raw.name });
   };
   if (!isKey(raw.name)) {
     complain(unknownKey(place, raw.name, raw.role));
@@ -161,16 +163,17 @@ function addSetting(read: SettingsRead, raw: RawSetting): void {
 function unknownKey(place: string, name: string, role: Role): string {
   const nearest = nearestKey(name, role);
   const advice = nearest === undefined ? 'see --help for all of them' : `did you mean ${nearest}?`;
-  return `${place}: expected a key that colo-${role} knows; ${advice}`;
+  return `${place}: found an unknown key, expected one that colo-${role} knows; ${advice}`;
 }
 
 function foreignKey(key: Key, role: Role): string {
   if (role === 'primary') {
-    return 'expected only on colo-secondary; move it to the secondary host';
+    return 'found on colo-primary, expected only on colo-secondary; move it to the secondary host';
   }
+  const found = 'found on colo-secondary, expected only on colo-primary';
   return keyDefinition(key).machine === true
-    ? 'expected only on colo-primary, which sends the machine definition; remove it here'
-    : 'expected only on colo-primary; move it to the primary host';
+    ? `${found}, which sends the machine definition; remove it here`
+    : `${found}; move it to the primary host`;
 }
 
 function quoteName(name: string): string {

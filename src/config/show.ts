@@ -3,7 +3,7 @@
  * that gives the same configuration again, and what `--help` prints.
  */
 import type { Configuration } from './configuration.js';
-import { formatNic } from './devices.js';
+import { formatDisk, formatNic } from './devices.js';
 import { formatDuration } from './duration.js';
 import { KEY_NAMES, type Key, keyDefinition, type Role } from './keys.js';
 import { formatPeriod } from './mode.js';
@@ -35,7 +35,8 @@ export function formatHelp(role: Role): string {
     '',
     '  --config FILE   read KEY = VALUE lines; flags win over the file',
     `                  default: $COLO_CONFIG, else /etc/colo/${role}.conf if it is there`,
-    '  --check-config  print the effective configuration and exit',
+    '  --check-config  print the effective configuration and exit; "colo check-config FILE" also',
+    '                  looks at what it names on this host',
     '  --version       print the version and exit',
     '  --help          print this and exit',
     '',
@@ -50,6 +51,8 @@ export function formatHelp(role: Role): string {
     const text = `${definition.purpose} Default: ${fallback}.`;
     lines.push(...wrap(text, HELP_WIDTH).map((line) => `      ${line}`));
   }
+  lines.push('', `As a service: systemctl start colo-${role}@VM, which reads /etc/colo/VM.conf.`);
+  lines.push(`Manual: colo-${role}(8), colo.conf(5); exit codes are in the former.`);
   return `${lines.join('\n')}\n`;
 }
 
@@ -57,6 +60,9 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
   const common = {
     vm: c.vm,
     host: c.host,
+    peer: c.peer === undefined ? undefined : formatAddress(c.peer),
+    listen: formatAddress(c.listen),
+    'allow-peer': c.allowPeer,
     bridge: c.bridge,
     tracker: c.tracker,
     'peer-timeout': formatDuration(c.peerTimeoutUs),
@@ -67,31 +73,28 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     witness: formatWitness(c.witness),
     'witness-ttl': formatDuration(c.witnessTtlUs),
     'witness-timeout': formatDuration(c.witnessTimeoutUs),
+    'on-peer-loss': c.onPeerLoss,
+    'lan-announce': c.lanAnnounce ? 'yes' : 'no',
     'console-log': c.consoleLog,
     'run-dir': c.runDir,
     socket: c.socketPath,
     'state-dir': c.stateDir,
     'log-level': c.logLevel,
     'log-format': c.logFormat,
-    disk: c.disks.map((disk) => `${disk.name}=${disk.path}`),
+    disk: c.disks.map(formatDisk),
     nic: c.nics.map(formatNic),
   };
   if (c.role === 'secondary') {
     return {
       ...common,
-      listen: formatAddress(c.listen),
-      'allow-peer': c.allowPeer,
       'qemu-arg': [...c.qemuArguments],
       'disk-dir': c.diskDir,
       kernel: c.kernel,
       initrd: c.initrd,
-      'on-peer-loss': c.onPeerLoss,
-      'lan-announce': c.lanAnnounce ? 'yes' : 'no',
     };
   }
   return {
     ...common,
-    peer: formatAddress(c.peer),
     memory: formatMemory(c.machine.memoryBytes),
     vcpus: String(c.machine.vcpus),
     accel: c.machine.accelerator,

@@ -86,6 +86,8 @@ export interface NodeStatus {
   /** Of the running full synchronisation. */
   sync: { phase: string; doneBytes: number; totalBytes: number } | null;
   disks: DiskStatus[];
+  /** Of the thread that serves the disks: its heap and its buffers. */
+  diskMemoryBytes: number;
   uptimeMs: number;
   /** Checkpoints whose RAM digests were compared and equal (`verify`); the secondary counts. */
   verified: number;

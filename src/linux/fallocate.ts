@@ -1,6 +1,6 @@
 /**
  * Files as disks: holes, sparse extents and whole-file locks, which Node's fs lacks.
- * Sources: fallocate(2), lseek(2), flock(2).
+ * Sources: fallocate(2), lseek(2), flock(2), fcntl(2).
  */
 import koffi from 'koffi';
 import { check, libc, SystemCallError } from './libc.js';
@@ -11,7 +11,14 @@ const ZERO_RANGE = 0x10;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
-const LOCK_EXCLUSIVE_NOW = 2 | 4;
+const LOCK_SHARED = 1;
+const LOCK_EXCLUSIVE = 2;
+const LOCK_NOW = 4;
+const F_OFD_GETLK = 36;
+/** struct flock of x86-64: type and whence as 16 bits, start at 8, length at 16, PID at 24. */
+const FLOCK_BYTES = 32;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
 const ENXIO = 6;
 const EWOULDBLOCK = 11;
 
@@ -22,6 +29,12 @@ const lseek = libc.func('int64_t lseek(int, int64_t, int)') as (
   whence: number,
 ) => number | bigint;
 const flock = libc.func('int flock(int, int)') as (fd: number, operation: number) => number;
+const fcntl = libc.func('int fcntl(int, int, ...)') as (
+  fd: number,
+  command: number,
+  type: 'void *',
+  lock: Buffer,
+) => number;
 
 /** Off the event loop, because a file system may take long over it. The errno is not known. */
 function change(fd: number, mode: number, offset: number, length: number): Promise<boolean> {
@@ -60,9 +73,23 @@ export function seekHole(fd: number, offset: number): number {
   return check('lseek', lseek(fd, offset, SEEK_HOLE));
 }
 
-/** Locks the open file for its description's life; false when somebody else has it. */
-export function lockExclusive(fd: number): boolean {
-  if (flock(fd, LOCK_EXCLUSIVE_NOW) === 0) return true;
+/**
+ * Locks the open file for its description's life, for one holder or for several that only read;
+ * false when somebody else has it.
+ */
+export function lockFile(fd: number, kind: 'exclusive' | 'shared'): boolean {
+  const operation = kind === 'exclusive' ? LOCK_EXCLUSIVE : LOCK_SHARED;
+  if (flock(fd, operation | LOCK_NOW) === 0) return true;
   if (koffi.errno() === EWOULDBLOCK) return false;
   throw new SystemCallError('flock', koffi.errno());
+}
+
+/** Whether anybody else has a record lock (fcntl) on any byte of the range. */
+export function isRangeLocked(fd: number, offset: number, length: number): boolean {
+  const lock = Buffer.alloc(FLOCK_BYTES);
+  lock.writeInt16LE(F_WRLCK, 0);
+  lock.writeBigInt64LE(BigInt(offset), 8);
+  lock.writeBigInt64LE(BigInt(length), 16);
+  check('fcntl F_OFD_GETLK', fcntl(fd, F_OFD_GETLK, 'void *', lock));
+  return lock.readInt16LE(0) !== F_UNLCK;
 }

@@ -2,7 +2,8 @@
 export { bootTimeUs, monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';
 export {
-  lockExclusive,
+  isRangeLocked,
+  lockFile,
   punchHole,
   seekData,
   seekHole,
@@ -15,7 +16,10 @@ export { SystemCallError } from './libc.js';
 export { createMemoryFile, dataExtents, discardPages } from './memory-file.js';
 export { MemoryMap } from './memory-map.js';
 export { PacketDevice } from './packet-device.js';
+export { readCached } from './page-cache.js';
 export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
 export { ProcessMemory } from './process-memory.js';
+export { setSendBuffer } from './socket-buffer.js';
 export { openTap, type Tap } from './tap.js';
 export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
+export { encodeUnixAddress, UnixDatagramSender } from './unix-datagram.js';

@@ -99,6 +99,8 @@ export type PrimaryOutput =
   | { readonly kind: 'silence' }
   | { readonly kind: 'sendYielded' }
   | { readonly kind: 'sendGoodbye'; readonly goodbye: GoodbyeKind; readonly reason: string }
+  /** The guest lives on at the peer: end it here and become its secondary. */
+  | { readonly kind: 'demote'; readonly reason: string }
   | { readonly kind: 'exit'; readonly code: number; readonly reason: string };
 
 export type PrimaryPhase =
@@ -165,6 +167,11 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
 
   get periodUs(): number {
     return this.#pace.periodUs;
+  }
+
+  /** As the operator has set it; undefined: what is usual for the mode. */
+  get periodSetting(): PeriodSetting | undefined {
+    return this.#pace.setting;
   }
 
   get mode(): Mode {
@@ -238,17 +245,17 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
         this.#pace.mode = input.mode;
         return this.#state.kind === 'session' ? this.#requested('mode', nowUs) : [];
       case 'takeoverRequested':
-        return this.#leave(
+        return this.#demote(
           [{ kind: 'silence' }, { kind: 'sendYielded' }],
           'The secondary took over',
         );
       case 'guestEnded':
-        return this.#end(input.goodbye, input.reason);
+        return this.#guestEnded(input.goodbye, input.reason);
       case 'stopRequested':
-        return this.#end('handover', input.reason);
+        return this.#end('handover', input.reason, 0);
       case 'diskFailed':
         // The secondary's disk is whole. Without one, a guest that waits is better than none.
-        return this.isProtected ? this.#end('handover', input.reason) : [];
+        return this.isProtected ? this.#end('handover', input.reason, 1) : [];
     }
   }
 
@@ -324,7 +331,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
         return [{ kind: 'probe' }];
       case 'superseded':
         // It was stopped for a while, and the secondary has taken over.
-        return this.#leave([{ kind: 'silence' }], verdict.reason);
+        return this.#demote([{ kind: 'silence' }], verdict.reason);
       case 'lost':
       case 'abandoned':
         return this.#alone(`Secondary ${verdict.kind}: ${verdict.reason}`, nowUs);
@@ -442,18 +449,41 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     ];
   }
 
-  #end(goodbye: GoodbyeKind, reason: string): PrimaryOutput[] {
+  /** A guest that powered itself off stays off. One that died lives on where its state is held. */
+  #guestEnded(goodbye: GoodbyeKind, reason: string): PrimaryOutput[] {
+    const isHeld = this.#state.kind === 'session' && this.#state.committed;
+    if (goodbye === 'handover' && isHeld) {
+      return this.#demote([{ kind: 'silence' }, { kind: 'sendGoodbye', goodbye, reason }], reason);
+    }
+    return this.#end(goodbye, reason, goodbye === 'guest-off' ? 0 : 1);
+  }
+
+  #end(goodbye: GoodbyeKind, reason: string, code: number): PrimaryOutput[] {
     const outputs: PrimaryOutput[] = [{ kind: 'silence' }];
     if (this.#state.kind === 'session') {
       outputs.push({ kind: 'sendGoodbye', goodbye, reason });
     }
-    return this.#leave(outputs, reason);
+    return this.#leave([...outputs, { kind: 'checkpointFailed', reason }], {
+      kind: 'exit',
+      code,
+      reason,
+    });
   }
 
-  #leave(outputs: PrimaryOutput[], reason: string): PrimaryOutput[] {
+  #demote(outputs: PrimaryOutput[], reason: string): PrimaryOutput[] {
+    return this.#leave([...outputs, { kind: 'checkpointFailed', reason }], {
+      kind: 'demote',
+      reason,
+    });
+  }
+
+  #leave(
+    outputs: PrimaryOutput[],
+    end: Extract<PrimaryOutput, { kind: 'exit' | 'demote' }>,
+  ): PrimaryOutput[] {
     this.#detector.stop();
-    this.#state = { kind: 'left', reason };
-    return [...outputs, { kind: 'checkpointFailed', reason }, { kind: 'exit', code: 0, reason }];
+    this.#state = { kind: 'left', reason: end.reason };
+    return [...outputs, end];
   }
 
   #phase(): PrimaryPhase | undefined {

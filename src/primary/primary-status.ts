@@ -1,21 +1,27 @@
 /** The primary's answer to `colo status`. */
-import type { NodeStatus, PeerState, PrimaryConfiguration } from '../config/index.js';
+import {
+  type Address,
+  type Configuration,
+  formatAddress,
+  type NodeStatus,
+  type PeerState,
+} from '../config/index.js';
+import type { Guest } from '../guest/index.js';
 import type { PrimaryCore } from './primary-core.js';
-import type { Pvm } from './pvm-shell.js';
 import type { SyncProgress } from './replicator-shell.js';
 import type { CheckpointStatistics } from './statistics.js';
 
 /** What the status is made of. */
 export interface StatusSources {
-  readonly configuration: PrimaryConfiguration;
-  readonly host: string;
+  readonly configuration: Configuration;
+  readonly peer: Address;
   readonly core: PrimaryCore;
-  readonly pvm: Pvm;
+  readonly guest: Guest;
+  readonly downtimeUs: number | undefined;
   readonly statistics: CheckpointStatistics;
   readonly committedEpoch: number | null;
   readonly bytesSent: number;
   readonly sync: SyncProgress | null;
-  readonly bufferedBytes: number;
   readonly lastFailure: string | null;
   readonly startedAtUs: number;
   readonly nowUs: number;
@@ -23,18 +29,18 @@ export interface StatusSources {
 
 /** Puts it together. */
 export function primaryStatus(sources: StatusSources): NodeStatus {
-  const { configuration, core, pvm, statistics, nowUs } = sources;
-  const { description } = pvm.emulator;
-  const { nics, compare } = pvm.network.stats;
+  const { configuration, core, guest, statistics, nowUs } = sources;
+  const { description } = guest.emulator;
+  const { nics, compare } = guest.network.stats;
   const heardAtUs = core.peerHeardAtUs;
   return {
     vm: configuration.vm,
-    host: sources.host,
+    host: configuration.host,
     role: 'primary',
     state: stateName(core),
     mode: core.mode,
     peer: {
-      address: `${configuration.peer.host}:${configuration.peer.port}`,
+      address: formatAddress(sources.peer),
       state: peerState(core),
       lastHeardMs: heardAtUs === undefined ? null : Math.round((nowUs - heardAtUs) / 1000),
     },
@@ -67,17 +73,18 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
       divergences: compare.divergences,
       timeouts: compare.timeouts,
     },
-    downtimeMs: null,
+    downtimeMs: toMs(sources.downtimeUs),
     dirtyTracker: description.dirtyTracker,
     accelerator: description.accelerator,
     qemuVersion: description.qemuVersion,
     sync: sources.sync,
-    disks: pvm.definition.disks.map(({ name, sizeBytes }) => ({
+    disks: guest.definition.disks.map(({ name, sizeBytes }, index) => ({
       name,
       sizeBytes,
-      bufferedBytes: sources.bufferedBytes,
-      overlayBytes: 0,
+      bufferedBytes: guest.disks.figures.disks[index]?.bufferedBytes ?? 0,
+      overlayBytes: guest.disks.figures.disks[index]?.overlayBytes ?? 0,
     })),
+    diskMemoryBytes: guest.disks.figures.memoryBytes,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,
     lastFailure: sources.lastFailure,

@@ -1,27 +1,21 @@
 /**
- * Sends one session's state to the secondary: pages, disk writes, device states.
+ * Sends one session's state to the secondary: pages and device states; it says when the threads of
+ * the network and the disks send theirs.
  *
  * In: the core's instructions (`syncRound`, `presendRound`, `capture`). Out: frames on the
  * session's links, in the order that the secondary's checks expect; nothing here decides anything.
  *
- * The network is told of the epoch's edge here and does the rest itself: primary-network-shell.ts.
+ * Network and disks are told of the epoch's edge here and do the rest themselves: src/guest.
  *
- * Every epoch has one RAM framer and one count of disk operations. They are closed at the epoch
- * edge, while the guest is paused; what is written after it belongs to the next epoch. The guest
- * runs again before the paused pages have crossed the wire: they were copied, which is what the
- * pause is for.
+ * Every epoch has one RAM framer. It is closed at the epoch edge, while the guest is paused; what
+ * is written after it belongs to the next epoch. The guest runs again before the paused pages have
+ * crossed the wire: they were copied, which is what the pause is for.
  */
 import { setImmediate } from 'node:timers/promises';
-import {
-  DISK_DATA_BYTES_MAX,
-  type DiskOperation,
-  EpochSender,
-  type EpochTotals,
-  encodeDiskMessage,
-  type ReplicatedDisk,
-} from '../blockrep/index.js';
+import type { EpochTotals } from '../blockrep/index.js';
 import type { Emulator } from '../emulator/index.js';
-import { type Logger, PAGE_SIZE_BYTES } from '../lib/index.js';
+import type { GuestDisks, GuestNetwork } from '../guest/index.js';
+import { ColoError, type Logger, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   digestRam,
@@ -33,14 +27,13 @@ import {
   RamFramer,
 } from '../replication/index.js';
 import type { Link, Session } from '../transport/index.js';
-import { DISK_SYNC_CLUSTERS, FRAMES_PER_TURN } from './limits.js';
-import type { PrimaryNetworkClient } from './primary-network-client-shell.js';
+import { FRAMES_PER_TURN } from './limits.js';
 
 /** The parts of the PVM that are replicated. */
 export interface ReplicatedParts {
   readonly emulator: Emulator;
-  readonly disks: readonly ReplicatedDisk[];
-  readonly network: PrimaryNetworkClient;
+  readonly disks: GuestDisks;
+  readonly network: GuestNetwork;
 }
 
 export interface ReplicatorOptions {
@@ -92,8 +85,8 @@ export class Replicator {
   readonly #verify: boolean;
   readonly #log: Logger;
   #framer: RamFramer;
-  readonly #diskSenders: readonly EpochSender[];
-  #forwarding = false;
+  /** What the secondary's images lacked when it was last looked at. */
+  #diskBytes = 0;
   #ended = false;
   sync: SyncProgress | undefined;
 
@@ -103,18 +96,11 @@ export class Replicator {
     this.#verify = options.verify;
     this.#log = options.log;
     this.#framer = new RamFramer(options.epoch);
-    this.#diskSenders = options.parts.disks.map((_disk, index) => new EpochSender(index));
   }
 
-  /** Bytes of disk writes that the running epoch has put into the secondary's buffer. */
-  get epochDiskBytes(): number {
-    return this.#diskSenders.reduce((sum, sender) => sum + sender.totals.bytes, 0);
-  }
-
-  /** Stops tracking and forwarding; idempotent. Does not close the session. */
+  /** The streams get no further edge; idempotent. Does not close the session. */
   end(): void {
     this.#ended = true;
-    for (const disk of this.#parts.disks) disk.setMode('untracked');
   }
 
   /**
@@ -124,12 +110,11 @@ export class Replicator {
     const { emulator, disks } = this.#parts;
     if (first) {
       emulator.scanWritten();
-      for (const [index, disk] of disks.entries()) this.#startTracking(index, disk);
+      this.#diskBytes = await disks.startTracking();
     }
     const ranges = first ? emulator.ram.dataRanges() : emulator.scanWritten();
     const ramBytes = ranges.reduce((sum, range) => sum + range.length, 0);
-    const diskBytes = disks.reduce((sum, disk) => sum + disk.dirtyBytes, 0);
-    const sync = { phase: 'ram', doneBytes: 0, totalBytes: ramBytes + diskBytes };
+    const sync = { phase: 'ram', doneBytes: 0, totalBytes: ramBytes + this.#diskBytes };
     this.sync = sync;
     for (const frame of this.#framer.cut(ranges, (at, target) =>
       emulator.ram.copyOut(at, target),
@@ -137,16 +122,14 @@ export class Replicator {
       await this.#sendRam(this.#framer.encode(frame));
       sync.doneBytes += frame.pages * PAGE_SIZE_BYTES;
     }
+    // By now the disks may belong to another session.
+    if (this.#ended) throw new ColoError('COLO_E_SESSION', 'The session is over');
     sync.phase = 'disk';
-    for (const [index, disk] of disks.entries()) {
-      for (let left = disk.dirtyBytes; left > 0; ) {
-        const bytes = await this.#sendDirty(index, disk);
-        if (bytes === 0) break;
-        left -= bytes;
-        sync.doneBytes += bytes;
-      }
-    }
-    return ramBytes + disks.reduce((sum, disk) => sum + disk.dirtyBytes, 0);
+    const ramDoneBytes = sync.doneBytes;
+    this.#diskBytes = await disks.syncRound((doneBytes) => {
+      sync.doneBytes = ramDoneBytes + doneBytes;
+    });
+    return ramBytes + this.#diskBytes;
   }
 
   /**
@@ -177,7 +160,7 @@ export class Replicator {
     const startUs = monotonicUs();
     let pausedUs = startUs;
     let takenUs = startUs;
-    for (const disk of disks) disk.beginPause();
+    disks.beginPause();
     let synced: Promise<unknown> = Promise.resolve();
     let taken: Taken;
     try {
@@ -194,7 +177,7 @@ export class Replicator {
       const resumed = emulator.resume();
       network.resume();
       await resumed;
-      synced = Promise.all(disks.map((disk) => disk.endPause()));
+      synced = disks.endPause();
       synced.catch(() => undefined);
     }
     const resumedAtUs = monotonicUs();
@@ -214,27 +197,18 @@ export class Replicator {
     };
   }
 
-  /** A write of the guest while it is protected; a promise when the secondary can't keep up. */
-  forward(index: number, operation: DiskOperation): Promise<void> | undefined {
-    const sender = this.#diskSenders[index];
-    if (this.#ended || sender === undefined) return undefined;
-    const link = this.#session.links.disk;
-    for (const message of sender.messages(this.#framer.epoch, operation)) {
-      send(link, encodeDiskMessage(message));
-    }
-    // A closed link ends the session elsewhere; the guest's write need not hear of it.
-    return link.writable ? undefined : link.drained().catch(() => undefined);
-  }
-
   async #take(
     saving: Promise<Buffer>,
     edge: { exact: boolean; compares: boolean },
   ): Promise<Taken> {
-    const { emulator, network } = this.#parts;
+    const { emulator, network, disks } = this.#parts;
     const copyOut = (at: number, target: Buffer) => emulator.ram.copyOut(at, target);
     const framer = this.#framer;
+    const { epoch } = framer;
+    // QEMU has had the answers to all its disk requests, or the stop would not be done.
+    const diskEdge = this.#ended ? Promise.resolve([]) : disks.edge(epoch);
     const drained = network.drain();
-    drained.catch(() => undefined);
+    for (const promise of [diskEdge, drained]) promise.catch(() => undefined);
     const frames: RamFrame[] = [];
     for (const frame of framer.cut(emulator.scanWritten(), copyOut)) {
       frames.push(frame);
@@ -247,54 +221,13 @@ export class Replicator {
       deviceState = await emulator.saveDeviceState();
       calm = await network.drain();
     }
-    if (!this.#ended) await network.edge(framer.epoch, edge);
+    if (!this.#ended) await network.edge(epoch, edge);
     // Saving may itself have written guest RAM.
     frames.push(...framer.cut(emulator.scanWritten(), copyOut));
-    if (!this.#forwarding) await this.#forwardFromHere();
     const verifyDigest = this.#verify ? await digestRam(emulator.ram) : undefined;
-    const taken = {
-      epoch: framer.epoch,
-      framer,
-      frames,
-      deviceState,
-      disks: this.#diskSenders.map((sender) => sender.totals),
-      verifyDigest,
-    };
-    if (!this.#ended) this.#edge();
+    const taken = { epoch, framer, frames, deviceState, disks: await diskEdge, verifyDigest };
+    if (!this.#ended) this.#framer = new RamFramer(epoch + 1);
     return taken;
-  }
-
-  /** The secondary's image is emptied first: then its holes are this one's. */
-  #startTracking(index: number, disk: ReplicatedDisk): void {
-    disk.setMode('untracked');
-    disk.setMode('tracking');
-    const whole = { offset: 0, length: disk.sizeBytes };
-    send(this.#session.links.disk, encodeDiskMessage({ kind: 'syncZero', disk: index, ...whole }));
-    disk.markAllDirty({ targetIsZeroes: true });
-  }
-
-  /** The last clusters of the initial synchronisation travel as writes of the first epoch. */
-  async #forwardFromHere(): Promise<void> {
-    this.#forwarding = true;
-    for (const [index, disk] of this.#parts.disks.entries()) {
-      disk.setMode('forwarding');
-      for (let dirty = disk.takeDirty(DISK_SYNC_CLUSTERS); dirty.length > 0; ) {
-        for (const { offset, length } of dirty) {
-          const data = await disk.read(offset, length);
-          await this.forward(index, { kind: 'write', offset, data });
-        }
-        dirty = disk.takeDirty(DISK_SYNC_CLUSTERS);
-      }
-    }
-  }
-
-  /** The epoch ends here for every stream. The guest is paused and its output is read. */
-  #edge(): void {
-    const epoch = this.#framer.epoch;
-    for (const sender of this.#diskSenders) {
-      send(this.#session.links.disk, encodeDiskMessage(sender.end(epoch)));
-    }
-    this.#framer = new RamFramer(epoch + 1);
   }
 
   async #ship(
@@ -319,21 +252,6 @@ export class Replicator {
     send(this.#session.links.control, encodeControl({ kind: 'endRecord', record }));
     this.sync = undefined;
     this.#log.debug('Shipped', { epoch, pages, frames });
-  }
-
-  async #sendDirty(index: number, disk: ReplicatedDisk): Promise<number> {
-    const link = this.#session.links.disk;
-    let bytes = 0;
-    for (const range of disk.takeDirty(DISK_SYNC_CLUSTERS)) {
-      const end = range.offset + range.length;
-      for (let offset = range.offset; offset < end; offset += DISK_DATA_BYTES_MAX) {
-        const data = await disk.read(offset, Math.min(DISK_DATA_BYTES_MAX, end - offset));
-        send(link, encodeDiskMessage({ kind: 'sync', disk: index, offset, data }));
-        await link.drained();
-      }
-      bytes += range.length;
-    }
-    return bytes;
   }
 
   /** One frame, then a turn of the event loop: guest packets and disk requests come in between. */

@@ -17,9 +17,11 @@
  *     inbound-log.ts      secondary: what to deliver again after an apply (decides)
  *     packet.ts           where a frame's parts lie, and to which flow it belongs
  *     opened-flow-wire.ts a connection that both guests opened with numbers of their own
+ *     translation-wire.ts connections that are translated for the LAN, for the next secondary
+ *     flow-key-wire.ts    a flow's key in both
  *     checksum.ts         Internet checksums, in full and by difference
  *     compare/            primary: what leaves because both guests say it (decides)
- *     rewrite/            secondary: translates such connections for the SVM (decides)
+ *     rewrite/            such connections for the SVM, after a failover for the LAN (decides)
  *     address-learner.ts  which addresses the guest has
  *     announce-wire.ts    ARP, neighbour advertisement, RARP for a failover
  *     frame-queue.ts      batches on their way to the TAP or to QEMU
@@ -39,7 +41,7 @@
  *
  * Invariants: I1 (no output before its commit) is asserted in output-gate.ts. On a secondary the
  * TAP exists and takes no frame until `open` or `hold`. A batch is never modified once it is made,
- * but by `FlowRewriter.outbound`, whose caller is its only holder.
+ * but by the comparer, which owns what it holds, and by `FlowRewriter.outbound` as it leaves.
  */
 export {
   AddressLearner,
@@ -118,6 +120,8 @@ export {
   BATCH_BYTES_MAX,
   FRAME_BYTES_MAX,
   FRAME_BYTES_MIN,
+  TRANSLATION_RECORDS_MAX,
+  TRANSLATION_SWEEP_MS,
   VNET_HEADER_BYTES,
 } from './limits.js';
 export { Nic, type NicOptions, type NicStats, type OutputLeaseView } from './nic-shell.js';
@@ -139,3 +143,9 @@ export {
   type FlowRewriterCounters,
   type FlowRewriterOptions,
 } from './rewrite/flow-rewriter.js';
+export {
+  decodeTranslations,
+  encodeTranslations,
+  type TranslationRecord,
+  type TranslationState,
+} from './translation-wire.js';

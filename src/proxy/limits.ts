@@ -108,12 +108,38 @@ export const SETTLED_FRAMES_MAX = 512;
 export const SETTLED_BYTES_MAX = 512 * 1024;
 
 /**
- * Connections whose numbers are translated, per NIC. Before a failover one more is a
- * `ProtocolError`: the primary asks for a checkpoint at this number, and that ends them all. After
- * a failover nothing that is translated is ever forgotten to make room; connections whose
- * timestamps are only watched are, oldest first: see rewrite/translation-table.ts.
+ * Connections whose numbers are translated, per NIC: those opened since the last checkpoint, and
+ * apart from them those that outlive checkpoints. Before a failover one more is a `ProtocolError`:
+ * the primary asks for a checkpoint at this number of the former, and the latter are one table of
+ * this size there. After a failover nothing that is translated is ever forgotten to make room;
+ * connections whose timestamps are only watched are, oldest first: see
+ * rewrite/translation-table.ts. Should both kinds together be more at a failover, the rest is
+ * counted (`lostFlows`); their remote ends get a reset.
  */
 export const TRANSLATIONS_MAX = 65_536;
+
+/**
+ * In one message of translations: 70 kB, which delays no mirrored packet for long. A larger table
+ * is sent in several; more in one is a `ProtocolError`.
+ */
+export const TRANSLATION_RECORDS_MAX = 1024;
+
+/** How often idle translations are looked for. A table of all that can be takes 10 ms. */
+export const TRANSLATION_SWEEP_MS = 60_000;
+
+/**
+ * A connection that nobody has used for so many sweeps is forgotten: 5 days, as long as Linux's
+ * connection tracking remembers an established one (nf_conntrack_tcp_timeout_established). Its
+ * remote end has vanished; if not, its next segment is answered by a reset.
+ */
+export const TRANSLATION_IDLE_SWEEPS = 7200;
+
+/**
+ * After so many sweeps since a failover connections whose timestamps are only watched are
+ * forgotten, and new ones are not watched: the guest's clock is beyond whatever the former guest
+ * had said, which was ahead by seconds at most.
+ */
+export const TRANSLATION_WATCH_SWEEPS = 2;
 
 /**
  * Closed connections that are still translated after a failover, for a last segment that was lost

@@ -87,7 +87,7 @@ export interface NicStats extends GateCounters {
 
 export class Nic {
   readonly addresses = new AddressLearner();
-  /** Every batch from the LAN that the guest was given, while live. */
+  /** Every batch from the LAN as the guest was given it, after `rewriteInbound`, while live. */
   onInbound: ((batch: Buffer) => void) | undefined;
   /**
    * Every batch that the guest emitted, before the gate; also while silent. Returns true if it has
@@ -98,6 +98,11 @@ export class Nic {
   rewriteInbound: ((batch: Buffer) => Buffer) | undefined;
   /** Output was dropped because the lease is over; told once, until it was allowed again. */
   onLeaseOver: (() => void) | undefined;
+  /**
+   * Changes, in place, a batch that leaves for the LAN. The only place where output is translated:
+   * gate, comparison and mirror know the guest's own numbers. Nobody else keeps the batch by then.
+   */
+  rewriteOutbound: ((batch: Buffer) => void) | undefined;
   /** The guest's queue has room again after `inject` had refused a batch. */
   onGuestReady: (() => void) | undefined;
 
@@ -174,6 +179,11 @@ export class Nic {
     this.silence();
     this.#tap?.close();
     this.#port?.close();
+  }
+
+  /** So much output is held that a checkpoint is due. */
+  get overBound(): boolean {
+    return this.#gate.overBound;
   }
 
   get stats(): NicStats {
@@ -373,8 +383,12 @@ export class Nic {
     const batch = tap.readBatch();
     if (tap.failure !== undefined) this.#noteTapDown(describeError(tap.failure));
     if (batch === undefined) return;
-    if (this.#gate.state === 'silent') this.#inboundSilentFrames += countFrames(batch);
-    else if (this.#deliver(this.rewriteInbound?.(batch) ?? batch)) this.onInbound?.(batch);
+    if (this.#gate.state === 'silent') {
+      this.#inboundSilentFrames += countFrames(batch);
+      return;
+    }
+    const given = this.rewriteInbound?.(batch) ?? batch;
+    if (this.#deliver(given)) this.onInbound?.(given);
   }
 
   /** False if there was no room or no guest, which is counted. */
@@ -419,7 +433,10 @@ export class Nic {
   }
 
   #send(batches: readonly Buffer[]): void {
-    for (const batch of batches) this.#lanQueue.push(batch);
+    for (const batch of batches) {
+      this.rewriteOutbound?.(batch);
+      this.#lanQueue.push(batch);
+    }
     if (!this.#flushScheduled) this.#flushToLan();
   }
 
@@ -484,6 +501,7 @@ export class Nic {
 
   #sendAnnouncement(batch: Buffer): void {
     this.#announcementsSent++;
+    // Sent several times, but nothing in it is ever translated.
     this.#send([batch]);
   }
 

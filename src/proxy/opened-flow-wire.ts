@@ -6,15 +6,15 @@
  * the PVM's; so the translation is known before the first answer to it can arrive.
  *
  *     field         offset  size  order       meaning                          limit
- *     key           0       44    big-endian  11 words, see packet.ts          a TCP flow
+ *     key           0       44    big-endian  see flow-key-wire.ts             a TCP flow
  *     primaryIsn    44      4     big-endian  PVM's initial sequence number    -
  *     secondaryIsn  48      4     big-endian  SVM's initial sequence number    -
  *     timestamps    52      1     -           1: the SYNs carry timestamps     0 or 1
  *     primary       53      4     big-endian  TSval of the PVM's SYN           0 without timestamps
  *     secondary     57      4     big-endian  TSval of the SVM's SYN           0 without timestamps
  */
-import { assert, ByteReader, ByteWriter, ProtocolError } from '../lib/index.js';
-import { FLOW_KEY_WORDS, PROTOCOL_TCP } from './packet.js';
+import { ByteReader, ByteWriter, ProtocolError } from '../lib/index.js';
+import { readFlowKey, writeFlowKey } from './flow-key-wire.js';
 
 export interface OpenedFlow {
   /** The flow's key, 11 words: see packet.ts. Owned by the record. */
@@ -29,17 +29,9 @@ export interface OpenedFlow {
 /** Bytes of an encoded `OpenedFlow`. */
 export const OPENED_FLOW_BYTES = 61;
 
-const KEY_IPV4_TCP = (4 << 8) | PROTOCOL_TCP;
-const KEY_IPV6_TCP = (6 << 8) | PROTOCOL_TCP;
-/** Two VLAN identifiers of 12 bits. */
-const KEY_VLAN_MAX = 0xff_ffff;
-/** Words of an IPv6 address that an IPv4 address leaves zero. */
-const KEY_IPV4_ZEROS = [4, 5, 6, 8, 9, 10] as const;
-
 export function encodeOpenedFlow(flow: OpenedFlow): Buffer {
-  assert(flow.key.length === FLOW_KEY_WORDS, `A flow key of ${flow.key.length} words`);
   const writer = new ByteWriter(OPENED_FLOW_BYTES);
-  for (const word of flow.key) writer.uint32(word >>> 0);
+  writeFlowKey(writer, flow.key);
   return writer
     .uint32(flow.primaryIsn)
     .uint32(flow.secondaryIsn)
@@ -52,9 +44,7 @@ export function encodeOpenedFlow(flow: OpenedFlow): Buffer {
 /** The record shares no memory with `bytes`. Throws `ProtocolError` for anything illegal. */
 export function decodeOpenedFlow(bytes: Buffer): OpenedFlow {
   const reader = new ByteReader(bytes);
-  const key = new Int32Array(FLOW_KEY_WORDS);
-  for (let word = 0; word < FLOW_KEY_WORDS; word++) key[word] = reader.uint32();
-  checkKey(key);
+  const key = readFlowKey(reader);
   const primaryIsn = reader.uint32();
   const secondaryIsn = reader.uint32();
   const present = reader.uint8();
@@ -67,17 +57,4 @@ export function decodeOpenedFlow(bytes: Buffer): OpenedFlow {
   }
   const timestamps = present === 1 ? { primary, secondary } : undefined;
   return { key, primaryIsn, secondaryIsn, timestamps };
-}
-
-function checkKey(key: Int32Array): void {
-  const [protocol = 0, vlan = 0] = key;
-  if (protocol !== KEY_IPV4_TCP && protocol !== KEY_IPV6_TCP) {
-    throw new ProtocolError(`An opened flow is of protocol ${protocol}, not of TCP`);
-  }
-  if (vlan < 0 || vlan > KEY_VLAN_MAX) {
-    throw new ProtocolError(`An opened flow has VLAN tags ${vlan >>> 0}`);
-  }
-  if (protocol === KEY_IPV4_TCP && KEY_IPV4_ZEROS.some((word) => key[word] !== 0)) {
-    throw new ProtocolError('An opened flow has an IPv4 address longer than 4 bytes');
-  }
 }

@@ -21,11 +21,14 @@ export class EpochReserve {
     this.#path = path;
   }
 
-  /** Opens or creates the file and reserves a block; `first` is its first epoch. */
-  static async open(path: string): Promise<{ reserve: EpochReserve; first: number }> {
+  /**
+   * Opens or creates the file and reserves a block; `first` is its first epoch, above `used`: the
+   * peer's block, when this node goes on with a guest of the peer.
+   */
+  static async open(path: string, used = 0): Promise<{ reserve: EpochReserve; first: number }> {
     const reserve = new EpochReserve(path);
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    reserve.#reserved = await readNumber(path);
+    reserve.#reserved = Math.max(await readNumber(path), used === 0 ? 0 : used + BLOCK);
     const first = reserve.#reserved + 1;
     await reserve.#extend(first);
     return { reserve, first };

@@ -6,12 +6,25 @@
  * definition itself is checked by src/emulator; here it is passed through as it is.
  */
 import { z } from 'zod';
+import { MODES } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 
 /** Raised whenever a message changes so that an older peer would misread it. */
-export const REPLICATION_VERSION = 2;
+export const REPLICATION_VERSION = 3;
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+
+const instance = z.string().regex(/^[0-9a-f]{32}$/);
+
+const policy = z.object({
+  mode: z.enum(MODES),
+  /** Left out: what is usual for the mode. */
+  period: z.union([z.literal('auto'), z.number().int().positive()]).optional(),
+  minIntervalUs: z.number().int().positive(),
+  compareTimeoutUs: z.number().int().positive(),
+  /** A digest of all guest RAM goes with each checkpoint. */
+  verify: z.boolean(),
+});
 
 const helloSchema = z.object({
   version: z.number().int(),
@@ -24,19 +37,29 @@ const helloSchema = z.object({
   accelerator: z.enum(['kvm', 'tcg']),
   pageSizeBytes: z.number().int(),
   dirtyTracker: z.string().max(32),
-  verify: z.boolean(),
-  /** Where the primary itself listens, so that the secondary can ask whether it is alive. */
-  probePort: z.number().int().min(1).max(65535),
+  /** Where the primary itself listens: there the secondary asks whether it is alive. */
+  port: z.number().int().min(1).max(65535),
+  /** Of the primary's process, hexadecimal: another one there means that this one is gone. */
+  instance,
+  /** What the secondary goes on with after a failover. */
+  policy,
   /** Digests of the files that the guest boots from; the secondary's must be the same. */
   kernelSha256: sha256.nullable(),
   initrdSha256: sha256.nullable(),
 });
 
 const helloReplySchema = z.discriminatedUnion('ok', [
-  z.object({ ok: z.literal(true), host: z.string().max(256), qemuVersion: z.string().max(256) }),
+  z.object({
+    ok: z.literal(true),
+    host: z.string().max(256),
+    qemuVersion: z.string().max(256),
+    instance,
+  }),
   z.object({ ok: z.literal(false), reason: z.string().max(4096) }),
 ]);
 
+/** How the pair is to be run; whoever runs the guest says it. Times in microseconds. */
+export type Policy = z.infer<typeof policy>;
 export type Hello = z.infer<typeof helloSchema>;
 export type HelloReply = z.infer<typeof helloReplySchema>;
 

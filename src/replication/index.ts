@@ -3,7 +3,7 @@
  *
  * Reading order: wire.ts (all messages, their bytes), hello.ts (the first message's text),
  * ram-framer.ts (dirty pages -> RAM frames), ram-digest-shell.ts (all of RAM, for --verify),
- * link-handover-shell.ts (the network link in its thread),
+ * link-handover-shell.ts (a link in its thread),
  * core-driver-shell.ts (runs a core in real time), epoch-reserve-shell.ts (epochs never repeat),
  * file-digest-shell.ts, limits.ts. Meaning is in the cores of src/primary and src/secondary; bytes,
  * frames and connections are in src/transport.

@@ -1,12 +1,13 @@
 /**
- * The network link of a session lives in the network thread: its two ends here are the main
- * thread's, which owns the session, and the thread's, which owns the bytes.
+ * The network and disk links of a session live in threads of their own: the two ends here are the
+ * main thread's, which owns the session, and the thread's, which owns the bytes.
  *
  * Links are numbered, since what is said about an old one may arrive after the next has begun.
  */
 import type { Logger } from '../lib/index.js';
 import {
   attachLink,
+  type Channel,
   type DetachedLink,
   type Link,
   type LinkReport,
@@ -29,20 +30,22 @@ export interface LinkThread {
 /** The main thread's end. */
 export class LinkHandover {
   readonly #thread: LinkThread;
+  readonly #channel: Channel;
   #serial = 0;
   #session: Session | undefined;
 
   /** `thread` passes on what the session wants of its link. */
-  constructor(thread: LinkThread) {
+  constructor(thread: LinkThread, channel: Channel = 'network') {
     this.#thread = thread;
+    this.#channel = channel;
   }
 
-  /** Takes the network link out of the session. Rejects with LinkError if it is closed. */
+  /** Takes the link out of the session. Rejects with LinkError if it is closed. */
   async give(session: Session): Promise<HandedLink> {
     this.#serial += 1;
     const serial = this.#serial;
     this.#session = session;
-    const detached = await session.detachLink('network', {
+    const detached = await session.detachLink(this.#channel, {
       close: () => this.#thread.closeLink(serial),
       destroy: () => this.#thread.destroyLink(serial),
     });
@@ -51,7 +54,7 @@ export class LinkHandover {
 
   /** What the thread says of a link. */
   reported(serial: number, report: LinkReport): void {
-    if (serial === this.#serial) this.#session?.links.network.reported(report);
+    if (serial === this.#serial) this.#session?.links[this.#channel].reported(report);
   }
 }
 

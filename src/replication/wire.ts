@@ -24,6 +24,7 @@
  * | 0x0142 | network | epochMark   | epoch u64 that begins: what follows is inbound of it; exact u8 |
  * | 0x0143 | network | openedFlow  | epoch u64, NIC u16, then the proxy's record of the flow        |
  * | 0x0144 | network | svmOutput   | epoch u64, NIC u16, then a batch; secondary to primary         |
+ * | 0x0145 | network | translations | NIC u16, then the proxy's records of translated connections   |
  *
  * Types 0x0130 to 0x013f are the disk channel's and live in src/blockrep.
  * Epoch N is what runs between checkpoints N and N + 1; every message names the epoch that it
@@ -58,6 +59,7 @@ export const MessageType = {
   epochMark: 0x0142,
   openedFlow: 0x0143,
   svmOutput: 0x0144,
+  translations: 0x0145,
 } as const;
 
 /**
@@ -131,7 +133,9 @@ export type NetworkMessage =
       readonly epoch: number;
       readonly nic: number;
       readonly batch: Buffer;
-    };
+    }
+  /** Connections whose remote ends know other numbers than the PVM's; of no epoch. */
+  | { readonly kind: 'translations'; readonly nic: number; readonly records: Buffer };
 
 /** Running digest of the RAM frames of one epoch: detects a missing, doubled or swapped frame. */
 export class RamDigest {
@@ -377,6 +381,12 @@ export function encodeOpenedFlowMessage(epoch: number, nic: number, flow: Buffer
   return { type: MessageType.openedFlow, parts: [head, flow] };
 }
 
+/** Encodes what the primary translates for the LAN; `records` is the proxy's own format. */
+export function encodeTranslationsMessage(nic: number, records: Buffer): EncodedMessage {
+  const head = new ByteWriter(2).uint16(nic).finish();
+  return { type: MessageType.translations, parts: [head, records] };
+}
+
 /** Encodes what the SVM said in `epoch`. */
 export function encodeSvmOutput(epoch: number, nic: number, batch: Buffer): EncodedMessage {
   const head = new ByteWriter(10).uint53(epoch).uint16(nic).finish();
@@ -406,6 +416,8 @@ export function decodeNetwork(type: number, payload: Buffer, nics: number): Netw
       return { kind: 'openedFlow', epoch: reader.uint53(), nic: nic(), flow: reader.rest() };
     case MessageType.svmOutput:
       return { kind: 'svmOutput', epoch: reader.uint53(), nic: nic(), batch: reader.rest() };
+    case MessageType.translations:
+      return { kind: 'translations', nic: nic(), records: reader.rest() };
     default:
       throw new ProtocolError(`Message type ${type} does not belong on the network channel`);
   }

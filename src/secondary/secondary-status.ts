@@ -1,15 +1,15 @@
 /** The secondary's answer to `colo status`; after a failover it is the primary's. */
-import type { NodeStatus, PeerState, SecondaryConfiguration } from '../config/index.js';
+import type { Configuration, NodeStatus, PeerState } from '../config/index.js';
+import type { Guest } from '../guest/index.js';
 import type { Hello } from '../replication/index.js';
 import type { SecondaryCore } from './secondary-core.js';
-import type { Svm } from './svm-shell.js';
 
 /** What the status is made of. */
 export interface StatusSources {
-  readonly configuration: SecondaryConfiguration;
+  readonly configuration: Configuration;
   readonly core: SecondaryCore;
   readonly hello: Hello | undefined;
-  readonly svm: Svm | undefined;
+  readonly guest: Guest | undefined;
   readonly remoteAddress: string | undefined;
   readonly receivedBytes: number;
   readonly applied: number;
@@ -22,8 +22,8 @@ export interface StatusSources {
 
 /** Puts it together. */
 export function secondaryStatus(sources: StatusSources): NodeStatus {
-  const { configuration, core, svm, hello, nowUs } = sources;
-  const description = svm?.emulator.description;
+  const { configuration, core, guest, hello, nowUs } = sources;
+  const description = guest?.emulator.description;
   const heardAtUs = core.peerHeardAtUs;
   return {
     vm: configuration.vm,
@@ -50,12 +50,13 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     accelerator: description?.accelerator ?? 'none',
     qemuVersion: description?.qemuVersion ?? 'none',
     sync: null,
-    disks: (svm?.disks ?? []).map((disk, index) => ({
-      name: svm?.definition.disks[index]?.name ?? String(index),
-      sizeBytes: disk.sizeBytes,
-      bufferedBytes: disk.stats.bufferedBytes,
-      overlayBytes: disk.stats.overlayBytes,
+    disks: (guest?.definition.disks ?? []).map(({ name, sizeBytes }, index) => ({
+      name,
+      sizeBytes,
+      bufferedBytes: guest?.disks.figures.disks[index]?.bufferedBytes ?? 0,
+      overlayBytes: guest?.disks.figures.disks[index]?.overlayBytes ?? 0,
     })),
+    diskMemoryBytes: guest?.disks.figures.memoryBytes ?? 0,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: sources.verified,
     lastFailure: sources.lastFailure,

@@ -1,99 +1,58 @@
 /**
- * The SVM and everything it stands on, launched from what the primary's hello says.
- *
- * It starts paused, on a private mapping of its RAM file, with its NICs silent: nothing of it can
- * be heard before a promotion. Stopped in reverse order; a start that fails half-way stops what it
- * had started.
+ * The SVM, launched from what the primary's hello says. It starts paused and silent.
  */
-import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { ImageFile, NbdServer, SecondaryDisk } from '../blockrep/index.js';
-import { type SecondaryConfiguration, secondaryDiskPath, secondaryNic } from '../config/index.js';
+import { bootFiles, type Configuration, diskPlace, nicConnection } from '../config/index.js';
 import {
-  type Emulator,
-  launchQemu,
-  type MachineDefinition,
-  makeRuntimeDir,
-  type NicFds,
   parseMachineDefinition,
+  type ResolvedMachineDefinition,
   resolveMachineDefinition,
   StagingArea,
 } from '../emulator/index.js';
+import { type Guest, launchGuest } from '../guest/index.js';
 import { type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { digestFile, type Hello } from '../replication/index.js';
-import { SecondaryNetworkClient } from './secondary-network-client-shell.js';
 
 /** A launched SVM. */
 export interface Svm {
-  readonly definition: MachineDefinition;
-  readonly emulator: Emulator;
-  readonly disks: readonly SecondaryDisk[];
-  readonly network: SecondaryNetworkClient;
-
+  readonly guest: Guest;
+  /** Where the PVM's pages wait until their checkpoint is complete. */
   readonly staging: StagingArea;
-  /** Kills the guest and releases everything. Idempotent. */
-  stop(): Promise<void>;
 }
 
 /**
- * Launches it. `onNetworkFailure`: the SVM's network is gone for good. Throws OperatorError or ProtocolError with what the primary's operator must know.
+ * Launches it. Throws OperatorError or ProtocolError with what the primary's operator must know.
  */
 export async function startSvm(
-  configuration: SecondaryConfiguration,
+  configuration: Configuration,
   hello: Hello,
   log: Logger,
-  onNetworkFailure: (error: Error) => void,
 ): Promise<Svm> {
   const definition = await checkedDefinition(configuration, hello);
-  const cleanups: (() => Promise<unknown>)[] = [];
-  const stop = async (): Promise<void> => {
-    for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
-  };
-  try {
-    const runtimeDir = await makeRuntimeDir(configuration.runDir, configuration.vm);
-    cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
-    const context = { configuration, definition, runtimeDir, log, cleanups, onNetworkFailure };
-    const { disks, diskSockets } = await startDisks(context);
-    const { network, nicFds } = await startNetwork(context);
-    const emulator = await launchQemu({
-      definition,
-      ramMapping: 'private',
-      diskSockets,
-      nicFds,
-      runtimeDir,
-      startPaused: true,
-      tracker: configuration.tracker,
-      ...(configuration.consoleLog === undefined ? {} : { consoleLog: configuration.consoleLog }),
-      log,
-    });
-    cleanups.push(() => emulator.kill());
-    network.closeQemuFds();
-    if (emulator.description.qemuVersion !== hello.qemuVersion) {
-      const versions = `${emulator.description.qemuVersion} here, ${hello.qemuVersion} there`;
-      log.warn(`QEMU versions differ: ${versions}`);
-    }
-    const staging = new StagingArea(emulator.ram.sizeBytes);
-    cleanups.push(async () => staging.close());
-    return { definition, emulator, disks, network, staging, stop };
-  } catch (error) {
-    await stop();
-    throw error;
+  const guest = await launchGuest({
+    configuration,
+    role: 'standby',
+    disks: definition.disks.map(({ name, sizeBytes, readOnly }) => {
+      return { ...diskPlace(configuration, name), sizeBytes, readOnly };
+    }),
+    nics: definition.nics.map(({ name }) => {
+      const { tap, bridge } = nicConnection(configuration, name);
+      return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
+    }),
+    compareTimeoutUs: hello.policy.compareTimeoutUs,
+    define: async () => definition,
+    log,
+  });
+  const { qemuVersion } = guest.emulator.description;
+  if (qemuVersion !== hello.qemuVersion) {
+    log.warn(`QEMU versions differ: ${qemuVersion} here, ${hello.qemuVersion} there`);
   }
-}
-
-interface Context {
-  readonly configuration: SecondaryConfiguration;
-  readonly definition: MachineDefinition;
-  readonly runtimeDir: string;
-  readonly log: Logger;
-  readonly cleanups: (() => Promise<unknown>)[];
-  readonly onNetworkFailure: (error: Error) => void;
+  return { guest, staging: new StagingArea(guest.emulator.ram.sizeBytes) };
 }
 
 async function checkedDefinition(
-  configuration: SecondaryConfiguration,
+  configuration: Configuration,
   hello: Hello,
-): Promise<MachineDefinition> {
+): Promise<ResolvedMachineDefinition> {
   refuseUnless(hello.vm === configuration.vm, 'vm', hello.vm, configuration.vm);
   const pageSize = String(PAGE_SIZE_BYTES);
   refuseUnless(
@@ -103,14 +62,15 @@ async function checkedDefinition(
     pageSize,
   );
   const sent = parseMachineDefinition(hello.definition, 'peer');
-  const [theirs, ours] = [sent.extraArguments, configuration.qemuArguments].map((list) =>
+  const here = bootFiles(configuration);
+  const [theirs, ours] = [sent.extraArguments, here.qemuArguments].map((list) =>
     JSON.stringify(list),
   );
   refuseUnless(theirs === ours, 'list of qemu-arg', theirs ?? '', ours ?? '');
   const { kernel } = sent;
   if (kernel === undefined) return resolveMachineDefinition(sent);
-  const image = configuration.kernel ?? kernel.image;
-  const initrd = configuration.initrd ?? kernel.initrd;
+  const image = here.kernel ?? kernel.image;
+  const initrd = here.initrd ?? kernel.initrd;
   await checkFile('kernel', image, hello.kernelSha256);
   if (initrd !== undefined) await checkFile('initrd', initrd, hello.initrdSha256);
   return resolveMachineDefinition({
@@ -144,41 +104,4 @@ async function checkFile(key: string, path: string, expected: string | null): Pr
     );
   }
   refuseUnless(found === expected, `${key} ${path}`, 'another file', 'this one');
-}
-
-async function startDisks(
-  context: Context,
-): Promise<{ disks: SecondaryDisk[]; diskSockets: string[] }> {
-  const { configuration, definition, runtimeDir, log, cleanups } = context;
-  const disks: SecondaryDisk[] = [];
-  const diskSockets: string[] = [];
-  for (const { name, sizeBytes } of definition.disks) {
-    const image = await ImageFile.open({ path: secondaryDiskPath(configuration, name), sizeBytes });
-    const disk = new SecondaryDisk({ image, spillDirectory: configuration.stateDir, log });
-    cleanups.push(() => disk.close());
-    const socketPath = join(runtimeDir, `disk-${disks.length}`);
-    const server = new NbdServer({ socketPath, exports: new Map([[name, disk]]), log });
-    await server.start();
-    cleanups.push(() => server.stop());
-    disks.push(disk);
-    diskSockets.push(socketPath);
-  }
-  return { disks, diskSockets };
-}
-
-async function startNetwork(
-  context: Context,
-): Promise<{ network: SecondaryNetworkClient; nicFds: NicFds[] }> {
-  const { configuration, definition, log, cleanups } = context;
-  const nics = definition.nics.map(({ name }) => {
-    const { tap, bridge } = secondaryNic(configuration, name);
-    return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
-  });
-  const network = new SecondaryNetworkClient({
-    log,
-    onFailure: (error) => context.onNetworkFailure(error),
-  });
-  cleanups.push(() => network.stop());
-  const nicFds = await network.start({ nics });
-  return { network, nicFds };
 }

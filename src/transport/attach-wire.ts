@@ -13,7 +13,8 @@
  *
  * attachOk (0x0002): version, 2 bytes be: the session protocol that both will speak.
  * attachRefused (0x0003): reason, be32 length and UTF-8, at most REFUSAL_TEXT_MAX_BYTES.
- * probeOk (0x0004): answer, 1 byte: 0 idle, 1 serving, 2 holding; see ProbeAnswer.
+ * probeOk (0x0004): answer, 1 byte: 0 idle, 1 serving, 2 holding; see ProbeAnswer. Then the
+ * instance, 16 random bytes that the answering process has chosen at its start.
  */
 import { ByteReader, ByteWriter, ProtocolError } from '../lib/index.js';
 import { CHANNELS, type Channel } from './channels.js';
@@ -28,6 +29,9 @@ export const FRAME_TYPES = {
 
 export const SESSION_ID_BYTES = 16;
 
+/** Bytes by which a process is told from another one on the same host. */
+export const INSTANCE_BYTES = 16;
+
 const PURPOSES = ['session', 'probe'] as const;
 
 /** A range of session protocol versions, both ends included. */
@@ -37,7 +41,7 @@ export interface VersionRange {
 }
 
 /** What this build speaks. */
-export const PROTOCOL_VERSIONS: VersionRange = { min: 1, max: 1 };
+export const PROTOCOL_VERSIONS: VersionRange = { min: 2, max: 2 };
 
 /** The first frame of a connection. */
 export interface Attach {
@@ -120,16 +124,27 @@ const PROBE_ANSWERS = ['idle', 'serving', 'holding'] as const;
  */
 export type ProbeAnswer = (typeof PROBE_ANSWERS)[number];
 
-export function encodeProbeOk(answer: ProbeAnswer): Buffer {
-  return new ByteWriter(1).uint8(PROBE_ANSWERS.indexOf(answer)).finish();
+/** What a probe is answered with, and by which process. */
+export interface ProbeOk {
+  readonly answer: ProbeAnswer;
+  /** INSTANCE_BYTES, random, of the answering process. */
+  readonly instance: Buffer;
 }
 
-/** Throws ProtocolError unless the payload is that of a probeOk. */
-export function decodeProbeOk(payload: Buffer): ProbeAnswer {
+export function encodeProbeOk({ answer, instance }: ProbeOk): Buffer {
+  return new ByteWriter(1 + INSTANCE_BYTES)
+    .uint8(PROBE_ANSWERS.indexOf(answer))
+    .bytes(instance)
+    .finish();
+}
+
+/** Throws ProtocolError unless the payload is that of a probeOk. The instance is a copy. */
+export function decodeProbeOk(payload: Buffer): ProbeOk {
   const reader = new ByteReader(payload);
   const code = reader.uint8();
+  const instance = Buffer.from(reader.bytes(INSTANCE_BYTES));
   reader.end();
   const answer = PROBE_ANSWERS[code];
   if (answer === undefined) throw new ProtocolError(`A probe is answered with code ${code}`);
-  return answer;
+  return { answer, instance };
 }

@@ -79,12 +79,22 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
  * - `refused`: the host answered that nothing listens (ECONNREFUSED): its kernel runs and the peer
  *   process does not, unless a firewall answers in its place.
  * - `unreachable`: no way to the host.
+ * - `replaced`: as `alive`, but by another process than the one that was asked for: that one is gone.
  * - `silent`: no answer in time, or none that makes sense. Proves nothing.
  */
-export type ProbeResult = 'alive' | 'holding' | 'serving' | 'refused' | 'unreachable' | 'silent';
+export type ProbeResult =
+  | 'alive'
+  | 'replaced'
+  | 'holding'
+  | 'serving'
+  | 'refused'
+  | 'unreachable'
+  | 'silent';
 
 export interface ProbeOptions extends Endpoint {
   readonly timeoutMs: number;
+  /** Of the process that is asked for; any, if left out. */
+  readonly instance?: Buffer;
 }
 
 /**
@@ -126,8 +136,9 @@ async function probeOnce(
   try {
     const answer = await Promise.race([askAttach(link, attach), timeout]);
     if (answer.type !== FRAME_TYPES.probeOk) return 'silent';
-    const has = decodeProbeOk(answer.payload);
-    return has === 'idle' ? 'alive' : has;
+    const { answer: has, instance } = decodeProbeOk(answer.payload);
+    if (has !== 'idle') return has;
+    return options.instance?.equals(instance) === false ? 'replaced' : 'alive';
   } catch (error) {
     if (error instanceof ProtocolError) return 'silent';
     if (!(error instanceof LinkError)) throw error;

@@ -11,7 +11,12 @@
  * is told in one log line; nothing is dropped without being counted.
  */
 export { attachLink, discardLink, reportLink } from './attach-link.js';
-export { PROTOCOL_VERSIONS, type ProbeAnswer, type VersionRange } from './attach-wire.js';
+export {
+  INSTANCE_BYTES,
+  PROTOCOL_VERSIONS,
+  type ProbeAnswer,
+  type VersionRange,
+} from './attach-wire.js';
 export { CHANNELS, type Channel } from './channels.js';
 export {
   type ConnectOptions,
@@ -40,6 +45,6 @@ export {
 export { type AcceptDecision, PeerListener, type PeerListenerOptions } from './peer-listener.js';
 export { type MainThread, serveWorker } from './serve-worker.js';
 export { Session, type SessionCloseReason, type SessionInfo } from './session.js';
-export type { Endpoint } from './stream.js';
+export { descriptorOf, type Endpoint } from './stream.js';
 export { WorkerClient, type WorkerClientOptions } from './worker-client.js';
 export type { Handlers } from './worker-wire.js';

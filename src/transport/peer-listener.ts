@@ -42,6 +42,8 @@ export type AcceptDecision =
 
 export interface PeerListenerOptions {
   readonly log: Logger;
+  /** INSTANCE_BYTES that tell this process from another one on this host. */
+  readonly instance: Buffer;
   /** Decides about each complete session, such as to have only one. */
   readonly accept: (info: SessionInfo) => AcceptDecision;
   /** Right after `accept` said yes; frames wait until handlers are attached. */
@@ -157,8 +159,9 @@ export class PeerListener {
 
   #answerProbe(pending: Pending): void {
     this.#settle(pending);
-    const answer = this.#options.probeAnswer?.() ?? 'idle';
-    pending.link.send(FRAME_TYPES.probeOk, [encodeProbeOk(answer)]);
+    const { probeAnswer, instance } = this.#options;
+    const answer = probeAnswer?.() ?? 'idle';
+    pending.link.send(FRAME_TYPES.probeOk, [encodeProbeOk({ answer, instance })]);
     pending.link.close();
     this.#options.log.debug('Probe answered', { remote: pending.link.remoteAddress });
     this.#options.onProbe?.(pending.host);

@@ -4,14 +4,20 @@
  * was seen is contradicted.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import test, { type ExecutionContext } from 'ava';
-import { CLIENT_NAMES, type ClientReports, type OpenCount } from '../../scripts/clients/client.js';
+import test from 'ava';
+import { CLIENT_NAMES, type OpenCount } from '../../scripts/clients/client.js';
 import { nowUs } from '../../scripts/clients/clock.js';
 import { takeCensus } from '../../scripts/clients/connections.js';
 import { callAgent, isProtected } from '../../scripts/harness/agent-control.js';
 import type { ClientProcess } from '../../scripts/harness/client-process.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
-import { socketPath, startClients, waitSuccesses, withPair } from './pair-harness.js';
+import {
+  assertNothingLost,
+  socketPath,
+  startClients,
+  waitSuccesses,
+  withPair,
+} from './pair-harness.js';
 
 const CHECKPOINTS = 5;
 /** Longer than it takes until enough connections are new. */
@@ -58,17 +64,6 @@ async function waitNewConnections(pair: PairLab, clients: ClientProcess): Promis
     await delay(POLL_MS);
   }
   throw new Error(`Checkpoints came faster than connections for ${DEADLINE_MS / 1000} s`);
-}
-
-function assertNothingLost(t: ExecutionContext, reports: ClientReports): void {
-  const { http, redis, stream, accepted, dialled, random } = reports;
-  for (const report of [http, redis, stream]) t.is(report?.connectionsLost, 0);
-  t.is(redis?.acknowledgedLost, 0);
-  t.like(stream, { missing: 0, repeats: 0, malformed: 0 });
-  t.like(accepted, { dead: 0, wrong: 0 });
-  t.like(dialled, { dead: 0, wrong: 0, controlsLost: 0 });
-  t.like(dialled?.guest, { wrong: 0, broken: 0, failed: 0 });
-  if (random !== undefined) t.like(random, { contradictions: 0, stray: 0 });
 }
 
 test('connections opened between two checkpoints survive the death of the primary', async (t) => {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { ExecutionContext } from 'ava';
-import type { ClientName } from '../../scripts/clients/client.js';
+import type { ClientName, ClientReports } from '../../scripts/clients/client.js';
 import { nowUs } from '../../scripts/clients/clock.js';
 import { Cleanup } from '../../scripts/harness/cleanup.js';
 import { ClientProcess } from '../../scripts/harness/client-process.js';
@@ -91,6 +91,18 @@ export async function waitSuccesses(
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
+}
+
+/** No connection and no acknowledged write was lost, nothing was wrong or contradicted. */
+export function assertNothingLost(t: ExecutionContext, reports: ClientReports): void {
+  const { http, redis, stream, accepted, dialled, random } = reports;
+  for (const report of [http, redis, stream]) t.is(report?.connectionsLost, 0);
+  t.is(redis?.acknowledgedLost, 0);
+  t.like(stream, { missing: 0, repeats: 0, malformed: 0 });
+  t.like(accepted, { dead: 0, wrong: 0 });
+  t.like(dialled, { dead: 0, wrong: 0, controlsLost: 0 });
+  t.like(dialled?.guest, { wrong: 0, broken: 0, failed: 0 });
+  if (random !== undefined) t.like(random, { contradictions: 0, stray: 0 });
 }
 
 /** A connection to the guest's control port. */

@@ -1,5 +1,5 @@
 /**
- * The primary's network on models, as production has it in primary-network-shell.ts: LAN and guest,
+ * The primary's network on models, as production has it in guest/network/source-role-shell.ts: LAN and guest,
  * the mirror, the comparison, the gate.
  *
  * It keeps account of every frame that the guest has said: it is held somewhere, has left or was

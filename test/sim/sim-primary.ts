@@ -247,6 +247,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
           reason: output.reason,
         });
         return;
+      case 'demote':
       case 'exit':
         if (this.#parts.breakage === 'ignore-silence') {
           this.#endSession();

@@ -1,5 +1,5 @@
 /**
- * The secondary's network on models, as production has it in secondary-network-shell.ts: what was
+ * The secondary's network on models, as production has it in guest/network/target-role-shell.ts: what was
  * mirrored goes to the SVM in the epoch that it belongs to, what the SVM says to the primary; after
  * a promotion everything goes its own way.
  */

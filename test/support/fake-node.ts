@@ -33,6 +33,7 @@ export function fullStatus(): NodeStatus {
     qemuVersion: '7.2.22',
     sync: { phase: 'ram', doneBytes: 128 * 1024 ** 2, totalBytes: 512 * 1024 ** 2 },
     disks: [{ name: 'disk0', sizeBytes: 2 * 1024 ** 3, bufferedBytes: 4096, overlayBytes: 0 }],
+    diskMemoryBytes: 24 * 1024 ** 2,
     uptimeMs: 3_725_000,
     verified: 0,
     lastFailure: null,

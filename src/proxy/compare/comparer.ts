@@ -241,17 +241,6 @@ export class Comparer {
     return batches;
   }
 
-  /** This node must not speak any more: forgets everything; gives the number of frames lost. */
-  clear(): number {
-    const { frames } = this.#held;
-    this.#beginEpoch();
-    this.#flows.clear();
-    this.#primaryFragments.clear();
-    this.#secondaryFragments.clear();
-    this.#anyClamped = false;
-    return frames;
-  }
-
   /** When `tick` has something to do. Once a checkpoint is asked for, there is nothing to wait for. */
   deadlineUs(): number | undefined {
     const oldest = this.#held.first;

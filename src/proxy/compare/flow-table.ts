@@ -57,10 +57,6 @@ export class FlowTable {
     for (let flow = this.#mostRecent; flow; flow = flow.lessRecent) visit(flow);
   }
 
-  clear(): void {
-    while (this.#leastRecent !== undefined) this.#forget(this.#leastRecent);
-  }
-
   #takeFree(epoch: number): Flow | undefined {
     if (this.#free === undefined && this.#flows.length < this.#flowsMax) {
       const flow = new Flow(this.#flows.length);

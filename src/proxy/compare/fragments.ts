@@ -44,10 +44,6 @@ export class FragmentMap {
   copyFrom(other: FragmentMap): void {
     this.#entries.set(other.#entries);
   }
-
-  clear(): void {
-    this.#entries.fill(0);
-  }
 }
 
 /** As `Packet` does for whole packets; the guest is the sender. */

@@ -1,18 +1,27 @@
 /**
- * Lets remote ends that speak with the PVM be understood by the SVM, and after a failover the SVM
- * by them.
+ * Lets remote ends and this host's guest understand each other, when they count a connection in
+ * different numbers.
  *
  * Between two checkpoints both guests open connections on their own, with different initial
  * sequence numbers and timestamps. The remote end knows only the PVM's. So, for those connections:
  *
- *     LAN -> SVM   acknowledgement, SACK blocks, TSecr; the sequence number that an ICMP error
- *                  quotes: from the PVM's numbers to the SVM's
- *     SVM -> LAN   after the failover: sequence number, TSval: from the SVM's numbers to the PVM's
+ *     mirrored -> SVM   acknowledgement, SACK blocks, TSecr; the sequence number that an ICMP error
+ *                       quotes: from the PVM's numbers to the SVM's
  *
  * What the remote end itself counts (its sequence numbers and TSval, the SVM's acknowledgement and
  * TSecr) is equal for both guests and never touched. A checkpoint makes the SVM equal to the PVM
- * and ends all translations; a failover makes them last for the life of each connection, and adds
- * those whose timestamps must not run backwards: see translation.ts.
+ * and ends these translations (`forget`).
+ *
+ * After a failover (`takeOver`) the guest hears and is heard by the LAN itself:
+ *
+ *     LAN -> guest      as above, from the remote end's numbers to the guest's
+ *     guest -> LAN      sequence number, TSval: from the guest's numbers to the remote end's
+ *
+ * These translations last for the life of each connection, whatever checkpoints there are: the
+ * guest is the PVM of a next secondary then, which mirrors, compares and checkpoints in *its*
+ * numbers. Connections whose timestamps must not run backwards are added: see translation.ts. The
+ * next secondary is told of all of them (`records`, `onChange`) and keeps them aside (`keep`) until
+ * it takes over in its turn; then the two kinds are one, their offsets added up.
  *
  * In: batches (batch-wire.ts) with a virtio header of `vnetBytes` per frame. Out: the same. What
  * is malformed, a fragment, or of no known connection passes as it is. Checksums are adjusted, not
@@ -20,9 +29,9 @@
  * (NEEDS_CSUM) holds only the sum of the pseudo-header, in which nothing changes.
  *
  * Known limits. Not translated: fragments of TCP segments; connections whose segments are signed
- * (TCP-AO, MD5), because the signature covers the numbers. Forgotten only by a checkpoint or when
- * the SVM uses the ports again: a translated connection whose FINs were exchanged before the
- * failover, or whose remote end vanished.
+ * (TCP-AO, MD5), because the signature covers the numbers. Forgotten only after days without use or
+ * when the guest uses the ports again: a translated connection whose FINs were exchanged between
+ * its opening and the failover, or whose remote end vanished.
  */
 import { assert, ProtocolError, seqAdd } from '../../lib/index.js';
 import { LENGTH_BYTES } from '../batch-wire.js';
@@ -33,9 +42,15 @@ import {
   replaceUint32,
   TCP_CHECKSUM_OFFSET,
 } from '../checksum.js';
-import { TRANSLATIONS_CLOSED_MAX, TRANSLATIONS_MAX } from '../limits.js';
+import {
+  TRANSLATION_IDLE_SWEEPS,
+  TRANSLATION_WATCH_SWEEPS,
+  TRANSLATIONS_CLOSED_MAX,
+  TRANSLATIONS_MAX,
+} from '../limits.js';
 import type { OpenedFlow } from '../opened-flow-wire.js';
 import { PACKET_DATAGRAM, PACKET_TCP, Packet, TCP_ACK, TCP_RST } from '../packet.js';
+import type { TranslationRecord } from '../translation-wire.js';
 import { QuotedSegment } from './quoted-segment.js';
 import { Translation } from './translation.js';
 import { TranslationTable } from './translation-table.js';
@@ -46,92 +61,168 @@ export interface FlowRewriterOptions {
   readonly flowsMax?: number;
 }
 
-/** Since the rewriter was made, except the first three, which are now. */
+/** Since the rewriter was made, except the first block, which is now. */
 export interface FlowRewriterCounters {
-  /** Connections in the table; those that have closed; those whose timestamps are only watched. */
+  /** Opened since the last checkpoint: mirrored input is translated. */
+  readonly mirroredFlows: number;
+  /**
+   * Translated for the LAN, now or after a failover; of these those that have closed, and those
+   * whose timestamps are only watched.
+   */
   readonly flows: number;
   readonly closedFlows: number;
   readonly watchedFlows: number;
+
   readonly openedFlows: number;
   readonly inboundRewritten: number;
   readonly outboundRewritten: number;
   readonly errorsRewritten: number;
   /** Inbound segments of connections that the full table could not take in. */
   readonly unwatchedSegments: number;
+  /** Connections that were lost at a failover, because the table was full. */
+  readonly lostFlows: number;
 }
 
 /** VIRTIO_NET_HDR_F_NEEDS_CSUM in the first byte of the virtio header. */
 const NEEDS_CSUM = 1;
 
 export class FlowRewriter {
+  /**
+   * A translation that outlives checkpoints has begun, changed or ended; called before the segment
+   * that tells the remote end of it is given back.
+   */
+  onChange: ((record: TranslationRecord) => void) | undefined;
+
   readonly #vnetBytes: number;
-  readonly #table: TranslationTable;
+  /** From the primary's numbers to this guest's, since the last checkpoint. */
+  readonly #mirrored: TranslationTable;
+  /** From the remote ends' numbers to the primary's; from `takeOver` on to this guest's. */
+  readonly #lasting: TranslationTable;
   readonly #packet = new Packet();
   readonly #quoted = new QuotedSegment();
   #takenOver = false;
+  /** Connections of which nothing is known are looked at: their timestamps may run backwards. */
+  #watching = false;
+  #watchSweeps = 0;
+  #sweeps = 0;
   #openedFlows = 0;
   #inboundRewritten = 0;
   #outboundRewritten = 0;
   #errorsRewritten = 0;
   #unwatchedSegments = 0;
+  #lostFlows = 0;
 
   constructor(options: FlowRewriterOptions) {
+    const flowsMax = options.flowsMax ?? TRANSLATIONS_MAX;
     this.#vnetBytes = options.vnetBytes;
-    this.#table = new TranslationTable(
-      options.flowsMax ?? TRANSLATIONS_MAX,
-      TRANSLATIONS_CLOSED_MAX,
-    );
+    this.#mirrored = new TranslationTable(flowsMax, TRANSLATIONS_CLOSED_MAX);
+    this.#lasting = new TranslationTable(flowsMax, TRANSLATIONS_CLOSED_MAX);
   }
 
   get counters(): FlowRewriterCounters {
     return {
-      flows: this.#table.size,
-      closedFlows: this.#table.closedCount,
-      watchedFlows: this.#table.inertCount,
+      mirroredFlows: this.#mirrored.size,
+      flows: this.#lasting.size,
+      closedFlows: this.#lasting.closedCount,
+      watchedFlows: this.#lasting.inertCount,
       openedFlows: this.#openedFlows,
       inboundRewritten: this.#inboundRewritten,
       outboundRewritten: this.#outboundRewritten,
       errorsRewritten: this.#errorsRewritten,
       unwatchedSegments: this.#unwatchedSegments,
+      lostFlows: this.#lostFlows,
     };
   }
 
   /**
-   * The primary says that both guests opened this connection: translates it from now on. A former
-   * connection with the same key ends. Throws `ProtocolError` beyond the bound.
+   * The primary says that both guests opened this connection: translates what is mirrored of it
+   * from now on. A former connection with the same key ends. Throws `ProtocolError` beyond the
+   * bound.
    */
   open(flow: OpenedFlow): void {
-    const translation = new Translation(flow.key, flow);
-    const former = this.#table.find(translation.key, translation.hash);
-    if (former !== undefined) this.#table.remove(former);
-    if (!this.#table.add(translation)) {
-      throw new ProtocolError(`More than ${this.#table.size} flows are opened between checkpoints`);
+    const translation = Translation.opened(flow);
+    const { size } = this.#mirrored;
+    if (!this.#replace(this.#mirrored, translation)) {
+      throw new ProtocolError(`More than ${size} flows are opened between checkpoints`);
     }
     this.#openedFlows++;
+    // It came late: the primary's SYN may have left before the primary died.
+    if (this.#takenOver) this.#adopt(translation);
   }
 
   /**
-   * A batch from the LAN as the SVM must see it: the same buffer when nothing changes, else a copy.
+   * A batch that the primary has mirrored, as this guest must see it: the same buffer when nothing
+   * changes, else a copy. After `takeOver`, too: there may be a rest.
    */
-  inbound(batch: Buffer): Buffer {
-    if (this.#table.size === 0 && !this.#takenOver) return batch;
-    const packet = this.#packet;
-    let target = batch;
-    for (let at = 0; at + LENGTH_BYTES <= batch.length; ) {
-      const start = at + LENGTH_BYTES;
-      at = start + batch.readUInt32BE(at);
-      if (at > batch.length) break;
-      packet.parse(batch, start + this.#vnetBytes, at, false);
-      if (packet.kind === PACKET_TCP) target = this.#inboundSegment(batch, target, start);
-      else if (packet.kind === PACKET_DATAGRAM) target = this.#inboundError(batch, target, start);
-    }
-    return target;
+  mirrored(batch: Buffer): Buffer {
+    if (this.#takenOver) this.#watchMirrored(batch);
+    return this.#mirrored.size === 0 ? batch : this.#inward(batch, this.#mirrored);
   }
 
-  /** A batch from the SVM, after `takeOver`, as the LAN must see it: changed in place. */
+  /** This guest has become equal to the primary's by a checkpoint, or nothing is mirrored any more. */
+  forget(): void {
+    this.#mirrored.clear();
+  }
+
+  /**
+   * The primary says what it translates itself; for the time after a failover. Throws
+   * `ProtocolError` beyond the bound.
+   */
+  keep(record: TranslationRecord): void {
+    assert(!this.#takenOver, 'A guest that has taken over has no primary');
+    const { key, state } = record;
+    const translation = new Translation(key, state, state);
+    const former = this.#lasting.find(translation.key, translation.hash);
+    if (state === undefined) {
+      if (former !== undefined) this.#lasting.remove(former);
+      return;
+    }
+    const { size } = this.#lasting;
+    if (!this.#replace(this.#lasting, translation)) {
+      throw new ProtocolError(`The primary translates more than ${size} flows`);
+    }
+    if (translation.closed) this.#lasting.close(translation);
+  }
+
+  /** Another primary, or none: what the last one said is void. */
+  dropKept(): void {
+    assert(!this.#takenOver, 'What is translated now is not dropped');
+    this.#lasting.clear();
+  }
+
+  /**
+   * From now on the guest speaks with the LAN. `mirrored` is what the primary has mirrored since
+   * the last checkpoint, as it came: it tells which timestamps the remote ends have seen.
+   */
+  takeOver(mirrored: Iterable<Buffer>): void {
+    assert(!this.#takenOver, 'The SVM takes over twice');
+    this.#takenOver = true;
+    this.#watching = true;
+    this.#watchSweeps = 0;
+    this.#mirrored.forEach((translation) => {
+      this.#adopt(translation);
+    });
+    this.#lasting.forEach((translation) => {
+      translation.expectMargin();
+      translation.usedAt = this.#sweeps;
+    });
+    for (const batch of mirrored) this.#watchMirrored(batch);
+  }
+
+  /**
+   * A batch from the LAN, after `takeOver`, as the guest must see it: the same buffer when nothing
+   * changes, else a copy.
+   */
+  inbound(batch: Buffer): Buffer {
+    assert(this.#takenOver, 'The LAN is heard before the guest has taken over');
+    if (this.#lasting.size === 0 && !this.#watching) return batch;
+    return this.#inward(batch, this.#lasting);
+  }
+
+  /** A batch from the guest, after `takeOver`, as the LAN must see it: changed in place. */
   outbound(batch: Buffer): void {
     assert(this.#takenOver, 'The SVM is translated for the LAN before it has taken over');
-    if (this.#table.size === 0) return;
+    if (this.#lasting.size === 0) return;
     const packet = this.#packet;
     for (let at = 0; at + LENGTH_BYTES <= batch.length; ) {
       const start = at + LENGTH_BYTES;
@@ -142,41 +233,61 @@ export class FlowRewriter {
     }
   }
 
-  /** The SVM has become equal to the PVM by a checkpoint: nothing is translated any more. */
-  forget(): void {
-    this.#table.clear();
-    this.#takenOver = false;
+  /** To be called every `TRANSLATION_SWEEP_MS` after `takeOver`: forgets what nobody uses. */
+  sweep(): void {
+    this.#sweeps++;
+    this.#watchSweeps++;
+    if (this.#watchSweeps >= TRANSLATION_WATCH_SWEEPS) this.#watching = false;
+    const unused: Translation[] = [];
+    this.#lasting.forEach((translation) => {
+      const idle = this.#sweeps - translation.usedAt >= TRANSLATION_IDLE_SWEEPS;
+      if (translation.inert ? !this.#watching : idle) unused.push(translation);
+    });
+    for (const translation of unused) this.#end(translation);
   }
 
-  /**
-   * From now on the SVM speaks. `inbound` is what the LAN sent since the last checkpoint, as it
-   * came: it tells which timestamps the remote ends have seen.
-   */
-  takeOver(inbound: Iterable<Buffer>): void {
-    assert(!this.#takenOver, 'The SVM takes over twice');
-    this.#takenOver = true;
-    this.#table.forEach((translation) => {
-      translation.expectMargin();
+  /** All that the next secondary must know. */
+  records(): TranslationRecord[] {
+    const records: TranslationRecord[] = [];
+    this.#lasting.forEach((translation) => {
+      if (translation.inert || translation.wasReset) return;
+      records.push({ key: translation.key, state: translation.state });
     });
+    return records;
+  }
+
+  /** A connection that was translated since the last checkpoint is so for its life. */
+  #adopt(opened: Translation): void {
+    const translation = opened.behind(this.#lasting.find(opened.key, opened.hash));
+    translation.expectMargin();
+    translation.usedAt = this.#sweeps;
+    if (!this.#replace(this.#lasting, translation)) this.#lostFlows++;
+  }
+
+  #inward(batch: Buffer, table: TranslationTable): Buffer {
     const packet = this.#packet;
-    for (const batch of inbound) {
-      for (let at = 0; at + LENGTH_BYTES <= batch.length; ) {
-        const start = at + LENGTH_BYTES;
-        at = start + batch.readUInt32BE(at);
-        if (at > batch.length) break;
-        packet.parse(batch, start + this.#vnetBytes, at, false);
-        if (packet.kind === PACKET_TCP) this.#watch(batch, true);
+    let target = batch;
+    for (let at = 0; at + LENGTH_BYTES <= batch.length; ) {
+      const start = at + LENGTH_BYTES;
+      at = start + batch.readUInt32BE(at);
+      if (at > batch.length) break;
+      packet.parse(batch, start + this.#vnetBytes, at, false);
+      if (packet.kind === PACKET_TCP) {
+        const known =
+          table === this.#lasting ? this.#watch(batch, false) : table.find(packet.key, packet.hash);
+        if (known !== undefined) target = this.#inboundSegment(batch, target, start, known);
+      } else if (packet.kind === PACKET_DATAGRAM) {
+        target = this.#inboundError(batch, target, start, table);
       }
     }
+    return target;
   }
 
-  #inboundSegment(batch: Buffer, target: Buffer, start: number): Buffer {
+  // Plain arguments here and below: an object would be made for every segment.
+  #inboundSegment(batch: Buffer, target: Buffer, start: number, translation: Translation): Buffer {
     const packet = this.#packet;
-    const translation = this.#takenOver
-      ? this.#watch(batch, false)
-      : this.#table.find(packet.key, packet.hash);
     // Without the flag neither the acknowledgement nor SACK nor TSecr mean anything.
-    if (translation === undefined || (packet.flags & TCP_ACK) === 0) return target;
+    if ((packet.flags & TCP_ACK) === 0) return target;
     const { seqOffset } = translation;
     const { timestampsAt } = packet;
     const echo = timestampsAt === 0 ? 0 : batch.readUInt32BE(timestampsAt + 4);
@@ -197,10 +308,10 @@ export class FlowRewriter {
   }
 
   /** A host checks that an ICMP error quotes a sequence number that it has outstanding. */
-  #inboundError(batch: Buffer, target: Buffer, start: number): Buffer {
+  #inboundError(batch: Buffer, target: Buffer, start: number, table: TranslationTable): Buffer {
     const quoted = this.#quoted;
     if (!quoted.parse(batch, this.#packet)) return target;
-    const translation = this.#table.find(quoted.key, quoted.hash);
+    const translation = table.find(quoted.key, quoted.hash);
     if (translation === undefined || translation.seqOffset === 0) return target;
     this.#errorsRewritten++;
     const out = target === batch ? Buffer.from(batch) : target;
@@ -220,10 +331,11 @@ export class FlowRewriter {
   #outboundSegment(batch: Buffer, start: number): void {
     const packet = this.#packet;
     const { flags, seq, transportAt, timestampsAt } = packet;
-    const translation = this.#table.find(packet.key, packet.hash);
+    const translation = this.#lasting.find(packet.key, packet.hash);
     if (translation === undefined) return;
+    translation.usedAt = this.#sweeps;
     if (translation.isReplacedBy(packet)) {
-      this.#table.remove(translation);
+      this.#end(translation);
       return;
     }
     const { seqOffset } = translation;
@@ -244,36 +356,82 @@ export class FlowRewriter {
         replaceUint32(batch, timestampsAt, after, checksumAt);
         rewritten = true;
       }
-      if (wasInert && !translation.inert) this.#table.activate(translation);
+      if (wasInert && !translation.inert) this.#lasting.activate(translation);
     }
     if (rewritten) this.#outboundRewritten++;
     translation.noteOutbound(packet);
-    if (translation.closed) this.#table.close(translation);
+    this.#settle(translation);
+  }
+
+  /** What the primary has mirrored, and in its guest's numbers: see `#watch`. */
+  #watchMirrored(batch: Buffer): void {
+    const packet = this.#packet;
+    for (let at = 0; at + LENGTH_BYTES <= batch.length; ) {
+      const start = at + LENGTH_BYTES;
+      at = start + batch.readUInt32BE(at);
+      if (at > batch.length) break;
+      packet.parse(batch, start + this.#vnetBytes, at, false);
+      if (packet.kind === PACKET_TCP) this.#watch(batch, true);
+    }
   }
 
   /**
    * Learns from an inbound segment, after the failover, what its sender has seen. Gives the
    * segment's translation, which is made if its sender has seen a timestamp.
    */
-  #watch(bytes: Buffer, beforeFailover: boolean): Translation | undefined {
+  #watch(bytes: Buffer, mirrored: boolean): Translation | undefined {
     const packet = this.#packet;
     const { flags, timestampsAt } = packet;
     const hasEcho = timestampsAt !== 0 && (flags & TCP_ACK) !== 0 && (flags & TCP_RST) === 0;
-    const echo = hasEcho ? bytes.readUInt32BE(timestampsAt + 4) : 0;
-    let translation = this.#table.find(packet.key, packet.hash);
+    let echo = hasEcho ? bytes.readUInt32BE(timestampsAt + 4) : 0;
+    let translation = this.#lasting.find(packet.key, packet.hash);
     if (translation === undefined) {
-      if (echo === 0) return undefined;
+      if (echo === 0 || !this.#watching) return undefined;
       translation = new Translation(packet.key);
-      if (!this.#table.add(translation)) {
+      if (!this.#lasting.add(translation)) {
         this.#unwatchedSegments++;
         return undefined;
       }
-      if (beforeFailover) translation.expectMargin();
+      if (mirrored) translation.expectMargin();
+    }
+    translation.usedAt = this.#sweeps;
+    let { ack } = packet;
+    if (mirrored) {
+      ack = seqAdd(ack, translation.mirroredSeqOffset);
+      if (echo !== 0) echo = seqAdd(echo, translation.mirroredTimestampOffset);
     }
     if (echo !== 0) translation.noteEcho(echo);
-    translation.noteInbound(packet);
-    if (translation.closed) this.#table.close(translation);
+    translation.noteInbound(packet, ack);
+    this.#settle(translation);
     return translation;
+  }
+
+  /** After whatever a segment has changed. */
+  #settle(translation: Translation): void {
+    if (translation.changed) {
+      translation.changed = false;
+      if (translation.wasReset) this.#tellEnd(translation);
+      else if (!translation.inert) {
+        this.onChange?.({ key: translation.key, state: translation.state });
+      }
+    }
+    if (translation.closed) this.#lasting.close(translation);
+  }
+
+  #end(translation: Translation): void {
+    this.#lasting.remove(translation);
+    this.#tellEnd(translation);
+  }
+
+  #tellEnd(translation: Translation): void {
+    if (!translation.inert) this.onChange?.({ key: translation.key, state: undefined });
+  }
+
+  /** Adds it in place of one with the same key; false when there is no room. */
+  #replace(table: TranslationTable, translation: Translation): boolean {
+    const former = table.find(translation.key, translation.hash);
+    if (former !== undefined) table.remove(former);
+    return table.add(translation);
   }
 
   /** Where the checksum lies, unless it is left to the receiver of the frame. */

@@ -1,7 +1,8 @@
 /**
- * One TCP connection whose remote end knows the PVM's numbers while the SVM counts in its own.
+ * One TCP connection whose remote end knows other numbers than this host's guest counts in: the
+ * PVM's while this is the SVM, those of the host that the connection began with after a failover.
  *
- *     remote's number = SVM's number + offset, modulo 2^32
+ *     remote's number = guest's number + offset, modulo 2^32
  *
  * There are two offsets. That of the sequence space is fixed: the difference of the two ISNs. That
  * of the timestamps begins as the difference of the two first TSvals and may grow after a failover,
@@ -21,11 +22,13 @@ import { seqAdd, seqBefore, seqDistance, seqMax } from '../../lib/index.js';
 import { TIMESTAMP_LEAD_MAX, TIMESTAMP_MARGIN } from '../limits.js';
 import type { OpenedFlow } from '../opened-flow-wire.js';
 import { hashKey, type Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../packet.js';
-
-/** No, sent, acknowledged. */
-const FIN_NONE = 0;
-const FIN_SENT = 1;
-const FIN_ACKED = 2;
+import {
+  FIN_ACKED,
+  FIN_NONE,
+  FIN_SENT,
+  type FinState,
+  type TranslationState,
+} from '../translation-wire.js';
 
 export class Translation {
   /** Owned by this; see packet.ts. */
@@ -33,10 +36,17 @@ export class Translation {
   readonly hash: number;
   /** The next translation in the same bucket of the table. */
   nextInBucket: Translation | undefined = undefined;
-  /** SVM's ISN; undefined when the connection is older than the last checkpoint. */
+  /** Guest's ISN; undefined when the connection is older than the last checkpoint. */
   readonly isn: number | undefined;
-  /** Remote's sequence numbers minus SVM's, unsigned. */
+  /** Remote's sequence numbers minus the guest's, unsigned. */
   readonly seqOffset: number;
+  /** The same two offsets for what the former primary has mirrored, which is in its guest's numbers. */
+  readonly mirroredSeqOffset: number;
+  readonly mirroredTimestampOffset: number;
+  /** The number of the sweep in which it was last used. */
+  usedAt = 0;
+  /** The next secondary has not been told of the present state. */
+  changed = false;
 
   #timestampOffset = 0;
   /** The offset before it grew last; equal when it has not grown or this no longer matters. */
@@ -48,31 +58,88 @@ export class Translation {
   #marginDue = false;
 
   /** All in the remote's view of the sequence spaces; a position is one behind the FIN. */
-  #guestFin = FIN_NONE;
+  #guestFin: FinState = FIN_NONE;
   #guestFinEnd = 0;
-  #remoteFin = FIN_NONE;
+  #remoteFin: FinState = FIN_NONE;
   #remoteFinEnd = 0;
   /** What the guest expects next from the remote, once it has said so. */
   #guestAck = 0;
   #guestAckKnown = false;
   #wasReset = false;
 
-  /** Without `opened`: a connection from before the last checkpoint, of which all is equal. */
-  constructor(key: Int32Array, opened?: OpenedFlow) {
+  /**
+   * Without `state`: a connection from before the last checkpoint, of which all is equal. `former`
+   * is what the former primary translated of the same connection; it is contained in `state`.
+   */
+  constructor(key: Int32Array, state?: TranslationState, former?: TranslationState) {
     this.key = Int32Array.from(key);
     this.hash = hashKey(key);
-    this.isn = opened?.secondaryIsn;
-    this.seqOffset = opened === undefined ? 0 : seqAdd(opened.primaryIsn, -opened.secondaryIsn);
-    const timestamps = opened?.timestamps;
-    if (timestamps !== undefined) {
-      this.#timestampOffset = seqAdd(timestamps.primary, -timestamps.secondary);
-      this.#formerOffset = this.#timestampOffset;
-    }
+    this.isn = state?.isn;
+    this.seqOffset = state?.seqOffset ?? 0;
+    this.mirroredSeqOffset = former?.seqOffset ?? 0;
+    this.mirroredTimestampOffset = former?.timestampOffset ?? 0;
+    if (state === undefined) return;
+    this.#timestampOffset = state.timestampOffset;
+    this.#formerOffset = state.timestampOffset;
+    this.#guestFin = state.guestFin;
+    this.#guestFinEnd = state.guestFinEnd;
+    this.#remoteFin = state.remoteFin;
+    this.#remoteFinEnd = state.remoteFinEnd;
+  }
+
+  /** A connection that both guests have opened, each with numbers of its own. */
+  static opened(flow: OpenedFlow): Translation {
+    const { key, primaryIsn, secondaryIsn, timestamps } = flow;
+    return new Translation(key, {
+      isn: secondaryIsn,
+      seqOffset: seqAdd(primaryIsn, -secondaryIsn),
+      timestampOffset:
+        timestamps === undefined ? 0 : seqAdd(timestamps.primary, -timestamps.secondary),
+      guestFin: FIN_NONE,
+      guestFinEnd: 0,
+      remoteFin: FIN_NONE,
+      remoteFinEnd: 0,
+    });
+  }
+
+  /**
+   * This connection after a failover, if `former` is what the primary itself translated of it: what
+   * comes from the remote end is no longer mirrored in the primary's numbers, so the offsets add.
+   */
+  behind(former: Translation | undefined): Translation {
+    // The primary has opened another connection of the same ports, which it does not translate.
+    const replaced = this.isn !== undefined && former?.isReplacedByIsn(this.#mirroredIsn) === true;
+    if (former === undefined || replaced) return new Translation(this.key, this.state);
+    const base = former.state;
+    const state: TranslationState = {
+      ...base,
+      isn: this.isn,
+      seqOffset: seqAdd(base.seqOffset, this.seqOffset),
+      timestampOffset: seqAdd(base.timestampOffset, this.#timestampOffset),
+    };
+    return new Translation(this.key, state, base);
+  }
+
+  /** For the next secondary. */
+  get state(): TranslationState {
+    return {
+      isn: this.isn,
+      seqOffset: this.seqOffset,
+      timestampOffset: this.#timestampOffset,
+      guestFin: this.#guestFin,
+      guestFinEnd: this.#guestFinEnd,
+      remoteFin: this.#remoteFin,
+      remoteFinEnd: this.#remoteFinEnd,
+    };
   }
 
   /** Nothing is translated (yet): forgetting this loses no connection. */
   get inert(): boolean {
     return this.isn === undefined && this.#timestampOffset === 0 && this.#formerOffset === 0;
+  }
+
+  get wasReset(): boolean {
+    return this.#wasReset;
   }
 
   /** Both sides have said all and know it, or one has reset the connection. */
@@ -110,6 +177,7 @@ export class Translation {
     this.#formerOffset = this.#timestampOffset;
     this.#timestampOffset = seqAdd(this.#timestampOffset, raise);
     this.#raisedAt = seqAdd(now, raise);
+    this.changed = true;
     return this.#raisedAt;
   }
 
@@ -119,58 +187,84 @@ export class Translation {
     this.#echoKnown = true;
   }
 
-  /** The remote sent `packet`, as it came. */
-  noteInbound(packet: Packet): void {
-    const { flags, seq, ack } = packet;
+  /** The remote sent `packet`; `ack` is its acknowledgement as the remote said it. */
+  noteInbound(packet: Packet, ack: number): void {
+    const { flags, seq } = packet;
     if ((flags & TCP_RST) !== 0) {
       // One that the guest may not accept is perhaps forged, and the guest asks back.
-      if (this.#isFatalReset(packet)) this.#wasReset = true;
+      if (this.#isFatalReset(packet, ack)) this.#reset();
       return;
     }
     if ((flags & TCP_FIN) !== 0 && this.#remoteFin === FIN_NONE) {
       this.#remoteFin = FIN_SENT;
       this.#remoteFinEnd = seqAdd(seq, packet.sequenceBytes);
+      this.changed = true;
     }
     const acks = (flags & TCP_ACK) !== 0 && this.#guestFin === FIN_SENT;
-    if (acks && !seqBefore(ack, this.#guestFinEnd)) this.#guestFin = FIN_ACKED;
+    if (!acks || seqBefore(ack, this.#guestFinEnd)) return;
+    this.#guestFin = FIN_ACKED;
+    this.changed = true;
   }
 
   /** The guest sent `packet`, whose sequence number is still its own. */
   noteOutbound(packet: Packet): void {
     const { flags, seq, ack } = packet;
     if ((flags & TCP_RST) !== 0) {
-      this.#wasReset = true;
+      this.#reset();
       return;
     }
-    if ((flags & TCP_SYN) !== 0) {
-      this.#guestFin = FIN_NONE;
-      this.#remoteFin = FIN_NONE;
-    }
+    if ((flags & TCP_SYN) !== 0) this.#unfinish();
     if ((flags & TCP_FIN) !== 0 && this.#guestFin === FIN_NONE) {
       this.#guestFin = FIN_SENT;
       this.#guestFinEnd = seqAdd(seq, packet.sequenceBytes + this.seqOffset);
+      this.changed = true;
     }
     if ((flags & TCP_ACK) === 0) return;
     this.#guestAck = ack;
     this.#guestAckKnown = true;
     if (this.#remoteFin === FIN_SENT && !seqBefore(ack, this.#remoteFinEnd)) {
       this.#remoteFin = FIN_ACKED;
+      this.changed = true;
     }
   }
 
   /** The segment that the guest wants to send begins another connection of the same ports. */
   isReplacedBy(packet: Packet): boolean {
-    if ((packet.flags & TCP_SYN) === 0) return false;
-    return this.isn === undefined ? this.closed : packet.seq !== this.isn;
+    return (packet.flags & TCP_SYN) !== 0 && this.isReplacedByIsn(packet.seq);
+  }
+
+  /** The same for a connection of which only the guest's initial sequence number is known. */
+  isReplacedByIsn(isn: number): boolean {
+    return this.isn === undefined ? this.closed : isn !== this.isn;
+  }
+
+  /** The PVM's ISN of a connection that both guests have opened. */
+  get #mirroredIsn(): number {
+    return seqAdd(this.isn ?? 0, this.seqOffset);
+  }
+
+  #reset(): void {
+    if (this.#wasReset) return;
+    this.#wasReset = true;
+    this.changed = true;
+  }
+
+  #unfinish(): void {
+    if (this.#guestFin === FIN_NONE && this.#remoteFin === FIN_NONE) return;
+    this.#guestFin = FIN_NONE;
+    this.#guestFinEnd = 0;
+    this.#remoteFin = FIN_NONE;
+    this.#remoteFinEnd = 0;
+    this.changed = true;
   }
 
   /**
    * In SYN_SENT the acknowledgement must fit, later the sequence number exactly (RFC 5961 section
    * 3.2).
    */
-  #isFatalReset(packet: Packet): boolean {
+  #isFatalReset(packet: Packet, ack: number): boolean {
     if (this.#guestAckKnown) return packet.seq === this.#guestAck;
     if (this.isn === undefined || (packet.flags & TCP_ACK) === 0) return false;
-    return packet.ack === seqAdd(this.isn, this.seqOffset + 1);
+    return ack === seqAdd(this.isn, this.seqOffset + 1);
   }
 }

@@ -5,6 +5,7 @@ import { DirtyBitmap } from '../../../src/blockrep/dirty-bitmap.js';
 import { decodeDiskMessage, encodeDiskMessage } from '../../../src/blockrep/disk-wire.js';
 import { DISK_MESSAGE_TYPE, type DiskMessage } from '../../../src/blockrep/index.js';
 import { DIRTY_CLUSTER_BYTES, OVERLAY_BLOCK_BYTES } from '../../../src/blockrep/limits.js';
+import { encodeExtents } from '../../../src/blockrep/nbd-extents.js';
 import { OverlayMap } from '../../../src/blockrep/overlay-map.js';
 import { RangeQueue, type RangeTicket } from '../../../src/blockrep/range-queue.js';
 import { ProtocolError } from '../../../src/lib/index.js';
@@ -217,5 +218,38 @@ test('the range queue lets conflicting requests run one at a time and in order',
       t.is(waiting.length, 0, 'somebody waits for ever');
       t.is(queue.size, 0);
     }),
+  );
+});
+
+test('a block status covers its range from the start, data where data is', (t) => {
+  // Lengths of holes and data in turn; the first hole may be missing.
+  const parts = fc.array(fc.integer({ min: 1, max: 20 }), { minLength: 1, maxLength: 12 });
+  const shape = fc.record({ parts, dataFirst: fc.boolean(), offset: fc.nat(1000) });
+  fc.assert(
+    fc.property(
+      shape,
+      fc.nat(8),
+      fc.boolean(),
+      ({ parts: lengths, dataFirst, offset }, max, one) => {
+        const countMax = max + 1;
+        const ranges: { offset: number; length: number }[] = [];
+        const model: number[] = [];
+        for (const [index, length] of lengths.entries()) {
+          const isData = (index % 2 === 0) === dataFirst;
+          if (isData) ranges.push({ offset: offset + model.length, length });
+          for (let i = 0; i < length; i++) model.push(isData ? 0 : 3);
+        }
+        const range = { offset, length: model.length };
+        const bytes = encodeExtents(range, ranges.slice(0, countMax), { countMax, one });
+        const found: number[] = [];
+        for (let place = 4; place < bytes.length; place += 8) {
+          for (let i = bytes.readUInt32BE(place); i > 0; i--)
+            found.push(bytes.readUInt32BE(place + 4));
+        }
+        t.true(found.length > 0);
+        t.deepEqual(found, model.slice(0, found.length));
+        if (!one && ranges.length < countMax) t.is(found.length, model.length);
+      },
+    ),
   );
 });

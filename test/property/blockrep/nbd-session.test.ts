@@ -1,10 +1,10 @@
 /** The NBD session under any split, any mutation and random bytes. */
 import test from 'ava';
 import fc from 'fast-check';
-import { NBD_PAYLOAD_BYTES_MAX } from '../../../src/blockrep/limits.js';
+import { NBD_OPTION_BYTES_MAX, NBD_PAYLOAD_BYTES_MAX } from '../../../src/blockrep/limits.js';
 import { type NbdInstruction, NbdSession } from '../../../src/blockrep/nbd-session.js';
 import { ProtocolError } from '../../../src/lib/index.js';
-import { clientFlags, infoData, option, request } from '../../unit/blockrep/support.js';
+import { clientFlags, infoData, metaData, option, request } from '../../unit/blockrep/support.js';
 
 const SIZE = 1 << 20;
 const EXPORTS = new Map([
@@ -20,6 +20,8 @@ function feed(chunks: readonly Buffer[]): (NbdInstruction | 'protocol error')[] 
     for (const chunk of [Buffer.alloc(0), ...chunks]) {
       session.receive(Buffer.from(chunk));
       for (let each = session.next(); each !== undefined; each = session.next()) all.push(each);
+      // What is kept of a client that sends and sends is one option at most.
+      if (session.unreadBytes > NBD_OPTION_BYTES_MAX) throw new Error('keeps too much');
     }
   } catch (error) {
     if (!(error instanceof ProtocolError)) throw error;
@@ -43,7 +45,8 @@ function check(instructions: readonly (NbdInstruction | 'protocol error')[]): vo
     if (!Number.isSafeInteger(offset) || offset < 0 || offset + length > SIZE) {
       throw new Error(`out of range: ${offset} ${length}`);
     }
-    if (readOnly && found.kind !== 'read') throw new Error('a change of a read-only export');
+    const asks = found.kind === 'read' || found.kind === 'blockStatus';
+    if (readOnly && !asks) throw new Error('a change of a read-only export');
     if (found.kind === 'write' && found.data.length !== length) throw new Error('short payload');
   }
 }
@@ -54,6 +57,12 @@ const optionBytes = fc.oneof(
   fc
     .tuple(fc.constantFrom(6, 7), fc.constantFrom('disk0', 'frozen', 'x'), fc.array(fc.nat(5)))
     .map(([number, name, wanted]) => option(number, infoData(name, wanted))),
+  fc.constant(option(8)),
+  fc
+    .tuple(fc.constantFrom(9, 10), fc.constantFrom('disk0', 'frozen', ''), fc.nat(3))
+    .map(([number, name, count]) =>
+      option(number, metaData(name, ['base:allocation', 'base:', 'x:y'].slice(0, count))),
+    ),
 );
 const offsets = fc.oneof(fc.nat(SIZE + 1000), fc.bigInt(0n, 2n ** 64n - 1n));
 const lengths = fc.oneof(fc.nat(5000), fc.constantFrom(SIZE, NBD_PAYLOAD_BYTES_MAX, 0xffff_ffff));
@@ -67,7 +76,7 @@ const requestBytes = fc.oneof(
 );
 const stream = fc
   .tuple(
-    fc.array(optionBytes, { maxLength: 4 }),
+    fc.array(optionBytes, { maxLength: 6 }),
     fc.constantFrom(option(7, infoData('disk0')), option(1, Buffer.from('frozen'))),
     fc.array(requestBytes, { maxLength: 12 }),
   )

@@ -7,7 +7,12 @@ import fs from 'node:fs';
 import path from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
-import { type DiskOperation, ImageFile, SecondaryDisk } from '../../../src/blockrep/index.js';
+import {
+  type DiskOperation,
+  ImageFile,
+  type SecondaryDisk,
+  SecondaryDisks,
+} from '../../../src/blockrep/index.js';
 import { collectingLog, temporaryDirectory } from '../../unit/blockrep/support.js';
 
 /** 20 blocks and a short one. */
@@ -125,7 +130,13 @@ function toOperation(step: ChangeStep<'svm' | 'stage'>): DiskOperation {
   return { kind: 'write', offset, data };
 }
 
-async function runStep(disk: SecondaryDisk, model: Model, step: Step): Promise<void> {
+interface Subject {
+  readonly all: SecondaryDisks;
+  readonly disk: SecondaryDisk;
+}
+
+async function runStep(subject: Subject, model: Model, step: Step): Promise<void> {
+  const { all, disk } = subject;
   switch (step.kind) {
     case 'svm': {
       const operation = toOperation(step);
@@ -154,15 +165,15 @@ async function runStep(disk: SecondaryDisk, model: Model, step: Step): Promise<v
     case 'flush':
       return disk.flush();
     case 'promote':
-      await disk.promote();
+      await all.promote();
       if (!model.promoted) model.promote();
       return;
     default:
-      if (!model.promoted) await runEpochStep(disk, model, step);
+      if (!model.promoted) await runEpochStep(all, model, step);
   }
 }
 
-async function runEpochStep(disk: SecondaryDisk, model: Model, step: EpochStep): Promise<void> {
+async function runEpochStep(all: SecondaryDisks, model: Model, step: EpochStep): Promise<void> {
   switch (step.kind) {
     case 'stage': {
       const operation = toOperation(step);
@@ -172,7 +183,7 @@ async function runEpochStep(disk: SecondaryDisk, model: Model, step: EpochStep):
         operation.kind === 'write'
           ? { ...operation, data: Buffer.from(operation.data) }
           : operation;
-      const room = disk.stage(epoch.epoch, borrowed);
+      const room = all.stage(0, epoch.epoch, borrowed);
       if (borrowed.kind === 'write') borrowed.data.fill(0xee);
       if (step.value % 2 === 0) await room;
       return;
@@ -185,26 +196,26 @@ async function runEpochStep(disk: SecondaryDisk, model: Model, step: EpochStep):
         bytes += each.kind === 'write' ? each.data.length : each.length;
       }
       const totals = { operations: epoch.operations.length, bytes };
-      const result = await disk.closeEpoch(epoch.epoch, totals);
+      const result = await all.closeEpoch(0, epoch.epoch, totals);
       if (!result.ok) throw new Error(result.reason);
       return;
     }
     case 'commit': {
       const epoch = model.epochs.find((each) => each.state !== 'committed');
       if (epoch?.state !== 'closed') return;
-      disk.commit(epoch.epoch);
+      all.commit(epoch.epoch);
       epoch.state = 'committed';
       return;
     }
     case 'apply': {
       const epoch = model.epochs[0];
       if (epoch?.state !== 'committed') return;
-      await disk.apply(epoch.epoch);
+      await all.apply(epoch.epoch);
       model.apply();
       return;
     }
     case 'drop':
-      await disk.dropUncommitted();
+      await all.dropUncommitted();
       model.drop();
   }
 }
@@ -233,26 +244,31 @@ test('the secondary disk is what a model of plain arrays says', async (t) => {
       fs.writeFileSync(file, start);
       const image = await ImageFile.open({ path: file });
       const log = collectingLog();
-      const options = { image, spillDirectory: directory, log, bounds: limits };
-      const disk = new SecondaryDisk(options);
+      const bounds = { journalSegmentBytes: 65536, ...limits };
+      const all = await SecondaryDisks.open({ vm: 'g', images: [image], directory, log, bounds });
+      const disk = all.disks[0] as SecondaryDisk;
       const model = new Model(start);
       try {
         for (const each of steps) {
-          await runStep(disk, model, each);
+          await runStep({ all, disk }, model, each);
           assertSame(await disk.read(0, SIZE), model.svm, `SVM after ${each.kind}`);
           if (!model.promoted) assertSame(fs.readFileSync(file), model.image, 'image');
         }
-        await disk.promote();
+        await all.promote();
         if (!model.promoted) model.promote();
-        await disk.whenMerged();
+        await all.whenMerged();
         assertSame(fs.readFileSync(file), model.svm, 'image after the merge');
         if (disk.stats.mode !== 'direct') throw new Error('Not merged');
       } finally {
-        await disk.close();
+        await all.close();
         fs.unlinkSync(file);
       }
     }),
     { numRuns: 300 },
   );
-  t.deepEqual(fs.readdirSync(directory), [], 'spill files have no name');
+  t.deepEqual(
+    fs.readdirSync(directory),
+    [],
+    'spill files have no name, the journal is gone after a promotion',
+  );
 });

@@ -15,7 +15,20 @@ import {
 const role = fc.constantFrom<Role>('primary', 'secondary');
 const word = fc.oneof(
   fc.string({ unit: 'binary', maxLength: 40 }),
-  fc.constantFrom('=', ',', '--', '/a', '1s', '200', 'name=', 'mac=', '[::1]:1', 'yes', '\0'),
+  fc.constantFrom(
+    '=',
+    ',',
+    '--',
+    '/a',
+    '1s',
+    '200',
+    'name=',
+    'path=/a,',
+    'mac=',
+    '[::1]:1',
+    'yes',
+    '\0',
+  ),
   fc.constantFrom(...KEY_NAMES.map((key) => keyDefinition(key).example)),
 );
 const setting = fc

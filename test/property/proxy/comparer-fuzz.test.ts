@@ -130,7 +130,7 @@ class Fuzz {
   readonly #prng: Dice;
   readonly #vnetBytes: number;
   readonly #oracle: Oracle;
-  readonly #comparer: Comparer;
+  #comparer: Comparer;
   /** The frames of each batch that have not left, by their place in it. */
   readonly #waiting = new Map<ArrayBufferLike, Map<number, Buffer>>();
   #nowUs = 0;
@@ -146,8 +146,12 @@ class Fuzz {
     this.#prng = prng;
     this.#vnetBytes = vnetBytes;
     this.#oracle = new Oracle(vnetBytes);
-    this.#comparer = new Comparer(
-      { vnetBytes, compareTimeoutUs: 1000, limits: LIMITS },
+    this.#comparer = this.#makeComparer();
+  }
+
+  #makeComparer(): Comparer {
+    return new Comparer(
+      { vnetBytes: this.#vnetBytes, compareTimeoutUs: 1000, limits: LIMITS },
       {
         release: (batch, start, end) => this.#release(batch, start, end),
         opened: ({ key, primaryIsn, secondaryIsn }) => {
@@ -187,7 +191,7 @@ class Fuzz {
     this.#checkpoint();
     this.#t.is(this.#waiting.size, 0, 'frames were lost');
     this.#t.is(this.#faults, 0);
-    this.#t.is(this.#comparer.counters.windowUpdates, this.#updates);
+    this.#checkUpdates();
   }
 
   #primary(frames: readonly Buffer[]): void {
@@ -233,7 +237,9 @@ class Fuzz {
     this.#oracle.checkpoint(left);
     this.#running = false;
     if (++this.#epochs % EPOCHS_PER_LIFE > 0) return;
-    this.#comparer.clear();
+    this.#checkUpdates();
+    this.#updates = 0;
+    this.#comparer = this.#makeComparer();
     this.#oracle.forget();
   }
 
@@ -255,6 +261,10 @@ class Fuzz {
     }
     if (places?.size === 0) this.#waiting.delete(batch.buffer);
     return frames;
+  }
+
+  #checkUpdates(): void {
+    this.#t.is(this.#comparer.counters.windowUpdates, this.#updates);
   }
 
   #checkCounters(): void {

@@ -10,6 +10,7 @@ import {
   encodeDeviceState,
   encodeInbound,
   encodeRamEnd,
+  encodeTranslationsMessage,
   parseHello,
   parseHelloReply,
 } from '../../../src/replication/index.js';
@@ -102,6 +103,14 @@ test('device states, RAM ends and inbound batches survive the wire', (t) => {
     epoch: 9,
     nic: 1,
     batch: bytes,
+  });
+  t.deepEqual(decodeNetwork(...join(encodeTranslationsMessage(1, bytes)), 2), {
+    kind: 'translations',
+    nic: 1,
+    records: bytes,
+  });
+  t.throws(() => decodeNetwork(...join(encodeTranslationsMessage(2, bytes)), 2), {
+    instanceOf: ProtocolError,
   });
 });
 

@@ -7,7 +7,7 @@ import net from 'node:net';
 import test from 'ava';
 import fc from 'fast-check';
 import { encodeAttach, FRAME_TYPES } from '../../../src/transport/attach-wire.js';
-import { CHANNELS, encodeFrame } from '../../../src/transport/index.js';
+import { CHANNELS, encodeFrame, PROTOCOL_VERSIONS } from '../../../src/transport/index.js';
 import { startListener, startSession } from '../../unit/transport/support.js';
 
 const ATTACH = Buffer.concat(
@@ -16,7 +16,7 @@ const ATTACH = Buffer.concat(
       sessionId: Buffer.alloc(16, 0x77),
       channel: 'control',
       purpose: 'session',
-      versions: { min: 1, max: 1 },
+      versions: PROTOCOL_VERSIONS,
     }),
   ]),
 );

@@ -70,7 +70,7 @@ test('an image open for writing can not be opened a second time', async (t) => {
   const { file, image } = await open(t);
   await t.throwsAsync(ImageFile.open({ path: file }), {
     code: 'COLO_E_IMAGE_LOCKED',
-    message: /in use by another process/,
+    message: /in use by this process \(PID \d+, node\); stop that one first/,
   });
   await image.close();
   const again = await ImageFile.open({ path: file });
@@ -87,6 +87,8 @@ test('what can not be an image is refused with the reason', async (t) => {
     [path.join(directory, 'missing'), 'COLO_E_IMAGE_OPEN', /create it or correct the path/],
     [odd, 'COLO_E_IMAGE_SIZE', /1000 bytes, not a positive multiple of 512/],
     [empty, 'COLO_E_IMAGE_SIZE', /0 bytes/],
+    [directory, 'COLO_E_IMAGE_KIND', /is a directory, not an image/],
+    [path.join(odd, 'below'), 'COLO_E_IMAGE_OPEN', /ENOTDIR.*correct the path/],
     ['/dev/null', 'COLO_E_IMAGE_KIND', /neither a regular file nor a block device/],
   ];
   for (const [file, code, message] of cases) {

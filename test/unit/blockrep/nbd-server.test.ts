@@ -1,9 +1,8 @@
-import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
-import test, { type ExecutionContext } from 'ava';
-import { type BlockLayer, ImageFile, NbdServer } from '../../../src/blockrep/index.js';
+import test from 'ava';
+import { NbdServer } from '../../../src/blockrep/index.js';
 import {
   NBD_BYTES_IN_FLIGHT_MAX,
   NBD_CONNECTIONS_MAX,
@@ -12,119 +11,19 @@ import {
 import {
   clientFlags,
   collectingLog,
-  hasTool,
   MemoryDisk,
   RawClient,
   request,
-  run,
+  serveDisks as serve,
   temporaryDirectory,
 } from './support.js';
 
 const MIB = 1 << 20;
 
-async function serve(t: ExecutionContext, exports: Record<string, BlockLayer>) {
-  const directory = temporaryDirectory(t);
-  const socketPath = path.join(directory, 'nbd.sock');
-  const log = collectingLog();
-  const server = new NbdServer({ socketPath, exports: new Map(Object.entries(exports)), log });
-  await server.start();
-  t.teardown(() => server.stop());
-  const uri = (name: string) => `nbd+unix:///${name}?socket=${socketPath}`;
-  return { directory, socketPath, server, log, uri };
-}
-
-async function serveImage(t: ExecutionContext, sizeBytes: number) {
-  const file = path.join(temporaryDirectory(t), 'disk.img');
-  const image = await ImageFile.open({ path: file, sizeBytes });
-  t.teardown(() => image.close());
-  return { ...(await serve(t, { disk0: image })), file, image };
-}
-
 /** Waits until `condition` holds; the test's own time-out is the deadline. */
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
-
-test('nbdinfo sees the export as it is', async (t) => {
-  if (!hasTool(t, 'nbdinfo')) {
-    t.pass();
-    return;
-  }
-  const { uri } = await serveImage(t, 8 * MIB);
-  const info = JSON.parse(await run('nbdinfo', '--json', uri('disk0')));
-  t.is(info.protocol, 'newstyle-fixed');
-  const [disk] = info.exports;
-  t.is(disk['export-size'], 8 * MIB);
-  t.true(disk.can_flush && disk.can_fua && disk.can_trim && disk.can_zero);
-  t.false(disk.is_read_only || disk.can_multi_conn);
-  t.is(disk.block_size_maximum, 32 * MIB);
-});
-
-test('nbdcopy writes an image and reads the same back', async (t) => {
-  if (!hasTool(t, 'nbdcopy')) {
-    t.pass();
-    return;
-  }
-  const { uri, directory, file } = await serveImage(t, 8 * MIB);
-  const source = path.join(directory, 'source');
-  const copy = path.join(directory, 'copy');
-  const bytes = Buffer.concat([randomBytes(3 * MIB), Buffer.alloc(2 * MIB), randomBytes(3 * MIB)]);
-  fs.writeFileSync(source, bytes);
-  await run('nbdcopy', '--flush', source, uri('disk0'));
-  t.true(fs.readFileSync(file).equals(bytes));
-  await run('nbdcopy', uri('disk0'), copy);
-  t.true(fs.readFileSync(copy).equals(bytes));
-});
-
-test('qemu-io reads what it wrote, zeroed and discarded, at any alignment', async (t) => {
-  if (!hasTool(t, 'qemu-io')) {
-    t.pass();
-    return;
-  }
-  const { uri, server } = await serveImage(t, 8 * MIB);
-  const commands = [
-    'write -P 0x11 0 8M',
-    'write -P 0x22 -f 12345 4321',
-    'read -P 0x22 12345 4321',
-    'write -z 1M 256k',
-    'write -z -u 2M 256k',
-    'discard 3M 64k',
-    'flush',
-    'read -P 0 1M 256k',
-    'read -P 0 2M 256k',
-    'read -P 0 3M 64k',
-    'read -P 0x11 4M 4M',
-    'aio_write -P 0x33 0 64k',
-    'aio_write -P 0x44 64k 64k',
-    'aio_flush',
-    'read -P 0x33 0 64k',
-    'read -P 0x44 64k 64k',
-  ];
-  const output = await run('qemu-io', '-f', 'raw', uri(''), ...commands.flatMap((c) => ['-c', c]));
-  t.notRegex(output, /failed|error|verification/i);
-  t.is(server.stats.exports['disk0']?.errors, 0);
-});
-
-test('qemu-img compare finds the served image identical to the file', async (t) => {
-  if (!hasTool(t, 'qemu-img')) {
-    t.pass();
-    return;
-  }
-  const { uri, directory } = await serveImage(t, 8 * MIB);
-  const source = path.join(directory, 'source');
-  fs.writeFileSync(source, randomBytes(8 * MIB));
-  await run('qemu-img', 'convert', '-n', '-f', 'raw', '-O', 'raw', source, uri('disk0'));
-  t.regex(await run('qemu-img', 'compare', '-f', 'raw', source, uri('disk0')), /identical/);
-});
-
-test('qemu-io can not write to a read-only export', async (t) => {
-  if (!hasTool(t, 'qemu-io')) {
-    t.pass();
-    return;
-  }
-  const { uri } = await serve(t, { disk0: new MemoryDisk(MIB, { readOnly: true }) });
-  await t.throwsAsync(run('qemu-io', '-f', 'raw', uri('disk0'), '-c', 'write 0 4k'));
-});
 
 test('random bytes cost that connection one log line and nobody else anything', async (t) => {
   const { socketPath, server, log } = await serve(t, { disk0: new MemoryDisk(MIB) });

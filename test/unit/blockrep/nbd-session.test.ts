@@ -18,8 +18,8 @@ const EXPORTS = new Map([
   ['disk0', { sizeBytes: 1 << 20, readOnly: false }],
   ['frozen', { sizeBytes: 1 << 20, readOnly: true }],
 ]);
-/** has flags, flush, FUA, trim, write zeroes; no multi-conn. */
-const FLAGS = 1 | 4 | 8 | 32 | 64;
+/** has flags, flush, FUA, trim, write zeroes, multi-conn. */
+const FLAGS = 1 | 4 | 8 | 32 | 64 | 256;
 
 function greeted(flags = 3): NbdSession {
   const session = new NbdSession(EXPORTS);
@@ -129,9 +129,9 @@ test('LIST names the exports, and refuses data', (t) => {
   t.deepEqual(sent(answer(session, option(3, Buffer.alloc(1)))), encodeOptionReply(3, 0x8000_0003));
 });
 
-test('STARTTLS, structured replies, metadata and unknown options are refused', (t) => {
+test('STARTTLS, extended headers and unknown options are refused', (t) => {
   const session = greeted();
-  for (const number of [5, 8, 9, 10, 4711]) {
+  for (const number of [4, 5, 11, 4711]) {
     const instructions = answer(session, option(number, Buffer.alloc(number % 7)));
     t.deepEqual(sent(instructions), encodeOptionReply(number, 0x8000_0001));
   }
@@ -173,7 +173,7 @@ test('requests come out with what the client asked for', (t) => {
     each.kind === 'request' ? each.request : each.kind,
   );
   t.deepEqual(requests, [
-    { kind: 'read', cookie: 1n, offset: 4096, length: 512 },
+    { kind: 'read', cookie: 1n, offset: 4096, length: 512, structured: false },
     { kind: 'write', cookie: 2n, offset: 512, length: 6, data, fua: true },
     { kind: 'writeZeroes', cookie: 3n, offset: 0, length: 1 << 20, mayTrim: false, fua: false },
     { kind: 'writeZeroes', cookie: 4n, offset: 0, length: 512, mayTrim: true, fua: true },
@@ -191,6 +191,8 @@ const REFUSED: [string, Buffer, number][] = [
   ['a trim beyond the end', request('trim', { offset: 1, length: 1 << 20 }), NBD_ERROR.EINVAL],
   ['CACHE', request('cache', { length: 512 }), NBD_ERROR.EINVAL],
   ['BLOCK_STATUS', request(7, { length: 512 }), NBD_ERROR.EINVAL],
+  ['RESIZE', request(8, { length: 512 }), NBD_ERROR.EINVAL],
+  ['DF without structured replies', request('read', { flags: 4, length: 1 }), NBD_ERROR.EINVAL],
   ['an unknown command', request(999, { length: 512 }), NBD_ERROR.EINVAL],
   ['a flag that is not for reads', request('read', { flags: 2, length: 1 }), NBD_ERROR.EINVAL],
   ['FAST_ZERO', request('writeZeroes', { flags: 16, length: 512 }), NBD_ERROR.EINVAL],

@@ -5,7 +5,7 @@ import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import type { ExecutionContext } from 'ava';
-import type { BlockLayer } from '../../../src/blockrep/index.js';
+import { type BlockLayer, ImageFile, NbdServer } from '../../../src/blockrep/index.js';
 import type { NbdInstruction, NbdSession } from '../../../src/blockrep/nbd-session.js';
 import {
   encodeOptionReply,
@@ -38,6 +38,20 @@ export function hasTool(t: ExecutionContext, tool: string): boolean {
   return false;
 }
 
+/** True when qcow2 images work here; else says why not, and the test has passed. */
+export function hasQcow2(t: ExecutionContext): boolean {
+  const help = spawnSync('qemu-storage-daemon', ['--help'], { encoding: 'utf8' });
+  let problem: string | undefined;
+  if (help.error !== undefined) problem = 'qemu-storage-daemon is not installed';
+  else if (!help.stdout.includes('fuse')) problem = 'qemu-storage-daemon has no FUSE export';
+  else if (!fs.existsSync('/dev/fuse')) problem = 'there is no /dev/fuse';
+  else if (process.getuid?.() !== 0) problem = 'mounting needs root';
+  if (problem === undefined) return true;
+  t.log(`${problem}: this check did not run`);
+  t.pass();
+  return false;
+}
+
 /** Runs a program and returns what it wrote; rejects with its error output when it fails. */
 export function run(program: string, ...args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
@@ -46,6 +60,26 @@ export function run(program: string, ...args: string[]): Promise<string> {
       else resolve(stdout);
     });
   });
+}
+
+/** An NBD server on a socket of its own, stopped after the test. */
+export async function serveDisks(t: ExecutionContext, disks: Record<string, BlockLayer>) {
+  const directory = temporaryDirectory(t);
+  const socketPath = path.join(directory, 'nbd.sock');
+  const log = collectingLog();
+  const server = new NbdServer({ socketPath, exports: new Map(Object.entries(disks)), log });
+  await server.start();
+  t.teardown(() => server.stop());
+  const uri = (name: string) => `nbd+unix:///${name}?socket=${socketPath}`;
+  return { directory, socketPath, server, log, uri };
+}
+
+/** The same for one new image, exported as `disk0`. */
+export async function serveImage(t: ExecutionContext, sizeBytes: number) {
+  const file = path.join(temporaryDirectory(t), 'disk.img');
+  const image = await ImageFile.open({ path: file, sizeBytes });
+  t.teardown(() => image.close());
+  return { ...(await serveDisks(t, { disk0: image })), file, image };
 }
 
 /** Everything the session wants done now. */
@@ -85,6 +119,19 @@ export function infoData(name: string, wanted: number[] = []): Buffer {
     bytes.writeUInt16BE(type, 6 + text.length + i * 2);
   });
   return bytes;
+}
+
+/** Data of LIST_META_CONTEXT and SET_META_CONTEXT. */
+export function metaData(name: string, queries: readonly string[]): Buffer {
+  const count = Buffer.alloc(4);
+  count.writeUInt32BE(queries.length);
+  const text = (value: string) => {
+    const bytes = Buffer.alloc(4 + Buffer.byteLength(value));
+    bytes.writeUInt32BE(bytes.length - 4);
+    bytes.write(value, 4);
+    return bytes;
+  };
+  return Buffer.concat([text(name), count, ...queries.map(text)]);
 }
 
 export interface RequestFields {

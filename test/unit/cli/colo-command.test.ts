@@ -1,4 +1,5 @@
 import test from 'ava';
+import type { FileReport } from '../../../src/cli/config-check.js';
 import type { Command, Response } from '../../../src/cli/control-wire.js';
 import { AgentUnreachable, runColo } from '../../../src/cli/index.js';
 import { fullStatus } from '../../support/fake-node.js';
@@ -15,6 +16,7 @@ interface Options {
   response?: Omit<Response, 'id'>;
   looks?: number;
   failure?: Error;
+  report?: FileReport;
 }
 
 async function run(argv: string[], options: Options = {}): Promise<Run> {
@@ -39,6 +41,8 @@ async function run(argv: string[], options: Options = {}): Promise<Run> {
     compareFiles: async () => {
       throw new Error('Nothing is compared in this file');
     },
+    checkConfig: async (file, role) =>
+      options.report ?? { file, role: role ?? 'primary', findings: [] },
     nextLook: async () => {
       looks -= 1;
       return looks > 0;
@@ -230,6 +234,7 @@ test('the table for people shows every fact', async (t) => {
     'Downtime         none',
     'Guest            QEMU 7.2.22, tcg, pages by userfaultfd',
     'Disk disk0       2.0 GiB, buffered 4.0 KiB, overlay 0 B',
+    'Disk memory      24.0 MiB',
     'Up               1 h 2 min',
     'Last failure     none',
     '',
@@ -247,4 +252,35 @@ test('a table never carries control characters to the terminal', async (t) => {
   const result = { ...fullStatus(), lastFailure: 'evil\x1b[2J\n' };
   const { out } = await run(['status'], { response: { ok: true, result } as never });
   t.true(out.endsWith('Last failure     evil?[2J?\n'));
+});
+
+test('check-config takes files, or all of /etc/colo, and says which are good', async (t) => {
+  const named = await run(['check-config', '/a', 'b', '--role', 'secondary']);
+  t.is(named.code, 0);
+  t.is(
+    named.out,
+    '/a: good for colo-secondary on this host\nb: good for colo-secondary on this host\n',
+  );
+  const all = await run(['check-config'], { sockets: ['web.conf', 'web.conf.example'] });
+  t.is(all.out, '/etc/colo/web.conf: good for colo-primary on this host\n');
+  const none = await run(['check-config'], { sockets: [] });
+  t.is(none.code, 78);
+  t.regex(none.err, /^colo: found no \*\.conf in \/etc\/colo, expected one/);
+});
+
+test('check-config exits 78 for an error and 0 for a warning, also in JSON', async (t) => {
+  const report = (level: 'error' | 'warning'): FileReport => ({
+    file: '/a',
+    role: 'primary',
+    findings: [{ level, key: 'disk', line: '/a:1: disk: found x, expected y' }],
+  });
+  const error = await run(['check-config', '/a'], { report: report('error') });
+  t.deepEqual([error.code, error.out], [78, '']);
+  t.is(error.err, 'colo: /a:1: disk: found x, expected y\n');
+  const warning = await run(['check-config', '/a'], { report: report('warning') });
+  t.is(warning.code, 0);
+  t.is(warning.err, 'colo: warning: /a:1: disk: found x, expected y\n');
+  const json = await run(['check-config', '/a', '--json'], { report: report('error') });
+  t.deepEqual([json.code, json.err], [78, '']);
+  t.deepEqual(JSON.parse(json.out), { ok: false, files: [{ ...report('error'), ok: false }] });
 });

@@ -38,6 +38,7 @@ async function run(
     compareFiles: (wish) => compareFiles(wish, { onProgress, signal }),
     call: nothing,
     list: nothing,
+    checkConfig: nothing,
     nextLook: nothing,
   });
   return result;

@@ -135,7 +135,10 @@ test('wrong flags exit 64 and wrong files 78, one line for each problem', async 
 test('an endless configuration file is refused', async (t) => {
   const { daemon } = start(t, 'run', '--config', '/dev/zero');
   t.deepEqual(await daemon.ended, [78, null]);
-  t.regex(daemon.err, /the file is too long, expected at most 262144 bytes/);
+  t.regex(
+    daemon.err,
+    /: found more than 262144 bytes, expected a configuration file; name another/,
+  );
 });
 
 test('check-config prints the configuration and starts nothing', async (t) => {

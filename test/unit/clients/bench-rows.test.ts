@@ -17,6 +17,8 @@ test('a value is the median of its rounds, the ratio that of protected to conten
       name: 'http',
       unit: 'requests/s',
       unprotected: 400,
+      alone: null,
+      aloneRatio: null,
       contended: 200,
       protected: 150,
       ratio: 0.75,
@@ -47,6 +49,8 @@ test('what protection adds to the round trip has a row of its own', (t) => {
     name: 'rtt-added',
     unit: 'ms',
     unprotected: null,
+    alone: null,
+    aloneRatio: null,
     contended: null,
     protected: 0.5,
     ratio: null,
@@ -67,8 +71,8 @@ test('the table has one line a row under its head', (t) => {
   const results = new Results();
   results.add('protected', { ...TIME, value: 3 });
   t.deepEqual(formatTable(results.rows()).split('\n'), [
-    'name  unit  unprotected  contended  protected  ratio',
-    'rtt   ms              -          -          3      -',
+    'name  unit  unprotected  alone  ratio  contended  protected  ratio',
+    'rtt   ms              -      -      -          -          3      -',
   ]);
 });
 

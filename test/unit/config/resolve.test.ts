@@ -1,9 +1,9 @@
 import test from 'ava';
 import {
   ConfigurationError,
+  diskPlace,
+  nicConnection,
   resolveConfiguration,
-  secondaryDiskPath,
-  secondaryNic,
 } from '../../../src/config/index.js';
 import { resolvePrimary, resolveSecondary, sourceOf } from '../../support/configuration.js';
 
@@ -38,7 +38,7 @@ test('a secondary runs on defaults alone', (t) => {
   t.deepEqual(configuration.listen, { host: '0.0.0.0', port: 7800 });
   t.is(configuration.onPeerLoss, 'failover');
   t.true(configuration.lanAnnounce);
-  t.is(secondaryDiskPath(configuration, 'disk0'), '/var/lib/colo/guest-disk0.img');
+  t.is(diskPlace(configuration, 'disk0').path, '/var/lib/colo/guest-disk0.img');
 });
 
 test('flags win over the file, for lists as a whole', (t) => {
@@ -96,7 +96,7 @@ test('all problems are told at once, one line each', (t) => {
   const file = 'perod = 1s\nnonsense\nvcpus = many\nvm = A B\n';
   const { lines } = complaint(() => resolvePrimary([], file));
   t.deepEqual(lines, [
-    '/c:1: perod: expected a key that colo-primary knows; did you mean period?',
+    '/c:1: perod: found an unknown key, expected one that colo-primary knows; did you mean period?',
     '/c:2: found "nonsense", expected key = value; add "=" or remove the line',
     '/c:4: vm: found "A B", expected a name of at most 32 of a-z, 0-9, "-" and "_"; ' +
       'start it with a letter or a digit',
@@ -109,8 +109,9 @@ test('all problems are told at once, one line each', (t) => {
 test('machine keys are refused on the secondary with the reason', (t) => {
   const { lines } = complaint(() => resolveSecondary(['--memory', '1GiB', '--period', '1s']));
   t.deepEqual(lines, [
-    '--memory: expected only on colo-primary, which sends the machine definition; remove it here',
-    '--period: expected only on colo-primary; move it to the primary host',
+    '--memory: found on colo-secondary, expected only on colo-primary, which sends the machine ' +
+      'definition; remove it here',
+    '--period: found on colo-secondary, expected only on colo-primary; move it to the primary host',
   ]);
 });
 
@@ -175,10 +176,10 @@ test('the secondary places disks and NICs by the names of the primary', (t) => {
     ...['--vm', 'web', '--disk', 'data=/d/data.img', '--disk-dir', '/imgs'],
     ...['--nic', 'name=lan,tap=t9,bridge=br9', '--bridge', 'br0'],
   ]);
-  t.is(secondaryDiskPath(configuration, 'data'), '/d/data.img');
-  t.is(secondaryDiskPath(configuration, 'disk0'), '/imgs/web-disk0.img');
-  t.deepEqual(secondaryNic(configuration, 'lan'), { tap: 't9', bridge: 'br9' });
-  t.deepEqual(secondaryNic(configuration, 'nic0'), { tap: 'web-nic0', bridge: 'br0' });
+  t.is(diskPlace(configuration, 'data').path, '/d/data.img');
+  t.is(diskPlace(configuration, 'disk0').path, '/imgs/web-disk0.img');
+  t.deepEqual(nicConnection(configuration, 'lan'), { tap: 't9', bridge: 'br9' });
+  t.deepEqual(nicConnection(configuration, 'nic0'), { tap: 'web-nic0', bridge: 'br0' });
 });
 
 test('the secondary refuses a MAC and devices without a name', (t) => {
@@ -187,6 +188,20 @@ test('the secondary refuses a MAC and devices without a name', (t) => {
   t.regex(lines[0] ?? '', /^--disk: found "\/d", expected name=PATH on the secondary/);
   t.regex(lines[1] ?? '', /expected no mac=/);
   t.regex(lines[2] ?? '', /expected name= on the secondary/);
+});
+
+test("the format of an image is each host's own, who may write is the primary's", (t) => {
+  const flags = ['--peer', 'h', '--disk', 'name=iso,path=/p,format=qcow2,readonly=on'];
+  t.deepEqual(resolvePrimary(flags).disks, [
+    { name: 'iso', path: '/p', format: 'qcow2', readOnly: true },
+  ]);
+  const secondary = resolveSecondary(['--disk', 'name=iso,path=/s,format=raw']);
+  t.deepEqual(diskPlace(secondary, 'iso'), { name: 'iso', path: '/s', format: 'raw' });
+  const { lines } = complaint(() => resolveSecondary(['--disk', 'name=a,path=/s,readonly=on']));
+  t.deepEqual(lines, [
+    '--disk: found "name=a,path=/s,readonly=on", expected no readonly=; ' +
+      'the primary says it, remove it here',
+  ]);
 });
 
 test('a value may start with a dash, and yes-or-no flags need no value', (t) => {
@@ -205,15 +220,17 @@ test('a flag without its value, a stray word and an unknown flag are refused', (
   );
   t.is(exitCode, 64);
   t.deepEqual(lines, [
-    '"x": expected a flag; start it with "--", or see --help',
-    '--bogus: expected a key that colo-primary knows; see --help for all of them',
+    'found "x", expected a flag; start it with "--", or see --help',
+    '--bogus: found an unknown key, expected one that colo-primary knows; see --help for all of them',
     '--vcpus: found nothing behind it, expected a value; add one',
   ]);
 });
 
 test('an unknown flag takes its value with it', (t) => {
   const { lines } = complaint(() => resolvePrimary([...MINIMAL, '--memroy', '1GiB']));
-  t.deepEqual(lines, ['--memroy: expected a key that colo-primary knows; did you mean memory?']);
+  t.deepEqual(lines, [
+    '--memroy: found an unknown key, expected one that colo-primary knows; did you mean memory?',
+  ]);
 });
 
 test('a key that takes one value is refused twice', (t) => {
@@ -253,7 +270,7 @@ test('a named file that is missing or unreadable is a configuration error', (t) 
     }),
   );
   t.deepEqual(broken.lines, [
-    '"/none": expected a readable file (EACCES: permission denied); correct it',
+    '"/none": found EACCES: permission denied, expected a readable file; correct it',
   ]);
 });
 

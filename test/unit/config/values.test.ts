@@ -52,6 +52,26 @@ test('every default and every example is accepted by its own grammar', (t) => {
   }
 });
 
+/** Of the form with attributes. */
+const WRONG_DISKS = [
+  ...['name=a', 'name=a,format=raw', 'path=rel', 'path=/a,path=/b', 'path=/a,format=vmdk'],
+  ...['path=/a,readonly', 'path=/a,readonly=yes', 'path=/a,size=1', 'path=/a,b', 'path=/a,'],
+];
+
+test('a disk is a path, a name and a path, or attributes in any order', (t) => {
+  const { parse } = keyDefinition('disk');
+  t.deepEqual(parse('/a,b=c'), { name: undefined, path: '/a,b=c' });
+  t.deepEqual(parse('data=/a,format=raw'), { name: 'data', path: '/a,format=raw' });
+  t.deepEqual(parse('path=/a'), { name: undefined, path: '/a' });
+  t.deepEqual(parse('readonly=on,format=qcow2,path=/a,name=iso'), {
+    name: 'iso',
+    path: '/a',
+    format: 'qcow2',
+    readOnly: true,
+  });
+  t.deepEqual(parse('path=/a,readonly=off'), { name: undefined, path: '/a', readOnly: false });
+});
+
 test('wrong values of each grammar are refused', (t) => {
   const wrong: Record<string, string[]> = {
     vm: ['', 'A', 'a/b', '-a', 'a'.repeat(33), '..'],
@@ -62,7 +82,7 @@ test('wrong values of each grammar are refused', (t) => {
     accel: ['hvf', 'KVM'],
     machine: ['', '-pc', 'a b'],
     kernel: ['relative/path', './x'],
-    disk: ['relative', 'name=', 'name=rel', 'N=/a', '=/a'],
+    disk: ['relative', 'name=', 'name=rel', 'N=/a', '=/a', ...WRONG_DISKS],
     nic: ['', 'x=1', 'mac', 'mac=1', 'mac=01:00:00:00:00:01', 'mac=00:00:00:00:00:00', 'tap='],
     bridge: ['', 'a/b', 'sixteen-letters-', 'a b'],
     verify: ['1', 'on', 'Yes'],
@@ -81,6 +101,7 @@ test('the shown configuration of a primary is a file that gives it again', (t) =
     ...['--peer', '[fd00::1]:9', '--kernel', '/k', '--append', 'a # b', '--memory', '1.5GiB'],
     ...['--disk', '/a', '--disk', 'x=/b', '--nic', 'tap=t', '--qemu-arg', '-S', '--verify'],
     ...['--period', '1.5s', '--min-interval', '1500us'],
+    ...['--disk', 'name=path,path=/c', '--disk', 'path=/d,format=qcow2,readonly=on'],
   ]);
   t.deepEqual(resolvePrimary([], formatConfiguration(configuration)), configuration);
 });
@@ -88,6 +109,7 @@ test('the shown configuration of a primary is a file that gives it again', (t) =
 test('the shown configuration of a secondary is a file that gives it again', (t) => {
   const configuration = resolveSecondary([
     ...['--disk', 'x=/b', '--nic', 'name=lan,tap=t', '--lan-announce=no', '--on-peer-loss', 'wait'],
+    ...['--disk', 'name=y,path=/c,format=raw'],
   ]);
   t.deepEqual(resolveSecondary([], formatConfiguration(configuration)), configuration);
 });

@@ -86,6 +86,7 @@ test('a peer that answers while its session is silent is asked again before it i
     ['alive', 'abandoned'],
     ['serving', 'superseded'],
     ['refused', 'lost'],
+    ['replaced', 'lost'],
   ] as const) {
     const d = detector();
     d.start(0);

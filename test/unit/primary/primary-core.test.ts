@@ -212,7 +212,7 @@ test('a primary that yields is silent before it says so', (t) => {
     'silence',
     'sendYielded',
     'checkpointFailed The secondary took over',
-    'exit 0 The secondary took over',
+    'demote The secondary took over',
   ]);
   t.is(core.state.kind, 'left');
   t.is(core.deadlineUs(), undefined);
@@ -221,11 +221,16 @@ test('a primary that yields is silent before it says so', (t) => {
 test('each end of the guest has its goodbye, after the silence', (t) => {
   for (const goodbye of ['handover', 'guest-off'] as const) {
     const { talk } = pair();
-    t.deepEqual(talk.says({ kind: 'guestEnded', goodbye, reason: 'End' }).slice(0, 2), [
+    t.deepEqual(talk.says({ kind: 'guestEnded', goodbye, reason: 'End' }), [
       'silence',
       `sendGoodbye ${goodbye} End`,
+      'checkpointFailed End',
+      goodbye === 'handover' ? 'demote End' : 'exit 0 End',
     ]);
   }
+  // Without a secondary that has it, the guest's death is this host's failure.
+  const alone = start().talk.says({ kind: 'guestEnded', goodbye: 'handover', reason: 'End' });
+  t.is(alone.at(-1), 'exit 1 End');
 });
 
 test('an operator who stops a primary hands over; alone there is nobody to tell', (t) => {

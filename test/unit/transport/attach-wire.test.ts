@@ -15,6 +15,7 @@ import {
   encodeAttachRefused,
   encodeProbeOk,
   FRAME_TYPES,
+  INSTANCE_BYTES,
   negotiateVersion,
 } from '../../../src/transport/attach-wire.js';
 import { encodeFrame, FrameDecoder } from '../../../src/transport/index.js';
@@ -69,11 +70,11 @@ const GOLDEN = [
   },
   {
     name: 'probeOk',
-    hex: '434f4c4f0100000400000001b3c2fcdb01',
+    hex: '434f4c4f01000004000000114c3507c20107070707070707070707070707070707',
     type: FRAME_TYPES.probeOk,
-    payload: encodeProbeOk('serving'),
+    payload: encodeProbeOk({ answer: 'serving', instance: Buffer.alloc(INSTANCE_BYTES, 7) }),
     decode: decodeProbeOk,
-    value: 'serving',
+    value: { answer: 'serving', instance: Buffer.alloc(INSTANCE_BYTES, 7) },
   },
 ] as const;
 

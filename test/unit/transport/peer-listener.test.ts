@@ -8,10 +8,12 @@ import {
   type Frame,
   FrameDecoder,
   PeerListener,
+  PROTOCOL_VERSIONS,
   probePeer,
 } from '../../../src/transport/index.js';
 import { PENDING_CONNECTIONS_MAX } from '../../../src/transport/limits.js';
 import {
+  INSTANCE,
   LogCollector,
   rawConnection,
   sessionClosed,
@@ -27,7 +29,7 @@ function attachFrame(channel: Channel, change: Partial<Attach> = {}): Buffer {
     sessionId: ID,
     channel,
     purpose: 'session',
-    versions: { min: 1, max: 1 },
+    versions: PROTOCOL_VERSIONS,
     ...change,
   };
   return Buffer.concat(encodeFrame(FRAME_TYPES.attach, [encodeAttach(attach)]));
@@ -64,7 +66,7 @@ test('four connections in any order, byte by byte, make one session', async (t) 
   const session = await next;
   t.is(session.id, ID.toString('hex'));
   for (const answer of await Promise.all(answers)) {
-    t.deepEqual(answer, { type: FRAME_TYPES.attachOk, payload: Buffer.from([0, 1]) });
+    t.deepEqual(answer, { type: FRAME_TYPES.attachOk, payload: Buffer.from([0, 2]) });
   }
   t.deepEqual(listening.log.lines, []);
 });
@@ -171,10 +173,10 @@ test('a peer without a common version is refused with both ranges', async (t) =>
   const listening = await startListener(t);
   const socket = await rawConnection(t, listening.port);
   const answer = firstFrame(socket);
-  socket.write(attachFrame('control', { versions: { min: 2, max: 5 } }));
+  socket.write(attachFrame('control', { versions: { min: 3, max: 5 } }));
   const frame = await answer;
   t.is(frame?.type, FRAME_TYPES.attachRefused);
-  t.regex(frame?.payload.toString() ?? '', /versions 1 to 1, the peer 2 to 5/);
+  t.regex(frame?.payload.toString() ?? '', /versions 2 to 2, the peer 3 to 5/);
   t.is(listening.log.lines.length, 1);
 });
 
@@ -209,6 +211,7 @@ test('an address that can not be listened at is named', async (t) => {
   const { port } = await startListener(t);
   const other = new PeerListener({
     log: new LogCollector(),
+    instance: INSTANCE,
     accept: () => ({ ok: true }),
     onSession() {},
   });

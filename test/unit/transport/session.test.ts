@@ -9,9 +9,12 @@ import {
   encodeFrame,
   type Frame,
   FrameDecoder,
+  INSTANCE_BYTES,
+  PROTOCOL_VERSIONS,
   probePeer,
 } from '../../../src/transport/index.js';
 import {
+  INSTANCE,
   LogCollector,
   linkClosed,
   sessionClosed,
@@ -70,7 +73,7 @@ test('a session has four links of their own that carry frames both ways', async 
   t.regex(near.id, /^[0-9a-f]{32}$/);
   t.is(near.remoteAddress, '127.0.0.1');
   t.is(far.remoteAddress, '127.0.0.1');
-  t.is(near.protocolVersion, 1);
+  t.is(near.protocolVersion, PROTOCOL_VERSIONS.max);
   for (const [n, channel] of CHANNELS.entries()) {
     near.links[channel].send(0x100 + n, [Buffer.from(channel)]);
     far.links[channel].send(0x200 + n, [Buffer.from(channel)]);
@@ -205,7 +208,7 @@ test('a peer of another frame version, or that chooses a version not offered, is
   const odd = await foreignServer(t, (socket) => {
     socket.write(Buffer.concat(encodeFrame(FRAME_TYPES.attachOk, [encodeAttachOk(9)])));
   });
-  await t.throwsAsync(connectTo(odd), { message: 'The peer chose version 9, offered were 1 to 1' });
+  await t.throwsAsync(connectTo(odd), { message: 'The peer chose version 9, offered were 2 to 2' });
 });
 
 test('an answer to an attach that is none is a protocol error', async (t) => {
@@ -222,7 +225,9 @@ test('the connecting side attaches each channel once, with one session id', asyn
       const attach = decodeAttach(frame.payload);
       seen.set(attach.channel, attach.sessionId.toString('hex'));
       t.is(attach.purpose, 'session');
-      socket.write(Buffer.concat(encodeFrame(FRAME_TYPES.attachOk, [encodeAttachOk(1)])));
+      socket.write(
+        Buffer.concat(encodeFrame(FRAME_TYPES.attachOk, [encodeAttachOk(PROTOCOL_VERSIONS.max)])),
+      );
     });
   });
   const session = await connectTo(port);
@@ -241,6 +246,9 @@ test('a probe tells a listener from nothing, from silence and from something els
   const probe = (port: number, timeoutMs = 20_000) =>
     probePeer({ host: '127.0.0.1', port, timeoutMs });
   t.is(await probe(listening.port), 'alive');
+  const ask = { host: '127.0.0.1', port: listening.port, timeoutMs: 20_000 };
+  t.is(await probePeer({ ...ask, instance: INSTANCE }), 'alive');
+  t.is(await probePeer({ ...ask, instance: Buffer.alloc(INSTANCE_BYTES) }), 'replaced');
   for (const answer of ['serving', 'holding'] as const) {
     const other = await startListener(t, { probeAnswer: () => answer });
     t.is(await probe(other.port), answer);

@@ -7,6 +7,7 @@ import {
   CHANNEL_LIMITS,
   connectSession,
   type Frame,
+  INSTANCE_BYTES,
   Link,
   type LinkCloseReason,
   PeerListener,
@@ -98,6 +99,9 @@ export interface Listening {
   nextSession(): Promise<Session>;
 }
 
+/** Of every listener here. */
+export const INSTANCE = Buffer.alloc(INSTANCE_BYTES, 7);
+
 /** A listener on a free port of loopback, closed with the test. */
 export async function startListener(
   t: ExecutionContext,
@@ -108,6 +112,7 @@ export async function startListener(
   const waiting: ((session: Session) => void)[] = [];
   const listener = new PeerListener({
     log,
+    instance: INSTANCE,
     accept: () => ({ ok: true }),
     // So long that a busy machine does not meet it by chance; tests of the deadline set their own.
     attachDeadlineMs: 60_000,

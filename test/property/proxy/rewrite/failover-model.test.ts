@@ -60,7 +60,7 @@ class Model {
   readonly #primary: Stack;
   readonly secondary: Stack;
   #toPrimary: Segment[] = [];
-  #toSecondary: { segment: Segment; origin: Origin | undefined }[] = [];
+  #toSecondary: { segment: Segment; origin: Origin | undefined; mirrored: boolean }[] = [];
   #toRemote: { frame: Buffer; origin: Origin }[] = [];
   /** The PVM's segments that the SVM has not confirmed. */
   #held: { segment: Segment; sent: number; received: number }[] = [];
@@ -186,7 +186,8 @@ class Model {
   #remoteSpeaks(again: boolean): void {
     for (const segment of this.remote.poll(again)) {
       if (!this.#failedOver) this.#toPrimary.push(segment);
-      this.#toSecondary.push({ segment, origin: this.#origin });
+      const mirrored = !this.#failedOver;
+      this.#toSecondary.push({ segment, origin: this.#origin, mirrored });
     }
   }
 
@@ -248,7 +249,8 @@ class Model {
     const next = this.#toSecondary.shift();
     if (next === undefined) return;
     if (!this.#failedOver) this.#log(next.segment);
-    const frame = this.#rewriter.inbound(encodeBatch([tcpFrame(flow, false, next.segment)]));
+    const batch = encodeBatch([tcpFrame(flow, false, next.segment)]);
+    const frame = next.mirrored ? this.#rewriter.mirrored(batch) : this.#rewriter.inbound(batch);
     const seen = this.#checked(frame.subarray(4), false);
     // Whoever says 0 by chance gets no echo.
     const isEcho = echoOf(next.segment) !== 0;
@@ -353,7 +355,7 @@ test('a remote end sees one connection, whenever the PVM dies', (t) => {
           model.step(step);
           if (step.kind === 'write') written = Buffer.concat([written, step.bytes]);
         }
-        if (model.counters.flows === 1 && model.remote.received.length > 0) resumed++;
+        if (model.counters.mirroredFlows === 1 && model.remote.received.length > 0) resumed++;
         model.failOver(mirrored);
         for (const step of after) {
           model.step(step);

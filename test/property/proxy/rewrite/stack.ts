@@ -18,9 +18,9 @@ export interface StackOptions {
 }
 
 export class Stack {
-  readonly isn: number;
+  isn: number;
   readonly #clock: () => number;
-  readonly #active: boolean;
+  #active: boolean;
   #out = Buffer.alloc(0);
   #finAt: number | undefined;
   #received = Buffer.alloc(0);
@@ -40,6 +40,23 @@ export class Stack {
     this.isn = options.isn;
     this.#clock = options.clock;
     this.#active = options.active;
+  }
+
+  /** Becomes what `other` is now, as by a checkpoint; the clock stays its own. */
+  become(other: Stack): void {
+    this.isn = other.isn;
+    this.#active = other.#active;
+    this.#out = other.#out;
+    this.#finAt = other.#finAt;
+    this.#received = other.#received;
+    this.#finReceived = other.#finReceived;
+    this.#remoteIsn = other.#remoteIsn;
+    this.#acked = other.#acked;
+    this.#next = other.#next;
+    this.#highest = other.#highest;
+    this.#ackDue = other.#ackDue;
+    this.#recent = other.#recent;
+    this.synTimestamp = other.synTimestamp;
   }
 
   get received(): Buffer {

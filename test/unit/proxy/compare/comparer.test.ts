@@ -236,16 +236,6 @@ test('a late confirmation still lets go of what has timed out', (t) => {
   t.is(pair.left().length, 1);
 });
 
-test('clear drops what is held and forgets all flows', (t) => {
-  const pair = new ComparerPair();
-  pair.pvm(udpFrame(FLOW_V4, 'x'), arpFrame());
-  pair.svm(udpFrame(FLOW_V4, 'y'));
-  t.is(pair.comparer.clear(), 2);
-  const { heldFrames, heldBytes, aheadFrames, aheadBytes, flows } = pair.comparer.counters;
-  t.deepEqual([heldFrames, heldBytes, aheadFrames, aheadBytes, flows], [0, 0, 0, 0, 0]);
-  t.deepEqual(pair.comparer.closeEpoch(), []);
-});
-
 test('a full table forgets the flow that was not used for longest', (t) => {
   const pair = new ComparerPair({ limits: { flowsMax: 3 } });
   const say = (port: number): void => {

@@ -45,7 +45,7 @@ function rewriterFor(flow: Flow): FlowRewriter {
 /** One inbound frame through `rewriter`; fails if the argument was modified. */
 function inbound(rewriter: FlowRewriter, frame: Buffer): Buffer {
   const batch = encodeBatch([frame]);
-  const out = rewriter.inbound(batch);
+  const out = rewriter.mirrored(batch);
   if (!batch.equals(encodeBatch([frame]))) throw new Error('The batch was modified');
   return out.subarray(4);
 }
@@ -59,7 +59,7 @@ function translated(flow: Flow, segment: Segment) {
 
 function passes(segment: Segment, flow = FLOW_V4): boolean {
   const batch = encodeBatch([tcpFrame(flow, false, segment)]);
-  return rewriterFor(FLOW_V4).inbound(batch) === batch;
+  return rewriterFor(FLOW_V4).mirrored(batch) === batch;
 }
 
 for (const [name, flow] of FLOWS) {
@@ -230,14 +230,14 @@ test('Ethernet padding behind the packet counts for nothing', (t) => {
 test('what needs no change is the same buffer', (t) => {
   const ack = { seq: 1, ack: PRIMARY.isn + 1, flags: ACK };
   const batch = encodeBatch([tcpFrame(FLOW_V4, false, ack)]);
-  t.is(new FlowRewriter({ vnetBytes: 0 }).inbound(batch), batch);
+  t.is(new FlowRewriter({ vnetBytes: 0 }).mirrored(batch), batch);
   t.true(passes(ack, { ...FLOW_V4, remotePort: 40_001 }));
   t.true(passes(ack, { ...FLOW_V4, guestPort: 81 }));
   t.true(passes(ack, { ...FLOW_V4, remoteIp: '0a00000a' }));
   t.true(passes(ack, { ...FLOW_V4, vlans: [1] }));
   t.true(passes(ack, FLOW_V6));
   const empty = Buffer.alloc(0);
-  t.is(rewriterFor(FLOW_V4).inbound(empty), empty);
+  t.is(rewriterFor(FLOW_V4).mirrored(empty), empty);
 });
 
 test('of a batch only the frames concerned change, and they keep their places', (t) => {
@@ -245,7 +245,7 @@ test('of a batch only the frames concerned change, and they keep their places', 
   const other = tcpFrame({ ...FLOW_V4, guestPort: 22 }, false, ack);
   const ours = tcpFrame(FLOW_V4, false, ack);
   const short = Buffer.alloc(14, 1);
-  const out = rewriterFor(FLOW_V4).inbound(encodeBatch([other, ours, short, ours, other]));
+  const out = rewriterFor(FLOW_V4).mirrored(encodeBatch([other, ours, short, ours, other]));
   const frames: Buffer[] = [];
   forEachFrame(out, (frame) => frames.push(frame));
   t.deepEqual([frames[0], frames[2], frames[4]], [other, short, other]);
@@ -276,16 +276,16 @@ test('fragments, cut frames and impossible headers pass unchanged', (t) => {
   ];
   for (let length = 14; length < whole.length; length++) odd.push(whole.subarray(0, length));
   const batch = encodeBatch(odd);
-  t.is(rewriterFor(FLOW_V4).inbound(batch), batch);
+  t.is(rewriterFor(FLOW_V4).mirrored(batch), batch);
 });
 
 test('a batch that is no batch is left alone', (t) => {
   const frame = tcpFrame(FLOW_V4, false, { seq: 1, ack: PRIMARY.isn + 1, flags: ACK });
   const batch = encodeBatch([frame]).subarray(0, -1);
   const rewriter = rewriterFor(FLOW_V4);
-  t.is(rewriter.inbound(batch), batch);
+  t.is(rewriter.mirrored(batch), batch);
   const runt = encodeBatch([Buffer.alloc(3)]);
-  t.is(new FlowRewriter({ vnetBytes: 10 }).inbound(runt), runt);
+  t.is(new FlowRewriter({ vnetBytes: 10 }).mirrored(runt), runt);
 });
 
 test('a connection that is opened again is translated by its new numbers', (t) => {
@@ -296,7 +296,7 @@ test('a connection that is opened again is translated by its new numbers', (t) =
     secondaryIsn: 2000,
     timestamps: undefined,
   });
-  t.is(rewriter.counters.flows, 1);
+  t.is(rewriter.counters.mirroredFlows, 1);
   const frame = tcpFrame(FLOW_V4, false, { seq: 1, ack: 1001, flags: ACK });
   t.is(numbersOf(FLOW_V4, inbound(rewriter, frame), false).ack, 2001);
 });
@@ -305,8 +305,8 @@ test('a checkpoint ends all translations', (t) => {
   const rewriter = rewriterFor(FLOW_V4);
   rewriter.forget();
   const batch = encodeBatch([tcpFrame(FLOW_V4, false, { seq: 1, ack: 5, flags: ACK })]);
-  t.is(rewriter.inbound(batch), batch);
-  t.is(rewriter.counters.flows, 0);
+  t.is(rewriter.mirrored(batch), batch);
+  t.is(rewriter.counters.mirroredFlows, 0);
 });
 
 test('more flows than the bound are an error of the peer, and lose none before', (t) => {
@@ -320,7 +320,7 @@ test('more flows than the bound are an error of the peer, and lose none before',
     });
   for (const port of [1, 2, 3, 2]) open(port);
   t.throws(() => open(4), { instanceOf: ProtocolError });
-  t.is(rewriter.counters.flows, 3);
+  t.is(rewriter.counters.mirroredFlows, 3);
   for (const guestPort of [1, 2, 3]) {
     const flow = { ...FLOW_V4, guestPort };
     const frame = tcpFrame(flow, false, { seq: 1, ack: 501, flags: ACK });
@@ -335,7 +335,7 @@ test('flows of one bucket are told apart, whichever is replaced', (t) => {
     rewriter.open({ key: flowKey(flow), primaryIsn: 0, secondaryIsn, timestamps: undefined });
   for (const flow of flows) open(flow, flow.remotePort + 1);
   for (const flow of flows.filter(({ remotePort }) => remotePort % 3 === 0)) open(flow, 7);
-  t.is(rewriter.counters.flows, flows.length);
+  t.is(rewriter.counters.mirroredFlows, flows.length);
   for (const flow of flows.filter(({ remotePort }) => remotePort % 101 === 0)) {
     const out = inbound(rewriter, tcpFrame(flow, false, { seq: 1, ack: 10, flags: ACK }));
     const isn = flow.remotePort % 3 === 0 ? 7 : flow.remotePort + 1;
@@ -401,6 +401,6 @@ test('ICMP that quotes no segment of a translated connection passes', (t) => {
     ],
   ] as const) {
     const batch = encodeBatch(frames);
-    t.is(rewriterFor(flow).inbound(batch), batch);
+    t.is(rewriterFor(flow).mirrored(batch), batch);
   }
 });

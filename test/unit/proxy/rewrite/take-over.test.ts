@@ -343,9 +343,13 @@ test('only what was changed is counted as rewritten', (t) => {
 
 test('the SVM says nothing to the LAN before it has taken over, and takes over once', (t) => {
   const rewriter = rewriterFor(FLOW_V4);
-  t.throws(() => rewriter.outbound(Buffer.alloc(0)), { instanceOf: AssertionFailed });
+  const nothing = Buffer.alloc(0);
+  t.throws(() => rewriter.outbound(nothing), { instanceOf: AssertionFailed });
+  t.throws(() => rewriter.inbound(nothing), { instanceOf: AssertionFailed });
   rewriter.takeOver([]);
   t.throws(() => rewriter.takeOver([]), { instanceOf: AssertionFailed });
-  rewriter.forget();
-  t.throws(() => rewriter.outbound(Buffer.alloc(0)), { instanceOf: AssertionFailed });
+  t.throws(() => rewriter.dropKept(), { instanceOf: AssertionFailed });
+  t.throws(() => rewriter.keep({ key: flowKey(FLOW_V4), state: undefined }), {
+    instanceOf: AssertionFailed,
+  });
 });

@@ -1,0 +1,77 @@
+/**
+ * The memory that one NBD connection works in. Buffers that come and go by the thousand cost more
+ * than what is done with them: each is memory to be mapped, and work for the garbage collector.
+ */
+import { NBD_RECEIVE_BYTES, NBD_RECEIVE_ONCE_BYTES } from './limits.js';
+import type { NbdSession } from './nbd-session.js';
+
+/** Where the socket is read to: a large payload to its own place, all else to pieces in turn. */
+export class ReceiveBuffer {
+  #piece = Buffer.allocUnsafeSlow(NBD_RECEIVE_BYTES);
+  #used = 0;
+  /** What was asked for last is a payload's place. */
+  #direct = false;
+
+  /** Who gets what is received. */
+  session: NbdSession | undefined;
+
+  /** Where the next bytes of the socket are to go. */
+  next(): Uint8Array {
+    const payload = this.session?.payloadRest;
+    this.#direct = payload !== undefined;
+    if (payload !== undefined) return payload;
+    if (this.#piece.length - this.#used < NBD_RECEIVE_ONCE_BYTES) {
+      // The old one belongs to the requests that were read from it.
+      this.#piece = Buffer.allocUnsafeSlow(NBD_RECEIVE_BYTES);
+      this.#used = 0;
+    }
+    return this.#piece.subarray(this.#used, this.#used + NBD_RECEIVE_ONCE_BYTES);
+  }
+
+  /** So many bytes have come, to the place that was asked for last. */
+  received(bytes: number): void {
+    if (this.#direct) {
+      this.session?.filled(bytes);
+      return;
+    }
+    this.session?.receive(this.#piece.subarray(this.#used, this.#used + bytes));
+    this.#used += bytes;
+  }
+}
+
+/** Buffers that were used before, by their length: a guest asks for the same few lengths. */
+export class BufferPool {
+  readonly #bytesMax: number;
+  readonly #free = new Map<number, Buffer[]>();
+  #bytes = 0;
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  /** Its content is whatever was in it. */
+  take(length: number): Buffer {
+    const buffer = this.#free.get(length)?.pop();
+    if (buffer === undefined) return Buffer.allocUnsafeSlow(length);
+    this.#bytes -= length;
+    return buffer;
+  }
+
+  /** Nobody may use it any more. Nothing happens to a part of something else. */
+  giveWhole(buffer: Buffer): void {
+    const { length } = buffer;
+    if (buffer.buffer.byteLength !== length) return;
+    // Other lengths by now: those of before go.
+    if (this.#bytes + length > this.#bytesMax) this.#clear();
+    if (length > this.#bytesMax) return;
+    const free = this.#free.get(length);
+    if (free === undefined) this.#free.set(length, [buffer]);
+    else free.push(buffer);
+    this.#bytes += length;
+  }
+
+  #clear(): void {
+    this.#free.clear();
+    this.#bytes = 0;
+  }
+}

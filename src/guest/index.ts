@@ -1,0 +1,41 @@
+/**
+/**
+ * The guest's parts that live in threads of their own, whichever role the node has: they are made
+ * once per guest, and change their role in place when the node does.
+ *
+ * network/ is the guest's NICs: packets, mirror, comparison, gate, translation. Reading order:
+ *
+ *     limits.ts                 every bound
+ *     guest-network-shell.ts    GuestNetwork: what the node calls, in the main thread
+ *     network-thread-shell.ts   the thread's door
+ *     network-shell.ts          the NICs and the roles that work on them; the change of role
+ *     guest-nic.ts              one NIC with its translations
+ *     network-stats.ts          what is told of them
+ *     source-role-shell.ts      this guest serves the clients: gate, comparer, mirror
+ *     target-role-shell.ts      this guest is made equal to another: inbound log, delivery, output
+ *
+ * disks/ has all its disks: disks-client-shell.ts is what the nodes see of them,
+ * guest-disks-shell.ts is what runs in the thread, disks-thread-shell.ts its door,
+ * disk-source-shell.ts and disk-target-shell.ts the two ends of a session's disk stream.
+ *
+ * launch-guest-shell.ts puts them and QEMU together; guest.ts is what comes of it,
+ * node-role.ts what the two roles that can have it have in common.
+ *
+ * Held here: the order of calls is the order of their effects (transport/worker-client.ts), and a
+ * promise that a part returns resolves after the effect (I6). Invariant I1 is held in
+ * proxy/output-gate.ts and proxy/compare.
+ */
+export { DiskRetry } from './disks/disk-retry-shell.js';
+export {
+  type DiskPlace,
+  GuestDisks,
+  type GuestDisksOptions,
+} from './disks/disks-client-shell.js';
+export type { Guest, GuestHooks } from './guest.js';
+export { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
+export { GuestNetwork, type GuestNetworkOptions } from './network/guest-network-shell.js';
+export type { NicPlace } from './network/guest-nic.js';
+export type { SessionRole } from './network/network-shell.js';
+export type { CompareStats, NetworkStats } from './network/network-stats.js';
+export type { CompareReason } from './network/source-role-shell.js';
+export type { NodeIdentity, NodeRole, Promotion, RoleEnd } from './node-role.js';

@@ -1,0 +1,99 @@
+/**
+ * Launches a guest and everything it stands on: disks, NICs, QEMU.
+ *
+ * Stopped in reverse order; a start that fails half-way stops what it had started.
+ */
+import { rm } from 'node:fs/promises';
+import type { Configuration } from '../config/index.js';
+import { launchQemu, makeRuntimeDir, type ResolvedMachineDefinition } from '../emulator/index.js';
+import type { Logger } from '../lib/index.js';
+import { digestFile } from '../replication/index.js';
+import { type DiskPlace, GuestDisks } from './disks/disks-client-shell.js';
+import type { Guest, GuestHooks } from './guest.js';
+import { GuestNetwork } from './network/guest-network-shell.js';
+import type { NicPlace } from './network/guest-nic.js';
+
+export interface LaunchOptions {
+  readonly configuration: Configuration;
+  /**
+   * `live`: it boots and speaks. `standby`: it starts paused, on a private mapping of its RAM file,
+   * with its NICs silent: nothing of it can be heard before a promotion.
+   */
+  readonly role: 'live' | 'standby';
+  readonly disks: readonly DiskPlace[];
+  readonly nics: readonly NicPlace[];
+  readonly compareTimeoutUs: number;
+  /** The machine, once the disks are open; `sizes` are theirs, bytes. */
+  readonly define: (sizes: readonly number[]) => Promise<ResolvedMachineDefinition>;
+  readonly log: Logger;
+}
+
+/** Throws OperatorError for what can't be had. */
+export async function launchGuest(options: LaunchOptions): Promise<Guest> {
+  const { configuration, role, log } = options;
+  const { vm, runDir, stateDir, tracker, consoleLog } = configuration;
+  const cleanups: (() => Promise<unknown>)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+  };
+  try {
+    const runtimeDir = await makeRuntimeDir(runDir, vm);
+    cleanups.push(() => rm(runtimeDir, { recursive: true, force: true }));
+    const hooks: GuestHooks = {};
+    const disks = hookedDisks(hooks, log);
+    cleanups.push(() => disks.stop());
+    const { sockets, sizes } = await disks.start({
+      role,
+      disks: options.disks,
+      vm,
+      stateDirectory: stateDir,
+      socketDirectory: runtimeDir,
+    });
+    const definition = await options.define(sizes);
+    const network = hookedNetwork(hooks, log);
+    cleanups.push(() => network.stop());
+    const nicFds = await network.start({
+      nics: options.nics,
+      compareTimeoutUs: options.compareTimeoutUs,
+      live: role === 'live',
+    });
+    const emulator = await launchQemu({
+      definition,
+      ramMapping: role === 'live' ? 'shared' : 'private',
+      diskSockets: sockets,
+      nicFds,
+      runtimeDir,
+      startPaused: role === 'standby',
+      tracker,
+      ...(consoleLog === undefined ? {} : { consoleLog }),
+      log,
+    });
+    cleanups.push(() => emulator.kill());
+    network.closeQemuFds();
+    const kernelSha256 = await digestFile(definition.kernel?.image);
+    const initrdSha256 = await digestFile(definition.kernel?.initrd);
+    return { definition, emulator, disks, network, kernelSha256, initrdSha256, hooks, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function hookedDisks(hooks: GuestHooks, log: Logger): GuestDisks {
+  return new GuestDisks({
+    log,
+    onOverBound: (epoch) => hooks.onDisksOverBound?.(epoch),
+    onStaged: (staged) => hooks.onDiskStaged?.(staged),
+    onUnfit: (reason) => hooks.onDisksUnfit?.(reason),
+    onSilent: (reason) => hooks.onDisksSilent?.(reason),
+    onFailure: (error) => hooks.onDisksFailure?.(error),
+  });
+}
+
+function hookedNetwork(hooks: GuestHooks, log: Logger): GuestNetwork {
+  return new GuestNetwork({
+    log,
+    onCheckpointNeeded: (reason, epoch) => hooks.onCheckpointNeeded?.(reason, epoch),
+    onFailure: (error) => hooks.onNetworkFailure?.(error),
+  });
+}

@@ -1,0 +1,223 @@
+/**
+ * The node of one host: one role after the other, and what outlives a role: the listener, the
+ * identity by which the peer knows this process, the operator's commands.
+ *
+ *     start -> ask the peer -> PrimaryRole -> (the guest lives on at the peer) -> SecondaryRole
+ *                                  ^----------- (the peer is gone: promotion) --------+
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type {
+  Configuration,
+  NodeControl,
+  NodeExit,
+  NodeLogger,
+  PrimaryConfiguration,
+  RunningNode,
+} from '../config/index.js';
+import type { NodeIdentity, NodeRole, Promotion, RoleEnd } from '../guest/index.js';
+import { bootGuest, PrimaryRole } from '../primary/index.js';
+import { EpochReserve } from '../replication/index.js';
+import { SecondaryRole } from '../secondary/index.js';
+import {
+  type AcceptDecision,
+  INSTANCE_BYTES,
+  PeerListener,
+  probePeer,
+} from '../transport/index.js';
+import { decide } from './joining.js';
+import { JOIN_PAUSE_MS, JOIN_PROBE_TIMEOUT_MS } from './limits.js';
+
+/** Starts a node in the role that its configuration names, unless the peer runs the guest. */
+export async function startNode(
+  configuration: Configuration,
+  log: NodeLogger,
+): Promise<RunningNode> {
+  const directories = [configuration.stateDir];
+  if (configuration.role === 'secondary') directories.push(configuration.diskDir);
+  for (const path of directories) await mkdir(path, { recursive: true, mode: 0o700 });
+  const node = new Node(configuration, log);
+  await node.begin();
+  return node;
+}
+
+class Node implements RunningNode {
+  readonly finished: Promise<NodeExit>;
+  readonly #configuration: Configuration;
+  readonly #log: NodeLogger;
+  readonly #instance = randomBytes(INSTANCE_BYTES);
+  readonly #listener: PeerListener;
+  #port = 0;
+  #role: NodeRole | undefined;
+  /** Nothing becomes of this node any more. */
+  #stopping: string | undefined;
+  #finish: (exit: NodeExit) => void = () => undefined;
+
+  constructor(configuration: Configuration, log: NodeLogger) {
+    this.#configuration = configuration;
+    this.#log = log;
+    this.finished = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    this.#listener = new PeerListener({
+      log,
+      instance: this.#instance,
+      accept: ({ remoteAddress }) => this.#accept(remoteAddress),
+      onSession: (session) => {
+        if (this.#role === undefined) session.destroy();
+        else this.#role.onSession(session);
+      },
+      probeAnswer: () => this.#role?.probeAnswer ?? 'idle',
+    });
+  }
+
+  /** The role's, whichever it is now. */
+  get control(): NodeControl {
+    const role = (): NodeRole => {
+      if (this.#role === undefined) throw new Error('The node changes its role: ask again');
+      return this.#role;
+    };
+    return {
+      status: () => role().status(),
+      failover: (options) => role().failover(options),
+      setPeriod: (period) => role().setPeriod(period),
+      setMode: (mode) => role().setMode(mode),
+      capture: (options) => role().capture(options),
+      checkpoint: () => role().checkpoint(),
+    };
+  }
+
+  async begin(): Promise<void> {
+    const { listen, role } = this.#configuration;
+    this.#port = await this.#listener.listen(listen);
+    this.#log.info('Listening', { host: listen.host, port: this.#port });
+    if (this.#allowedPeer === undefined) {
+      this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
+    }
+    try {
+      this.#take(role === 'primary' ? await this.#join(this.#configuration) : this.#beSecondary());
+    } catch (error) {
+      this.#listener.close();
+      throw error;
+    }
+  }
+
+  async stop(reason: string): Promise<void> {
+    this.#stopping = reason;
+    this.#role?.stop(reason);
+    await this.finished;
+  }
+
+  get #identity(): NodeIdentity {
+    return { port: this.#port, instance: this.#instance };
+  }
+
+  /** The only address that a primary may come from, if that is known. */
+  get #allowedPeer(): string | undefined {
+    const { allowPeer, peer } = this.#configuration;
+    const isAddress = peer !== undefined && /^[\d.]+$|:/.test(peer.host);
+    return allowPeer ?? (isAddress ? peer.host : undefined);
+  }
+
+  #accept(remoteAddress: string): AcceptDecision {
+    const address = remoteAddress.replace(/^::ffff:/, '');
+    const allowed = this.#allowedPeer;
+    if (allowed !== undefined && address !== allowed) {
+      return { ok: false, reason: `${address} is not the host that allow-peer or peer names` };
+    }
+    return this.#role?.accept(address) ?? { ok: false, reason: 'This node is starting' };
+  }
+
+  /** Asks the other host before a guest is started. */
+  async #join(configuration: PrimaryConfiguration): Promise<NodeRole> {
+    for (;;) {
+      const timeoutMs = JOIN_PROBE_TIMEOUT_MS;
+      const answer = await probePeer({ ...configuration.peer, timeoutMs });
+      const decision = decide(answer);
+      this.#log.info('The peer was asked', { answer, decision });
+      if (decision === 'boot') return this.#boot(configuration);
+      if (decision === 'be-secondary') return this.#beSecondary();
+      await delay(JOIN_PAUSE_MS);
+    }
+  }
+
+  async #boot(configuration: PrimaryConfiguration): Promise<NodeRole> {
+    const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify, peer } = configuration;
+    const { reserve, first } = await EpochReserve.open(this.#epochFile);
+    const guest = await bootGuest(configuration, this.#log);
+    return new PrimaryRole({
+      configuration,
+      log: this.#log,
+      guest,
+      reserve,
+      firstEpoch: first,
+      policy: { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify },
+      peer,
+      identity: this.#identity,
+    });
+  }
+
+  #beSecondary(): NodeRole {
+    this.#log.info('Waiting for a primary');
+    return new SecondaryRole({
+      configuration: this.#configuration,
+      log: this.#log,
+      identity: this.#identity,
+    });
+  }
+
+  /** The guest that was this node's SVM speaks; this node looks for a secondary of its own. */
+  async #goOnWith(promotion: Promotion): Promise<void> {
+    const { guest, policy, epoch, downtimeUs } = promotion;
+    const { reserve, first } = await EpochReserve.open(this.#epochFile, epoch);
+    promotion.release();
+    this.#take(
+      new PrimaryRole({
+        configuration: this.#configuration,
+        log: this.#log,
+        guest,
+        downtimeUs,
+        continuedFrom: epoch,
+        reserve,
+        firstEpoch: first,
+        policy,
+        peer: this.#configuration.peer ?? promotion.peer,
+        identity: this.#identity,
+      }),
+    );
+  }
+
+  get #epochFile(): string {
+    const { stateDir, vm } = this.#configuration;
+    return join(stateDir, `${vm}.epoch`);
+  }
+
+  #take(role: NodeRole): void {
+    this.#role = role;
+    if (this.#stopping !== undefined) role.stop(this.#stopping);
+    void role.ended.then((end) => this.#next(end));
+  }
+
+  async #next(end: RoleEnd): Promise<void> {
+    switch (end.kind) {
+      case 'left':
+        this.#leave(end.exit);
+        return;
+      case 'promoted':
+        await this.#goOnWith(end);
+        return;
+      case 'demoted':
+        this.#log.warn('The guest runs at the peer; this node is its secondary', {
+          reason: end.reason,
+        });
+        this.#take(this.#beSecondary());
+    }
+  }
+
+  #leave(exit: NodeExit): void {
+    this.#listener.close();
+    this.#finish(exit);
+  }
+}

@@ -1,0 +1,578 @@
+/**
+ * The role of the node that runs the PVM: carries out what the core decides, and tells the core
+ * what happened.
+ *
+ * Reading order: the constructor wires the parts, `#perform` has a line or two per instruction of the core,
+ * the rest are the instructions that take more. Work on the guest's state (synchronising, pre-send,
+ * capture) is strictly one after the other, also across sessions.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  type Address,
+  type CaptureOptions,
+  type CommandResult,
+  type Configuration,
+  formatPeriod,
+  type Mode,
+  type NodeLogger,
+  type NodeStatus,
+  type PeriodSetting,
+} from '../config/index.js';
+import type { GuestEvent } from '../emulator/index.js';
+import {
+  DiskRetry,
+  type Guest,
+  type NodeIdentity,
+  type NodeRole,
+  type Promotion,
+  type RoleEnd,
+} from '../guest/index.js';
+import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
+import { monotonicUs } from '../linux/index.js';
+import {
+  type ControlMessage,
+  CoreDriver,
+  decodeControl,
+  type EpochReserve,
+  encodeControl,
+  firstControlMessage,
+  type Policy,
+  parseHelloReply,
+  REPLICATION_VERSION,
+} from '../replication/index.js';
+import {
+  type AcceptDecision,
+  connectSession,
+  type Frame,
+  type ProbeAnswer,
+  probePeer,
+  type Session,
+} from '../transport/index.js';
+import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
+import {
+  PrimaryCore,
+  type PrimaryInput,
+  type PrimaryOutput,
+  type Trigger,
+} from './primary-core.js';
+import { primaryStatus } from './primary-status.js';
+import { Replicator } from './replicator-shell.js';
+import { CheckpointStatistics } from './statistics.js';
+
+/** What the role is made of. */
+export interface PrimaryRoleOptions {
+  readonly configuration: Configuration;
+  readonly log: NodeLogger;
+  /** The guest, which speaks; this role stops it when it ends. */
+  readonly guest: Guest;
+  /** Of the failover that has made this host the primary. */
+  readonly downtimeUs?: number | undefined;
+  /** The epoch from whose end the guest went on then. */
+  readonly continuedFrom?: number;
+  readonly reserve: EpochReserve;
+  readonly firstEpoch: number;
+  readonly policy: Policy;
+  readonly peer: Address;
+  /** Where this node listens and which process it is, for the secondary to ask. */
+  readonly identity: NodeIdentity;
+}
+
+interface CurrentSession {
+  readonly session: Session;
+  readonly replicator: Replicator;
+  /** Of the secondary's process. */
+  readonly instance: Buffer;
+}
+
+/** Runs until the guest ends, lives on at the peer, or the operator stops the node. */
+export class PrimaryRole implements NodeRole {
+  readonly ended: Promise<RoleEnd>;
+  readonly #options: PrimaryRoleOptions;
+  readonly #configuration: Configuration;
+  readonly #log: NodeLogger;
+  readonly #pvm: Guest;
+  readonly #reserve: EpochReserve;
+  readonly #core: PrimaryCore;
+  readonly #driver: CoreDriver<PrimaryInput, PrimaryOutput>;
+  readonly #statistics = new CheckpointStatistics();
+  readonly #startedAtUs = monotonicUs();
+  readonly #diskRetry: DiskRetry;
+  #current: CurrentSession | undefined;
+  #bytesSentBefore = 0;
+  #heartbeats = 0;
+  #lastFailure: string | null = null;
+  #committedEpoch: number | null;
+  #work: Promise<void> = Promise.resolve();
+  #synced: Promise<unknown> = Promise.resolve();
+  #silenced: Promise<void> = Promise.resolve();
+  #checkpointWaiters: ((result: CommandResult) => void)[] = [];
+  #finish: (end: RoleEnd) => void = () => undefined;
+  #leaving = false;
+
+  constructor(options: PrimaryRoleOptions) {
+    const { configuration, log, guest: pvm, policy } = options;
+    this.#options = options;
+    this.#configuration = configuration;
+    this.#log = log;
+    this.#pvm = pvm;
+    this.#reserve = options.reserve;
+    this.#committedEpoch = options.continuedFrom ?? null;
+    this.ended = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    this.#core = new PrimaryCore({
+      mode: policy.mode,
+      period: policy.period,
+      minIntervalUs: policy.minIntervalUs,
+      peerTimeoutUs: configuration.peerTimeoutUs,
+      heartbeatUs: configuration.heartbeatIntervalUs,
+      firstEpoch: options.firstEpoch,
+    });
+    this.#diskRetry = new DiskRetry({ guest: pvm.emulator, log });
+    this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
+    pvm.hooks.onDisksOverBound = (epoch) =>
+      this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound', epoch });
+    pvm.hooks.onCheckpointNeeded = (trigger, epoch) =>
+      this.#driver.input({ kind: 'checkpointRequested', trigger, epoch });
+    pvm.hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
+    pvm.hooks.onDisksSilent = (reason) => this.#diskFailed(reason);
+    pvm.hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
+    void pvm.emulator.exited.then(({ reason }) => {
+      this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason: `QEMU: ${reason}` });
+    });
+    pvm.emulator.onGuestEvent((event) => this.#onGuestEvent(event));
+    log.setContext({ role: 'primary', epoch: this.#core.epoch });
+    this.#driver.input({ kind: 'tick' });
+  }
+
+  get probeAnswer(): ProbeAnswer {
+    return this.#core.state.kind === 'left' ? 'idle' : 'serving';
+  }
+
+  accept(): AcceptDecision {
+    return { ok: false, reason: 'This node runs the guest' };
+  }
+
+  onSession(session: Session): void {
+    session.destroy();
+  }
+
+  stop(reason: string): void {
+    this.#driver.input({ kind: 'stopRequested', reason });
+  }
+
+  status(): NodeStatus {
+    return primaryStatus({
+      configuration: this.#configuration,
+      peer: this.#options.peer,
+      core: this.#core,
+      guest: this.#pvm,
+      downtimeUs: this.#options.downtimeUs,
+      statistics: this.#statistics,
+      committedEpoch: this.#committedEpoch,
+      bytesSent: this.#bytesSentBefore + sentBytes(this.#current?.session),
+      sync: this.#current?.replicator.sync ?? null,
+      lastFailure: this.#diskRetry.problem ?? this.#lastFailure,
+      startedAtUs: this.#startedAtUs,
+      nowUs: monotonicUs(),
+    });
+  }
+
+  async failover(): Promise<CommandResult> {
+    const secondary = this.#options.peer.host;
+    const reason = `This is the primary: run "colo failover" on the secondary, ${secondary}`;
+    return { ok: false, code: 'COLO_E_ROLE', reason };
+  }
+
+  setPeriod(period: PeriodSetting): CommandResult {
+    this.#driver.input({ kind: 'periodChanged', period });
+    this.#log.info('Period changed', { period: formatPeriod(period) });
+    return { ok: true, detail: `The period is ${formatPeriod(period)}` };
+  }
+
+  /** A protected guest changes with the next checkpoint; it is waited for. */
+  async setMode(mode: Mode): Promise<CommandResult> {
+    const before = this.#core.mode;
+    if (mode === before) return { ok: true, detail: `The mode is ${mode} already` };
+    this.#log.info('Mode changed', { mode });
+    const isSession = this.#core.state.kind === 'session';
+    const done = isSession ? this.#nextCheckpoint() : undefined;
+    this.#driver.input({ kind: 'modeChanged', mode });
+    const result = await done;
+    if (result?.ok === false) return result;
+    return { ok: true, detail: `The mode is ${mode}` };
+  }
+
+  async capture(options: CaptureOptions): Promise<CommandResult> {
+    if (this.#core.mode !== 'colo') {
+      const reason = 'Nothing is compared in mode checkpoint: captures need mode colo';
+      return { ok: false, code: 'COLO_E_MODE', reason };
+    }
+    return this.#pvm.network.capture(options);
+  }
+
+  checkpoint(): Promise<CommandResult> {
+    const done = this.#nextCheckpoint();
+    this.#driver.input({ kind: 'checkpointRequested', trigger: 'operator' });
+    return done;
+  }
+
+  #nextCheckpoint(): Promise<CommandResult> {
+    return new Promise((resolve) => this.#checkpointWaiters.push(resolve));
+  }
+
+  #perform(output: PrimaryOutput): void {
+    switch (output.kind) {
+      case 'connect':
+        void this.#connect();
+        return;
+      case 'probe':
+        void this.#probe();
+        return;
+      case 'heartbeat':
+        this.#heartbeats += 1;
+        this.#tell({ kind: 'heartbeat', sequence: this.#heartbeats });
+        return;
+      case 'syncRound':
+        this.#enqueue(async ({ replicator }) => {
+          const remainingBytes = await replicator.syncRound(output.first);
+          return { kind: 'syncRound', remainingBytes };
+        });
+        return;
+      case 'presendRound':
+        this.#enqueue(async ({ replicator }) => {
+          return { kind: 'presendRound', pages: await replicator.presendRound() };
+        });
+        return;
+      case 'capture':
+        this.#enqueue((current) => this.#capture(current, output));
+        return;
+      case 'release':
+        this.#committedEpoch = output.epoch;
+        void this.#release(output.epoch);
+        return;
+      case 'startCompare':
+        void this.#startCompare(output.epoch);
+        return;
+      case 'endSession':
+        this.#endReplication();
+        this.#current?.session.destroy();
+        return;
+      case 'runAlone':
+        this.#runAlone(output.reason);
+        return;
+      case 'checkpointDone':
+        this.#checkpointDone(output.epoch, output.trigger);
+        return;
+      case 'checkpointFailed':
+        this.#answerWaiters({ ok: false, code: 'COLO_E_CHECKPOINT', reason: output.reason });
+        return;
+      case 'silence':
+        this.#silenced = this.#pvm.network.silence();
+        return;
+      case 'sendYielded':
+        void this.#tellSilent({ kind: 'yielded' });
+        return;
+      case 'sendGoodbye':
+        void this.#tellSilent({
+          kind: 'goodbye',
+          goodbye: output.goodbye,
+          reason: output.reason,
+        });
+        return;
+      case 'exit':
+        void this.#leave({
+          kind: 'left',
+          exit: { exitCode: output.code, reason: output.reason },
+        });
+        return;
+      case 'demote':
+        void this.#leave({ kind: 'demoted', reason: output.reason });
+        return;
+    }
+  }
+
+  async #connect(): Promise<void> {
+    const { peer } = this.#options;
+    let session: Session | undefined;
+    try {
+      session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
+      if (this.#leaving) throw new Error('The node is leaving');
+      const reply = firstControlMessage(session);
+      this.#sendHello(session);
+      const message = await reply;
+      if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
+      const answer = parseHelloReply(message.json);
+      if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
+      await this.#pvm.network.attach(session, { role: 'source', epoch: this.#core.epoch });
+      await this.#pvm.disks.attachSource(session, this.#core.epoch);
+      if (this.#leaving) throw new Error('The node is leaving');
+      this.#begin(session, Buffer.from(answer.instance, 'hex'));
+      this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
+    } catch (error) {
+      session?.destroy();
+      this.#detach();
+      const reason = describeError(error);
+      if (reason !== this.#lastFailure) this.#log.warn('No secondary', { reason });
+      this.#lastFailure = reason;
+      this.#driver.input({ kind: 'peerRefused', reason });
+    }
+  }
+
+  #sendHello(session: Session): void {
+    const { identity, policy } = this.#options;
+    const { description } = this.#pvm.emulator;
+    const { type, parts } = encodeControl({
+      kind: 'hello',
+      json: JSON.stringify({
+        version: REPLICATION_VERSION,
+        vm: this.#configuration.vm,
+        host: this.#configuration.host,
+        epoch: this.#core.epoch,
+        definition: this.#pvm.definition,
+        qemuVersion: description.qemuVersion,
+        accelerator: description.accelerator,
+        pageSizeBytes: PAGE_SIZE_BYTES,
+        dirtyTracker: description.dirtyTracker,
+        verify: policy.verify,
+        port: identity.port,
+        instance: identity.instance.toString('hex'),
+        policy: { ...policy, mode: this.#core.mode, period: this.#core.periodSetting },
+        kernelSha256: this.#pvm.kernelSha256,
+        initrdSha256: this.#pvm.initrdSha256,
+      }),
+    });
+    session.links.control.send(type, parts);
+  }
+
+  #begin(session: Session, instance: Buffer): void {
+    const replicator = new Replicator({
+      session,
+      parts: this.#pvm,
+      epoch: this.#core.epoch,
+      verify: this.#options.policy.verify,
+      log: this.#log,
+    });
+    this.#current = { session, replicator, instance };
+    session.links.control.onFrame((frame) => this.#onControl(frame));
+    session.onClose(({ kind, channel, error }) => {
+      if (this.#current?.session !== session) return;
+      const why = error === undefined ? '' : `: ${describeError(error)}`;
+      const reason = `Link ${channel ?? ''} ${kind}${why}`;
+      this.#driver.input({ kind: 'linkLost', reason });
+    });
+    this.#driver.input({ kind: 'peerConnected' });
+  }
+
+  #onControl(frame: Frame): void {
+    const message = decodeControl(frame.type, frame.payload);
+    this.#driver.input({ kind: 'heard' });
+    switch (message.kind) {
+      case 'heartbeat':
+        return;
+      case 'committed':
+      case 'applied':
+        this.#driver.input({ kind: message.kind, epoch: message.epoch });
+        return;
+      case 'unfit':
+        this.#driver.input({ kind: 'peerUnfit', reason: `Secondary unfit: ${message.reason}` });
+        return;
+      case 'takeover':
+        this.#driver.input({ kind: 'takeoverRequested' });
+        return;
+      default:
+        throw new ProtocolError(`A secondary does not send ${message.kind}`);
+    }
+  }
+
+  async #probe(): Promise<void> {
+    const { peer } = this.#options;
+    const timeoutMs = Math.max(10, this.#configuration.peerTimeoutUs / 4000);
+    const instance = this.#current?.instance;
+    const result = await probePeer({
+      ...peer,
+      timeoutMs,
+      ...(instance === undefined ? {} : { instance }),
+    });
+    this.#driver.input({ kind: 'probed', result });
+  }
+
+  /** Runs one step of work on the current session after those before it. */
+  #enqueue(step: (current: CurrentSession) => Promise<PrimaryInput>): void {
+    const current = this.#current;
+    if (current === undefined) return;
+    this.#work = this.#work.then(async () => {
+      if (this.#current !== current) return;
+      try {
+        this.#driver.input(await step(current));
+      } catch (error) {
+        await this.#stepFailed(current, error);
+      }
+    });
+  }
+
+  /**
+   * The end of a session is told by the session, and that of QEMU, which first shows as a step that
+   * fails, by QEMU: a moment later than the step. Everything else that fails is a failed capture.
+   */
+  async #stepFailed(current: CurrentSession, error: unknown): Promise<void> {
+    await Promise.race([this.#pvm.emulator.exited, delay(QEMU_EXIT_MS)]);
+    if (this.#current !== current || current.session.closeReason !== undefined) return;
+    this.#driver.input({ kind: 'captureFailed', reason: describeError(error) });
+  }
+
+  async #capture(
+    current: CurrentSession,
+    { epoch, trigger, svmRuns }: Extract<PrimaryOutput, { kind: 'capture' }>,
+  ): Promise<PrimaryInput> {
+    // Before the pause: once it is over, the secondary's answer must find the core told of it.
+    await this.#reserve.used(epoch);
+    const captured = await current.replicator.capture(svmRuns);
+    const { pauseUs, pages, pagesInPause } = captured;
+    this.#synced = captured.synced;
+    this.#statistics.add({ trigger, pauseUs, pages, pagesInPause });
+    void captured.shipped.catch((error: unknown) => this.#stepFailed(current, error));
+    return { kind: 'captured', epoch, atUs: captured.resumedAtUs };
+  }
+
+  /** Output of a committed epoch leaves once what it may tell of is durable here too. */
+  async #release(epoch: number): Promise<void> {
+    try {
+      await this.#synced;
+      this.#pvm.network.release(epoch);
+    } catch (error) {
+      this.#diskFailed(describeError(error));
+    }
+  }
+
+  /** What the SVM confirms may tell of writes of the last pause, too. */
+  async #startCompare(epoch: number): Promise<void> {
+    try {
+      await this.#synced;
+      this.#pvm.network.startCompare(epoch);
+    } catch (error) {
+      this.#diskFailed(describeError(error));
+    }
+  }
+
+  /**
+   * Alone, what is held may leave as soon as what it may tell of is durable. A sync of a busy disk
+   * may outlast the next session's synchronisation: see SourceRole.open.
+   */
+  async #openWhenSynced(): Promise<void> {
+    try {
+      await this.#synced;
+    } catch (error) {
+      this.#diskFailed(describeError(error));
+    }
+    if (this.#leaving) return;
+    this.#pvm.network.open();
+  }
+
+  #diskFailed(reason: string): void {
+    this.#log.error('A disk failed', { reason });
+    this.#lastFailure = `A disk failed: ${reason}`;
+    this.#driver.input({ kind: 'diskFailed', reason: `A disk failed: ${reason}` });
+  }
+
+  #checkpointDone(epoch: number, trigger: Trigger): void {
+    this.#log.setContext({ epoch: this.#core.epoch });
+    if (trigger === 'sync') {
+      this.#lastFailure = null;
+      this.#log.info('Protected', { committedEpoch: epoch });
+    }
+    this.#answerWaiters({ ok: true, detail: `Epoch ${epoch} is committed` });
+  }
+
+  #runAlone(reason: string): void {
+    const current = this.#current;
+    this.#current = undefined;
+    this.#committedEpoch = null;
+    this.#lastFailure = reason;
+    this.#statistics.failed += 1;
+    this.#endReplication(current);
+    this.#bytesSentBefore += sentBytes(current?.session);
+    current?.session.destroy();
+    void this.#openWhenSynced();
+    this.#log.warn('Running unprotected', { reason });
+  }
+
+  #answerWaiters(result: CommandResult): void {
+    for (const resolve of this.#checkpointWaiters.splice(0)) resolve(result);
+  }
+
+  #endReplication(current = this.#current): void {
+    if (current === undefined) return;
+    current.replicator.end();
+    this.#detach();
+  }
+
+  #detach(): void {
+    this.#pvm.network.detach();
+    this.#pvm.disks.detach();
+  }
+
+  /** What promises that nothing leaves any more is said once nothing does. */
+  async #tellSilent(message: ControlMessage): Promise<void> {
+    await this.#silenced;
+    this.#tell(message);
+  }
+
+  #tell(message: ControlMessage): void {
+    const { type, parts } = encodeControl(message);
+    this.#current?.session.links.control.send(type, parts);
+  }
+
+  /** A part of the guest is gone, and it can't go on here. */
+  #threadFailed(name: string, error: Error): void {
+    const reason = `The ${name} thread failed: ${describeError(error)}`;
+    this.#log.error(reason);
+    this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason });
+  }
+
+  #onGuestEvent(event: GuestEvent): void {
+    this.#log.debug('Guest event', { event });
+    if (event.kind === 'disk-error') {
+      const reason = `${event.operation} of ${event.device}`;
+      this.#diskFailed(reason);
+      this.#diskRetry.failed(reason);
+    }
+    if (event.kind !== 'shutdown') return;
+    const reason = event.byGuest ? 'The guest powered off' : `QEMU shut down (${event.reason})`;
+    const goodbye = event.byGuest ? 'guest-off' : 'handover';
+    this.#driver.input({ kind: 'guestEnded', goodbye, reason });
+  }
+
+  /** Silent already. The peer closes the session once it has read the last message. */
+  async #leave(end: Exclude<RoleEnd, Promotion>): Promise<void> {
+    this.#leaving = true;
+    this.#driver.stop();
+    this.#diskRetry.stop();
+    const { reason } = end.kind === 'left' ? end.exit : end;
+    this.#log.info('Leaving', { reason });
+    const session = this.#current?.session;
+    this.#endReplication();
+    await this.#silenced;
+    if (session !== undefined) await closedWithin(session, GOODBYE_TIMEOUT_MS);
+    await this.#work;
+    await this.#pvm.stop();
+    this.#finish(end);
+  }
+}
+
+function sentBytes(session: Session | undefined): number {
+  if (session === undefined) return 0;
+  return Object.values(session.links).reduce((sum, link) => sum + link.counters.bytesSent, 0);
+}
+
+/** Waits for the peer to close the session, then makes sure that it is closed. */
+async function closedWithin(session: Session, timeoutMs: number): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, timeoutMs);
+    session.onClose(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+  session.destroy();
+}

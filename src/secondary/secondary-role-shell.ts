@@ -1,0 +1,526 @@
+/**
+ * The role of a node that holds the SVM, or waits for a primary: carries out what the core decides,
+ * and tells the core what happened.
+ *
+ * Reading order: `onSession` launches the SVM that a primary's hello
+ * asks for, `#perform` has a line or two per instruction of the core, the rest are those that take
+ * more.
+ */
+import type { CommandResult, Configuration, NodeLogger, NodeStatus } from '../config/index.js';
+import type { GuestEvent } from '../emulator/index.js';
+import {
+  DiskRetry,
+  type Guest,
+  type NodeIdentity,
+  type NodeRole,
+  type RoleEnd,
+} from '../guest/index.js';
+import { describeError, ProtocolError } from '../lib/index.js';
+import { monotonicUs } from '../linux/index.js';
+import {
+  type ControlMessage,
+  CoreDriver,
+  decodeControl,
+  digestRam,
+  encodeControl,
+  firstControlMessage,
+  type Hello,
+  parseHello,
+} from '../replication/index.js';
+import {
+  type AcceptDecision,
+  type Frame,
+  type ProbeAnswer,
+  probePeer,
+  type Session,
+} from '../transport/index.js';
+import { EXPECTED_LOAD_US } from './limits.js';
+import { RamReceiver } from './ram-receiver-shell.js';
+import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
+import { secondaryStatus } from './secondary-status.js';
+import { type Svm, startSvm } from './svm-shell.js';
+
+/** What the role is made of. */
+export interface SecondaryRoleOptions {
+  readonly configuration: Configuration;
+  readonly log: NodeLogger;
+  readonly identity: NodeIdentity;
+}
+
+/** A session and the SVM that it feeds. */
+interface Current {
+  readonly session: Session;
+  readonly hello: Hello;
+  readonly svm: Svm;
+  readonly guest: Guest;
+  readonly ram: RamReceiver;
+  readonly diskRetry: DiskRetry;
+}
+
+/** Runs until the operator stops it, or it has become the primary. */
+export class SecondaryRole implements NodeRole {
+  readonly ended: Promise<RoleEnd>;
+  readonly #options: SecondaryRoleOptions;
+  readonly #configuration: Configuration;
+  readonly #log: NodeLogger;
+  readonly #core: SecondaryCore;
+  readonly #driver: CoreDriver<SecondaryInput, SecondaryOutput>;
+  readonly #startedAtUs = monotonicUs();
+  /** A session is accepted while this is false: one primary, one SVM at a time. */
+  #occupied = false;
+  #current: Current | undefined;
+  #heartbeats = 0;
+  /** By this host's clock: when the PVM went on after the checkpoint that is to be applied. */
+  #pvmResumedAtUs = 0;
+  /** What the last apply took from the load to the resume: a guess for the next one. */
+  #loadToResumeUs = EXPECTED_LOAD_US;
+  #applied = 0;
+  #verified = 0;
+  #downtimeUs: number | undefined;
+  #lastFailure: string | null = null;
+  #committing: Promise<boolean> = Promise.resolve(false);
+  #dropping: Promise<void> = Promise.resolve();
+  #discarding: Promise<void> = Promise.resolve();
+  #failoverWaiters: ((result: CommandResult) => void)[] = [];
+  #finish: (end: RoleEnd) => void = () => undefined;
+
+  constructor(options: SecondaryRoleOptions) {
+    const { configuration, log } = options;
+    this.#options = options;
+    this.#configuration = configuration;
+    this.#log = log;
+    this.ended = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    this.#core = new SecondaryCore({
+      peerTimeoutUs: configuration.peerTimeoutUs,
+      heartbeatUs: configuration.heartbeatIntervalUs,
+      onPeerLoss: configuration.onPeerLoss,
+    });
+    this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
+    log.setContext({ role: 'secondary' });
+  }
+
+  get probeAnswer(): ProbeAnswer {
+    return this.#core.probeAnswer;
+  }
+
+  stop(reason: string): void {
+    this.#driver.input({ kind: 'stopRequested', reason });
+  }
+
+  status(): NodeStatus {
+    return secondaryStatus({
+      configuration: this.#configuration,
+      core: this.#core,
+      hello: this.#current?.hello,
+      guest: this.#current?.guest,
+      remoteAddress: this.#current?.session.remoteAddress,
+      receivedBytes: receivedBytes(this.#current?.session),
+      applied: this.#applied,
+      downtimeUs: this.#downtimeUs,
+      verified: this.#verified,
+      lastFailure: this.#current?.diskRetry.problem ?? this.#lastFailure,
+      startedAtUs: this.#startedAtUs,
+      nowUs: monotonicUs(),
+    });
+  }
+
+  failover(options: { force: boolean }): Promise<CommandResult> {
+    return new Promise((resolve) => {
+      this.#failoverWaiters.push(resolve);
+      this.#driver.input({ kind: 'operatorFailover', force: options.force });
+    });
+  }
+
+  setPeriod(): CommandResult {
+    return this.#notHere('The period is the primary\'s: run "colo set-period" there');
+  }
+
+  async setMode(): Promise<CommandResult> {
+    return this.#notHere('The mode is the primary\'s: run "colo set-mode" there');
+  }
+
+  async capture(): Promise<CommandResult> {
+    return this.#notHere('Output is compared on the primary: run "colo capture" there');
+  }
+
+  async checkpoint(): Promise<CommandResult> {
+    return this.#notHere('Checkpoints are begun by the primary: run "colo checkpoint" there');
+  }
+
+  #notHere(reason: string): CommandResult {
+    return { ok: false, code: 'COLO_E_ROLE', reason };
+  }
+
+  accept(): AcceptDecision {
+    if (!this.#occupied) return { ok: true };
+    this.#driver.input({ kind: 'peerReturned' });
+    return { ok: false, reason: `This node is busy (${this.#core.state.kind})` };
+  }
+
+  onSession(session: Session): void {
+    void this.#onSession(session);
+  }
+
+  async #onSession(session: Session): Promise<void> {
+    this.#occupied = true;
+    await this.#discarding;
+    let svm: Svm | undefined;
+    try {
+      const message = await firstControlMessage(session);
+      if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
+      const hello = parseHello(message.json);
+      svm = await startSvm(this.#configuration, hello, this.#log);
+      this.#listenTo(svm.guest);
+      await svm.guest.network.attach(session, { role: 'target' });
+      await svm.guest.disks.attachTarget(session);
+      if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
+      this.#begin(session, hello, svm);
+    } catch (error) {
+      const reason = describeError(error);
+      this.#log.warn('Primary refused', { peer: session.remoteAddress, reason });
+      this.#lastFailure = reason;
+      this.#send(session, { kind: 'helloReply', json: JSON.stringify({ ok: false, reason }) });
+      session.close();
+      if (svm !== undefined) await stopSvm(svm);
+      this.#occupied = false;
+    }
+  }
+
+  #begin(session: Session, hello: Hello, svm: Svm): void {
+    const { guest, staging } = svm;
+    const { emulator } = guest;
+    const { links } = session;
+    const ram = new RamReceiver({
+      link: links.ram,
+      emulator,
+      staging,
+      onStaged: (staged) => this.#driver.input({ kind: 'ramStaged', ram: staged }),
+    });
+    const diskRetry = new DiskRetry({ guest: emulator, log: this.#log });
+    const current = { session, hello, svm, guest, ram, diskRetry };
+    this.#current = current;
+    links.control.onFrame((frame) => this.#onControl(frame));
+    session.onClose(({ kind, channel, error }) => {
+      const why = error === undefined ? '' : `: ${describeError(error)}`;
+      const reason = `Link ${channel ?? ''} ${kind}${why}`;
+      // Later, the network may be attached to another session.
+      if (this.#current !== current) return;
+      guest.network.detach();
+      this.#driver.input({ kind: 'linkLost', reason });
+    });
+    void emulator.exited.then(({ reason }) => {
+      if (this.#current !== current) return;
+      this.#driver.input({ kind: 'broken', reason: `QEMU: ${reason}` });
+    });
+    emulator.onGuestEvent((event) => {
+      if (this.#current === current) this.#onGuestEvent(event);
+    });
+    const { qemuVersion } = emulator.description;
+    const { host } = this.#configuration;
+    const instance = this.#options.identity.instance.toString('hex');
+    const json = JSON.stringify({ ok: true, host, qemuVersion, instance });
+    this.#send(session, { kind: 'helloReply', json });
+    this.#log.info('Primary connected', { peer: session.remoteAddress, primary: hello.host });
+    this.#driver.input({ kind: 'peerConnected' });
+  }
+
+  #onControl(frame: Frame): void {
+    const message = decodeControl(frame.type, frame.payload);
+    this.#driver.input({ kind: 'heard' });
+    switch (message.kind) {
+      case 'heartbeat':
+        return;
+      case 'endRecord':
+        this.#pvmResumedAtUs = monotonicUs() - message.record.sinceResumeUs;
+        this.#driver.input({ kind: 'endRecord', record: message.record });
+        return;
+      case 'yielded':
+        this.#driver.input({ kind: 'yielded' });
+        return;
+      case 'goodbye': {
+        const { goodbye, reason } = message;
+        this.#driver.input({ kind: 'goodbye', goodbye, reason });
+        return;
+      }
+      default:
+        throw new ProtocolError(`A primary does not send ${message.kind}`);
+    }
+  }
+
+  #perform(output: SecondaryOutput): void {
+    switch (output.kind) {
+      case 'heartbeat':
+        this.#heartbeats += 1;
+        this.#tell({ kind: 'heartbeat', sequence: this.#heartbeats });
+        return;
+      case 'probe':
+        void this.#probe();
+        return;
+      case 'commit':
+        this.#committing = this.#commit(output.epoch);
+        return;
+      case 'sendCommitted':
+        void this.#tellCommitted(output.epoch);
+        return;
+      case 'apply':
+        void this.#apply(output.epoch, output.svmRuns);
+        return;
+      case 'sendApplied':
+        this.#tell({ kind: 'applied', epoch: output.epoch, durationUs: output.durationUs });
+        return;
+      case 'sendUnfit':
+        this.#log.error('Unfit', { reason: output.reason });
+        this.#lastFailure = output.reason;
+        this.#tell({ kind: 'unfit', reason: output.reason });
+        return;
+      case 'dropStaged':
+        this.#dropping = this.#current?.guest.disks.dropUncommitted() ?? Promise.resolve();
+        return;
+      case 'closeSession':
+        this.#current?.session.close();
+        return;
+      case 'discard':
+        this.#discard(output.reason);
+        return;
+      case 'sendTakeover':
+        this.#tell({ kind: 'takeover' });
+        return;
+      case 'promote':
+        void this.#promote(output.reason);
+        return;
+      case 'alarm':
+        this.#log.error(output.message);
+        return;
+      case 'failoverDone':
+        this.#answerWaiters({ ok: true, detail: `This node runs the guest now` });
+        return;
+      case 'failoverRefused':
+        this.#answerWaiters({ ok: false, code: 'COLO_E_FAILOVER', reason: output.reason });
+        return;
+      case 'exit':
+        void this.#exit(output.code, output.reason);
+        return;
+    }
+  }
+
+  async #probe(): Promise<void> {
+    const current = this.#current;
+    if (current === undefined) return;
+    const { peerTimeoutUs } = this.#configuration;
+    const timeoutMs = Math.max(10, peerTimeoutUs / 4000);
+    const host = current.session.remoteAddress;
+    const { port } = current.hello;
+    const instance = Buffer.from(current.hello.instance, 'hex');
+    const result = await probePeer({ host, port, instance, timeoutMs });
+    if (this.#current === current) this.#driver.input({ kind: 'probed', result });
+  }
+
+  /** Resolves to whether the disks will keep the epoch. */
+  async #commit(epoch: number): Promise<boolean> {
+    const guest = this.#current?.guest;
+    if (guest === undefined) return false;
+    guest.network.committed(epoch);
+    this.#log.setContext({ epoch });
+    try {
+      await guest.disks.commit(epoch);
+      return true;
+    } catch (error) {
+      const reason = `Epoch ${epoch} can't be committed: ${describeError(error)}`;
+      this.#driver.input({ kind: 'broken', reason });
+      return false;
+    }
+  }
+
+  async #tellCommitted(epoch: number): Promise<void> {
+    const current = this.#current;
+    const kept = await this.#committing;
+    if (kept && this.#current === current) this.#tell({ kind: 'committed', epoch });
+  }
+
+  /**
+   * Makes the SVM the PVM of the end of `epoch`. The order matters: RAM first, since loading device
+   * state reads the virtio rings in it; and RAM once more afterwards, since a load resets devices,
+   * which writes ROM areas.
+   */
+  async #apply(epoch: number, svmRuns: boolean): Promise<void> {
+    const current = this.#current;
+    if (current === undefined) return;
+    const startUs = monotonicUs();
+    const { guest, ram } = current;
+    const { emulator, network } = guest;
+    try {
+      await network.quiesce();
+      await emulator.pause();
+      // Pausing once more is a question to QEMU that it answers after what it could send.
+      while (!(await network.drain())) await emulator.pause();
+      network.rewind();
+      const pausedUs = monotonicUs();
+      const written = emulator.scanPrivate();
+      await ram.apply();
+      const copiedUs = monotonicUs();
+      await Promise.all([emulator.dropPrivate(written), guest.disks.apply(epoch)]);
+      const loadUs = monotonicUs();
+      // The PVM runs since then, and the SVM will after what the last load and resume took.
+      const advanceUs = loadUs + this.#loadToResumeUs - this.#pvmResumedAtUs;
+      await emulator.loadDeviceState(ram.deviceState, { advanceUs: Math.max(0, advanceUs) });
+      const loadedUs = monotonicUs();
+      await emulator.dropPrivate(emulator.scanPrivate());
+      await this.#verify(current, epoch);
+      ram.next();
+      this.#applied += 1;
+      if (svmRuns) {
+        await network.run(epoch + 1);
+        await emulator.resume();
+      }
+      const resumedUs = monotonicUs();
+      if (svmRuns) this.#loadToResumeUs = resumedUs - loadUs;
+      this.#log.debug('Applied', {
+        advanceUs,
+        pauseUs: pausedUs - startUs,
+        copyUs: copiedUs - pausedUs,
+        dropUs: loadUs - copiedUs,
+        loadUs: loadedUs - loadUs,
+        resumeUs: resumedUs - loadedUs,
+      });
+      this.#driver.input({ kind: 'applied', epoch, durationUs: monotonicUs() - startUs });
+    } catch (error) {
+      const reason = `Epoch ${epoch} can't be applied: ${describeError(error)}`;
+      if (this.#current === current) this.#driver.input({ kind: 'broken', reason });
+    }
+  }
+
+  async #verify({ guest, ram }: Current, epoch: number): Promise<void> {
+    const expected = ram.verifyDigest;
+    if (expected === undefined) return;
+    const found = await digestRam(guest.emulator.ram);
+    if (found !== expected) {
+      throw new ProtocolError(`RAM digest is ${found.toString(16)}, not ${expected.toString(16)}`);
+    }
+    this.#verified += 1;
+    this.#log.debug('RAM verified', { epoch });
+  }
+
+  async #promote(reason: string): Promise<void> {
+    const current = this.#current;
+    if (current === undefined) return;
+    const { guest, session, hello } = current;
+    const heardAtUs = this.#core.peerHeardAtUs;
+    try {
+      await Promise.all([this.#dropping, guest.emulator.pause()]);
+      await guest.disks.promote();
+      await guest.network.promote();
+      await guest.emulator.resume();
+      guest.network.goLive({ announce: this.#configuration.lanAnnounce });
+      if (heardAtUs !== undefined) this.#downtimeUs = monotonicUs() - heardAtUs;
+      this.#log.setContext({ role: 'primary' });
+      this.#log.warn('Failover: this node runs the guest now', {
+        reason,
+        downtimeMs: Math.round((this.#downtimeUs ?? 0) / 1000),
+      });
+      this.#driver.input({ kind: 'promoted' });
+      if (this.#configuration.lanAnnounce) await guest.emulator.announce();
+      session.destroy();
+      guest.network.detach();
+      await guest.disks.detach();
+      current.svm.staging.close();
+      this.#finish({
+        kind: 'promoted',
+        guest,
+        epoch: this.#core.committedEpoch ?? hello.epoch,
+        policy: hello.policy,
+        peer: { host: session.remoteAddress.replace(/^::ffff:/, ''), port: hello.port },
+        downtimeUs: this.#downtimeUs,
+        release: () => this.#release(),
+      });
+    } catch (error) {
+      this.#driver.input({ kind: 'broken', reason: `Promotion failed: ${describeError(error)}` });
+    }
+  }
+
+  /** Another role has the guest from now on: whatever comes is not for this one. */
+  #release(): void {
+    this.#current?.diskRetry.stop();
+    this.#current = undefined;
+    this.#driver.stop();
+  }
+
+  #discard(reason: string): void {
+    const current = this.#current;
+    this.#current = undefined;
+    this.#lastFailure = reason;
+    this.#log.warn('SVM discarded', { reason });
+    if (current === undefined) return;
+    this.#discarding = this.#stopCurrent(current).then(() => {
+      this.#occupied = false;
+    });
+  }
+
+  async #stopCurrent({ session, svm, diskRetry }: Current): Promise<void> {
+    diskRetry.stop();
+    session.close();
+    await stopSvm(svm);
+  }
+
+  #listenTo({ hooks }: Guest): void {
+    hooks.onDiskStaged = (disk) => this.#driver.input({ kind: 'diskStaged', disk });
+    hooks.onDisksUnfit = (reason) => this.#driver.input({ kind: 'broken', reason });
+    hooks.onDisksSilent = (reason) => this.#diskFailed(reason);
+    hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
+    hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
+  }
+
+  async #exit(exitCode: number, reason: string): Promise<void> {
+    this.#driver.stop();
+    const current = this.#current;
+    this.#current = undefined;
+    if (current !== undefined) await this.#stopCurrent(current);
+    await this.#discarding;
+    this.#answerWaiters({ ok: false, code: 'COLO_E_FAILOVER', reason });
+    this.#finish({ kind: 'left', exit: { exitCode, reason } });
+  }
+
+  /** In standby the primary goes on alone; a guest that has nobody else waits for its disk. */
+  #diskFailed(reason: string): void {
+    this.#log.error('A disk failed', { reason });
+    if (this.#core.state.kind === 'active') this.#current?.diskRetry.failed(reason);
+    else this.#driver.input({ kind: 'broken', reason: `A disk failed: ${reason}` });
+  }
+
+  #threadFailed(name: string, error: Error): void {
+    const reason = `The ${name} thread failed: ${describeError(error)}`;
+    this.#driver.input({ kind: 'broken', reason });
+  }
+
+  #onGuestEvent(event: GuestEvent): void {
+    this.#log.debug('Guest event', { event });
+    if (event.kind === 'disk-error') this.#diskFailed(`${event.operation} of ${event.device}`);
+    if (event.kind !== 'shutdown' || this.#core.state.kind !== 'active') return;
+    this.#driver.input({ kind: 'stopRequested', reason: 'The guest powered off' });
+  }
+
+  #answerWaiters(result: CommandResult): void {
+    for (const resolve of this.#failoverWaiters.splice(0)) resolve(result);
+  }
+
+  #tell(message: ControlMessage): void {
+    const session = this.#current?.session;
+    if (session !== undefined) this.#send(session, message);
+  }
+
+  #send(session: Session, message: ControlMessage): void {
+    const { type, parts } = encodeControl(message);
+    session.links.control.send(type, parts);
+  }
+}
+
+async function stopSvm({ guest, staging }: Svm): Promise<void> {
+  staging.close();
+  await guest.stop();
+}
+
+function receivedBytes(session: Session | undefined): number {
+  if (session === undefined) return 0;
+  return Object.values(session.links).reduce((sum, link) => sum + link.counters.bytesReceived, 0);
+}

@@ -1,0 +1,92 @@
+/**
+ * Networks of one guest on host after host, with real TAPs and roles: each test runs a scenario of
+ * network-child.ts in a network namespace that lives as long as that process.
+ */
+import { execFile, spawnSync } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import ava from 'ava';
+import { TIMESTAMP_MARGIN } from '../../../src/proxy/limits.js';
+
+const run = promisify(execFile);
+const CHILD = fileURLToPath(new URL('./network-child.js', import.meta.url));
+/** A PID namespace too: when the child ends, however, what it started ends with it. */
+const NAMESPACES = ['--net', '--pid', '--fork', '--kill-child'];
+const UNSHARE =
+  process.getuid?.() === 0 ? NAMESPACES : ['--user', '--map-root-user', ...NAMESPACES];
+
+/** Why these tests can't run here; undefined when they can. */
+function obstacle(): string | undefined {
+  try {
+    closeSync(openSync('/dev/net/tun', 'r+'));
+  } catch (error) {
+    return `/dev/net/tun can not be opened: ${(error as Error).message}`;
+  }
+  const made = spawnSync('unshare', [...UNSHARE, 'ip', 'link', 'show', 'dev', 'lo']);
+  if (made.status === 0) return undefined;
+  return `no network namespace can be made: ${made.error?.message ?? made.stderr.toString().trim()}`;
+}
+
+const reason = obstacle();
+if (reason !== undefined) console.error(`guest network: skipped, ${reason}`);
+const test = reason === undefined ? ava : ava.skip;
+
+async function observe(scenario: string): Promise<Record<string, unknown>> {
+  const child = [process.execPath, CHILD, scenario];
+  const options = { timeout: 60_000, killSignal: 'SIGKILL' } as const;
+  const { stdout } = await run('unshare', [...UNSHARE, ...child], options);
+  return JSON.parse(stdout) as Record<string, unknown>;
+}
+
+const [A, B] = [0xffff_ff00, 0x1000_0000];
+
+test('clients see one space of numbers, guests their own, on the wire of three hosts', async (t) => {
+  const echoed = { value: 91, seq: 5004, ack: B + 6, echo: 300_001, text: 'two' };
+  const margin = TIMESTAMP_MARGIN;
+  t.deepEqual(await observe('generations'), {
+    opened: { seq: A, ack: 5001, value: 700_000, echo: 90, text: '' },
+    // One request for two guests: each hears its own numbers.
+    first: {
+      a: { seq: 5001, ack: A + 1, value: 91, echo: 700_000, text: 'one' },
+      b: { seq: 5001, ack: B + 1, value: 91, echo: 300_000, text: 'one' },
+    },
+    afterOne: { seq: A + 1, ack: 5004, value: 700_001 + margin, echo: 90, text: 'first' },
+    // Mirrored is what the guest hears, not what the client says.
+    second: { b: echoed, c: echoed },
+    confirmed: { seq: A + 6, ack: 5007, value: 700_006 + margin, echo: 90, text: 'second' },
+    whileHeld: 3,
+    // Translated once on its way out of the gate.
+    released: { seq: A + 12, ack: 5007, value: 700_012 + margin, echo: 90, text: 'third' },
+    afterTwo: { seq: A + 17, ack: 5007, value: 700_017 + 2 * margin, echo: 90, text: 'fourth' },
+    last: { seq: 5007, ack: B + 23, value: 91, echo: 300_017, text: 'six' },
+    // The guests agree in their own numbers.
+    asked: [],
+    clientFrames: 5,
+  });
+});
+
+test('threads change their role in place, and links go from session to session', async (t) => {
+  const raised = 501 + TIMESTAMP_MARGIN;
+  const two = { seq: 5004, ack: A + 1, value: 91, echo: 400, text: 'two' };
+  t.deepEqual(await observe('threads'), {
+    toA: 'one',
+    refused: 'This guest is a target',
+    toB: 'one',
+    raised,
+    both: [two, two],
+    confirmed: raised + 10,
+    afterTwo: raised + 20 + TIMESTAMP_MARGIN,
+  });
+});
+
+test('a promoted guest gets what was mirrored for it, speaks, and can be silenced', async (t) => {
+  t.deepEqual(await observe('rest'), {
+    refused: 'This guest is a target',
+    early: 'This guest is a source',
+    before: 0,
+    delivered: 'mirrored',
+    spoken: 'loud',
+    heard: 1,
+  });
+});
