@@ -64,6 +64,7 @@ export type {
   NodeControl,
   NodeStatus,
   PeerState,
+  SpeechStatus,
 } from './status.js';
 export {
   type Address,

@@ -17,7 +17,15 @@ import type {
   PrimaryConfiguration,
   RunningNode,
 } from '../config/index.js';
-import type { NodeIdentity, NodeRole, Promotion, RoleEnd } from '../guest/index.js';
+import { NO_WITNESS_WARNING } from '../failover/index.js';
+import {
+  type NodeIdentity,
+  type NodeRole,
+  type Promotion,
+  type RoleEnd,
+  Speech,
+} from '../guest/index.js';
+import { ColoError } from '../lib/index.js';
 import { bootGuest, PrimaryRole } from '../primary/index.js';
 import { EpochReserve } from '../replication/index.js';
 import { SecondaryRole } from '../secondary/index.js';
@@ -50,6 +58,9 @@ class Node implements RunningNode {
   readonly #instance = randomBytes(INSTANCE_BYTES);
   readonly #listener: PeerListener;
   #port = 0;
+  /** Undefined without a witness, and until the node knows as what it starts. */
+  #speech: Speech | undefined;
+  #guardFailure: string | undefined;
   #role: NodeRole | undefined;
   /** Nothing becomes of this node any more. */
   #stopping: string | undefined;
@@ -97,8 +108,9 @@ class Node implements RunningNode {
       this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
     }
     try {
-      this.#take(role === 'primary' ? await this.#join(this.#configuration) : this.#beSecondary());
+      this.#take(role === 'primary' ? await this.#join(this.#configuration) : await this.#await());
     } catch (error) {
+      await this.#speech?.stop('The node can not start');
       this.#listener.close();
       throw error;
     }
@@ -130,23 +142,65 @@ class Node implements RunningNode {
     return this.#role?.accept(address) ?? { ok: false, reason: 'This node is starting' };
   }
 
-  /** Asks the other host before a guest is started. */
+  /** Asks the other host, and then the witness, before a guest is started. */
   async #join(configuration: PrimaryConfiguration): Promise<NodeRole> {
+    let last = '';
     for (;;) {
       const timeoutMs = JOIN_PROBE_TIMEOUT_MS;
       const answer = await probePeer({ ...configuration.peer, timeoutMs });
       const decision = decide(answer);
-      this.#log.info('The peer was asked', { answer, decision });
-      if (decision === 'boot') return this.#boot(configuration);
-      if (decision === 'be-secondary') return this.#beSecondary();
+      if (last !== answer) this.#log.info('The peer was asked', { answer, decision });
+      last = answer;
+      if (decision === 'be-secondary') {
+        await this.#speech?.leave('The peer runs the guest');
+        return this.#await();
+      }
+      if (decision === 'boot') {
+        await this.#startSpeech('primary');
+        if (this.#speech?.isAlone !== false) return this.#boot(configuration);
+        if (this.#speech.fenced !== undefined) return this.#await();
+        if (this.#guardFailure !== undefined)
+          throw new ColoError('COLO_E_GUARD', this.#guardFailure);
+      }
       await delay(JOIN_PAUSE_MS);
     }
+  }
+
+  async #await(): Promise<NodeRole> {
+    await this.#startSpeech('secondary');
+    return this.#beSecondary();
+  }
+
+  /** Without effect once it has begun, or without a witness. */
+  async #startSpeech(role: 'primary' | 'secondary'): Promise<void> {
+    const { witness, gateway, heartbeatPath } = this.#configuration;
+    if (this.#speech !== undefined) return;
+    if (witness.kind === 'none') {
+      this.#log.warn(NO_WITNESS_WARNING);
+      if (gateway !== undefined || heartbeatPath !== undefined) {
+        this.#log.warn('Without a witness gateway and heartbeat-path are not used');
+      }
+      return;
+    }
+    this.#speech = await Speech.start({
+      configuration: this.#configuration,
+      role,
+      instance: this.#instance,
+      log: this.#log,
+      onFailure: (reason) => this.#guardFailed(reason),
+    });
+  }
+
+  #guardFailed(reason: string): void {
+    this.#log.error(reason);
+    this.#guardFailure = reason;
+    void this.stop(reason);
   }
 
   async #boot(configuration: PrimaryConfiguration): Promise<NodeRole> {
     const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify, peer } = configuration;
     const { reserve, first } = await EpochReserve.open(this.#epochFile);
-    const guest = await bootGuest(configuration, this.#log);
+    const guest = await bootGuest(configuration, this.#log, this.#speech?.lease);
     return new PrimaryRole({
       configuration,
       log: this.#log,
@@ -156,6 +210,7 @@ class Node implements RunningNode {
       policy: { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify },
       peer,
       identity: this.#identity,
+      speech: this.#speech,
     });
   }
 
@@ -165,6 +220,7 @@ class Node implements RunningNode {
       configuration: this.#configuration,
       log: this.#log,
       identity: this.#identity,
+      speech: this.#speech,
     });
   }
 
@@ -185,6 +241,7 @@ class Node implements RunningNode {
         policy,
         peer: this.#configuration.peer ?? promotion.peer,
         identity: this.#identity,
+        speech: this.#speech,
       }),
     );
   }
@@ -203,7 +260,7 @@ class Node implements RunningNode {
   async #next(end: RoleEnd): Promise<void> {
     switch (end.kind) {
       case 'left':
-        this.#leave(end.exit);
+        await this.#leave(end.exit);
         return;
       case 'promoted':
         await this.#goOnWith(end);
@@ -216,8 +273,10 @@ class Node implements RunningNode {
     }
   }
 
-  #leave(exit: NodeExit): void {
+  async #leave(exit: NodeExit): Promise<void> {
+    await this.#speech?.stop(exit.reason);
     this.#listener.close();
-    this.#finish(exit);
+    const failure = this.#guardFailure;
+    this.#finish(failure === undefined ? exit : { exitCode: 1, reason: failure });
   }
 }

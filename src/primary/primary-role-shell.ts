@@ -20,14 +20,16 @@ import {
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import {
+  checkSpeechAnswer,
   DiskRetry,
   type Guest,
   type NodeIdentity,
   type NodeRole,
   type Promotion,
   type RoleEnd,
+  type Speech,
 } from '../guest/index.js';
-import { describeError, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
+import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   type ControlMessage,
@@ -38,7 +40,7 @@ import {
   firstControlMessage,
   type Policy,
   parseHelloReply,
-  REPLICATION_VERSION,
+  type SpeechOffer,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
@@ -55,8 +57,11 @@ import {
   type PrimaryOutput,
   type Trigger,
 } from './primary-core.js';
+import { primaryHello } from './primary-hello.js';
+import { failoverOfPrimary, listenToSpeech } from './primary-speech-shell.js';
 import { primaryStatus } from './primary-status.js';
 import { Replicator } from './replicator-shell.js';
+import { closedWithin, sentBytes } from './session-end-shell.js';
 import { CheckpointStatistics } from './statistics.js';
 
 /** What the role is made of. */
@@ -75,6 +80,8 @@ export interface PrimaryRoleOptions {
   readonly peer: Address;
   /** Where this node listens and which process it is, for the secondary to ask. */
   readonly identity: NodeIdentity;
+  /** Undefined without a witness; else it has let this node go on alone. */
+  readonly speech: Speech | undefined;
 }
 
 interface CurrentSession {
@@ -82,6 +89,8 @@ interface CurrentSession {
   readonly replicator: Replicator;
   /** Of the secondary's process. */
   readonly instance: Buffer;
+  /** Null without a witness. */
+  readonly speech: SpeechOffer | null;
 }
 
 /** Runs until the guest ends, lives on at the peer, or the operator stops the node. */
@@ -104,7 +113,8 @@ export class PrimaryRole implements NodeRole {
   #committedEpoch: number | null;
   #work: Promise<void> = Promise.resolve();
   #synced: Promise<unknown> = Promise.resolve();
-  #silenced: Promise<void> = Promise.resolve();
+  #silenced: Promise<unknown> = Promise.resolve();
+  #protecting: Promise<void> = Promise.resolve();
   #checkpointWaiters: ((result: CommandResult) => void)[] = [];
   #finish: (end: RoleEnd) => void = () => undefined;
   #leaving = false;
@@ -126,6 +136,7 @@ export class PrimaryRole implements NodeRole {
       minIntervalUs: policy.minIntervalUs,
       peerTimeoutUs: configuration.peerTimeoutUs,
       heartbeatUs: configuration.heartbeatIntervalUs,
+      hasWitness: options.speech !== undefined,
       firstEpoch: options.firstEpoch,
     });
     this.#diskRetry = new DiskRetry({ guest: pvm.emulator, log });
@@ -143,6 +154,7 @@ export class PrimaryRole implements NodeRole {
     pvm.emulator.onGuestEvent((event) => this.#onGuestEvent(event));
     log.setContext({ role: 'primary', epoch: this.#core.epoch });
     this.#driver.input({ kind: 'tick' });
+    listenToSpeech(options.speech, (input) => this.#driver.input(input));
   }
 
   get probeAnswer(): ProbeAnswer {
@@ -167,6 +179,7 @@ export class PrimaryRole implements NodeRole {
       peer: this.#options.peer,
       core: this.#core,
       guest: this.#pvm,
+      speech: this.#options.speech,
       downtimeUs: this.#options.downtimeUs,
       statistics: this.#statistics,
       committedEpoch: this.#committedEpoch,
@@ -178,10 +191,10 @@ export class PrimaryRole implements NodeRole {
     });
   }
 
-  async failover(): Promise<CommandResult> {
+  async failover({ force }: { force: boolean }): Promise<CommandResult> {
+    const { state } = this.#core;
     const secondary = this.#options.peer.host;
-    const reason = `This is the primary: run "colo failover" on the secondary, ${secondary}`;
-    return { ok: false, code: 'COLO_E_ROLE', reason };
+    return failoverOfPrimary(this.#options.speech, { force, state, secondary });
   }
 
   setPeriod(period: PeriodSetting): CommandResult {
@@ -259,7 +272,20 @@ export class PrimaryRole implements NodeRole {
         this.#current?.session.destroy();
         return;
       case 'runAlone':
+        this.#sessionOver(output.reason);
         this.#runAlone(output.reason);
+        return;
+      case 'askAlone':
+        this.#sessionOver(output.reason);
+        this.#options.speech?.peerLost(output);
+        return;
+      case 'open':
+        this.#runAlone('The witness allows it');
+        return;
+      case 'protecting':
+        this.#protecting = this.#protect();
+        // Whoever waits for it is told; nobody may.
+        this.#protecting.catch(() => undefined);
         return;
       case 'checkpointDone':
         this.#checkpointDone(output.epoch, output.trigger);
@@ -268,7 +294,7 @@ export class PrimaryRole implements NodeRole {
         this.#answerWaiters({ ok: false, code: 'COLO_E_CHECKPOINT', reason: output.reason });
         return;
       case 'silence':
-        this.#silenced = this.#pvm.network.silence();
+        this.#silenced = this.#silence();
         return;
       case 'sendYielded':
         void this.#tellSilent({ kind: 'yielded' });
@@ -298,16 +324,20 @@ export class PrimaryRole implements NodeRole {
     try {
       session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
       if (this.#leaving) throw new Error('The node is leaving');
+      const { speech } = this.#options;
+      const offer = (await speech?.offer(session)) ?? null;
       const reply = firstControlMessage(session);
-      this.#sendHello(session);
+      this.#sendHello(session, offer);
       const message = await reply;
       if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
       const answer = parseHelloReply(message.json);
       if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
+      checkSpeechAnswer(speech, { ...answer, ownHost: this.#configuration.host });
       await this.#pvm.network.attach(session, { role: 'source', epoch: this.#core.epoch });
       await this.#pvm.disks.attachSource(session, this.#core.epoch);
       if (this.#leaving) throw new Error('The node is leaving');
-      this.#begin(session, Buffer.from(answer.instance, 'hex'));
+      if (offer !== null) speech?.meet(session, offer.key, answer.speech?.ports ?? []);
+      this.#begin(session, Buffer.from(answer.instance, 'hex'), offer);
       this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
     } catch (error) {
       session?.destroy();
@@ -319,33 +349,17 @@ export class PrimaryRole implements NodeRole {
     }
   }
 
-  #sendHello(session: Session): void {
-    const { identity, policy } = this.#options;
-    const { description } = this.#pvm.emulator;
-    const { type, parts } = encodeControl({
-      kind: 'hello',
-      json: JSON.stringify({
-        version: REPLICATION_VERSION,
-        vm: this.#configuration.vm,
-        host: this.#configuration.host,
-        epoch: this.#core.epoch,
-        definition: this.#pvm.definition,
-        qemuVersion: description.qemuVersion,
-        accelerator: description.accelerator,
-        pageSizeBytes: PAGE_SIZE_BYTES,
-        dirtyTracker: description.dirtyTracker,
-        verify: policy.verify,
-        port: identity.port,
-        instance: identity.instance.toString('hex'),
-        policy: { ...policy, mode: this.#core.mode, period: this.#core.periodSetting },
-        kernelSha256: this.#pvm.kernelSha256,
-        initrdSha256: this.#pvm.initrdSha256,
-      }),
+  #sendHello(session: Session, speech: SpeechOffer | null): void {
+    const { identity, policy: started } = this.#options;
+    const policy = { ...started, mode: this.#core.mode, period: this.#core.periodSetting };
+    const { type, parts } = primaryHello({
+      ...{ configuration: this.#configuration, pvm: this.#pvm, identity, policy, speech },
+      epoch: this.#core.epoch,
     });
     session.links.control.send(type, parts);
   }
 
-  #begin(session: Session, instance: Buffer): void {
+  #begin(session: Session, instance: Buffer, speech: SpeechOffer | null): void {
     const replicator = new Replicator({
       session,
       parts: this.#pvm,
@@ -353,7 +367,7 @@ export class PrimaryRole implements NodeRole {
       verify: this.#options.policy.verify,
       log: this.#log,
     });
-    this.#current = { session, replicator, instance };
+    this.#current = { session, replicator, instance, speech };
     session.links.control.onFrame((frame) => this.#onControl(frame));
     session.onClose(({ kind, channel, error }) => {
       if (this.#current?.session !== session) return;
@@ -426,7 +440,7 @@ export class PrimaryRole implements NodeRole {
     { epoch, trigger, svmRuns }: Extract<PrimaryOutput, { kind: 'capture' }>,
   ): Promise<PrimaryInput> {
     // Before the pause: once it is over, the secondary's answer must find the core told of it.
-    await this.#reserve.used(epoch);
+    await Promise.all([this.#reserve.used(epoch), this.#protecting]);
     const captured = await current.replicator.capture(svmRuns);
     const { pauseUs, pages, pagesInPause } = captured;
     this.#synced = captured.synced;
@@ -484,7 +498,7 @@ export class PrimaryRole implements NodeRole {
     this.#answerWaiters({ ok: true, detail: `Epoch ${epoch} is committed` });
   }
 
-  #runAlone(reason: string): void {
+  #sessionOver(reason: string): void {
     const current = this.#current;
     this.#current = undefined;
     this.#committedEpoch = null;
@@ -493,8 +507,23 @@ export class PrimaryRole implements NodeRole {
     this.#endReplication(current);
     this.#bytesSentBefore += sentBytes(current?.session);
     current?.session.destroy();
+  }
+
+  #runAlone(reason: string): void {
     void this.#openWhenSynced();
     this.#log.warn('Running unprotected', { reason });
+  }
+
+  async #protect(): Promise<void> {
+    const offer = this.#current?.speech ?? null;
+    if (offer !== null) await this.#options.speech?.protecting(offer.session);
+  }
+
+  /** Resolves once not a frame leaves any more. */
+  async #silence(): Promise<void> {
+    const { state } = this.#core;
+    const reason = 'reason' in state ? state.reason : state.kind;
+    await Promise.all([this.#pvm.network.silence(), this.#options.speech?.leave(reason)]);
   }
 
   #answerWaiters(result: CommandResult): void {
@@ -558,21 +587,4 @@ export class PrimaryRole implements NodeRole {
     await this.#pvm.stop();
     this.#finish(end);
   }
-}
-
-function sentBytes(session: Session | undefined): number {
-  if (session === undefined) return 0;
-  return Object.values(session.links).reduce((sum, link) => sum + link.counters.bytesSent, 0);
-}
-
-/** Waits for the peer to close the session, then makes sure that it is closed. */
-async function closedWithin(session: Session, timeoutMs: number): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, timeoutMs);
-    session.onClose(() => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
-  session.destroy();
 }

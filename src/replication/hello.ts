@@ -10,7 +10,7 @@ import { MODES } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 
 /** Raised whenever a message changes so that an older peer would misread it. */
-export const REPLICATION_VERSION = 3;
+export const REPLICATION_VERSION = 4;
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
@@ -25,6 +25,22 @@ const policy = z.object({
   /** A digest of all guest RAM goes with each checkpoint. */
   verify: z.boolean(),
 });
+
+const ports = z.array(z.number().int().min(1).max(65535)).min(1).max(2);
+
+/** What the hosts' guards need of each other; see src/failover/heartbeat. */
+const speechOffer = z.object({
+  /** Of this session's heartbeats, hexadecimal. */
+  key: z.string().regex(/^[0-9a-f]{32}$/),
+  /** Tells this session from others in heartbeats. */
+  session: z.number().int().nonnegative(),
+  /** The newest alone token that the primary knows. */
+  token: z.number().int().nonnegative(),
+  /** Of UDP, where the primary hears heartbeats: by the replication link, and by a second path. */
+  ports,
+});
+
+const speechAnswer = z.object({ ports });
 
 const helloSchema = z.object({
   version: z.number().int(),
@@ -46,6 +62,8 @@ const helloSchema = z.object({
   /** Digests of the files that the guest boots from; the secondary's must be the same. */
   kernelSha256: sha256.nullable(),
   initrdSha256: sha256.nullable(),
+  /** Null without a witness. */
+  speech: speechOffer.nullable(),
 });
 
 const helloReplySchema = z.discriminatedUnion('ok', [
@@ -54,12 +72,15 @@ const helloReplySchema = z.discriminatedUnion('ok', [
     host: z.string().max(256),
     qemuVersion: z.string().max(256),
     instance,
+    speech: speechAnswer.nullable(),
   }),
   z.object({ ok: z.literal(false), reason: z.string().max(4096) }),
 ]);
 
 /** How the pair is to be run; whoever runs the guest says it. Times in microseconds. */
 export type Policy = z.infer<typeof policy>;
+export type SpeechOffer = z.infer<typeof speechOffer>;
+export type SpeechAnswer = z.infer<typeof speechAnswer>;
 export type Hello = z.infer<typeof helloSchema>;
 export type HelloReply = z.infer<typeof helloReplySchema>;
 

@@ -25,8 +25,9 @@ export interface Svm {
 export async function startSvm(
   configuration: Configuration,
   hello: Hello,
-  log: Logger,
+  parts: { readonly log: Logger; readonly lease: SharedArrayBuffer | undefined },
 ): Promise<Svm> {
+  const { log, lease } = parts;
   const definition = await checkedDefinition(configuration, hello);
   const guest = await launchGuest({
     configuration,
@@ -39,6 +40,7 @@ export async function startSvm(
       return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
     }),
     compareTimeoutUs: hello.policy.compareTimeoutUs,
+    lease,
     define: async () => definition,
     log,
   });

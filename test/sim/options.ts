@@ -133,9 +133,15 @@ export function drawOptions(seed: number): RunOptions {
       minIntervalUs: rng.nextInt(5, 100) * 1000,
       peerTimeoutUs: rng.chance(0.5) ? peerTimeoutUs : rng.nextInt(150, 1000) * 1000,
       heartbeatUs,
+      hasWitness: false,
       firstEpoch: rng.nextInt(0, 1000),
     },
-    secondary: { peerTimeoutUs, heartbeatUs, onPeerLoss: rng.chance(0.75) ? 'failover' : 'wait' },
+    secondary: {
+      peerTimeoutUs,
+      heartbeatUs,
+      hasWitness: false,
+      onPeerLoss: rng.chance(0.75) ? 'failover' : 'wait',
+    },
     disks: rng.nextInt(0, 3),
     guest: {
       serviceUs: rng.nextInt(30, 300),

@@ -44,7 +44,7 @@ export class GuardClient {
     this.#worker.notify('start', { ...options.settings, alive });
   }
 
-  /** One socket for each local address; resolves with the ports. */
+  /** One socket for each local address, in place of any others; resolves with the ports. */
   listen(addresses: readonly string[]): Promise<number[]> {
     return this.#worker.call('listen', addresses);
   }
@@ -56,6 +56,11 @@ export class GuardClient {
 
   input(input: GuardInput): void {
     this.#worker.notify('input', input);
+  }
+
+  /** Resolves once it counts. */
+  settle(input: GuardInput): Promise<void> {
+    return this.#worker.call('input', input);
   }
 
   status(): Promise<GuardStatus> {

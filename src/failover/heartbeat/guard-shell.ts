@@ -77,6 +77,8 @@ export class GuardShell {
   #gatewayReachable: boolean | undefined;
   #witnessTrouble: string | undefined;
   #witnessWork: Promise<void> = Promise.resolve();
+  /** Of the sockets, once all of them are open. */
+  #addresses: readonly string[] = [];
   #sockets: Socket[] = [];
   #peers: readonly HeartbeatPeer[] = [];
   #key: Buffer = Buffer.alloc(HEARTBEAT_KEY_BYTES);
@@ -115,11 +117,19 @@ export class GuardShell {
     this.#tick();
   }
 
-  /** One socket for each local address; the ports are for the peer to know. Once. */
+  /**
+   * One socket for each local address; the ports are for the peer to know. The next session asks
+   * again: then they stay, or are replaced if its addresses are others. One call at a time.
+   */
   async listen(addresses: readonly string[]): Promise<number[]> {
-    assert(addresses.length <= PATHS_MAX && this.#sockets.length === 0, 'Paths are opened once');
-    for (const [index, address] of addresses.entries()) {
-      this.#sockets.push(await this.#bind(address, index));
+    assert(addresses.length <= PATHS_MAX, `${addresses.length} paths`);
+    if (addresses.join() !== this.#addresses.join()) {
+      this.#addresses = [];
+      for (const socket of this.#sockets.splice(0)) socket.close();
+      for (const [index, address] of addresses.entries()) {
+        this.#sockets.push(await this.#bind(address, index));
+      }
+      this.#addresses = addresses;
     }
     return this.#sockets.map((socket) => socket.address().port);
   }
