@@ -11,16 +11,11 @@ import test, { type ExecutionContext } from 'ava';
 import { Cleanup } from '../../scripts/harness/cleanup.js';
 import { Lab, type Namespace, REPLICATION_ADDRESS } from '../../scripts/harness/lab.js';
 import { HEARTBEAT_KEY_BYTES } from '../../src/failover/index.js';
-import { Etcd } from '../support/etcd.js';
+import { CLIENT_ADDRESS, startEtcd } from './etcd-in-lab.js';
 import type { GuardChildOrder, GuardChildSettings } from './guard-child.js';
 import { ROOT, run } from './lab-harness.js';
 
 const CHILD = fileURLToPath(new URL('guard-child.js', import.meta.url));
-const CLIENT_ADDRESS = '10.77.0.1';
-const CLIENT_PORT = 2379;
-/** Exits with 0 if the etcd that its argument names is well. */
-const ASK_HEALTH =
-  'fetch(process.argv[1] + "/health").then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))';
 
 interface Event {
   readonly kind: string;
@@ -81,17 +76,7 @@ async function startPair(t: ExecutionContext): Promise<Pair> {
   const cleanup = new Cleanup();
   t.teardown(() => cleanup.run());
   const lab = await Lab.up(ROOT, cleanup);
-  const etcd = await Etcd.start({
-    enter: lab.client.enter,
-    address: CLIENT_ADDRESS,
-    clientPort: CLIENT_PORT,
-    peerPort: CLIENT_PORT + 1,
-    probe: (endpoint) =>
-      run('ip', [...lab.client.enter.slice(1), process.execPath, '-e', ASK_HEALTH, endpoint])
-        .then(() => true)
-        .catch(() => false),
-  });
-  cleanup.add('etcd', () => etcd.stop());
+  const etcd = await startEtcd(lab.client, cleanup);
   const settings = (host: 'hosta' | 'hostb'): GuardChildSettings => ({
     role: host === 'hosta' ? 'primary' : 'secondary',
     promiseUs: 1_000_000,

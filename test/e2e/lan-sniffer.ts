@@ -1,0 +1,51 @@
+/**
+ * Who says something with the guest's address: every frame with its MAC as the source, at the LAN's
+ * end of each host's wire.
+ */
+import { join } from 'node:path';
+import { Child } from '../../scripts/harness/child.js';
+import type { Cleanup } from '../../scripts/harness/cleanup.js';
+import { GUEST_MAC, type HostName } from '../../scripts/harness/lab.js';
+import type { PairLab } from '../../scripts/harness/pair-lab.js';
+
+interface Heard {
+  readonly host: HostName;
+  readonly atUs: number;
+}
+
+export class LanSniffer {
+  readonly #heard: Heard[] = [];
+  readonly #children: Child[] = [];
+
+  constructor(pair: PairLab, cleanup: Cleanup) {
+    for (const host of ['hosta', 'hostb'] as const) {
+      const child = new Child({
+        name: `sniffer of ${host}`,
+        command: [
+          ...pair.lab.lan.enter,
+          ...['tcpdump', '-i', `p-${host}`, '-Q', 'in', '-n', '-q', '-t', '-tt', '-l', '-s', '64'],
+          ...['ether', 'src', GUEST_MAC],
+        ],
+        logPath: join(pair.directory, 'sniffer.log'),
+        onLine: (line) => {
+          const seconds = Number.parseFloat(line);
+          if (!Number.isNaN(seconds)) this.#heard.push({ host, atUs: Math.round(seconds * 1e6) });
+        },
+      });
+      this.#children.push(child);
+      cleanup.add(child.name, async () => void (await child.stop()));
+    }
+  }
+
+  /** Frames heard from a host. */
+  count(host: HostName): number {
+    return this.#heard.filter((one) => one.host === host).length;
+  }
+
+  /** One after the other, each as often as it took the word from the other. */
+  async speakers(): Promise<HostName[]> {
+    for (const child of this.#children) await child.stop();
+    const ordered = [...this.#heard].sort((one, other) => one.atUs - other.atUs);
+    return ordered.map(({ host }) => host).filter((host, at, all) => host !== all[at - 1]);
+  }
+}
