@@ -38,6 +38,7 @@ export interface AgentStatus {
 export type AgentCommand =
   | { readonly command: 'status'; readonly arguments: Record<string, never> }
   | { readonly command: 'failover'; readonly arguments: { readonly force: boolean } }
+  | { readonly command: 'switchover'; readonly arguments: Record<string, never> }
   | { readonly command: 'set-period'; readonly arguments: { readonly periodUs: number } }
   | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> };
 

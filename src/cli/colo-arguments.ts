@@ -198,6 +198,12 @@ function defineAgentCommands(base: Argv<CommonArguments>, { call }: Hands): void
       (args) => call(args, { command: 'failover', arguments: { force: args.force } }),
     )
     .command(
+      'switchover',
+      'Let the two hosts change their roles',
+      (command) => command,
+      (args) => call(args as unknown as CommonArguments, { command: 'switchover', arguments: {} }),
+    )
+    .command(
       'set-period <period>',
       'Change the longest time between checkpoints',
       (command) =>

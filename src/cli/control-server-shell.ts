@@ -171,6 +171,8 @@ function deed(control: NodeControl, asked: Exclude<Command, { command: 'status' 
   switch (asked.command) {
     case 'failover':
       return control.failover({ force: asked.arguments.force });
+    case 'switchover':
+      return control.switchover();
     case 'set-period':
       return control.setPeriod(asked.arguments.periodUs);
     case 'set-mode':

@@ -48,6 +48,7 @@ export type Response =
 export type Command =
   | { readonly command: 'status'; readonly arguments: Record<string, never> }
   | { readonly command: 'failover'; readonly arguments: { readonly force: boolean } }
+  | { readonly command: 'switchover'; readonly arguments: Record<string, never> }
   | { readonly command: 'set-period'; readonly arguments: { readonly periodUs: number | 'auto' } }
   | { readonly command: 'set-mode'; readonly arguments: { readonly mode: Mode } }
   | { readonly command: 'capture'; readonly arguments: CaptureOptions }
@@ -79,6 +80,7 @@ const noArguments = z.strictObject({});
 const COMMANDS = {
   status: noArguments,
   failover: z.strictObject({ force: z.boolean() }),
+  switchover: noArguments,
   'set-period': z.strictObject({
     periodUs: z.union([z.literal('auto'), integer(PERIOD_US_MIN, PERIOD_US_MAX)]),
   }),

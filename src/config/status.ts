@@ -25,6 +25,8 @@ export interface NodeControl {
   status(): NodeStatus;
   /** Makes a secondary the primary. `force` also while the peer still answers. */
   failover(options: { force: boolean }): Promise<CommandResult>;
+  /** Lets the hosts change their roles; resolves when they have. */
+  switchover(): Promise<CommandResult>;
   setPeriod(period: PeriodSetting): CommandResult;
   /** Resolves when output leaves by the new rule, or the change is refused. */
   setMode(mode: Mode): Promise<CommandResult>;

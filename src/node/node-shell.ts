@@ -93,6 +93,7 @@ class Node implements RunningNode {
     return {
       status: () => role().status(),
       failover: (options) => role().failover(options),
+      switchover: () => role().switchover(),
       setPeriod: (period) => role().setPeriod(period),
       setMode: (mode) => role().setMode(mode),
       capture: (options) => role().capture(options),

@@ -35,13 +35,15 @@ import {
   SYNC_ENOUGH_BYTES,
   SYNC_ROUNDS_MAX,
 } from './limits.js';
+import type {
+  PrimaryPhase,
+  PrimarySession,
+  PrimaryState,
+  RequestedTrigger,
+  Trigger,
+} from './primary-state.js';
 
-/**
- * What asked for a checkpoint; counted in status. `divergence`: the guests said different things;
- * `timeout`: the SVM did not say it in time; `mode`: the output policy has changed.
- */
-export type Trigger = 'sync' | 'period' | RequestedTrigger;
-export type RequestedTrigger = 'bound' | 'divergence' | 'timeout' | 'mode' | 'operator';
+export type { PrimaryState, Trigger } from './primary-state.js';
 
 export type PrimaryInput =
   | { readonly kind: 'tick' }
@@ -58,6 +60,7 @@ export type PrimaryInput =
   | { readonly kind: 'captured'; readonly epoch: number; readonly atUs: number }
   | { readonly kind: 'captureFailed'; readonly reason: string }
   | { readonly kind: 'committed'; readonly epoch: number }
+  | { readonly kind: 'released'; readonly epoch: number }
   | { readonly kind: 'applied'; readonly epoch: number }
   | { readonly kind: 'peerUnfit'; readonly reason: string }
   /** The answer to `askAlone`: this node may go on alone. */
@@ -67,12 +70,15 @@ export type PrimaryInput =
   /** `epoch`: the one that it is about; a request about an epoch that is over is void. */
   | {
       readonly kind: 'checkpointRequested';
-      readonly trigger: Exclude<RequestedTrigger, 'mode'>;
+      readonly trigger: Exclude<RequestedTrigger, 'mode' | 'switchover'>;
       readonly epoch?: number;
     }
   | { readonly kind: 'periodChanged'; readonly period: PeriodSetting }
   | { readonly kind: 'modeChanged'; readonly mode: Mode }
+  /** The secondary asks for the guest. */
   | { readonly kind: 'takeoverRequested' }
+  /** The operator wants the guest to go on at the peer. */
+  | { readonly kind: 'switchoverRequested' }
   /** The guest can't go on: QEMU died (`handover`) or the guest powered off (`guest-off`). */
   | { readonly kind: 'guestEnded'; readonly goodbye: GoodbyeKind; readonly reason: string }
   /** An image on this host can't be read, written or synced; the guest may stand still for it. */
@@ -94,6 +100,7 @@ export type PrimaryOutput =
       /** For the end record: the SVM executes in the next epoch. */
       readonly svmRuns: boolean;
     }
+  /** Answer with `released` once it has left. */
   | { readonly kind: 'release'; readonly epoch: number }
   /** The SVM executes `epoch`: what it says in it is compared from now on. */
   | { readonly kind: 'startCompare'; readonly epoch: number }
@@ -120,33 +127,6 @@ export type PrimaryOutput =
   | { readonly kind: 'demote'; readonly reason: string }
   | { readonly kind: 'exit'; readonly code: number; readonly reason: string };
 
-export type PrimaryPhase =
-  | { readonly kind: 'synchronising'; readonly round: number }
-  | { readonly kind: 'running' }
-  | {
-      readonly kind: 'presending';
-      readonly trigger: Trigger;
-      readonly round: number;
-      readonly pages: number;
-    }
-  | { readonly kind: 'capturing'; readonly trigger: Trigger }
-  | { readonly kind: 'committing'; readonly trigger: Trigger; readonly sinceUs: number }
-  | { readonly kind: 'applying'; readonly sinceUs: number };
-
-export type PrimaryState =
-  | { readonly kind: 'alone'; readonly retryAtUs: number; readonly reason: string }
-  | { readonly kind: 'connecting' }
-  | PrimarySession
-  | { readonly kind: 'left'; readonly reason: string };
-
-interface PrimarySession {
-  readonly kind: 'session';
-  readonly phase: PrimaryPhase;
-  readonly committed: boolean;
-  /** With a witness: `protecting` was told. */
-  readonly shared: boolean;
-}
-
 export interface PrimaryOptions {
   readonly mode: Mode;
   /** Undefined: what is usual for the mode. */
@@ -160,12 +140,16 @@ export interface PrimaryOptions {
   readonly firstEpoch: number;
 }
 
+const SILENCE: PrimaryOutput = { kind: 'silence' };
+
 /** The pure core of the primary node; `epoch` is the one that the guest runs now. */
 export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   readonly #options: PrimaryOptions;
   readonly #detector: FailureDetector;
   #state: PrimaryState = { kind: 'alone', retryAtUs: 0, reason: 'Started' };
   readonly #pace: CheckpointPace;
+  /** The guest is to go on at the peer after the next checkpoint, and this is what it is told. */
+  #handover: 'yielded' | 'goodbye' | undefined;
   #epoch: number;
   #resumedAtUs = 0;
   #heartbeatAtUs = 0;
@@ -262,9 +246,11 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'granted':
         return this.#granted();
       case 'fenced':
-        return this.#demote([{ kind: 'silence' }], input.reason);
+        return this.#demote([SILENCE], input.reason);
       case 'committed':
         return this.#committed(input.epoch, nowUs);
+      case 'released':
+        return this.#released(input.epoch);
       case 'applied':
         return this.#applied(input.epoch, nowUs);
       case 'checkpointRequested':
@@ -278,10 +264,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
         this.#pace.mode = input.mode;
         return this.#state.kind === 'session' ? this.#requested('mode', nowUs) : [];
       case 'takeoverRequested':
-        return this.#demote(
-          [{ kind: 'silence' }, { kind: 'sendYielded' }],
-          'The secondary took over',
-        );
+        return this.#switchOver('yielded', nowUs);
+      case 'switchoverRequested':
+        return this.#switchOver('goodbye', nowUs);
       case 'guestEnded':
         return this.#guestEnded(input.goodbye, input.reason);
       case 'stopRequested':
@@ -297,7 +282,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     if (this.#detector.suspected) return Number.POSITIVE_INFINITY;
     switch (phase.kind) {
       case 'running':
-        return this.#beginAtUs();
+        return this.#isOver ? Number.POSITIVE_INFINITY : this.#beginAtUs();
       case 'committing':
       case 'applying':
         return phase.sinceUs + COMMIT_TIMEOUT_US;
@@ -367,7 +352,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
         return [{ kind: 'probe' }];
       case 'superseded':
         // It was stopped for a while, and the secondary has taken over.
-        return this.#demote([{ kind: 'silence' }], verdict.reason);
+        return this.#demote([SILENCE], verdict.reason);
       case 'lost':
         return this.#alone(`Secondary lost: ${verdict.reason}`, nowUs, verdict.proof);
       case 'abandoned':
@@ -386,7 +371,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   }
 
   #maybeBegin(nowUs: number): PrimaryOutput[] {
-    if (this.#phase()?.kind !== 'running' || this.#detector.suspected) return [];
+    if (this.#phase()?.kind !== 'running' || this.#detector.suspected || this.#isOver) return [];
     if (nowUs < this.#beginAtUs()) return [];
     const trigger = this.#pending ?? 'period';
     this.#pending = undefined;
@@ -405,8 +390,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const shrinks = pages < 0.7 * phase.pages;
     if (pages <= PRESEND_ENOUGH_PAGES || !shrinks || phase.round >= PRESEND_ROUNDS_MAX) {
       this.#setPhase({ kind: 'capturing', trigger: phase.trigger });
-      this.#svmRuns = this.#pace.mode === 'colo';
       const { trigger } = phase;
+      // What the PVM says of the last epoch is dropped: the SVM must say all of it, later.
+      this.#svmRuns = this.#pace.mode === 'colo' && this.#handover === undefined;
       const capture = { epoch: this.#epoch, trigger, svmRuns: this.#svmRuns };
       return [...this.#protecting(), { kind: 'capture', ...capture }];
     }
@@ -438,7 +424,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     this.#epoch += 1;
     this.#resumedAtUs = atUs;
     // What was asked about the epoch that has ended is answered by this checkpoint.
-    if (this.#pending !== 'operator' && this.#pending !== 'mode') this.#pending = undefined;
+    const lasts = this.#pending === 'operator' || this.#pending === 'mode';
+    if (!lasts && this.#pending !== 'switchover') this.#pending = undefined;
     this.#pace.checkpointed(phase.trigger === 'divergence' || phase.trigger === 'timeout');
     this.#setPhase({ kind: 'committing', trigger: phase.trigger, sinceUs: nowUs });
     return [];
@@ -456,6 +443,38 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       { kind: 'release', epoch },
       { kind: 'checkpointDone', epoch, trigger: phase.trigger },
     ];
+  }
+
+  /** The last checkpoint's output has left: all that the clients will ever hear from here. */
+  #released(epoch: number): PrimaryOutput[] {
+    if (!this.#isLast || this.#state.kind !== 'session' || epoch !== this.#epoch - 1) return [];
+    if (this.#detector.suspected) return [];
+    const reason = 'The guest goes on at the peer, as asked';
+    const said: PrimaryOutput =
+      this.#handover === 'yielded'
+        ? { kind: 'sendYielded' }
+        : { kind: 'sendGoodbye', goodbye: 'handover', reason };
+    return this.#demote([SILENCE, said], reason);
+  }
+
+  /** The last checkpoint was taken: there is nothing to do but to leave once it is released. */
+  get #isOver(): boolean {
+    return this.#isLast && this.#pending !== 'switchover';
+  }
+
+  /** A switch-over was asked for in time for the last capture. */
+  get #isLast(): boolean {
+    return this.#handover !== undefined && !this.#svmRuns;
+  }
+
+  /**
+   * Nothing is lost: a last checkpoint, its output is released, and the SVM executes what comes
+   * after it from the beginning, on the input that was mirrored.
+   */
+  #switchOver(told: 'yielded' | 'goodbye', nowUs: number): PrimaryOutput[] {
+    if (this.#state.kind !== 'session') return [];
+    this.#handover = told;
+    return this.#requested('switchover', nowUs);
   }
 
   #applied(epoch: number, nowUs: number): PrimaryOutput[] {
@@ -478,7 +497,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
         : [];
     }
     // An operator waits for an answer, and a comparison's reason is told before a bound's.
-    if (trigger === 'operator' || this.#pending === undefined) this.#pending = trigger;
+    const first = trigger === 'operator' && this.#pending !== 'switchover';
+    if (first || trigger === 'switchover' || this.#pending === undefined) this.#pending = trigger;
     return this.#maybeBegin(nowUs);
   }
 
@@ -499,6 +519,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #alone(reason: string, nowUs: number, proof = false): PrimaryOutput[] {
     this.#detector.stop();
     this.#pending = undefined;
+    this.#handover = undefined;
     // Parts of the running epoch, and of the next, may have been sent: no later session uses them.
     this.#epoch += 2;
     this.#state = { kind: 'alone', retryAtUs: nowUs + CONNECT_RETRY_US, reason };
@@ -512,13 +533,13 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #guestEnded(goodbye: GoodbyeKind, reason: string): PrimaryOutput[] {
     const isHeld = this.#state.kind === 'session' && this.#state.committed;
     if (goodbye === 'handover' && isHeld) {
-      return this.#demote([{ kind: 'silence' }, { kind: 'sendGoodbye', goodbye, reason }], reason);
+      return this.#demote([SILENCE, { kind: 'sendGoodbye', goodbye, reason }], reason);
     }
     return this.#end(goodbye, reason, goodbye === 'guest-off' ? 0 : 1);
   }
 
   #end(goodbye: GoodbyeKind, reason: string, code: number): PrimaryOutput[] {
-    const outputs: PrimaryOutput[] = [{ kind: 'silence' }];
+    const outputs: PrimaryOutput[] = [SILENCE];
     if (this.#state.kind === 'session') {
       outputs.push({ kind: 'sendGoodbye', goodbye, reason });
     }

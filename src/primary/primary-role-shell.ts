@@ -8,7 +8,6 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import {
-  type Address,
   type CaptureOptions,
   type CommandResult,
   type Configuration,
@@ -23,11 +22,9 @@ import {
   checkSpeechAnswer,
   DiskRetry,
   type Guest,
-  type NodeIdentity,
   type NodeRole,
   type Promotion,
   type RoleEnd,
-  type Speech,
 } from '../guest/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
@@ -38,7 +35,6 @@ import {
   type EpochReserve,
   encodeControl,
   firstControlMessage,
-  type Policy,
   parseHelloReply,
   type SpeechOffer,
 } from '../replication/index.js';
@@ -58,31 +54,12 @@ import {
   type Trigger,
 } from './primary-core.js';
 import { primaryHello } from './primary-hello.js';
+import type { PrimaryRoleOptions } from './primary-role-options.js';
 import { failoverOfPrimary, listenToSpeech } from './primary-speech-shell.js';
 import { primaryStatus } from './primary-status.js';
 import { Replicator } from './replicator-shell.js';
 import { closedWithin, sentBytes } from './session-end-shell.js';
 import { CheckpointStatistics } from './statistics.js';
-
-/** What the role is made of. */
-export interface PrimaryRoleOptions {
-  readonly configuration: Configuration;
-  readonly log: NodeLogger;
-  /** The guest, which speaks; this role stops it when it ends. */
-  readonly guest: Guest;
-  /** Of the failover that has made this host the primary. */
-  readonly downtimeUs?: number | undefined;
-  /** The epoch from whose end the guest went on then. */
-  readonly continuedFrom?: number;
-  readonly reserve: EpochReserve;
-  readonly firstEpoch: number;
-  readonly policy: Policy;
-  readonly peer: Address;
-  /** Where this node listens and which process it is, for the secondary to ask. */
-  readonly identity: NodeIdentity;
-  /** Undefined without a witness; else it has let this node go on alone. */
-  readonly speech: Speech | undefined;
-}
 
 interface CurrentSession {
   readonly session: Session;
@@ -195,6 +172,20 @@ export class PrimaryRole implements NodeRole {
     const { state } = this.#core;
     const secondary = this.#options.peer.host;
     return failoverOfPrimary(this.#options.speech, { force, state, secondary });
+  }
+
+  /** Resolves when the guest goes on at the peer, and this node is its secondary. */
+  async switchover(): Promise<CommandResult> {
+    if (!this.#core.isProtected) {
+      const reason = 'The guest is not protected: nobody could go on with it';
+      return { ok: false, code: 'COLO_E_FAILOVER', reason };
+    }
+    const done = this.#nextCheckpoint();
+    this.#driver.input({ kind: 'switchoverRequested' });
+    const result = await done;
+    if (!result.ok) return result;
+    await this.ended;
+    return { ok: true, detail: `The guest runs on ${this.#options.peer.host} now` };
   }
 
   setPeriod(period: PeriodSetting): CommandResult {
@@ -454,6 +445,7 @@ export class PrimaryRole implements NodeRole {
     try {
       await this.#synced;
       this.#pvm.network.release(epoch);
+      this.#driver.input({ kind: 'released', epoch });
     } catch (error) {
       this.#diskFailed(describeError(error));
     }
@@ -523,7 +515,8 @@ export class PrimaryRole implements NodeRole {
   async #silence(): Promise<void> {
     const { state } = this.#core;
     const reason = 'reason' in state ? state.reason : state.kind;
-    await Promise.all([this.#pvm.network.silence(), this.#options.speech?.leave(reason)]);
+    await this.#pvm.network.silence();
+    await this.#options.speech?.leave(reason);
   }
 
   #answerWaiters(result: CommandResult): void {

@@ -150,6 +150,11 @@ export class SecondaryRole implements NodeRole {
     });
   }
 
+  /** On this side a planned failover is the same. */
+  switchover(): Promise<CommandResult> {
+    return this.failover({ force: false });
+  }
+
   setPeriod(): CommandResult {
     return this.#notHere('The period is the primary\'s: run "colo set-period" there');
   }

@@ -29,6 +29,8 @@ test('colo checkpoint, set-period and failover do what they say, by hand', async
     await callAgent(hosta, { command: 'failover', arguments: { force: false } });
     t.is((await pair.status('hosta')).role, 'primary');
     await pair.waitProtected();
+    await callAgent(hosta, { command: 'switchover', arguments: {} });
+    await pair.waitProtected(undefined, 'hostb');
     const reports = await clients.stop();
     t.is(reports.redis?.acknowledgedLost, 0);
     t.is(reports.stream?.missing, 0);

@@ -109,7 +109,7 @@ test.serial('scripts/install puts Colo below a prefix and takes it away again', 
     const primary = await readFile(unit, 'utf8');
     t.regex(primary, /^ExecStart=\/opt\/x\/bin\/colo-primary /m);
     // Its peer runs the guest by then.
-    t.regex(primary, /^Restart=no$/m);
+    t.regex(primary, /^Restart=on-failure$/m);
     const secondary = await readFile(unit.replace('primary', 'secondary'), 'utf8');
     t.regex(secondary, /^Restart=on-failure$/m);
     t.notRegex(primary + secondary, /@[a-z]+@[^%.]/);

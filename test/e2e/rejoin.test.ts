@@ -7,7 +7,8 @@ import { CLIENT_NAMES } from '../../scripts/clients/client.js';
 import type { HostName } from '../../scripts/harness/lab.js';
 import { assertNothingLost, startClients, waitSuccesses, withPair } from './pair-harness.js';
 
-const ROUNDS = 4;
+/** More by hand: COLO_REJOIN_ROUNDS=20. */
+const ROUNDS = Number(process.env['COLO_REJOIN_ROUNDS'] ?? 4);
 const SUCCESSES_AFTER = 5;
 
 test('roles alternate for as long as one host dies at a time', async (t) => {

@@ -41,7 +41,7 @@ test('the mode changes to and fro under load, and a failover loses nothing', asy
     t.is((await pair.status('hostb')).mode, 'colo');
     t.is((await colo(...socket, 'set-period', 'auto')).code, 0);
     t.is((await colo(...socket, 'set-mode', 'checkpoint')).code, 0);
-    // The figures are told some times a second: the last ones of mode colo may still be on their way.
+    // The figures are told some times a second: the last of mode colo may still be on their way.
     await progress(clients, ['redis', 'stream']);
     const { compare } = await pair.status('hosta');
     await callAgent(socketPath(pair, 'hosta'), { command: 'checkpoint', arguments: {} });

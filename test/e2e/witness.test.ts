@@ -1,6 +1,6 @@
 /**
- * Who may speak, with real guests: wires are cut, hosts are stopped and killed, the witness goes and
- * comes back. A sniffer on the LAN sees every frame of the guest and which host it came from.
+ * Who may speak, with real guests: wires are cut, hosts are stopped and killed, the witness goes
+ * and comes back. A sniffer on the LAN sees every frame of the guest and which host it came from.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

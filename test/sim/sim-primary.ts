@@ -211,7 +211,10 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         this.#capture(output);
         return;
       case 'release':
-        this.#whenSynced(() => this.lan.release(output.epoch));
+        this.#whenSynced(() => {
+          this.lan.release(output.epoch);
+          this.input({ kind: 'released', epoch: output.epoch });
+        });
         return;
       case 'startCompare':
         if (this.#parts.breakage === 'compare-unsynced') this.lan.startCompare(output.epoch);

@@ -87,6 +87,11 @@ export class FakeNode implements NodeControl {
     return this.result;
   }
 
+  async switchover(): Promise<CommandResult> {
+    this.calls.push('switchover');
+    return { ok: true, detail: 'done' };
+  }
+
   async checkpoint(): Promise<CommandResult> {
     this.calls.push('checkpoint');
     await this.gate;

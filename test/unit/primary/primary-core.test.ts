@@ -207,16 +207,54 @@ test('nothing is released while the secondary holds a state that it might take o
   t.regex(talk.says({ kind: 'probed', result: 'refused' })[0] ?? '', /^runAlone /);
 });
 
-test('a primary that yields is silent before it says so', (t) => {
-  const { core, talk } = pair();
-  t.deepEqual(talk.says({ kind: 'takeoverRequested' }), [
+const HANDED_OVER = 'The guest goes on at the peer, as asked';
+
+test('a primary yields after a last checkpoint, silent before it says so', (t) => {
+  const { core, talk } = pair({ mode: 'colo' });
+  t.deepEqual(talk.at(100).says({ kind: 'takeoverRequested' }), ['presendRound 8']);
+  // What the SVM executes after it must be said by the SVM from its beginning.
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 switchover false']);
+  talk.says(captured(8, 100_000));
+  t.deepEqual(talk.says({ kind: 'committed', epoch: 8 }), [
+    'release 8',
+    'checkpointDone 8 switchover',
+  ]);
+  // It may be applied before its output has left: nothing more begins, nothing is due but beats.
+  talk.says({ kind: 'applied', epoch: 8 });
+  t.deepEqual(tick(talk.at(5000)), []);
+  t.true((core.deadlineUs() ?? 0) > 5_000_000);
+  t.deepEqual(talk.says({ kind: 'released', epoch: 8 }), [
     'silence',
     'sendYielded',
-    'checkpointFailed The secondary took over',
-    'demote The secondary took over',
+    `checkpointFailed ${HANDED_OVER}`,
+    `demote ${HANDED_OVER}`,
   ]);
   t.is(core.state.kind, 'left');
   t.is(core.deadlineUs(), undefined);
+});
+
+test('a checkpoint that lets the SVM execute is followed by one for the switch-over', (t) => {
+  const { talk } = pair({ mode: 'colo' });
+  talk.at(1000).says({ kind: 'tick' });
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 period true']);
+  t.deepEqual(talk.says({ kind: 'switchoverRequested' }), []);
+  talk.says(captured(8, 1_000_000));
+  t.deepEqual(talk.says({ kind: 'committed', epoch: 8 }), ['release 8', 'checkpointDone 8 period']);
+  t.deepEqual(talk.says({ kind: 'applied', epoch: 8 }), ['startCompare 9']);
+  t.deepEqual(tick(talk.at(1100)), ['presendRound 9']);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 9 switchover false']);
+  talk.saysAll(captured(9, 1_100_000), { kind: 'committed', epoch: 9 });
+  const said = talk.says({ kind: 'released', epoch: 9 });
+  t.true(said.includes(`sendGoodbye handover ${HANDED_OVER}`));
+});
+
+test('a switch-over that finds no secondary any more is over with the session', (t) => {
+  const { talk } = pair();
+  talk.at(100).says({ kind: 'switchoverRequested' });
+  talk.says({ kind: 'peerUnfit', reason: 'Unfit' });
+  talk.saysAll(...CONNECT, SMALL_ROUND, captured(10, 0));
+  talk.says({ kind: 'committed', epoch: 10 });
+  t.deepEqual(talk.says({ kind: 'released', epoch: 10 }), []);
 });
 
 test('each end of the guest has its goodbye, after the silence', (t) => {
