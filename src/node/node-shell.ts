@@ -174,10 +174,10 @@ class Node implements RunningNode {
 
   /** Without effect once it has begun, or without a witness. */
   async #startSpeech(role: 'primary' | 'secondary'): Promise<void> {
-    const { witness, gateway, heartbeatPath } = this.#configuration;
+    const { witness, gateway, heartbeatPath, onPeerLoss } = this.#configuration;
     if (this.#speech !== undefined) return;
     if (witness.kind === 'none') {
-      this.#log.warn(NO_WITNESS_WARNING);
+      this.#log.warn(NO_WITNESS_WARNING[onPeerLoss]);
       if (gateway !== undefined || heartbeatPath !== undefined) {
         this.#log.warn('Without a witness gateway and heartbeat-path are not used');
       }

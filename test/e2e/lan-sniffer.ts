@@ -23,7 +23,20 @@ export class LanSniffer {
         name: `sniffer of ${host}`,
         command: [
           ...pair.lab.lan.enter,
-          ...['tcpdump', '-i', `p-${host}`, '-Q', 'in', '-n', '-q', '-t', '-tt', '-l', '-s', '64'],
+          ...[
+            'tcpdump',
+            '-i',
+            `p-${host}`,
+            '-Q',
+            'in',
+            '-n',
+            '-q',
+            '-tt',
+            '-l',
+            '--immediate-mode',
+            '-s',
+            '64',
+          ],
           ...['ether', 'src', GUEST_MAC],
         ],
         logPath: join(pair.directory, 'sniffer.log'),
@@ -37,14 +50,19 @@ export class LanSniffer {
     }
   }
 
-  /** Frames heard from a host. */
-  count(host: HostName): number {
-    return this.#heard.filter((one) => one.host === host).length;
+  /** Ends it: what the kernel still has is read first. */
+  async stop(): Promise<void> {
+    for (const child of this.#children) await child.stop();
+  }
+
+  /** Frames of a host between two moments of `Date.now`. */
+  count(host: HostName, { fromMs, untilMs }: { fromMs: number; untilMs: number }): number {
+    const within = ({ atUs }: Heard): boolean => atUs > fromMs * 1000 && atUs < untilMs * 1000;
+    return this.#heard.filter((one) => one.host === host && within(one)).length;
   }
 
   /** One after the other, each as often as it took the word from the other. */
-  async speakers(): Promise<HostName[]> {
-    for (const child of this.#children) await child.stop();
+  speakers(): HostName[] {
     const ordered = [...this.#heard].sort((one, other) => one.atUs - other.atUs);
     return ordered.map(({ host }) => host).filter((host, at, all) => host !== all[at - 1]);
   }

@@ -14,10 +14,15 @@ export interface OpenWitnessOptions {
   readonly timeoutUs: number;
 }
 
-/** For the log of a node that starts with `none`. */
-export const NO_WITNESS_WARNING =
-  'No witness: if the hosts lose sight of each other, only a person can know which one may speak ' +
-  '(docs/witness.md)';
+/** For the log of a node that starts with `none`; by `on-peer-loss`. */
+export const NO_WITNESS_WARNING = {
+  failover:
+    'No witness: if the hosts lose sight of each other while both live, both will speak for the ' +
+    'guest. Set witness, or on-peer-loss = wait (docs/witness.md)',
+  wait:
+    'No witness: if the hosts lose sight of each other, only a person can know which one may ' +
+    'speak (docs/witness.md)',
+} as const;
 
 /** Undefined for `none`: then only the operator decides. Asks nothing yet. */
 export function openWitness(options: OpenWitnessOptions): Witness | undefined {
