@@ -40,16 +40,21 @@ export {
   type DiscardOptions,
   discardImage,
 } from './generation/discard-shell.js';
-export { DiskGeneration, type DiskGenerationOptions } from './generation/disk-generation-shell.js';
 export {
+  DiskGeneration,
+  type DiskGenerationOptions,
+  type GenerationSummary,
+} from './generation/disk-generation-shell.js';
+export {
+  type AcceptedImage,
   type DiskVerdict,
   type GuestVerdict,
   type ImageClaim,
   judgeDisks,
   type MapState,
   type PrimaryImage,
-  parseImageClaims,
-  parseLineages,
+  parseAcceptedImages,
+  parsePrimaryImages,
 } from './generation/judge.js';
 export { type GenerationRecord, type Lineage, lineageOf } from './generation/record.js';
 export { ImageFile, type ImageOptions } from './image-shell.js';

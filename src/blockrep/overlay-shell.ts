@@ -2,6 +2,7 @@
  * A writable layer of blocks over an image that it does not change, until `mergeRange` moves blocks
  * down. The caller holds the locks: nothing else touches the blocks of a call while it runs.
  */
+import type { ByteRange } from './block-layer-shell.js';
 import { OVERLAY_BLOCK_BYTES, type SecondaryBounds } from './limits.js';
 import { OverlayMap } from './overlay-map.js';
 import { OverlayStore } from './overlay-store-shell.js';
@@ -100,6 +101,16 @@ export class Overlay {
       const offset = block * OVERLAY_BLOCK_BYTES;
       return { offset, length: Math.min(bytes, this.#image.sizeBytes - offset) };
     });
+  }
+
+  /** What differs from the image, neighbours joined; a part of a group of blocks each. */
+  ranges(): ByteRange[] {
+    return this.mergeSteps().flatMap(({ offset, length }) =>
+      this.#map
+        .segments(offset, length)
+        .filter(({ kind }) => kind !== 'image')
+        .map((segment) => ({ offset: segment.offset, length: segment.length })),
+    );
   }
 
   async discard(): Promise<void> {

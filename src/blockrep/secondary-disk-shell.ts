@@ -218,6 +218,16 @@ export class SecondaryDisk implements BlockLayer {
     return this.#image.read(offset, length);
   }
 
+  /** Ranges of the image below the overlay that are no holes. */
+  imageRanges(): ByteRange[] {
+    return this.#image.dataRanges();
+  }
+
+  /** Ranges that a promotion is going to merge into the image. */
+  overlayRanges(): ByteRange[] {
+    return this.#overlay.ranges();
+  }
+
   /** SHA-256 of the image below the overlay, hexadecimal. Reads all of it. */
   digest(): Promise<string> {
     return digestLayer(this.#image);

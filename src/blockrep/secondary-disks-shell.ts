@@ -38,6 +38,11 @@ export interface SecondaryDisksOptions {
   readonly bounds?: Partial<SecondaryBounds>;
   /** Where the journal's files are; for tests. */
   readonly storage?: StorageDirectory;
+  /**
+   * A promotion: all that is committed is in the images, at the end of this epoch, and nothing else
+   * is yet. When it resolves the overlays are going to be merged; a failure fails the promotion.
+   */
+  beforeMerge?(epoch: number | undefined): Promise<void>;
   /** Overlay or buffer passed the soft bound: ask for a checkpoint. Once per applied epoch. */
   onOverBound?(): void;
   /** This secondary can not take over any more. Once. */
@@ -302,6 +307,7 @@ export class SecondaryDisks {
       }
       await this.dropUncommitted();
       this.#fitness.assertFit();
+      await this.#options.beforeMerge?.(this.#appliedEpoch);
       const seal = this.#seal();
       for (const disk of this.disks) disk.promote(seal);
     });

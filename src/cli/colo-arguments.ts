@@ -54,6 +54,22 @@ export interface CheckConfigWish {
   readonly json: boolean;
 }
 
+/** Images of this host whose data is given up. */
+export interface DiscardWish {
+  readonly vm: string;
+  /** Undefined: all of the VM's on this host. */
+  readonly disk: string | undefined;
+  /** Undefined: the configuration's. */
+  readonly stateDir: string | undefined;
+  /** Configuration file; undefined: the one in /etc/colo that is this VM's. */
+  readonly config: string | undefined;
+  /** Instead of a configuration. */
+  readonly image: string | undefined;
+  /** Do not ask. */
+  readonly yes: boolean;
+  readonly json: boolean;
+}
+
 /** What `colo` was asked to do. */
 export type ColoWish =
   /** Help, version, completion: print and exit 0. */
@@ -61,6 +77,7 @@ export type ColoWish =
   | { readonly kind: 'usage'; readonly message: string; readonly json: boolean }
   | { readonly kind: 'compare'; readonly compare: CompareWish }
   | { readonly kind: 'check-config'; readonly check: CheckConfigWish }
+  | { readonly kind: 'discard-image'; readonly discard: DiscardWish }
   | {
       readonly kind: 'call';
       readonly command: Command;
@@ -80,6 +97,7 @@ interface CommonArguments {
 const SINGLE = [
   ...['socket', 'vm', 'run-dir', 'dir', 'duration', 'nic', 'max-bytes'],
   ...['inbound', 'verdicts', 'compare-timeout', 'role'],
+  ...['disk', 'state-dir', 'config', 'image'],
 ];
 
 /** What the grammar needs to know beside the arguments. */
@@ -93,6 +111,7 @@ interface Hands {
   readonly call: (args: CommonArguments, command: Command, watch?: boolean) => void;
   readonly compare: (wish: CompareWish) => void;
   readonly checkConfig: (wish: CheckConfigWish) => void;
+  readonly discardImage: (wish: DiscardWish) => void;
 }
 
 /** Reads the arguments of `colo` (without node and script). Never throws for what was typed. */
@@ -107,6 +126,9 @@ export async function parseColoArguments(
   const checkConfig = (check: CheckConfigWish): void => {
     wish = { kind: 'check-config', check };
   };
+  const discardImage = (discard: DiscardWish): void => {
+    wish = { kind: 'discard-image', discard };
+  };
   const call = (args: CommonArguments, command: Command, watch = false): void => {
     const agent = { socket: args.socket, vm: args.vm, runDir: args['run-dir'] };
     wish = { kind: 'call', command, agent, json: args.json, watch };
@@ -114,7 +136,7 @@ export async function parseColoArguments(
   let output = '';
   let failure: string | undefined;
   try {
-    await define(place, { call, compare, checkConfig }).parseAsync(
+    await define(place, { call, compare, checkConfig, discardImage }).parseAsync(
       [...argv],
       {},
       (error, _args, text) => {
@@ -135,7 +157,10 @@ export async function parseColoArguments(
 }
 
 function define(place: ColoPlace, hands: Hands): Argv<CommonArguments> {
-  const commands = [defineAgentCommands, defineCapture, defineCompare, defineCheckConfig];
+  const commands = [
+    ...[defineAgentCommands, defineVerify, defineCapture],
+    ...[defineCompare, defineCheckConfig, defineDiscardImage],
+  ];
   const base = defineCommon();
   for (const add of commands) add(base, hands, place);
   return finish(base, place.version);
@@ -234,6 +259,70 @@ function defineAgentCommands(base: Argv<CommonArguments>, { call }: Hands): void
       () => {},
       (args) => call(args as unknown as CommonArguments, { command: 'checkpoint', arguments: {} }),
     );
+}
+
+function defineVerify(base: Argv<CommonArguments>, { call }: Hands): void {
+  base.command(
+    'verify',
+    "Compare the guest's disks on both hosts while it runs",
+    (command) =>
+      command
+        .option('disk', {
+          type: 'string',
+          describe: 'Name of one disk; by default all that are not read-only',
+        })
+        .option('repair', {
+          type: 'boolean',
+          default: false,
+          describe: 'Send what differs to the secondary once more',
+        }),
+    (args) => {
+      // `--disk` alone says that disks are meant, which is all there is to verify.
+      const name = args.disk === undefined || args.disk === '' ? undefined : args.disk;
+      const disk = name === undefined ? null : named('--disk', () => parseName(name));
+      call(args, { command: 'verify', arguments: { disk, repair: args.repair } });
+    },
+  );
+}
+
+function defineDiscardImage(base: Argv<CommonArguments>, { discardImage }: Hands): void {
+  base.command(
+    'discard-image',
+    'Give up what the images of a VM on this host hold, for those of the other host',
+    (command) =>
+      command
+        .option('disk', {
+          type: 'string',
+          requiresArg: true,
+          describe: "Name of one disk; by default all of the VM's",
+        })
+        .option('config', {
+          type: 'string',
+          requiresArg: true,
+          describe: "Configuration file of the agent; by default the VM's in /etc/colo",
+        })
+        .option('image', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Image of the disk, instead of what a configuration says',
+        })
+        .option('state-dir', {
+          type: 'string',
+          requiresArg: true,
+          describe: "State directory of the agent; by default the configuration's",
+        })
+        .option('yes', { type: 'boolean', default: false, describe: 'Do not ask' }),
+    (args) => {
+      const { vm, disk, config, image, yes, json } = args;
+      if (vm === undefined) throw new OperatorError('COLO_E_USAGE', 'found no --vm, expected it');
+      if (disk !== undefined) named('--disk', () => parseName(disk));
+      if (image !== undefined && (disk === undefined || config !== undefined)) {
+        const expected = 'expected --disk with it, and no --config';
+        throw new OperatorError('COLO_E_USAGE', `--image: found it alone, ${expected}`);
+      }
+      discardImage({ vm, disk, config, image, stateDir: args['state-dir'], yes, json });
+    },
+  );
 }
 
 function defineCapture(base: Argv<CommonArguments>, { call }: Hands, place: ColoPlace): void {

@@ -11,15 +11,24 @@ import {
   type ColoPlace,
   type ColoWish,
   type CompareWish,
+  type DiscardWish,
   parseColoArguments,
 } from './colo-arguments.js';
 import type { CompareOutcome } from './compare-files.js';
 import { comparisonJson, formatComparison, isMismatched } from './compare-text.js';
 import { type FileReport, filesToCheck } from './config-check.js';
-import { type Command, decodeDetail, decodeStatus, type Response } from './control-wire.js';
+import {
+  type Command,
+  decodeDetail,
+  decodeStatus,
+  decodeVerified,
+  type Response,
+} from './control-wire.js';
+import type { DiscardedDisk, DiscardPlan } from './discard-images.js';
+import { formatDiscarded, formatVerified } from './disk-text.js';
 import { AgentUnreachable, EXIT, exitCodeOf } from './exit-codes.js';
-import { ANSWER_MS_MAX, DEED_MS_MAX } from './limits.js';
-import { formatStatus } from './status-text.js';
+import { ANSWER_MS_MAX, DEED_MS_MAX, VERIFY_MS_MAX } from './limits.js';
+import { formatStatus, verifyText } from './status-text.js';
 
 /** The world of one run of `colo`. */
 export interface Surroundings extends ColoPlace {
@@ -33,6 +42,11 @@ export interface Surroundings extends ColoPlace {
   readonly compareFiles: (wish: CompareWish) => Promise<CompareOutcome>;
   /** Checks one configuration file on this host. */
   readonly checkConfig: (file: string, role: CheckConfigWish['role']) => Promise<FileReport>;
+  /** The images that a `discard-image` means. Throws OperatorError. */
+  readonly planDiscard: (wish: DiscardWish) => Promise<DiscardPlan>;
+  readonly carryOutDiscard: (plan: DiscardPlan) => Promise<DiscardedDisk[]>;
+  /** False also where nobody can be asked. */
+  readonly confirm: (question: string) => Promise<boolean>;
   /** Waits for the next look of `--watch`; false ends it. */
   readonly nextLook: () => Promise<boolean>;
 }
@@ -56,7 +70,10 @@ export async function runColo(argv: readonly string[], around: Surroundings): Pr
       return await compare(wish.compare, around);
     case 'check-config':
       return await checkConfig(wish.check, around);
+    case 'discard-image':
+      return await discardImages(wish.discard, around);
     case 'call':
+      if (wish.command.command === 'verify') return await verify(wish, around);
       return wish.watch ? await watch(wish, around) : await callOnce(wish, around);
   }
 }
@@ -71,6 +88,78 @@ async function callOnce(wish: Call, around: Surroundings, before = ''): Promise<
       return EXIT.failed;
     }
     around.print(before + formatResult(wish, response.result));
+    return EXIT.ok;
+  } catch (error) {
+    if (!(error instanceof ColoError)) throw error;
+    report(around, wish.json, { code: error.code, reason: describeError(error) });
+    return exitCodeOf(error);
+  }
+}
+
+/** Shows how far it is on stderr, as the agent's status tells it. */
+async function verify(wish: Call, around: Surroundings): Promise<number> {
+  try {
+    const path = await findSocket(wish.agent, around.list);
+    const answer = around.call(path, wish.command, VERIFY_MS_MAX);
+    let isDone = false;
+    const done = answer.then(
+      () => {
+        isDone = true;
+      },
+      () => {
+        isDone = true;
+      },
+    );
+    let shown = '';
+    while (!wish.json && !isDone && (await Promise.race([done, around.nextLook()])) === true) {
+      const text = await verifyProgress(path, around);
+      if (text !== '' && text !== shown && !isDone) around.complain(`colo: ${text}\n`);
+      shown = text;
+    }
+    const response = await answer;
+    if (!response.ok) {
+      report(around, wish.json, response.error);
+      return EXIT.failed;
+    }
+    const disks = decodeVerified(response.result);
+    const ok = disks.every(({ remaining }) => remaining === 0);
+    around.print(wish.json ? `${JSON.stringify({ ok, disks })}\n` : formatVerified(disks));
+    return ok ? EXIT.ok : EXIT.failed;
+  } catch (error) {
+    if (!(error instanceof ColoError)) throw error;
+    report(around, wish.json, { code: error.code, reason: describeError(error) });
+    return exitCodeOf(error);
+  }
+}
+
+/** Empty while nothing is known: the verification itself tells of an agent that is gone. */
+async function verifyProgress(path: string, around: Surroundings): Promise<string> {
+  try {
+    const status = await around.call(path, { command: 'status', arguments: {} }, ANSWER_MS_MAX);
+    const running = status.ok ? decodeStatus(status.result).verify : null;
+    return running === null ? '' : verifyText(running);
+  } catch (error) {
+    if (!(error instanceof ColoError)) throw error;
+    return '';
+  }
+}
+
+async function discardImages(wish: DiscardWish, around: Surroundings): Promise<number> {
+  try {
+    const plan = await around.planDiscard(wish);
+    if (!wish.yes) {
+      const images = plan.disks.map(({ name, path }) => `  disk ${name}: ${path}\n`).join('');
+      const question =
+        `The data of these images of ${plan.vm} will be given up for the other host's:\n` +
+        `${images}Go on? [yes/no] `;
+      if (!(await around.confirm(question))) {
+        const reason = 'nothing was given up, expected "yes", or the flag --yes';
+        report(around, wish.json, { code: 'COLO_E_NOT_CONFIRMED', reason });
+        return EXIT.failed;
+      }
+    }
+    const disks = await around.carryOutDiscard(plan);
+    around.print(wish.json ? `${JSON.stringify({ ok: true, disks })}\n` : formatDiscarded(disks));
     return EXIT.ok;
   } catch (error) {
     if (!(error instanceof ColoError)) throw error;

@@ -2,12 +2,14 @@
 /** `colo`: the operator's command. */
 import { readdir } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { createInterface } from 'node:readline/promises';
 import { setTimeout } from 'node:timers/promises';
 import { runColo, type Surroundings } from './colo-command.js';
 import { compareFiles } from './compare-files.js';
 import { checkConfigFile } from './config-check.js';
 import { thisHost } from './config-check-host.js';
 import { callAgent } from './control-client-shell.js';
+import { carryOutDiscard, planDiscard } from './discard-images.js';
 import { EXIT } from './exit-codes.js';
 import { WATCH_MS } from './limits.js';
 import { ProgressBar } from './progress-bar.js';
@@ -23,14 +25,7 @@ const surroundings: Surroundings = {
     process.stderr.write(text);
   },
   call: callAgent,
-  list: async (folder) => {
-    try {
-      return await readdir(folder);
-    } catch (error) {
-      if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
-      throw error;
-    }
-  },
+  list,
   captureFolder: (dir) => resolve(dir ?? `colo-capture-${timeInName()}`),
   compareFiles: async (wish) => {
     const bar = new ProgressBar('comparing');
@@ -45,11 +40,34 @@ const surroundings: Surroundings = {
     }
   },
   checkConfig: (file, role) => checkConfigFile(resolve(file), role, thisHost),
+  planDiscard: (wish) => {
+    const config = wish.config === undefined ? undefined : resolve(wish.config);
+    const image = wish.image === undefined ? undefined : resolve(wish.image);
+    const { hostname, readFile } = thisHost;
+    return planDiscard({ ...wish, config, image }, { hostname, readFile, list });
+  },
+  carryOutDiscard,
+  confirm: async (question) => {
+    if (process.stdin.isTTY !== true) return false;
+    const lines = createInterface({ input: process.stdin, output: process.stderr });
+    const answer = await lines.question(question);
+    lines.close();
+    return answer.trim() === 'yes';
+  },
   nextLook: async () => {
     await setTimeout(WATCH_MS);
     return true;
   },
 };
+
+async function list(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+    throw error;
+  }
+}
 
 /** Such as 20260131-094500, UTC. */
 function timeInName(): string {

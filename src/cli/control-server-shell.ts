@@ -162,12 +162,17 @@ export class ControlServer {
 
 async function carryOut(control: NodeControl, asked: Command, id: number): Promise<Response> {
   if (asked.command === 'status') return { id, ok: true, result: control.status() };
+  if (asked.command === 'verify') {
+    const answer = await control.verify(asked.arguments);
+    if (answer.ok) return { id, ok: true, result: { disks: answer.disks } };
+    return { id, ok: false, error: { code: answer.code, reason: answer.reason } };
+  }
   const result = await deed(control, asked);
   if (result.ok) return { id, ok: true, result: { detail: result.detail } };
   return { id, ok: false, error: { code: result.code, reason: result.reason } };
 }
 
-function deed(control: NodeControl, asked: Exclude<Command, { command: 'status' }>) {
+function deed(control: NodeControl, asked: Exclude<Command, { command: 'status' | 'verify' }>) {
   switch (asked.command) {
     case 'failover':
       return control.failover({ force: asked.arguments.force });

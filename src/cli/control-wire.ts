@@ -17,6 +17,7 @@ import {
   CAPTURE_DURATION_US_MAX,
   CAPTURE_DURATION_US_MIN,
   type CaptureOptions,
+  DISKS_MAX,
   MODES,
   type Mode,
   NICS_MAX,
@@ -24,6 +25,8 @@ import {
   PERIOD_US_MAX,
   PERIOD_US_MIN,
   quote,
+  type VerifiedDisk,
+  type VerifyOptions,
 } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 import { LINE_BYTES_MAX, PATH_LENGTH_MAX, REASON_LENGTH_MAX } from './limits.js';
@@ -52,7 +55,8 @@ export type Command =
   | { readonly command: 'set-period'; readonly arguments: { readonly periodUs: number | 'auto' } }
   | { readonly command: 'set-mode'; readonly arguments: { readonly mode: Mode } }
   | { readonly command: 'capture'; readonly arguments: CaptureOptions }
-  | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> };
+  | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> }
+  | { readonly command: 'verify'; readonly arguments: VerifyOptions };
 
 const requestId = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const shortText = z.string().max(REASON_LENGTH_MAX);
@@ -92,6 +96,7 @@ const COMMANDS = {
     bytesMax: integer(CAPTURE_BYTES_MIN, CAPTURE_BYTES_MAX),
   }),
   checkpoint: noArguments,
+  verify: z.strictObject({ disk: z.string().max(64).nullable(), repair: z.boolean() }),
 } as const satisfies Record<Command['command'], z.ZodType>;
 
 const count = z.number();
@@ -132,13 +137,35 @@ const statusSchema = z.object({
   dirtyTracker: z.string(),
   accelerator: z.string(),
   qemuVersion: z.string(),
-  sync: z.object({ phase: z.string(), doneBytes: count, totalBytes: count }).nullable(),
+  sync: z
+    .object({
+      phase: z.string(),
+      doneBytes: count,
+      totalBytes: count,
+      disks: z.array(
+        z.object({
+          name: z.string(),
+          phase: z.string(),
+          candidates: count,
+          compared: count,
+          differing: count,
+          sentBytes: count,
+          leftBytes: count,
+          remainingS: countOrNone,
+        }),
+      ),
+    })
+    .nullable(),
+  verify: z
+    .object({ disk: z.string(), compared: count, clusters: count, differing: count })
+    .nullable(),
   disks: z.array(
     z.object({
       name: z.string(),
       sizeBytes: count,
       bufferedBytes: count,
       overlayBytes: count,
+      generation: z.object({ id: z.string(), epoch: count, state: z.string() }).nullable(),
     }),
   ),
   diskMemoryBytes: count,
@@ -158,6 +185,22 @@ const statusSchema = z.object({
     .nullable(),
   lastFailure: z.string().nullable(),
 }) satisfies z.ZodType<NodeStatus>;
+
+const verifySchema = z.object({
+  disks: z
+    .array(
+      z.object({
+        name: z.string(),
+        clusters: count,
+        differing: count,
+        ranges: z.array(z.object({ offset: count, length: count })),
+        notCompared: count,
+        repairedBytes: count,
+        remaining: count,
+      }),
+    )
+    .max(DISKS_MAX),
+});
 
 /** Splits bytes into lines. A line is bounded while it grows, before it is whole. */
 export class LineDecoder {
@@ -260,6 +303,11 @@ export function decodeCommand(
 /** The result of `status`. Throws `ProtocolError`. */
 export function decodeStatus(result: unknown): NodeStatus {
   return check(result, statusSchema, 'status');
+}
+
+/** The result of `verify`. Throws `ProtocolError`. */
+export function decodeVerified(result: unknown): VerifiedDisk[] {
+  return check(result, verifySchema, 'verification').disks;
 }
 
 /** The result of every other command. Throws `ProtocolError`. */

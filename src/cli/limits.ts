@@ -24,6 +24,12 @@ export const ANSWER_MS_MAX = 5_000;
 /** How long `colo` waits for a checkpoint or a failover, milliseconds. Hit: exit 69. */
 export const DEED_MS_MAX = 60_000;
 
+/**
+ * How long `colo verify` waits, milliseconds: some 10 TiB at the rate of a slow disk. Hit: exit 69;
+ * the verification goes on.
+ */
+export const VERIFY_MS_MAX = 24 * 3600 * 1000;
+
 /** Time between two looks of `colo status --watch`, milliseconds. */
 export const WATCH_MS = 1_000;
 

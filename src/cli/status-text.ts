@@ -1,5 +1,11 @@
 /** `colo status` for people: one line a fact, the name left, the value right. Pure. */
-import type { CompareStatus, NodeStatus, SpeechStatus } from '../config/index.js';
+import type {
+  CompareStatus,
+  DiskStatus,
+  DiskSyncStatus,
+  NodeStatus,
+  SpeechStatus,
+} from '../config/index.js';
 
 const LABEL_WIDTH = 16;
 const BAR_WIDTH = 30;
@@ -15,7 +21,11 @@ export function formatStatus(status: NodeStatus): string {
     ['Epoch', `${status.epoch}, committed ${orNone(status.committedEpoch)}`],
     ['Mode', modeText(status)],
   ];
-  if (status.sync !== null) rows.push(['Synchronising', syncText(status.sync)]);
+  if (status.sync !== null) {
+    rows.push(['Synchronising', syncText(status.sync)]);
+    for (const disk of status.sync.disks) rows.push([`  disk ${disk.name}`, diskSyncText(disk)]);
+  }
+  if (status.verify !== null) rows.push(['Verifying', verifyText(status.verify)]);
   rows.push(
     ['Checkpoints', checkpointText(status.checkpoints)],
     ['Pause', pauseText(status.pauseMs)],
@@ -34,6 +44,7 @@ export function formatStatus(status: NodeStatus): string {
       `buffered ${formatBytes(disk.bufferedBytes)}`,
       `overlay ${formatBytes(disk.overlayBytes)}`,
     ];
+    if (disk.generation !== null) parts.push(generationText(disk.generation));
     rows.push([`Disk ${disk.name}`, parts.join(', ')]);
   }
   if (status.speech !== null) rows.push(...speechRows(status.speech));
@@ -85,6 +96,31 @@ function peerText(peer: NodeStatus['peer']): string {
 function syncText(sync: NonNullable<NodeStatus['sync']>): string {
   const bar = formatBar(sync.doneBytes, sync.totalBytes);
   return `${bar}  ${sync.phase}, ${formatBytes(sync.doneBytes)} of ${formatBytes(sync.totalBytes)}`;
+}
+
+/** `comparing, 120 of 4096 clusters, 3 differ, some 12 s left` */
+function diskSyncText(disk: DiskSyncStatus): string {
+  const { phase, candidates, compared, differing, sentBytes, leftBytes, remainingS } = disk;
+  const parts = [phase];
+  if (phase !== 'waiting') {
+    parts.push(`${compared} of ${candidates} clusters compared`, `${differing} differ`);
+    parts.push(`sent ${formatBytes(sentBytes)}`, `${formatBytes(leftBytes)} to send`);
+  }
+  if (remainingS !== null && remainingS > 0)
+    parts.push(`some ${uptimeText(remainingS * 1000)} left`);
+  return parts.join(', ');
+}
+
+/** One line, also for the progress of `colo verify`. */
+export function verifyText(verify: NonNullable<NodeStatus['verify']>): string {
+  const { disk, compared, clusters, differing } = verify;
+  return `${formatBar(compared, clusters)}  disk ${disk}, ${differing} clusters differ`;
+}
+
+/** The first digits of a generation are enough to tell it from others. */
+function generationText(generation: NonNullable<DiskStatus['generation']>): string {
+  const { id, epoch, state } = generation;
+  return `${state}, generation ${id.slice(0, 8)} epoch ${epoch}`;
 }
 
 function checkpointText(checkpoints: NodeStatus['checkpoints']): string {

@@ -34,6 +34,8 @@ export interface CommonConfiguration {
   /** At most half of `witnessTtlUs`. */
   readonly witnessTimeoutUs: number;
   readonly onPeerLoss: 'failover' | 'wait';
+  /** Of disk data, while this host runs the guest and synchronises a secondary. */
+  readonly resyncBytesPerSecond: number | undefined;
   readonly lanAnnounce: boolean;
   /** File for the guest's serial console on this host. */
   readonly consoleLog: string | undefined;

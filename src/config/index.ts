@@ -37,6 +37,7 @@ export {
   COMPARE_TIMEOUT_US_MAX,
   COMPARE_TIMEOUT_US_MIN,
   CONFIG_FILE_BYTES_MAX,
+  DISKS_MAX,
   NICS_MAX,
   PERIOD_US_MAX,
   PERIOD_US_MIN,
@@ -61,10 +62,14 @@ export type {
   CommandResult,
   CompareStatus,
   DiskStatus,
+  DiskSyncStatus,
   NodeControl,
   NodeStatus,
   PeerState,
   SpeechStatus,
+  VerifiedDisk,
+  VerifyAnswer,
+  VerifyOptions,
 } from './status.js';
 export {
   type Address,

@@ -39,6 +39,12 @@ const SECONDARY = ['secondary'] as const;
 const duration = (minUs: number, maxUs: number) => (text: string) =>
   parseDuration(text, { minUs, maxUs });
 
+const parseRate = (text: string) =>
+  values.parseSize(text, {
+    minBytes: limits.RESYNC_RATE_BYTES_MIN,
+    maxBytes: limits.RESYNC_RATE_BYTES_MAX,
+  });
+
 /** In the order in which `--check-config` and the document show them. */
 export const KEYS = {
   vm: {
@@ -288,7 +294,7 @@ export const KEYS = {
     value: 'etcd://, file://, command: or none',
     default: 'none',
     example: 'etcd://10.0.0.3:2379',
-    purpose: 'Who decides which host may be alone, see docs/witness.md. The same on both hosts.',
+    purpose: 'Who decides which host may be alone. The same on both hosts.',
   },
   'witness-ttl': {
     roles: BOTH,
@@ -313,6 +319,17 @@ export const KEYS = {
     default: 'failover',
     example: 'wait',
     purpose: 'What a lost primary means: take over, or wait for `colo failover`.',
+  },
+  'resync-rate': {
+    roles: BOTH,
+    parse: parseRate,
+    value: 'size per second, from 1MiB',
+    default: undefined,
+    defaultFrom: 'no limit',
+    example: '50MiB',
+    purpose:
+      'Most disk data that is sent in a second while a secondary is synchronised; of the host ' +
+      'that runs the guest.',
   },
   verify: {
     roles: PRIMARY,

@@ -64,6 +64,10 @@ export const WITNESS_ENDPOINTS_MAX = 7;
 /** Linux IFNAMSIZ less its zero byte: characters of an interface name. */
 export const INTERFACE_NAME_LENGTH_MAX = 15;
 
+/** Disk data a second of a synchronisation, bytes: below that a disk would take weeks. */
+export const RESYNC_RATE_BYTES_MIN = 1024 ** 2;
+export const RESYNC_RATE_BYTES_MAX = 1024 ** 4;
+
 /** Characters of a VM, disk or NIC name: they become file names and QEMU ids. */
 export const NAME_LENGTH_MAX = 32;
 

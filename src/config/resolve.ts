@@ -209,6 +209,7 @@ function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration
     witnessTtlUs,
     witnessTimeoutUs,
     onPeerLoss: reader.defaulted('on-peer-loss'),
+    resyncBytesPerSecond: reader.optional('resync-rate'),
     lanAnnounce: reader.defaulted('lan-announce'),
     consoleLog: reader.optional('console-log'),
     logLevel: reader.defaulted('log-level'),

@@ -74,6 +74,8 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     'witness-ttl': formatDuration(c.witnessTtlUs),
     'witness-timeout': formatDuration(c.witnessTimeoutUs),
     'on-peer-loss': c.onPeerLoss,
+    'resync-rate':
+      c.resyncBytesPerSecond === undefined ? undefined : formatMemory(c.resyncBytesPerSecond),
     'lan-announce': c.lanAnnounce ? 'yes' : 'no',
     'console-log': c.consoleLog,
     'run-dir': c.runDir,

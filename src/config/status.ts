@@ -20,6 +20,32 @@ export interface CaptureOptions {
   readonly bytesMax: number;
 }
 
+/** What `colo verify` asks of a node. */
+export interface VerifyOptions {
+  /** Null: each disk that is not read-only. */
+  readonly disk: string | null;
+  readonly repair: boolean;
+}
+
+/** What `colo verify` found of one disk; counts of clusters of 64 KiB unless said otherwise. */
+export interface VerifiedDisk {
+  readonly name: string;
+  readonly clusters: number;
+  readonly differing: number;
+  /** Where: whole clusters, bytes. The first ones only. */
+  readonly ranges: readonly { readonly offset: number; readonly length: number }[];
+  /** Written again and again while it was looked at. */
+  readonly notCompared: number;
+  /** Bytes. */
+  readonly repairedBytes: number;
+  /** Still different at the end. */
+  readonly remaining: number;
+}
+
+export type VerifyAnswer =
+  | { readonly ok: true; readonly disks: readonly VerifiedDisk[] }
+  | { readonly ok: false; readonly code: string; readonly reason: string };
+
 /** A running node, as its control socket sees it. */
 export interface NodeControl {
   status(): NodeStatus;
@@ -34,6 +60,8 @@ export interface NodeControl {
   capture(options: CaptureOptions): Promise<CommandResult>;
   /** Resolves when the checkpoint it asked for is committed or refused. */
   checkpoint(): Promise<CommandResult>;
+  /** Resolves when the disks are compared, and repaired if asked for, or it was refused. */
+  verify(options: VerifyOptions): Promise<VerifyAnswer>;
 }
 
 /** Where the link to the other host stands. */
@@ -47,6 +75,23 @@ export interface DiskStatus {
   bufferedBytes: number;
   /** The SVM's own writes since the last checkpoint; 0 on a primary. */
   overlayBytes: number;
+  /** Whose data the image is; null: read-only, or nobody has said yet. */
+  generation: { id: string; epoch: number; state: string } | null;
+}
+
+/** How far a disk's synchronisation is. */
+export interface DiskSyncStatus {
+  name: string;
+  /** `waiting`, `comparing`, `sending`, `following`. */
+  phase: string;
+  /** Clusters of 64 KiB that may differ; of these, compared, and found different. */
+  candidates: number;
+  compared: number;
+  differing: number;
+  sentBytes: number;
+  leftBytes: number;
+  /** Whole seconds; null: not known yet. */
+  remainingS: number | null;
 }
 
 /** What mode colo has done; frames are the guest's, of all NICs. */
@@ -105,8 +150,15 @@ export interface NodeStatus {
   dirtyTracker: string;
   accelerator: string;
   qemuVersion: string;
-  /** Of the running full synchronisation. */
-  sync: { phase: string; doneBytes: number; totalBytes: number } | null;
+  /** Of the running synchronisation; bytes of RAM and of what is known to differ of the disks. */
+  sync: {
+    phase: string;
+    doneBytes: number;
+    totalBytes: number;
+    disks: DiskSyncStatus[];
+  } | null;
+  /** Of the running `colo verify`; clusters of 64 KiB. */
+  verify: { disk: string; compared: number; clusters: number; differing: number } | null;
   disks: DiskStatus[];
   /** Of the thread that serves the disks: its heap and its buffers. */
   diskMemoryBytes: number;

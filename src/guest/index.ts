@@ -27,11 +27,13 @@
  * proxy/output-gate.ts and proxy/compare.
  */
 export { DiskRetry } from './disks/disk-retry-shell.js';
+export type { VerifyReport } from './disks/disk-verification-shell.js';
 export {
   type DiskPlace,
   GuestDisks,
   type GuestDisksOptions,
 } from './disks/disks-client-shell.js';
+export { disksStatus } from './disks/disks-status.js';
 export type { Guest, GuestHooks } from './guest.js';
 export { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
 export { GuestNetwork, type GuestNetworkOptions } from './network/guest-network-shell.js';
@@ -40,4 +42,4 @@ export type { SessionRole } from './network/network-shell.js';
 export type { CompareStats, NetworkStats } from './network/network-stats.js';
 export type { CompareReason } from './network/source-role-shell.js';
 export type { NodeIdentity, NodeRole, Promotion, RoleEnd } from './node-role.js';
-export { acceptSpeech, checkSpeechAnswer, Speech, type SpeechOptions } from './speech-shell.js';
+export { checkSpeech, Speech, type SpeechOptions } from './speech-shell.js';

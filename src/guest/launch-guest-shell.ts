@@ -8,7 +8,7 @@ import type { Configuration } from '../config/index.js';
 import { launchQemu, makeRuntimeDir, type ResolvedMachineDefinition } from '../emulator/index.js';
 import type { Logger } from '../lib/index.js';
 import { digestFile } from '../replication/index.js';
-import { type DiskPlace, GuestDisks } from './disks/disks-client-shell.js';
+import { type DiskPlace, GuestDisks, type StartedDisks } from './disks/disks-client-shell.js';
 import type { Guest, GuestHooks } from './guest.js';
 import { GuestNetwork } from './network/guest-network-shell.js';
 import type { NicPlace } from './network/guest-nic.js';
@@ -25,15 +25,15 @@ export interface LaunchOptions {
   readonly compareTimeoutUs: number;
   /** The right to speak, for every NIC; undefined: it has no end. */
   readonly lease: SharedArrayBuffer | undefined;
-  /** The machine, once the disks are open; `sizes` are theirs, bytes. */
-  readonly define: (sizes: readonly number[]) => Promise<ResolvedMachineDefinition>;
+  /** The machine, once the disks are open and before anything is written to them. */
+  readonly define: (started: StartedDisks, disks: GuestDisks) => Promise<ResolvedMachineDefinition>;
   readonly log: Logger;
 }
 
 /** Throws OperatorError for what can't be had. */
 export async function launchGuest(options: LaunchOptions): Promise<Guest> {
   const { configuration, role, log } = options;
-  const { vm, runDir, stateDir, tracker, consoleLog } = configuration;
+  const { vm, host, runDir, stateDir, tracker, consoleLog } = configuration;
   const cleanups: (() => Promise<unknown>)[] = [];
   const stop = async (): Promise<void> => {
     for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
@@ -44,14 +44,15 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
     const hooks: GuestHooks = {};
     const disks = hookedDisks(hooks, log);
     cleanups.push(() => disks.stop());
-    const { sockets, sizes } = await disks.start({
+    const started = await disks.start({
       role,
+      host,
       disks: options.disks,
       vm,
       stateDirectory: stateDir,
       socketDirectory: runtimeDir,
     });
-    const definition = await options.define(sizes);
+    const definition = await options.define(started, disks);
     const network = hookedNetwork(hooks, log);
     cleanups.push(() => network.stop());
     const nicFds = await network.start({
@@ -63,7 +64,7 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
     const emulator = await launchQemu({
       definition,
       ramMapping: role === 'live' ? 'shared' : 'private',
-      diskSockets: sockets,
+      diskSockets: started.sockets,
       nicFds,
       runtimeDir,
       startPaused: role === 'standby',

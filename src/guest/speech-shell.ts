@@ -259,39 +259,20 @@ export class Speech {
 }
 
 /**
- * Secondary: agrees with the primary on who asks whom, before anything is launched. Throws
- * OperatorError with what the primary's operator must know.
+ * Both hosts must have a witness, or none, and with one they must differ in name. Throws
+ * OperatorError with what the operator must know.
  */
-export async function acceptSpeech(
+export function checkSpeech(
   speech: Speech | undefined,
-  session: Session,
-  hello: { readonly host: string; readonly speech: SpeechOffer | null; readonly ownHost: string },
-): Promise<SpeechAnswer | null> {
-  refuseDifference(speech, hello.speech !== null);
-  if (speech === undefined || hello.speech === null) return null;
-  refuseEqualNames(hello.host, hello.ownHost);
-  return speech.accept(session, hello.speech);
-}
-
-/** Primary: the same with the secondary's answer. */
-export function checkSpeechAnswer(
-  speech: Speech | undefined,
-  answer: { readonly host: string; readonly speech: SpeechAnswer | null; readonly ownHost: string },
+  peer: { readonly host: string; readonly peerHas: boolean; readonly ownHost: string },
 ): void {
-  refuseDifference(speech, answer.speech !== null);
-  if (speech !== undefined) refuseEqualNames(answer.host, answer.ownHost);
-}
-
-function refuseDifference(speech: Speech | undefined, peerHas: boolean): void {
-  if ((speech !== undefined) === peerHas) return;
-  const here = peerHas ? 'this host has none' : 'only this host has one';
-  const reason = `The witness of both hosts must be the same, and ${here}`;
-  throw new OperatorError('COLO_E_PEER_DIFFERS', reason);
-}
-
-function refuseEqualNames(theirs: string, ours: string): void {
-  if (theirs !== ours) return;
-  const reason = `Both hosts are called ${ours}: the witness must tell them apart, set "host"`;
+  if ((speech !== undefined) !== peer.peerHas) {
+    const here = peer.peerHas ? 'this host has none' : 'only this host has one';
+    const reason = `The witness of both hosts must be the same, and ${here}`;
+    throw new OperatorError('COLO_E_PEER_DIFFERS', reason);
+  }
+  if (speech === undefined || peer.host !== peer.ownHost) return;
+  const reason = `Both hosts are called ${peer.host}: the witness must tell them apart, set "host"`;
   throw new OperatorError('COLO_E_PEER_DIFFERS', reason);
 }
 

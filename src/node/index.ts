@@ -1,7 +1,13 @@
 /**
  * A host's node: which role it has, and what stays when the role changes.
  *
- * joining.ts (what to become at the start) -> node-shell.ts (one role after the other; the
- * listener, the control socket's commands) -> src/primary and src/secondary.
+ * role-machine.ts (what to become, at the start and after each role) -> node-shell.ts (one role
+ * after the other; the listener, the control socket's commands) -> src/primary and src/secondary.
  */
 export { startNode } from './node-shell.js';
+export {
+  type NodeInput,
+  type NodeOutput,
+  type NodeState,
+  RoleMachine,
+} from './role-machine.js';

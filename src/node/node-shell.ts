@@ -1,6 +1,7 @@
 /**
- * The node of one host: one role after the other, and what outlives a role: the listener, the
- * identity by which the peer knows this process, the operator's commands.
+ * The node of one host: carries out which role comes next, as role-machine.ts decides, and keeps
+ * what outlives a role: the listener, the identity by which the peer knows this process, the
+ * operator's commands.
  *
  *     start -> ask the peer -> PrimaryRole -> (the guest lives on at the peer) -> SecondaryRole
  *                                  ^----------- (the peer is gone: promotion) --------+
@@ -33,10 +34,11 @@ import {
   type AcceptDecision,
   INSTANCE_BYTES,
   PeerListener,
+  type ProbeResult,
   probePeer,
 } from '../transport/index.js';
-import { decide } from './joining.js';
 import { JOIN_PAUSE_MS, JOIN_PROBE_TIMEOUT_MS } from './limits.js';
+import { type NodeInput, type NodeOutput, RoleMachine } from './role-machine.js';
 
 /** Starts a node in the role that its configuration names, unless the peer runs the guest. */
 export async function startNode(
@@ -57,11 +59,16 @@ class Node implements RunningNode {
   readonly #log: NodeLogger;
   readonly #instance = randomBytes(INSTANCE_BYTES);
   readonly #listener: PeerListener;
+  readonly #machine: RoleMachine;
   #port = 0;
   /** Undefined without a witness, and until the node knows as what it starts. */
   #speech: Speech | undefined;
   #guardFailure: string | undefined;
   #role: NodeRole | undefined;
+  /** The last one, while joining. */
+  #peerAnswer: ProbeResult | undefined;
+  /** How the last role ended. */
+  #end: RoleEnd | undefined;
   /** Nothing becomes of this node any more. */
   #stopping: string | undefined;
   #finish: (exit: NodeExit) => void = () => undefined;
@@ -69,6 +76,7 @@ class Node implements RunningNode {
   constructor(configuration: Configuration, log: NodeLogger) {
     this.#configuration = configuration;
     this.#log = log;
+    this.#machine = new RoleMachine({ hasWitness: configuration.witness.kind !== 'none' });
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
     });
@@ -98,6 +106,7 @@ class Node implements RunningNode {
       setMode: (mode) => role().setMode(mode),
       capture: (options) => role().capture(options),
       checkpoint: () => role().checkpoint(),
+      verify: (options) => role().verify(options),
     };
   }
 
@@ -109,7 +118,7 @@ class Node implements RunningNode {
       this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
     }
     try {
-      this.#take(role === 'primary' ? await this.#join(this.#configuration) : await this.#await());
+      await this.#step({ kind: 'started', role });
     } catch (error) {
       await this.#speech?.stop('The node can not start');
       this.#listener.close();
@@ -119,7 +128,7 @@ class Node implements RunningNode {
 
   async stop(reason: string): Promise<void> {
     this.#stopping = reason;
-    this.#role?.stop(reason);
+    if (this.#machine.state !== 'left') await this.#step({ kind: 'stopRequested' });
     await this.finished;
   }
 
@@ -143,33 +152,61 @@ class Node implements RunningNode {
     return this.#role?.accept(address) ?? { ok: false, reason: 'This node is starting' };
   }
 
-  /** Asks the other host, and then the witness, before a guest is started. */
-  async #join(configuration: PrimaryConfiguration): Promise<NodeRole> {
-    let last = '';
-    for (;;) {
-      const timeoutMs = JOIN_PROBE_TIMEOUT_MS;
-      const answer = await probePeer({ ...configuration.peer, timeoutMs });
-      const decision = decide(answer);
-      if (last !== answer) this.#log.info('The peer was asked', { answer, decision });
-      last = answer;
-      if (decision === 'be-secondary') {
-        await this.#speech?.leave('The peer runs the guest');
-        return this.#await();
-      }
-      if (decision === 'boot') {
-        await this.#startSpeech('primary');
-        if (this.#speech?.isAlone !== false) return this.#boot(configuration);
-        if (this.#speech.fenced !== undefined) return this.#await();
-        if (this.#guardFailure !== undefined)
-          throw new ColoError('COLO_E_GUARD', this.#guardFailure);
-      }
-      await delay(JOIN_PAUSE_MS);
+  async #step(input: NodeInput): Promise<void> {
+    let outputs = this.#machine.step(input);
+    for (let output = outputs.shift(); output !== undefined; output = outputs.shift()) {
+      if (output.kind === 'ask') outputs = await this.#ask(output.again);
+      else if (output.kind === 'askWitness') outputs = await this.#askWitness();
+      else await this.#perform(output);
     }
   }
 
-  async #await(): Promise<NodeRole> {
-    await this.#startSpeech('secondary');
-    return this.#beSecondary();
+  async #perform(output: Exclude<NodeOutput, { kind: 'ask' | 'askWitness' }>): Promise<void> {
+    switch (output.kind) {
+      case 'boot':
+        this.#take(await this.#boot(this.#configuration as PrimaryConfiguration));
+        return;
+      case 'goOn':
+        await this.#goOnWith(this.#end as Promotion);
+        return;
+      case 'beSecondary':
+        await this.#speech?.leave('This node is a secondary');
+        await this.#startSpeech('secondary');
+        this.#take(this.#beSecondary());
+        return;
+      case 'stopRole':
+        this.#role?.stop(this.#stopping ?? '');
+        return;
+      case 'leave': {
+        const left = this.#end?.kind === 'left' ? this.#end.exit : undefined;
+        await this.#leave(left ?? { exitCode: 0, reason: this.#stopping ?? '' });
+        return;
+      }
+      case 'refused':
+        this.#log.error('A change of role was refused', { reason: output.reason });
+        return;
+    }
+  }
+
+  /** Asks the other host before a guest is started. */
+  async #ask(again: boolean): Promise<NodeOutput[]> {
+    if (again) await delay(JOIN_PAUSE_MS);
+    const { peer } = this.#configuration as PrimaryConfiguration;
+    const answer = await probePeer({ ...peer, timeoutMs: JOIN_PROBE_TIMEOUT_MS });
+    if (answer !== this.#peerAnswer) this.#log.info('The peer was asked', { answer });
+    this.#peerAnswer = answer;
+    const joins = this.#machine.state === 'joining';
+    return joins ? this.#machine.step({ kind: 'answered', answer }) : [];
+  }
+
+  /** The guard goes on asking until it is told something else; here it is looked at once. */
+  async #askWitness(): Promise<NodeOutput[]> {
+    await this.#startSpeech('primary');
+    const { isAlone = true, fenced } = this.#speech ?? {};
+    if (this.#guardFailure !== undefined) throw new ColoError('COLO_E_GUARD', this.#guardFailure);
+    if (this.#machine.state !== 'joining') return [];
+    const answer = isAlone ? 'granted' : fenced === undefined ? 'none' : 'fenced';
+    return this.#machine.step({ kind: 'witnessed', answer });
   }
 
   /** Without effect once it has begun, or without a witness. */
@@ -259,19 +296,12 @@ class Node implements RunningNode {
   }
 
   async #next(end: RoleEnd): Promise<void> {
-    switch (end.kind) {
-      case 'left':
-        await this.#leave(end.exit);
-        return;
-      case 'promoted':
-        await this.#goOnWith(end);
-        return;
-      case 'demoted':
-        this.#log.warn('The guest runs at the peer; this node is its secondary', {
-          reason: end.reason,
-        });
-        this.#take(this.#beSecondary());
+    this.#end = end;
+    if (end.kind === 'demoted') {
+      const { reason } = end;
+      this.#log.warn('The guest runs at the peer; this node is its secondary', { reason });
     }
+    await this.#step({ kind: 'ended', end: end.kind });
   }
 
   async #leave(exit: NodeExit): Promise<void> {

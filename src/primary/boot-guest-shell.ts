@@ -26,7 +26,10 @@ export function bootGuest(
     })),
     compareTimeoutUs: configuration.compareTimeoutUs,
     lease,
-    define: (sizes) => defineMachine(configuration, sizes),
+    define: async ({ sizes }, disks) => {
+      await disks.beginAlone();
+      return defineMachine(configuration, sizes);
+    },
     log,
   });
 }

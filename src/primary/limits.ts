@@ -4,6 +4,15 @@
 export const CONNECT_RETRY_US = 1_000_000;
 
 /**
+ * The same after a refusal that only an operator can end: each attempt opens the secondary's images,
+ * which keeps the command that resolves it from opening them for that moment.
+ */
+export const REFUSED_RETRY_US = 10_000_000;
+
+/** Between two attempts to write that the guest runs alone; meanwhile what is held stays held. */
+export const ALONE_RETRY_MS = 1000;
+
+/**
  * From the end of the pause to `committed`, and from there to `applied`. Far above any healthy
  * transaction; a secondary that hangs with a beating heart is dropped and the primary runs alone.
  */
@@ -34,6 +43,9 @@ export const QEMU_EXIT_MS = 1000;
 
 /** RAM frames (half a MiB each) copied during a pause before the event loop gets a turn: 10 ms. */
 export const FRAMES_PER_TURN = 64;
+
+/** Differing ranges of a disk in the answer to `colo verify`: 16 disks stay below 64 KiB. */
+export const VERIFY_RANGES_TOLD_MAX = 50;
 
 /** Longest epoch that `period = auto` chooses, for guests that always agree. */
 export const ADAPTIVE_PERIOD_US_MAX = 10_000_000;

@@ -32,6 +32,7 @@ import {
   CONNECT_RETRY_US,
   PRESEND_ENOUGH_PAGES,
   PRESEND_ROUNDS_MAX,
+  REFUSED_RETRY_US,
   SYNC_ENOUGH_BYTES,
   SYNC_ROUNDS_MAX,
 } from './limits.js';
@@ -48,7 +49,8 @@ export type { PrimaryState, Trigger } from './primary-state.js';
 export type PrimaryInput =
   | { readonly kind: 'tick' }
   | { readonly kind: 'peerConnected' }
-  | { readonly kind: 'peerRefused'; readonly reason: string }
+  /** `needsOperator`: it will refuse again until somebody has decided something. */
+  | { readonly kind: 'peerRefused'; readonly reason: string; readonly needsOperator?: boolean }
   | { readonly kind: 'linkLost'; readonly reason: string }
   | { readonly kind: 'probed'; readonly result: ProbeResult }
   | { readonly kind: 'heard' }
@@ -225,7 +227,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'peerConnected':
         return this.#connected(nowUs);
       case 'peerRefused':
-        return this.#state.kind === 'connecting' ? this.#alone(input.reason, nowUs) : [];
+        return this.#state.kind === 'connecting' ? this.#refused(input, nowUs) : [];
       case 'linkLost':
       case 'probed':
         return this.#link(input, nowUs);
@@ -414,7 +416,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const isShared = this.#state.kind === 'session' && this.#state.shared;
     if (isShared || this.#mayRunAlone) return [];
     this.#mayRunAlone = true;
-    return [{ kind: 'open' }];
+    // A session that begins is not disturbed: it ends in a commit, which releases, or in a loss.
+    return this.#state.kind === 'alone' ? [{ kind: 'open' }] : [];
   }
 
   #captured(epoch: number, atUs: number, nowUs: number): PrimaryOutput[] {
@@ -510,6 +513,17 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     if (this.#state.kind !== 'session') return [];
     const verdict = this.#detector.linkLost(reason);
     return verdict === undefined ? [] : [{ kind: 'endSession' }, { kind: 'probe' }];
+  }
+
+  #refused(
+    { reason, needsOperator }: Extract<PrimaryInput, { kind: 'peerRefused' }>,
+    nowUs: number,
+  ): PrimaryOutput[] {
+    const outputs = this.#alone(reason, nowUs);
+    if (needsOperator === true) {
+      this.#state = { kind: 'alone', retryAtUs: nowUs + REFUSED_RETRY_US, reason };
+    }
+    return outputs;
   }
 
   /**

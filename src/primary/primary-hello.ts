@@ -1,4 +1,5 @@
 /** The primary's first message: what guest it runs, and what an SVM of it needs. */
+import type { PrimaryImage } from '../blockrep/index.js';
 import type { Configuration } from '../config/index.js';
 import type { Guest, NodeIdentity } from '../guest/index.js';
 import { PAGE_SIZE_BYTES } from '../lib/index.js';
@@ -12,7 +13,8 @@ import {
 
 export interface HelloParts {
   readonly configuration: Configuration;
-  readonly pvm: Guest;
+  readonly guest: Guest;
+  readonly images: readonly PrimaryImage[];
   readonly identity: NodeIdentity;
   /** As it is now. */
   readonly policy: Policy;
@@ -23,8 +25,8 @@ export interface HelloParts {
 }
 
 export function primaryHello(parts: HelloParts): EncodedMessage {
-  const { configuration, pvm, identity, policy, epoch, speech } = parts;
-  const { qemuVersion, accelerator, dirtyTracker } = pvm.emulator.description;
+  const { configuration, guest, images, identity, policy, epoch, speech } = parts;
+  const { qemuVersion, accelerator, dirtyTracker } = guest.emulator.description;
   return encodeControl({
     kind: 'hello',
     json: JSON.stringify({
@@ -32,7 +34,8 @@ export function primaryHello(parts: HelloParts): EncodedMessage {
       vm: configuration.vm,
       host: configuration.host,
       epoch,
-      definition: pvm.definition,
+      definition: guest.definition,
+      images,
       qemuVersion,
       accelerator,
       pageSizeBytes: PAGE_SIZE_BYTES,
@@ -41,8 +44,8 @@ export function primaryHello(parts: HelloParts): EncodedMessage {
       port: identity.port,
       instance: identity.instance.toString('hex'),
       policy,
-      kernelSha256: pvm.kernelSha256,
-      initrdSha256: pvm.initrdSha256,
+      kernelSha256: guest.kernelSha256,
+      initrdSha256: guest.initrdSha256,
       speech,
     }),
   });

@@ -7,6 +7,7 @@
  * capture) is strictly one after the other, also across sessions.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { type PrimaryImage, parseAcceptedImages } from '../blockrep/index.js';
 import {
   type CaptureOptions,
   type CommandResult,
@@ -16,10 +17,12 @@ import {
   type NodeLogger,
   type NodeStatus,
   type PeriodSetting,
+  type VerifyAnswer,
+  type VerifyOptions,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import {
-  checkSpeechAnswer,
+  checkSpeech,
   DiskRetry,
   type Guest,
   type NodeRole,
@@ -46,6 +49,7 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
+import { HeldOutput } from './held-output-shell.js';
 import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
 import {
   PrimaryCore,
@@ -58,8 +62,8 @@ import type { PrimaryRoleOptions } from './primary-role-options.js';
 import { failoverOfPrimary, listenToSpeech } from './primary-speech-shell.js';
 import { primaryStatus } from './primary-status.js';
 import { Replicator } from './replicator-shell.js';
-import { closedWithin, sentBytes } from './session-end-shell.js';
 import { CheckpointStatistics } from './statistics.js';
+import { verifyDisks } from './verify-shell.js';
 
 interface CurrentSession {
   readonly session: Session;
@@ -89,8 +93,8 @@ export class PrimaryRole implements NodeRole {
   #lastFailure: string | null = null;
   #committedEpoch: number | null;
   #work: Promise<void> = Promise.resolve();
-  #synced: Promise<unknown> = Promise.resolve();
-  #silenced: Promise<unknown> = Promise.resolve();
+  readonly #held: HeldOutput;
+  #silenced: Promise<void> = Promise.resolve();
   #protecting: Promise<void> = Promise.resolve();
   #checkpointWaiters: ((result: CommandResult) => void)[] = [];
   #finish: (end: RoleEnd) => void = () => undefined;
@@ -115,6 +119,11 @@ export class PrimaryRole implements NodeRole {
       heartbeatUs: configuration.heartbeatIntervalUs,
       hasWitness: options.speech !== undefined,
       firstEpoch: options.firstEpoch,
+    });
+    this.#held = new HeldOutput({
+      guest: pvm,
+      onDiskFailed: (reason) => this.#diskFailed(reason),
+      isLeaving: () => this.#leaving,
     });
     this.#diskRetry = new DiskRetry({ guest: pvm.emulator, log });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
@@ -160,7 +169,7 @@ export class PrimaryRole implements NodeRole {
       downtimeUs: this.#options.downtimeUs,
       statistics: this.#statistics,
       committedEpoch: this.#committedEpoch,
-      bytesSent: this.#bytesSentBefore + sentBytes(this.#current?.session),
+      bytesSent: this.#bytesSentBefore + (this.#current?.session.bytesSent ?? 0),
       sync: this.#current?.replicator.sync ?? null,
       lastFailure: this.#diskRetry.problem ?? this.#lastFailure,
       startedAtUs: this.#startedAtUs,
@@ -215,6 +224,16 @@ export class PrimaryRole implements NodeRole {
     return this.#pvm.network.capture(options);
   }
 
+  verify(options: VerifyOptions): Promise<VerifyAnswer> {
+    if (this.#core.state.kind !== 'session') {
+      const reason = 'No secondary is connected';
+      return Promise.resolve({ ok: false, code: 'COLO_E_VERIFY', reason });
+    }
+    return verifyDisks(options, this.#pvm, () => {
+      this.#driver.input({ kind: 'checkpointRequested', trigger: 'operator' });
+    });
+  }
+
   checkpoint(): Promise<CommandResult> {
     const done = this.#nextCheckpoint();
     this.#driver.input({ kind: 'checkpointRequested', trigger: 'operator' });
@@ -253,25 +272,27 @@ export class PrimaryRole implements NodeRole {
         return;
       case 'release':
         this.#committedEpoch = output.epoch;
+        this.#pvm.disks.committed(output.epoch);
         void this.#release(output.epoch);
         return;
       case 'startCompare':
-        void this.#startCompare(output.epoch);
+        void this.#held.startCompare(output.epoch);
         return;
       case 'endSession':
         this.#endReplication();
         this.#current?.session.destroy();
         return;
       case 'runAlone':
-        this.#sessionOver(output.reason);
-        this.#runAlone(output.reason);
+        this.#sessionOver(output.reason, 'Running unprotected');
+        void this.#held.open();
         return;
       case 'askAlone':
-        this.#sessionOver(output.reason);
+        this.#sessionOver(output.reason, 'The witness is asked whether to go on alone');
         this.#options.speech?.peerLost(output);
         return;
       case 'open':
-        this.#runAlone('The witness allows it');
+        this.#log.warn('Running unprotected', { reason: 'The witness allows it' });
+        void this.#held.open();
         return;
       case 'protecting':
         this.#protecting = this.#protect();
@@ -312,20 +333,34 @@ export class PrimaryRole implements NodeRole {
   async #connect(): Promise<void> {
     const { peer } = this.#options;
     let session: Session | undefined;
+    let needsOperator = false;
     try {
       session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
       if (this.#leaving) throw new Error('The node is leaving');
       const { speech } = this.#options;
       const offer = (await speech?.offer(session)) ?? null;
       const reply = firstControlMessage(session);
-      this.#sendHello(session, offer);
+      // A generation that begins in the middle of a session would be unknown to the secondary.
+      await this.#held.parted;
+      this.#sendHello(session, { offer, images: await this.#pvm.disks.images() });
       const message = await reply;
       if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
       const answer = parseHelloReply(message.json);
-      if (!answer.ok) throw new ProtocolError(`The secondary refused: ${answer.reason}`);
-      checkSpeechAnswer(speech, { ...answer, ownHost: this.#configuration.host });
+      if (!answer.ok) {
+        needsOperator = answer.needsOperator;
+        throw new ProtocolError(`The secondary refused: ${answer.reason}`);
+      }
+      checkSpeech(speech, {
+        host: answer.host,
+        peerHas: answer.speech !== null,
+        ownHost: this.#configuration.host,
+      });
       await this.#pvm.network.attach(session, { role: 'source', epoch: this.#core.epoch });
-      await this.#pvm.disks.attachSource(session, this.#core.epoch);
+      await this.#pvm.disks.attachSource(session, {
+        epoch: this.#core.epoch,
+        verdicts: parseAcceptedImages(answer.verdicts),
+        resyncBytesPerSecond: this.#configuration.resyncBytesPerSecond,
+      });
       if (this.#leaving) throw new Error('The node is leaving');
       if (offer !== null) speech?.meet(session, offer.key, answer.speech?.ports ?? []);
       this.#begin(session, Buffer.from(answer.instance, 'hex'), offer);
@@ -336,15 +371,19 @@ export class PrimaryRole implements NodeRole {
       const reason = describeError(error);
       if (reason !== this.#lastFailure) this.#log.warn('No secondary', { reason });
       this.#lastFailure = reason;
-      this.#driver.input({ kind: 'peerRefused', reason });
+      this.#driver.input({ kind: 'peerRefused', reason, needsOperator });
     }
   }
 
-  #sendHello(session: Session, speech: SpeechOffer | null): void {
+  #sendHello(
+    session: Session,
+    { offer, images }: { offer: SpeechOffer | null; images: readonly PrimaryImage[] },
+  ): void {
     const { identity, policy: started } = this.#options;
     const policy = { ...started, mode: this.#core.mode, period: this.#core.periodSetting };
     const { type, parts } = primaryHello({
-      ...{ configuration: this.#configuration, pvm: this.#pvm, identity, policy, speech },
+      ...{ configuration: this.#configuration, guest: this.#pvm, images, identity, policy },
+      speech: offer,
       epoch: this.#core.epoch,
     });
     session.links.control.send(type, parts);
@@ -434,45 +473,14 @@ export class PrimaryRole implements NodeRole {
     await Promise.all([this.#reserve.used(epoch), this.#protecting]);
     const captured = await current.replicator.capture(svmRuns);
     const { pauseUs, pages, pagesInPause } = captured;
-    this.#synced = captured.synced;
+    this.#held.captured(captured.synced);
     this.#statistics.add({ trigger, pauseUs, pages, pagesInPause });
     void captured.shipped.catch((error: unknown) => this.#stepFailed(current, error));
     return { kind: 'captured', epoch, atUs: captured.resumedAtUs };
   }
 
-  /** Output of a committed epoch leaves once what it may tell of is durable here too. */
   async #release(epoch: number): Promise<void> {
-    try {
-      await this.#synced;
-      this.#pvm.network.release(epoch);
-      this.#driver.input({ kind: 'released', epoch });
-    } catch (error) {
-      this.#diskFailed(describeError(error));
-    }
-  }
-
-  /** What the SVM confirms may tell of writes of the last pause, too. */
-  async #startCompare(epoch: number): Promise<void> {
-    try {
-      await this.#synced;
-      this.#pvm.network.startCompare(epoch);
-    } catch (error) {
-      this.#diskFailed(describeError(error));
-    }
-  }
-
-  /**
-   * Alone, what is held may leave as soon as what it may tell of is durable. A sync of a busy disk
-   * may outlast the next session's synchronisation: see SourceRole.open.
-   */
-  async #openWhenSynced(): Promise<void> {
-    try {
-      await this.#synced;
-    } catch (error) {
-      this.#diskFailed(describeError(error));
-    }
-    if (this.#leaving) return;
-    this.#pvm.network.open();
+    if (await this.#held.release(epoch)) this.#driver.input({ kind: 'released', epoch });
   }
 
   #diskFailed(reason: string): void {
@@ -490,20 +498,19 @@ export class PrimaryRole implements NodeRole {
     this.#answerWaiters({ ok: true, detail: `Epoch ${epoch} is committed` });
   }
 
-  #sessionOver(reason: string): void {
+  #sessionOver(reason: string, consequence: string): void {
     const current = this.#current;
+    const wasProtected = this.#committedEpoch !== null;
     this.#current = undefined;
     this.#committedEpoch = null;
     this.#lastFailure = reason;
     this.#statistics.failed += 1;
     this.#endReplication(current);
-    this.#bytesSentBefore += sentBytes(current?.session);
+    this.#bytesSentBefore += current?.session.bytesSent ?? 0;
     current?.session.destroy();
-  }
-
-  #runAlone(reason: string): void {
-    void this.#openWhenSynced();
-    this.#log.warn('Running unprotected', { reason });
+    this.#held.sessionOver({ wasProtected });
+    // That nobody could be reached was told by the attempt.
+    if (current !== undefined) this.#log.warn(consequence, { reason });
   }
 
   async #protect(): Promise<void> {
@@ -575,7 +582,7 @@ export class PrimaryRole implements NodeRole {
     const session = this.#current?.session;
     this.#endReplication();
     await this.#silenced;
-    if (session !== undefined) await closedWithin(session, GOODBYE_TIMEOUT_MS);
+    if (session !== undefined) await session.closedWithin(GOODBYE_TIMEOUT_MS);
     await this.#work;
     await this.#pvm.stop();
     this.#finish(end);

@@ -6,7 +6,7 @@ import {
   type NodeStatus,
   type PeerState,
 } from '../config/index.js';
-import type { Guest, Speech } from '../guest/index.js';
+import { disksStatus, type Guest, type Speech } from '../guest/index.js';
 import type { PrimaryCore } from './primary-core.js';
 import type { SyncProgress } from './replicator-shell.js';
 import type { CheckpointStatistics } from './statistics.js';
@@ -78,19 +78,37 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     dirtyTracker: description.dirtyTracker,
     accelerator: description.accelerator,
     qemuVersion: description.qemuVersion,
-    sync: sources.sync,
-    disks: guest.definition.disks.map(({ name, sizeBytes }, index) => ({
-      name,
-      sizeBytes,
-      bufferedBytes: guest.disks.figures.disks[index]?.bufferedBytes ?? 0,
-      overlayBytes: guest.disks.figures.disks[index]?.overlayBytes ?? 0,
-    })),
+    sync: syncStatus(sources),
+    verify: verifyStatus(guest),
+    disks: disksStatus(guest.definition.disks, guest.disks.figures),
     diskMemoryBytes: guest.disks.figures.memoryBytes,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,
     speech: sources.speech?.status ?? null,
     lastFailure: sources.lastFailure,
   };
+}
+
+function syncStatus({ sync, guest }: StatusSources): NodeStatus['sync'] {
+  if (sync === null) return null;
+  const { figures } = guest.disks;
+  const disks = guest.definition.disks.flatMap(({ name }, index) => {
+    const resync = figures.disks[index]?.resync;
+    return resync === undefined ? [] : [{ name, ...resync, remainingS: resync.remainingS ?? null }];
+  });
+  const sentBytes = disks.reduce((sum, disk) => sum + disk.sentBytes, 0);
+  const leftBytes = disks.reduce((sum, disk) => sum + disk.leftBytes, 0);
+  const { phase } = sync;
+  const doneBytes = sync.doneBytes + sentBytes;
+  return { phase, doneBytes, totalBytes: sync.totalBytes + sentBytes + leftBytes, disks };
+}
+
+function verifyStatus(guest: Guest): NodeStatus['verify'] {
+  const { verifying } = guest.disks.figures;
+  if (verifying === undefined) return null;
+  const { compared, clusters, differing } = verifying;
+  const disk = guest.definition.disks[verifying.disk]?.name ?? '';
+  return { disk, compared, clusters, differing };
 }
 
 function stateName(core: PrimaryCore): string {

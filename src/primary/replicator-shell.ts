@@ -61,7 +61,7 @@ export interface Captured {
   readonly synced: Promise<unknown>;
 }
 
-/** Progress of the initial synchronisation, in bytes. */
+/** Progress of a synchronisation, in bytes of RAM; of the disks it is in their figures. */
 export interface SyncProgress {
   phase: string;
   doneBytes: number;
@@ -86,7 +86,6 @@ export class Replicator {
   readonly #log: Logger;
   #framer: RamFramer;
   /** What the secondary's images lacked when it was last looked at. */
-  #diskBytes = 0;
   #ended = false;
   sync: SyncProgress | undefined;
 
@@ -108,13 +107,10 @@ export class Replicator {
    */
   async syncRound(first: boolean): Promise<number> {
     const { emulator, disks } = this.#parts;
-    if (first) {
-      emulator.scanWritten();
-      this.#diskBytes = await disks.startTracking();
-    }
+    if (first) emulator.scanWritten();
     const ranges = first ? emulator.ram.dataRanges() : emulator.scanWritten();
     const ramBytes = ranges.reduce((sum, range) => sum + range.length, 0);
-    const sync = { phase: 'ram', doneBytes: 0, totalBytes: ramBytes + this.#diskBytes };
+    const sync = { phase: 'ram', doneBytes: 0, totalBytes: ramBytes };
     this.sync = sync;
     for (const frame of this.#framer.cut(ranges, (at, target) =>
       emulator.ram.copyOut(at, target),
@@ -125,11 +121,7 @@ export class Replicator {
     // By now the disks may belong to another session.
     if (this.#ended) throw new ColoError('COLO_E_SESSION', 'The session is over');
     sync.phase = 'disk';
-    const ramDoneBytes = sync.doneBytes;
-    this.#diskBytes = await disks.syncRound((doneBytes) => {
-      sync.doneBytes = ramDoneBytes + doneBytes;
-    });
-    return ramBytes + this.#diskBytes;
+    return ramBytes + (await disks.syncRound());
   }
 
   /**

@@ -3,7 +3,8 @@
  *
  * The primary says what guest it runs and what an SVM of it needs; the secondary launches QEMU from
  * that, or refuses with a reason that an operator can act on, before any RAM is sent. The machine
- * definition itself is checked by src/emulator; here it is passed through as it is.
+ * definition itself is checked by src/emulator, what is said of disk images by src/blockrep; here
+ * they are passed through as they are.
  */
 import { z } from 'zod';
 import { MODES } from '../config/index.js';
@@ -49,6 +50,8 @@ const helloSchema = z.object({
   /** The epoch that the guest runs now. */
   epoch: z.number().int().nonnegative(),
   definition: z.unknown(),
+  /** What the secondary judges its images by: PrimaryImage of each disk that is not read-only. */
+  images: z.unknown(),
   qemuVersion: z.string().max(256),
   accelerator: z.enum(['kvm', 'tcg']),
   pageSizeBytes: z.number().int(),
@@ -73,8 +76,15 @@ const helloReplySchema = z.discriminatedUnion('ok', [
     qemuVersion: z.string().max(256),
     instance,
     speech: speechAnswer.nullable(),
+    /** AcceptedImage of each disk that is not read-only. */
+    verdicts: z.unknown(),
   }),
-  z.object({ ok: z.literal(false), reason: z.string().max(4096) }),
+  z.object({
+    ok: z.literal(false),
+    reason: z.string().max(4096),
+    /** It stays so until somebody decides something: there is no use in asking again soon. */
+    needsOperator: z.boolean(),
+  }),
 ]);
 
 /** How the pair is to be run; whoever runs the guest says it. Times in microseconds. */

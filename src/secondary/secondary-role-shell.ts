@@ -9,7 +9,7 @@
 import type { CommandResult, Configuration, NodeLogger, NodeStatus } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import {
-  acceptSpeech,
+  checkSpeech,
   DiskRetry,
   type Guest,
   type NodeIdentity,
@@ -17,7 +17,7 @@ import {
   type RoleEnd,
   type Speech,
 } from '../guest/index.js';
-import { describeError, ProtocolError } from '../lib/index.js';
+import { describeError, OperatorError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   type ControlMessage,
@@ -41,7 +41,7 @@ import { EXPECTED_LOAD_US } from './limits.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
 import { secondaryStatus } from './secondary-status.js';
-import { type Svm, startSvm } from './svm-shell.js';
+import { IMAGE_AT_STAKE, type Svm, startSvm } from './svm-shell.js';
 
 /** What the role is made of. */
 export interface SecondaryRoleOptions {
@@ -133,7 +133,7 @@ export class SecondaryRole implements NodeRole {
       guest: this.#current?.guest,
       speech: this.#options.speech,
       remoteAddress: this.#current?.session.remoteAddress,
-      receivedBytes: receivedBytes(this.#current?.session),
+      receivedBytes: this.#current?.session.bytesReceived ?? 0,
       applied: this.#applied,
       downtimeUs: this.#downtimeUs,
       verified: this.#verified,
@@ -171,8 +171,12 @@ export class SecondaryRole implements NodeRole {
     return this.#notHere('Checkpoints are begun by the primary: run "colo checkpoint" there');
   }
 
-  #notHere(reason: string): CommandResult {
-    return { ok: false, code: 'COLO_E_ROLE', reason };
+  async verify() {
+    return this.#notHere('Disks are compared by the primary: run "colo verify" there');
+  }
+
+  #notHere(reason: string) {
+    return { ok: false, code: 'COLO_E_ROLE', reason } as const;
   }
 
   accept(): AcceptDecision {
@@ -194,19 +198,28 @@ export class SecondaryRole implements NodeRole {
       if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
       const hello = parseHello(message.json);
       const { speech } = this.#options;
-      const ownHost = this.#configuration.host;
-      const answer = await acceptSpeech(speech, session, { ...hello, ownHost });
+      checkSpeech(speech, {
+        host: hello.host,
+        peerHas: hello.speech !== null,
+        ownHost: this.#configuration.host,
+      });
       svm = await startSvm(this.#configuration, hello, { log: this.#log, lease: speech?.lease });
       this.#listenTo(svm.guest);
       await svm.guest.network.attach(session, { role: 'target' });
-      await svm.guest.disks.attachTarget(session);
+      await svm.guest.disks.attachTarget(session, svm.lineages);
+      const offer = hello.speech;
+      const answer = offer && ((await speech?.accept(session, offer)) ?? null);
       if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
       this.#begin(session, { hello, svm, answer });
     } catch (error) {
       const reason = describeError(error);
-      this.#log.warn('Primary refused', { peer: session.remoteAddress, reason });
+      const needsOperator = error instanceof OperatorError && error.code === IMAGE_AT_STAKE;
+      // Such a primary asks again and again.
+      const isNews = !needsOperator || reason !== this.#lastFailure;
+      if (isNews) this.#log.warn('Primary refused', { peer: session.remoteAddress, reason });
       this.#lastFailure = reason;
-      this.#send(session, { kind: 'helloReply', json: JSON.stringify({ ok: false, reason }) });
+      const json = JSON.stringify({ ok: false, reason, needsOperator });
+      this.#send(session, { kind: 'helloReply', json });
       session.close();
       if (svm !== undefined) await stopSvm(svm);
       this.#occupied = false;
@@ -246,7 +259,11 @@ export class SecondaryRole implements NodeRole {
     const { qemuVersion } = emulator.description;
     const { host } = this.#configuration;
     const instance = this.#options.identity.instance.toString('hex');
-    const json = JSON.stringify({ ok: true, host, qemuVersion, instance, speech: answer });
+    const json = JSON.stringify({
+      ...{ ok: true, host, qemuVersion, instance },
+      verdicts: svm.verdicts,
+      speech: answer,
+    });
     this.#send(session, { kind: 'helloReply', json });
     this.#log.info('Primary connected', { peer: session.remoteAddress, primary: hello.host });
     this.#driver.input({ kind: 'peerConnected' });
@@ -573,9 +590,4 @@ export class SecondaryRole implements NodeRole {
 async function stopSvm({ guest, staging }: Svm): Promise<void> {
   staging.close();
   await guest.stop();
-}
-
-function receivedBytes(session: Session | undefined): number {
-  if (session === undefined) return 0;
-  return Object.values(session.links).reduce((sum, link) => sum + link.counters.bytesReceived, 0);
 }

@@ -1,6 +1,6 @@
 /** The secondary's answer to `colo status`; after a failover it is the primary's. */
 import type { Configuration, NodeStatus, PeerState } from '../config/index.js';
-import type { Guest, Speech } from '../guest/index.js';
+import { disksStatus, type Guest, type Speech } from '../guest/index.js';
 import type { Hello } from '../replication/index.js';
 import type { SecondaryCore } from './secondary-core.js';
 
@@ -51,12 +51,8 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     accelerator: description?.accelerator ?? 'none',
     qemuVersion: description?.qemuVersion ?? 'none',
     sync: null,
-    disks: (guest?.definition.disks ?? []).map(({ name, sizeBytes }, index) => ({
-      name,
-      sizeBytes,
-      bufferedBytes: guest?.disks.figures.disks[index]?.bufferedBytes ?? 0,
-      overlayBytes: guest?.disks.figures.disks[index]?.overlayBytes ?? 0,
-    })),
+    verify: null,
+    disks: disksStatus(guest?.definition.disks ?? [], guest?.disks.figures),
     diskMemoryBytes: guest?.disks.figures.memoryBytes ?? 0,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: sources.verified,

@@ -1,6 +1,15 @@
 /**
  * The SVM, launched from what the primary's hello says. It starts paused and silent.
  */
+import {
+  type AcceptedImage,
+  type ImageClaim,
+  judgeDisks,
+  type Lineage,
+  lineageOf,
+  type PrimaryImage,
+  parsePrimaryImages,
+} from '../blockrep/index.js';
 import { bootFiles, type Configuration, diskPlace, nicConnection } from '../config/index.js';
 import {
   parseMachineDefinition,
@@ -17,7 +26,14 @@ export interface Svm {
   readonly guest: Guest;
   /** Where the PVM's pages wait until their checkpoint is complete. */
   readonly staging: StagingArea;
+  /** Of the primary's images, for each disk that is not read-only. */
+  readonly lineages: readonly Lineage[];
+  /** What becomes of this host's images of these disks. */
+  readonly verdicts: readonly AcceptedImage[];
 }
+
+/** Code of the refusal of a primary whose data would replace what only this host has. */
+export const IMAGE_AT_STAKE = 'COLO_E_IMAGE_AT_STAKE';
 
 /**
  * Launches it. Throws OperatorError or ProtocolError with what the primary's operator must know.
@@ -29,6 +45,8 @@ export async function startSvm(
 ): Promise<Svm> {
   const { log, lease } = parts;
   const definition = await checkedDefinition(configuration, hello);
+  const images = parsePrimaryImages(hello.images);
+  let verdicts: readonly AcceptedImage[] = [];
   const guest = await launchGuest({
     configuration,
     role: 'standby',
@@ -41,14 +59,19 @@ export async function startSvm(
     }),
     compareTimeoutUs: hello.policy.compareTimeoutUs,
     lease,
-    define: async () => definition,
+    define: async ({ claims }) => {
+      verdicts = judge(images, claims);
+      return definition;
+    },
     log,
   });
   const { qemuVersion } = guest.emulator.description;
   if (qemuVersion !== hello.qemuVersion) {
     log.warn(`QEMU versions differ: ${qemuVersion} here, ${hello.qemuVersion} there`);
   }
-  return { guest, staging: new StagingArea(guest.emulator.ram.sizeBytes) };
+  const staging = new StagingArea(guest.emulator.ram.sizeBytes);
+  const lineages = images.map(({ record }) => lineageOf(record));
+  return { guest, staging, lineages, verdicts };
 }
 
 async function checkedDefinition(
@@ -106,4 +129,14 @@ async function checkFile(key: string, path: string, expected: string | null): Pr
     );
   }
   refuseUnless(found === expected, `${key} ${path}`, 'another file', 'this one');
+}
+
+/** Before anything of this host's images is changed. */
+function judge(
+  images: readonly PrimaryImage[],
+  claims: readonly ImageClaim[],
+): readonly AcceptedImage[] {
+  const verdict = judgeDisks(images, claims);
+  if (verdict.kind === 'resync') return verdict.disks;
+  throw new OperatorError(IMAGE_AT_STAKE, verdict.reason);
 }

@@ -49,6 +49,27 @@ export class Session implements SessionInfo {
     return this.#closeReason;
   }
 
+  /** Of all links, since the start. */
+  get bytesSent(): number {
+    return CHANNELS.reduce((sum, channel) => sum + this.links[channel].counters.bytesSent, 0);
+  }
+
+  get bytesReceived(): number {
+    return CHANNELS.reduce((sum, channel) => sum + this.links[channel].counters.bytesReceived, 0);
+  }
+
+  /** Waits for the peer to close it, and makes sure that it is closed. */
+  async closedWithin(timeoutMs: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs);
+      this.onClose(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+    this.destroy();
+  }
+
   /** Adds a handler, called once; soon, if the session is over already. */
   onClose(handler: (reason: SessionCloseReason) => void): void {
     const reason = this.#closeReason;

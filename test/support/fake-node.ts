@@ -6,6 +6,9 @@ import type {
   NodeControl,
   NodeStatus,
   PeriodSetting,
+  VerifiedDisk,
+  VerifyAnswer,
+  VerifyOptions,
 } from '../../src/config/index.js';
 import type { Logger } from '../../src/lib/index.js';
 
@@ -31,8 +34,33 @@ export function fullStatus(): NodeStatus {
     dirtyTracker: 'userfaultfd',
     accelerator: 'tcg',
     qemuVersion: '7.2.22',
-    sync: { phase: 'ram', doneBytes: 128 * 1024 ** 2, totalBytes: 512 * 1024 ** 2 },
-    disks: [{ name: 'disk0', sizeBytes: 2 * 1024 ** 3, bufferedBytes: 4096, overlayBytes: 0 }],
+    sync: {
+      phase: 'ram',
+      doneBytes: 128 * 1024 ** 2,
+      totalBytes: 512 * 1024 ** 2,
+      disks: [
+        {
+          name: 'disk0',
+          phase: 'comparing',
+          candidates: 4096,
+          compared: 120,
+          differing: 3,
+          sentBytes: 65_536,
+          leftBytes: 131_072,
+          remainingS: 12,
+        },
+      ],
+    },
+    verify: { disk: 'disk0', compared: 1024, clusters: 4096, differing: 1 },
+    disks: [
+      {
+        name: 'disk0',
+        sizeBytes: 2 * 1024 ** 3,
+        bufferedBytes: 4096,
+        overlayBytes: 0,
+        generation: { id: '5b0c7e5e-0000-4000-8000-000000000001', epoch: 40, state: 'active' },
+      },
+    ],
     diskMemoryBytes: 24 * 1024 ** 2,
     uptimeMs: 3_725_000,
     verified: 0,
@@ -47,6 +75,19 @@ export function fullStatus(): NodeStatus {
       trouble: null,
     },
     lastFailure: null,
+  };
+}
+
+/** A disk with one difference that nobody has repaired. */
+export function verifiedDisk(): VerifiedDisk {
+  return {
+    name: 'disk0',
+    clusters: 4096,
+    differing: 1,
+    ranges: [{ offset: 2_621_440, length: 65_536 }],
+    notCompared: 0,
+    repairedBytes: 0,
+    remaining: 1,
   };
 }
 
@@ -96,6 +137,12 @@ export class FakeNode implements NodeControl {
     this.calls.push('checkpoint');
     await this.gate;
     return this.result;
+  }
+
+  async verify({ disk, repair }: VerifyOptions): Promise<VerifyAnswer> {
+    this.calls.push(`verify ${disk} repair=${repair}`);
+    if (!this.result.ok) return this.result;
+    return { ok: true, disks: [verifiedDisk()] };
   }
 }
 

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { link } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { OperatorError } from '../../lib/index.js';
+import type { ImageFormat } from '../image-open-shell.js';
 import { ImageFile } from '../image-shell.js';
 import { beginFirst, discarded } from './record.js';
 import {
@@ -21,6 +22,8 @@ export interface DiscardOptions {
   readonly disk: string;
   readonly host: string;
   readonly imagePath: string;
+  /** Not given: raw. */
+  readonly format?: ImageFormat;
 }
 
 export interface DiscardedImage {
@@ -35,7 +38,7 @@ export interface DiscardedImage {
  */
 export async function discardImage(options: DiscardOptions): Promise<DiscardedImage> {
   const { stateDir, vm, disk, host, imagePath } = options;
-  const image = await ImageFile.open({ path: imagePath });
+  const image = await ImageFile.open({ path: imagePath, format: options.format });
   try {
     const { sizeBytes } = image;
     const recordPath = generationPath(stateDir, vm, disk);

@@ -56,6 +56,9 @@ export interface DiskGenerationOptions {
   readonly bootId?: string;
 }
 
+/** Whose data the image has: what `colo status` shows. */
+export type GenerationSummary = Pick<GenerationRecord, 'generation' | 'epoch' | 'state'>;
+
 interface Found {
   readonly origin: RecordOrigin;
   readonly record: GenerationRecord | undefined;
@@ -137,9 +140,18 @@ export class DiskGeneration {
     };
   }
 
-  /** What a primary is judged by, and tells its secondary as `lineageOf(record)`. */
+  /** What a primary tells its secondary. */
   get primary(): PrimaryImage {
-    return { record: this.#current(), map: this.#mapState() };
+    const { vm, disk } = this.#options;
+    return { record: { vm, disk, ...lineageOf(this.#current()) }, map: this.#mapState() };
+  }
+
+  /** For the operator; undefined: the image has no record that fits. */
+  get summary(): GenerationSummary | undefined {
+    const record = this.#record;
+    if (record === undefined) return undefined;
+    const { generation, epoch, state } = record;
+    return { generation, epoch, state };
   }
 
   /**

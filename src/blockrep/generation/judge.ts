@@ -15,7 +15,14 @@
 import { z } from 'zod';
 import { OperatorError, ProtocolError } from '../../lib/index.js';
 import { DISKS_MAX } from '../limits.js';
-import { type GenerationRecord, type HistoryEntry, type Lineage, lineageSchema } from './record.js';
+import {
+  type GenerationRecord,
+  type GenerationState,
+  type HistoryEntry,
+  type Lineage,
+  lineageSchema,
+  peerNameSchema,
+} from './record.js';
 
 /** Where a change map starts from, and whether all of it can be believed. */
 export interface MapState {
@@ -29,35 +36,42 @@ const mapSchema = z.strictObject({
   base: z.strictObject({ generation: z.uuid(), epoch: z.int().nonnegative() }).exactOptional(),
 });
 
-const claimSchema = z.discriminatedUnion('kind', [
+/** What a secondary knows of one image; plain data. */
+export type ImageClaim =
   /** The image has nothing but holes, and no record that fits. */
-  z.strictObject({ kind: z.literal('blank') }),
+  | { readonly kind: 'blank' }
   /** There is data and no record of it. */
-  z.strictObject({ kind: z.literal('unknown') }),
-  z.strictObject({
-    kind: z.literal('record'),
-    lineage: lineageSchema,
-    state: z.enum(['standby', 'active', 'syncing', 'discarded']),
-    changedOutside: z.enum(['replaced', 'written', 'no']),
-    map: mapSchema,
-  }),
+  | { readonly kind: 'unknown' }
+  | {
+      readonly kind: 'record';
+      readonly lineage: Lineage;
+      readonly state: GenerationState;
+      readonly changedOutside: 'replaced' | 'written' | 'no';
+      readonly map: MapState;
+    };
+
+const primaryImageSchema = z.strictObject({
+  record: lineageSchema.extend({ vm: peerNameSchema, disk: peerNameSchema }),
+  map: mapSchema,
+});
+
+/** What a primary says of one image in its hello; plain data, fit for JSON. */
+export type PrimaryImage = z.infer<typeof primaryImageSchema>;
+
+const acceptedSchema = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('changed') }),
+  z.strictObject({ kind: z.literal('all'), why: z.string().max(256) }),
 ]);
 
-/** What a secondary says of one image in its answer to the hello; plain data, fit for JSON. */
-export type ImageClaim = z.infer<typeof claimSchema>;
-
-export interface PrimaryImage {
-  readonly record: GenerationRecord;
-  readonly map: MapState;
-}
+/** What a secondary answers for one image that it lets be overwritten; plain data, fit for JSON. */
+export type AcceptedImage = z.infer<typeof acceptedSchema>;
 
 export type DiskVerdict =
-  | { readonly kind: 'changed' }
-  | { readonly kind: 'all'; readonly why: string }
+  | AcceptedImage
   | { readonly kind: 'refuse'; readonly reason: string; readonly command: string };
 
 export type GuestVerdict =
-  | { readonly kind: 'resync'; readonly disks: readonly DiskVerdict[] }
+  | { readonly kind: 'resync'; readonly disks: readonly AcceptedImage[] }
   | { readonly kind: 'refuse'; readonly reason: string; readonly command: string };
 
 /**
@@ -66,20 +80,21 @@ export type GuestVerdict =
  */
 const COMMITS_UNHEARD_MAX = 1;
 
-/** Checks what a peer said, one claim per disk. Throws ProtocolError. */
-export function parseImageClaims(value: unknown): ImageClaim[] {
-  const result = z.array(claimSchema).max(DISKS_MAX).safeParse(value);
-  if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  throw new ProtocolError(`The image claim ${issue?.path.join('.') ?? ''}: ${issue?.message}`);
+/** Checks what a primary said of its images. Throws ProtocolError. */
+export function parsePrimaryImages(value: unknown): PrimaryImage[] {
+  return parseList(value, primaryImageSchema, "primary's image");
 }
 
-/** Checks what a peer said of its own lines, one per disk. Throws ProtocolError. */
-export function parseLineages(value: unknown): Lineage[] {
-  const result = z.array(lineageSchema).max(DISKS_MAX).safeParse(value);
+/** Checks what a secondary answered. Throws ProtocolError. */
+export function parseAcceptedImages(value: unknown): AcceptedImage[] {
+  return parseList(value, acceptedSchema, "secondary's verdict");
+}
+
+function parseList<T>(value: unknown, schema: z.ZodType<T>, what: string): T[] {
+  const result = z.array(schema).max(DISKS_MAX).safeParse(value);
   if (result.success) return result.data;
   const issue = result.error.issues[0];
-  throw new ProtocolError(`The lineage ${issue?.path.join('.') ?? ''}: ${issue?.message}`);
+  throw new ProtocolError(`The ${what} ${issue?.path.join('.') ?? ''}: ${issue?.message}`);
 }
 
 /** All disks of a guest, in the same order: one refusal refuses all, or the disks would differ. */
@@ -95,7 +110,9 @@ export function judgeDisks(
   const disks = primary.map((image, i) => judgeDisk(image, secondary[i] as ImageClaim));
   const refusals = disks.filter((verdict) => verdict.kind === 'refuse');
   const [first] = refusals;
-  if (first === undefined) return { kind: 'resync', disks };
+  if (first === undefined) {
+    return { kind: 'resync', disks: disks.filter((verdict) => verdict.kind !== 'refuse') };
+  }
   const reason = refusals.map((verdict) => verdict.reason).join('; ');
   if (refusals.length === 1) return first;
   // More than one disk: the command without a disk's name is for all of them.
@@ -125,12 +142,15 @@ export function judgeDisk(primary: PrimaryImage, secondary: ImageClaim): DiskVer
   return ancestorVerdict(primary, secondary, left);
 }
 
+/** What a primary tells of its record. */
+type Line = PrimaryImage['record'];
+
 /** Where the primary's line left the generation; for its present one, where it is. */
 interface Departure extends Pick<HistoryEntry, 'epoch' | 'exact'> {
   readonly as: 'current' | HistoryEntry['role'];
 }
 
-function departureFrom(record: GenerationRecord, generation: string): Departure | undefined {
+function departureFrom(record: Line, generation: string): Departure | undefined {
   if (record.generation === generation) {
     return { epoch: record.epoch, exact: true, as: 'current' };
   }
@@ -140,7 +160,7 @@ function departureFrom(record: GenerationRecord, generation: string): Departure 
 
 /** Why an image of the primary's own line is no ancestor after all. */
 function conflictWith(
-  record: GenerationRecord,
+  record: Line,
   left: Departure,
   { lineage, state }: { lineage: Lineage; state: 'standby' | 'active' },
 ): string | undefined {
@@ -188,7 +208,7 @@ function ancestorVerdict(
 }
 
 /** The secondary's generation isn't one of ours. */
-function judgeStranger(record: GenerationRecord, lineage: Lineage): DiskVerdict {
+function judgeStranger(record: Line, lineage: Lineage): DiskVerdict {
   const theirs = describeLine(lineage);
   const inherits = lineage.history.find((entry) => entry.generation === record.generation);
   if (inherits !== undefined) {
@@ -211,7 +231,7 @@ function judgeStranger(record: GenerationRecord, lineage: Lineage): DiskVerdict 
   return refuse(record, `is at ${theirs}, which has nothing in common with this host's`);
 }
 
-function refuse(record: GenerationRecord, what: string): DiskVerdict {
+function refuse(record: Line, what: string): DiskVerdict {
   const command = discardCommand(record.vm, record.disk);
   const reason =
     `The secondary's image of disk ${record.disk} ${what}; ` +
@@ -245,7 +265,7 @@ export function assertStartable(record: GenerationRecord, recordPath: string): v
   );
 }
 
-function describeLine(line: Lineage | GenerationRecord): string {
+function describeLine(line: Lineage): string {
   const { generation, epoch, since, host } = line;
   return `generation ${generation} of ${host} since ${since}, epoch ${epoch}`;
 }

@@ -70,6 +70,9 @@ const recordSchema = z.strictObject({
   history: z.array(historySchema).max(GENERATION_HISTORY_MAX),
 });
 
+/** Of a VM or a disk, as a peer may tell it: it becomes part of a command that people copy. */
+export const peerNameSchema = z.string().regex(/^[a-z0-9][a-z0-9_-]{0,63}$/);
+
 /** What one host tells the other of its record. */
 export const lineageSchema = z.strictObject({
   ...lineageFields,
@@ -132,7 +135,7 @@ export function decodeRecord(bytes: Buffer): DecodedRecord {
 }
 
 /** The part that a peer is told, newest generations first. */
-export function lineageOf(record: GenerationRecord): Lineage {
+export function lineageOf(record: Lineage): Lineage {
   const { generation, epoch, since, host, history } = record;
   return { generation, epoch, since, host, history: history.slice(0, GENERATIONS_TOLD_MAX) };
 }

@@ -3,16 +3,22 @@
  * Where a promise is returned, the effect is there when it resolves.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { EpochTotals } from '../../blockrep/index.js';
+import type { EpochTotals, Lineage, PrimaryImage } from '../../blockrep/index.js';
 import type { Logger } from '../../lib/index.js';
 import { LinkHandover } from '../../replication/index.js';
 import { type Session, WorkerClient } from '../../transport/index.js';
 import type { StagedDisk } from './disk-target-shell.js';
+import type { VerifyReport } from './disk-verification-shell.js';
 import type { DisksCalls, DisksNotices } from './disks-thread-shell.js';
-import type { DisksFigures, DisksSettings, StartedDisks } from './guest-disks-shell.js';
+import type {
+  DisksFigures,
+  DisksSettings,
+  SourceBeginning,
+  StartedDisks,
+} from './guest-disks-shell.js';
 import { STOP_MS_MAX, THREAD_CHECK_MS, THREAD_CHECKS_MISSED_MAX } from './limits.js';
 
-export type { DiskPlace } from './guest-disks-shell.js';
+export type { DiskPlace, StartedDisks } from './guest-disks-shell.js';
 
 export interface GuestDisksOptions {
   readonly log: Logger;
@@ -37,9 +43,8 @@ export class GuestDisks {
   #missed = 0;
   #watch: NodeJS.Timeout | undefined;
   readonly #onSilent: (reason: string) => void;
-  #onProgress: ((doneBytes: number) => void) | undefined;
   /** A fraction of a second old. */
-  figures: DisksFigures = { disks: [], memoryBytes: 0 };
+  figures: DisksFigures = { disks: [], verifying: undefined, memoryBytes: 0 };
 
   constructor(options: GuestDisksOptions) {
     const { log, onOverBound, onStaged, onUnfit, onFailure } = options;
@@ -53,7 +58,6 @@ export class GuestDisks {
       onFailure,
       notices: {
         overBound: (epoch) => onOverBound?.(epoch),
-        syncProgress: (doneBytes) => this.#onProgress?.(doneBytes),
         staged: (staged) => {
           if (this.#taking) onStaged?.(staged);
         },
@@ -97,17 +101,37 @@ export class GuestDisks {
     if (!hangs) await terminated;
   }
 
-  /** Takes the session's disk link, as a primary in `epoch`. Rejects when it is closed by then. */
-  async attachSource(session: Session, epoch: number): Promise<void> {
-    const link = await this.#handover.give(session);
-    await this.#thread.call('attachSource', link, epoch);
+  /**
+   * The guest is about to write without a peer; durable when it resolves. Before the PVM starts,
+   * and before anything leaves that it said in a session which has ended; a promotion does it by
+   * itself. Rejects with OperatorError if an image has no state that a guest could start from.
+   */
+  beginAlone(): Promise<void> {
+    return this.#thread.call('beginAlone');
   }
 
-  /** Takes the session's disk link, as a secondary. Rejects when it is closed by then. */
-  async attachTarget(session: Session): Promise<void> {
+  /** What a secondary judges this host's images by, without those that are read-only. */
+  images(): Promise<PrimaryImage[]> {
+    return this.#thread.call('images');
+  }
+
+  /**
+   * Takes the session's disk link, as a primary; writes of the guest are tracked from now on.
+   * Rejects when the link is closed by then.
+   */
+  async attachSource(session: Session, beginning: SourceBeginning): Promise<void> {
+    const link = await this.#handover.give(session);
+    await this.#thread.call('attachSource', link, beginning);
+  }
+
+  /**
+   * Takes the session's disk link, as a secondary of images with these lineages. Rejects when the
+   * link is closed by then.
+   */
+  async attachTarget(session: Session, lineages: readonly Lineage[]): Promise<void> {
     const link = await this.#handover.give(session);
     this.#taking = true;
-    await this.#thread.call('attachTarget', link);
+    await this.#thread.call('attachTarget', link, lineages);
   }
 
   /** The session is over, in either role. What is staged stays. */
@@ -118,15 +142,22 @@ export class GuestDisks {
 
   // As source.
 
-  /** Resolves to the bytes that the secondary lacks; writes from now on are added to them. */
-  startTracking(): Promise<number> {
-    return this.#thread.call('startTracking');
+  /** Sends what the secondary lacks; resolves to what it lacks by then, bytes. */
+  syncRound(): Promise<number> {
+    return this.#thread.call('syncRound');
   }
 
-  /** Sends what the secondary lacks; resolves to what it lacks by then, bytes. */
-  syncRound(onProgress: (doneBytes: number) => void): Promise<number> {
-    this.#onProgress = onProgress;
-    return this.#thread.call('syncRound');
+  /** The secondary has committed the epoch: what changed up to its end is in common. */
+  committed(epoch: number): void {
+    this.#thread.notify('committed', epoch);
+  }
+
+  /**
+   * Compares the disk with the secondary's image, from the next edge on. Rejects with COLO_E_VERIFY
+   * when that can't be begun, and when the session ends.
+   */
+  verify(index: number, options: { repair: boolean }): Promise<VerifyReport> {
+    return this.#thread.call('verify', index, options);
   }
 
   /** Right before the guest is stopped: its flushes are answered at once from now on, and owed. */

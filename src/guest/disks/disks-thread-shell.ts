@@ -1,12 +1,14 @@
 /** Entry of the disk thread: its door; all it does is in guest-disks-shell.ts. */
-import type { EpochTotals } from '../../blockrep/index.js';
+import type { EpochTotals, Lineage, PrimaryImage } from '../../blockrep/index.js';
 import { type HandedLink, HandedLinks } from '../../replication/index.js';
 import { type LinkReport, serveWorker } from '../../transport/index.js';
+import type { VerifyReport } from './disk-verification-shell.js';
 import {
   DiskStacks,
   type DisksEvents,
   type DisksFigures,
   type DisksSettings,
+  type SourceBeginning,
   type StartedDisks,
 } from './guest-disks-shell.js';
 import { STATS_INTERVAL_MS } from './limits.js';
@@ -15,16 +17,19 @@ import { STATS_INTERVAL_MS } from './limits.js';
 export interface DisksCalls {
   start(settings: DisksSettings): Promise<StartedDisks>;
   stop(): Promise<void>;
-  attachSource(link: HandedLink, epoch: number): void;
-  attachTarget(link: HandedLink): void;
+  beginAlone(): Promise<void>;
+  images(): PrimaryImage[];
+  attachSource(link: HandedLink, beginning: SourceBeginning): void;
+  attachTarget(link: HandedLink, lineages: readonly Lineage[]): void;
   closeLink(serial: number): void;
   destroyLink(serial: number): void;
   detach(): Promise<void>;
-  startTracking(): number;
   syncRound(): Promise<number>;
   beginPause(): void;
   edge(epoch: number): Promise<EpochTotals[]>;
   endPause(): Promise<void>;
+  committed(epoch: number): void;
+  verify(index: number, options: { repair: boolean }): Promise<VerifyReport>;
   commit(epoch: number): void;
   apply(epoch: number): Promise<void>;
   dropUncommitted(): Promise<void>;
@@ -43,7 +48,6 @@ serveWorker<DisksCalls, DisksNotices>((main) => {
   );
   const stacks = new DiskStacks(main.log, {
     overBound: (epoch) => main.notify('overBound', epoch),
-    syncProgress: (doneBytes) => main.notify('syncProgress', doneBytes),
     staged: (staged) => main.notify('staged', staged),
     unfit: (reason) => main.notify('unfit', reason),
   });
@@ -61,16 +65,19 @@ serveWorker<DisksCalls, DisksNotices>((main) => {
       clearInterval(timer);
       return stacks.stop();
     },
-    attachSource: (link, epoch) => stacks.attachSource(links.take(link), epoch),
-    attachTarget: (link) => stacks.attachTarget(links.take(link)),
+    beginAlone: () => stacks.beginAlone(),
+    images: () => stacks.images(),
+    attachSource: (link, beginning) => stacks.attachSource(links.take(link), beginning),
+    attachTarget: (link, lineages) => stacks.attachTarget(links.take(link), lineages),
     closeLink: (serial) => links.close(serial),
     destroyLink: (serial) => links.destroy(serial),
     detach: () => stacks.detach(),
-    startTracking: () => stacks.startTracking(),
     syncRound: () => stacks.syncRound(),
     beginPause: () => stacks.beginPause(),
     edge: (epoch) => stacks.edge(epoch),
     endPause: () => stacks.endPause(),
+    committed: (epoch) => stacks.committed(epoch),
+    verify: (index, options) => stacks.verify(index, options),
     commit: (epoch) => stacks.commit(epoch),
     apply: (epoch) => stacks.apply(epoch),
     dropUncommitted: () => stacks.dropUncommitted(),

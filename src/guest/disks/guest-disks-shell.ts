@@ -9,15 +9,24 @@
  * The layers of a disk are the same in both roles. While a primary is attached (`target`) its writes
  * are staged in the SecondaryDisk and the guest's own go to the overlay; while a secondary is
  * attached (`source`) the guest's writes are forwarded. A promotion leads from the one to the other.
+ *
+ * Each image that is not read-only has a DiskGeneration: whose data it is, and what changed.
  */
 import { getHeapStatistics } from 'node:v8';
 import {
+  type AcceptedImage,
   type BlockLayer,
   DeadlineDisk,
+  DiskGeneration,
   type EpochTotals,
+  type GenerationSummary,
+  type ImageClaim,
   ImageFile,
+  type Lineage,
   NbdServer,
+  type PrimaryImage,
   ReplicatedDisk,
+  type ResyncProgress,
   SecondaryDisks,
 } from '../../blockrep/index.js';
 import type { DiskFormat } from '../../config/index.js';
@@ -25,6 +34,7 @@ import { assert, type Logger } from '../../lib/index.js';
 import type { Link } from '../../transport/index.js';
 import { DiskSource } from './disk-source-shell.js';
 import { DiskTarget, type StagedDisk } from './disk-target-shell.js';
+import type { VerifyProgress, VerifyReport } from './disk-verification-shell.js';
 import { BOUND_CHECK_MS, EPOCH_DISK_BYTES } from './limits.js';
 
 /** `live`: the images are the guest's disks; `standby`: they are another host's guest's. */
@@ -45,12 +55,14 @@ export interface DiskPlace {
 /** What to start with; plain data. */
 export interface DisksSettings {
   readonly role: DisksRole;
+  /** This host's name, for the records of the images. */
+  readonly host: string;
   readonly disks: readonly DiskPlace[];
   /** Where the sockets for QEMU are made. */
   readonly socketDirectory: string;
   /** The guest's name: its journal is called after it. */
   readonly vm: string;
-  /** Where the journal is and unlinked spill files are made. */
+  /** Where records and journal are, and unlinked spill files are made. */
   readonly stateDirectory: string;
 }
 
@@ -58,14 +70,24 @@ export interface DisksSettings {
 export interface StartedDisks {
   readonly sockets: readonly string[];
   readonly sizes: readonly number[];
+  /** Of the disks that are not read-only: whose data they were when they were opened. */
+  readonly claims: readonly ImageClaim[];
+}
+
+/** What a source of one session starts from. */
+export interface SourceBeginning {
+  /** The running epoch. */
+  readonly epoch: number;
+  /** The secondary's, of the disks that are not read-only, in their order. */
+  readonly verdicts: readonly AcceptedImage[];
+  /** Undefined: as fast as it goes. */
+  readonly resyncBytesPerSecond: number | undefined;
 }
 
 /** What the disks tell of themselves. */
 export interface DisksEvents {
   /** As source: the epoch's writes have reached their bound. Again and again until it ends. */
   overBound(epoch: number): void;
-  /** As source: bytes sent in the running `syncRound`. */
-  syncProgress(doneBytes: number): void;
   /** As target: all of the epoch is here and stored. */
   staged(staged: StagedDisk): void;
   /** As target: these disks can't be taken over any more. */
@@ -79,19 +101,27 @@ export interface DiskFigures {
   readonly bufferedBytes: number;
   /** The SVM's own writes since the last checkpoint. */
   readonly overlayBytes: number;
+  /** Undefined: read-only, or nobody has said yet whose data it is. */
+  readonly generation: GenerationSummary | undefined;
+  /** As source, until the first edge. */
+  readonly resync: ResyncProgress | undefined;
 }
 
 /** All disks in numbers. */
 export interface DisksFigures {
   readonly disks: readonly DiskFigures[];
+  readonly verifying: VerifyProgress | undefined;
   /** Of this thread: its heap and its buffers. */
   readonly memoryBytes: number;
 }
 
 interface DiskStack {
+  readonly name: string;
   readonly base: BlockLayer;
   readonly replicated: ReplicatedDisk;
   readonly server: NbdServer;
+  /** Undefined: read-only. */
+  readonly generation: DiskGeneration | undefined;
 }
 
 export class DiskStacks {
@@ -100,6 +130,8 @@ export class DiskStacks {
   readonly #stacks: DiskStack[] = [];
   /** The images and their overlays; in role `live` without any. */
   #disks: SecondaryDisks | undefined;
+  /** As `#disks`, open longer. */
+  #generations: readonly (DiskGeneration | undefined)[] = [];
   #source: DiskSource | undefined;
   /** Its link may go on sending after the source has ended. */
   #lastSource: DiskSource | undefined;
@@ -113,15 +145,16 @@ export class DiskStacks {
 
   /** Opens the images and listens. Throws OperatorError for what can't be had; then `stop`. */
   async start(settings: DisksSettings): Promise<StartedDisks> {
-    this.#disks = await this.#open(settings);
+    const disks = await this.#open(settings);
+    const claims = this.#generations.flatMap((generation) => generation?.claim ?? []);
     const sockets: string[] = [];
-    for (const [index, disk] of this.#disks.disks.entries()) {
+    for (const [index, disk] of disks.disks.entries()) {
       const socketPath = `${settings.socketDirectory}/disk-${index}`;
       await this.#serve(settings.disks[index]?.name ?? '', disk, socketPath);
       sockets.push(socketPath);
     }
     this.#boundCheck = setInterval(() => this.#checkBound(), BOUND_CHECK_MS);
-    return { sockets, sizes: this.#stacks.map(({ base }) => base.sizeBytes) };
+    return { sockets, sizes: this.#stacks.map(({ base }) => base.sizeBytes), claims };
   }
 
   /** Finishes what QEMU has asked for, closes the images. Idempotent. */
@@ -132,37 +165,68 @@ export class DiskStacks {
     for (const { server } of this.#stacks.splice(0).reverse()) await server.stop();
     const disks = this.#disks;
     this.#disks = undefined;
-    await disks?.close();
+    if (disks === undefined) return;
+    await this.#target?.idle();
+    const flushes = await Promise.allSettled(disks.disks.map((disk) => disk.flush()));
+    await disks.close();
+    // The record of an image that may lack something does not call it clean.
+    for (const [index, generation] of this.#generations.entries()) {
+      if (flushes[index]?.status === 'fulfilled') await generation?.close();
+    }
   }
 
   get figures(): DisksFigures {
-    const epochBytes = this.#source?.epochBytes ?? [];
+    const source = this.#source;
+    const epochBytes = source?.epochBytes ?? [];
+    const resync = source?.resync ?? [];
     const disks = (this.#disks?.disks ?? []).map((disk, index) => ({
       sizeBytes: disk.sizeBytes,
       bufferedBytes: (epochBytes[index] ?? 0) + disk.stats.bufferedBytes,
       overlayBytes: disk.overlayBytes,
+      generation: this.#generations[index]?.summary,
+      resync: resync[index],
     }));
     const heap = getHeapStatistics();
-    return { disks, memoryBytes: heap.total_heap_size + heap.external_memory };
+    const memoryBytes = heap.total_heap_size + heap.external_memory;
+    return { disks, verifying: source?.verifying, memoryBytes };
   }
 
-  /** A secondary is there: it gets what the guest writes, as parts of `epoch` at first. */
-  attachSource(link: Link, epoch: number): void {
+  /**
+   * The guest writes without a peer from now on: before it starts, and before anything that it said
+   * in a session leaves after that session.
+   */
+  async beginAlone(): Promise<void> {
+    // Side by side: what `images` tells is the new generation of all of them from here on.
+    await Promise.all(this.#generations.map((generation) => generation?.beginAlone()));
+  }
+
+  /** What a secondary judges this host by. */
+  images(): PrimaryImage[] {
+    return this.#generations.flatMap((generation) => generation?.primary ?? []);
+  }
+
+  /** A secondary is there: it gets what it lacks, and what the guest writes from now on. */
+  attachSource(link: Link, beginning: SourceBeginning): void {
     this.#source?.end();
     this.#source = new DiskSource({
       link,
-      disks: this.#stacks.map(({ replicated }) => replicated),
-      epoch,
-      onProgress: (doneBytes) => this.#events.syncProgress(doneBytes),
+      disks: this.#stacks,
+      ...beginning,
+      onEqual: (index, { candidates, differing, sentBytes }) => {
+        const disk = this.#stacks[index]?.name;
+        this.#log.info('Disk synchronised', { disk, candidates, differing, sentBytes });
+      },
     });
     this.#lastSource = this.#source;
   }
 
   /** A primary is there: its writes are taken. */
-  attachTarget(link: Link): void {
+  attachTarget(link: Link, lineages: readonly Lineage[]): void {
     this.#target = new DiskTarget({
       link,
       disks: this.#opened(),
+      generations: this.#generations,
+      lineages,
       onStaged: (staged) => this.#events.staged(staged),
       onFailure: (reason) => this.#events.unfit(reason),
     });
@@ -177,10 +241,6 @@ export class DiskStacks {
 
   // As source.
 
-  startTracking(): number {
-    return this.#attached().startTracking();
-  }
-
   syncRound(): Promise<number> {
     return this.#attached().syncRound();
   }
@@ -189,6 +249,15 @@ export class DiskStacks {
     const source = this.#attached();
     assert(source.epoch === epoch, `The disks are in epoch ${source.epoch}, not ${epoch}`);
     return source.edge();
+  }
+
+  /** Nothing, if the session is over. */
+  committed(epoch: number): void {
+    this.#source?.committed(epoch);
+  }
+
+  verify(index: number, options: { repair: boolean }): Promise<VerifyReport> {
+    return this.#attached().verify(index, options);
   }
 
   beginPause(): void {
@@ -207,6 +276,7 @@ export class DiskStacks {
 
   async apply(epoch: number): Promise<void> {
     await this.#opened().apply(epoch);
+    await this.#target?.applied(epoch);
   }
 
   async dropUncommitted(): Promise<void> {
@@ -218,38 +288,79 @@ export class DiskStacks {
     await this.#opened().promote();
   }
 
-  /** A journal that a crash has left is replayed, whatever the role. */
+  /**
+   * A journal that a crash has left is replayed, whatever the role; that is a change of the image
+   * like any other, so its record is read before.
+   */
   async #open(settings: DisksSettings): Promise<SecondaryDisks> {
     const images: ImageFile[] = [];
+    const generations: (DiskGeneration | undefined)[] = [];
     try {
-      for (const { name: _, ...options } of settings.disks) {
-        images.push(await ImageFile.open({ ...options, log: this.#log }));
+      for (const { name, ...options } of settings.disks) {
+        const image = await ImageFile.open({ ...options, log: this.#log });
+        images.push(image);
+        generations.push(
+          image.readOnly ? undefined : await this.#generationOf(image, name, settings),
+        );
       }
-      return await SecondaryDisks.open({
+    } catch (error) {
+      for (const image of images) await image.close();
+      for (const generation of generations) await generation?.close();
+      throw error;
+    }
+    try {
+      this.#disks = await SecondaryDisks.open({
         vm: settings.vm,
         images,
         directory: settings.stateDirectory,
         live: settings.role === 'live',
         log: this.#log,
+        beforeMerge: (epoch) => this.#becomeGuests(epoch),
         onUnfit: (reason) => this.#events.unfit(reason),
       });
     } catch (error) {
+      // The records do not call images clean that may have been replayed in part.
       for (const image of images) await image.close();
       throw error;
+    }
+    this.#generations = generations;
+    const { recoveredEpoch } = this.#disks;
+    for (const generation of generations) {
+      // Of another state nothing is known that an epoch could add to.
+      const stands = generation?.summary?.state === 'standby';
+      if (stands && recoveredEpoch !== undefined) generation?.applied(recoveredEpoch);
+    }
+    return this.#disks;
+  }
+
+  #generationOf(image: ImageFile, disk: string, settings: DisksSettings): Promise<DiskGeneration> {
+    const { vm, host, stateDirectory: stateDir } = settings;
+    return DiskGeneration.open({ stateDir, vm, disk, host, image, log: this.#log });
+  }
+
+  /** A promotion, before the overlays are merged: what is in them is what this host changes. */
+  async #becomeGuests(epoch: number | undefined): Promise<void> {
+    if (epoch !== undefined) await this.#target?.applied(epoch);
+    await this.beginAlone();
+    for (const [index, disk] of this.#opened().disks.entries()) {
+      const changes = this.#generations[index]?.changes;
+      for (const { offset, length } of disk.overlayRanges()) changes?.mark(offset, length);
     }
   }
 
   async #serve(name: string, disk: BlockLayer, socketPath: string): Promise<void> {
     const base = new DeadlineDisk(disk);
     const index = this.#stacks.length;
+    const generation = this.#generations[index];
     const replicated = new ReplicatedDisk({
       base,
       onWrite: (operation) => this.#source?.forward(index, operation),
       isSending: () => this.#lastSource?.sending ?? false,
+      ...(generation === undefined ? {} : { changes: generation.changes }),
     });
     const exports = new Map([[name, replicated]]);
     const server = new NbdServer({ socketPath, exports, log: this.#log });
-    this.#stacks.push({ base, replicated, server });
+    this.#stacks.push({ name, base, replicated, server, generation });
     await server.start();
   }
 

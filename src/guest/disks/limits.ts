@@ -32,3 +32,9 @@ export const DISK_RETRY_MS = 3000;
 
 /** How often the disk thread tells its figures to the main thread. */
 export const STATS_INTERVAL_MS = 50;
+
+/**
+ * Clusters of 64 KiB that a repair adds to one pause: 16 MiB are read in some milliseconds. The
+ * rest of it goes with later checkpoints.
+ */
+export const REPAIR_CLUSTERS_PER_EDGE = 256;

@@ -2,7 +2,7 @@ import test from 'ava';
 import type { FileReport } from '../../../src/cli/config-check.js';
 import type { Command, Response } from '../../../src/cli/control-wire.js';
 import { AgentUnreachable, runColo } from '../../../src/cli/index.js';
-import { fullStatus } from '../../support/fake-node.js';
+import { fullStatus, verifiedDisk } from '../../support/fake-node.js';
 
 interface Run {
   code: number;
@@ -17,6 +17,7 @@ interface Options {
   looks?: number;
   failure?: Error;
   report?: FileReport;
+  confirms?: boolean;
 }
 
 async function run(argv: string[], options: Options = {}): Promise<Run> {
@@ -43,6 +44,20 @@ async function run(argv: string[], options: Options = {}): Promise<Run> {
     },
     checkConfig: async (file, role) =>
       options.report ?? { file, role: role ?? 'primary', findings: [] },
+    planDiscard: async ({ vm, disk }) => ({
+      vm,
+      host: 'here',
+      stateDir: '/state',
+      disks: [{ name: disk ?? 'root', path: '/images/root.img' }],
+    }),
+    carryOutDiscard: async (plan) =>
+      plan.disks.map(({ name, path }) => ({
+        ...{ disk: name, image: path, record: `/state/${name}`, kept: null },
+      })),
+    confirm: async (question) => {
+      result.err += question;
+      return options.confirms === true;
+    },
     nextLook: async () => {
       looks -= 1;
       return looks > 0;
@@ -210,6 +225,48 @@ test('the shell can complete commands', async (t) => {
   }
 });
 
+test('a verification lists what differs, and says by its exit code whether that is left', async (t) => {
+  const verified = (disk: object): Options => ({
+    response: { ok: true, result: { disks: [disk] } } as never,
+  });
+  const found = await run(['verify'], { ...verified(verifiedDisk()), looks: 0 });
+  t.is(found.code, 1);
+  t.deepEqual(found.calls[0]?.command, {
+    command: 'verify',
+    arguments: { disk: null, repair: false },
+  });
+  t.is(
+    found.out,
+    'disk disk0: 4096 clusters of 64 KiB, 1 differ\n  differed at 2621440, 65536 bytes\n',
+  );
+  const mended = { ...verifiedDisk(), repairedBytes: 65_536, remaining: 0 };
+  const argv = ['verify', '--disk', 'disk0', '--repair', '--json'];
+  const repaired = await run(argv, { ...verified(mended), looks: 0 });
+  t.is(repaired.code, 0);
+  t.deepEqual(repaired.calls[0]?.command.arguments, { disk: 'disk0', repair: true });
+  t.deepEqual(JSON.parse(repaired.out), { ok: true, disks: [mended] });
+  t.is(repaired.err, '');
+  t.is((await run(['verify', '--disk', 'a/b'])).code, 64);
+  t.deepEqual((await run(['verify', '--disk'], verified(mended))).calls[0]?.command.arguments, {
+    disk: null,
+    repair: false,
+  });
+});
+
+test('an image is given up only when that is confirmed', async (t) => {
+  const refused = await run(['discard-image', '--vm', 'web']);
+  t.is(refused.code, 1);
+  t.regex(refused.err, /disk root: \/images\/root.img[\s\S]*nothing was given up/);
+  const words = 'may be overwritten by the other host now; it had no record';
+  const done = await run(['discard-image', '--vm', 'web'], { confirms: true });
+  t.deepEqual([done.code, done.out], [0, `disk root: /images/root.img ${words}\n`]);
+  const json = await run(['discard-image', '--vm', 'web', '--disk', 'data', '--yes', '--json']);
+  t.deepEqual(JSON.parse(json.out).disks[0].disk, 'data');
+  t.is(json.err, '');
+  t.is((await run(['discard-image'])).code, 64);
+  t.is((await run(['discard-image', '--vm', 'web', '--image', '/x'])).code, 64);
+});
+
 test('a watch goes on through failures', async (t) => {
   const failure = new AgentUnreachable('Nobody answers');
   const { code, calls } = await run(['status', '--watch'], { looks: 3, failure });
@@ -226,6 +283,9 @@ test('the table for people shows every fact', async (t) => {
     'Epoch            42, committed 41',
     'Mode             checkpoint, every 200 ms',
     'Synchronising    [#######.......................]  25 %  ram, 128.0 MiB of 512.0 MiB',
+    '  disk disk0     comparing, 120 of 4096 clusters compared, 3 differ, sent 64.0 KiB, ' +
+      '128.0 KiB to send, some 12 s left',
+    'Verifying        [#######.......................]  25 %  disk disk0, 1 clusters differ',
     'Checkpoints      41 (period 40, operator 1), failed 0',
     'Pause            last 2.93 ms, median 2.8 ms, p99 4.1 ms',
     'Dirty pages      312 in the last checkpoint, 14 of them in the pause',
@@ -233,7 +293,7 @@ test('the table for people shows every fact', async (t) => {
     'Held output      3 frames, 4.1 KiB',
     'Downtime         none',
     'Guest            QEMU 7.2.22, tcg, pages by userfaultfd',
-    'Disk disk0       2.0 GiB, buffered 4.0 KiB, overlay 0 B',
+    'Disk disk0       2.0 GiB, buffered 4.0 KiB, overlay 0 B, active, generation 5b0c7e5e epoch 40',
     'Witness          etcd://10.0.0.3:2379, no grant, token 17',
     'Right to speak   speaking, for 480 ms more',
     'Heartbeats       the peer is alive',

@@ -39,6 +39,9 @@ async function run(
     call: nothing,
     list: nothing,
     checkConfig: nothing,
+    planDiscard: nothing,
+    carryOutDiscard: nothing,
+    confirm: nothing,
     nextLook: nothing,
   });
   return result;

@@ -3,8 +3,7 @@ import { EventEmitter, once } from 'node:events';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { acceptSpeech, checkSpeechAnswer, Speech } from '../../../src/guest/index.js';
-import type { SpeechOffer } from '../../../src/replication/index.js';
+import { checkSpeech, Speech } from '../../../src/guest/index.js';
 import type { Session } from '../../../src/transport/index.js';
 import { resolvePrimary, resolveSecondary } from '../../support/configuration.js';
 import { temporaryFolder } from '../../support/temporary.js';
@@ -90,9 +89,8 @@ async function metPair(t: ExecutionContext) {
   await a.until('alone');
   const b = await Side.start(t, 'secondary', folder);
   const offer = await a.speech.offer(LOOPBACK);
-  const hello = { host: 'primary', speech: offer, ownHost: 'secondary' };
-  const answer = await acceptSpeech(b.speech, LOOPBACK, hello);
-  a.speech.meet(LOOPBACK, offer.key, answer?.ports ?? []);
+  const answer = await b.speech.accept(LOOPBACK, offer);
+  a.speech.meet(LOOPBACK, offer.key, answer.ports);
   return { a, b, offer };
 }
 
@@ -128,16 +126,13 @@ test('the ports stay from session to session', async (t) => {
 });
 
 test('hosts of one name, or of which only one has a witness, do not join', async (t) => {
-  const side = await Side.start(t, 'secondary', temporaryFolder(t));
-  const offer: SpeechOffer = { key: '0'.repeat(32), session: 1, token: 1, ports: [9] };
-  const accept = (speech: Speech | undefined, host: string, told: SpeechOffer | null) =>
-    acceptSpeech(speech, LOOPBACK, { host, speech: told, ownHost: 'secondary' });
-  const code = 'COLO_E_PEER_DIFFERS';
-  await t.throwsAsync(accept(side.speech, 'secondary', offer), { code });
-  await t.throwsAsync(accept(side.speech, 'primary', null), { code });
-  await t.throwsAsync(accept(undefined, 'primary', offer), { code });
-  t.is(await accept(undefined, 'secondary', null), null);
-  const answer = { host: 'other', speech: null, ownHost: 'here' };
-  t.throws(() => checkSpeechAnswer(side.speech, answer), { code });
-  t.notThrows(() => checkSpeechAnswer(undefined, answer));
+  const { speech } = await Side.start(t, 'secondary', temporaryFolder(t));
+  const refused = { code: 'COLO_E_PEER_DIFFERS' };
+  const check = (own: Speech | undefined, host: string, peerHas: boolean) => () =>
+    checkSpeech(own, { host, peerHas, ownHost: 'here' });
+  t.throws(check(speech, 'here', true), refused);
+  t.throws(check(speech, 'there', false), refused);
+  t.throws(check(undefined, 'there', true), refused);
+  t.notThrows(check(speech, 'there', true));
+  t.notThrows(check(undefined, 'here', false));
 });

@@ -162,6 +162,19 @@ test('a secondary that is lost, or lives without us, leaves the primary alone', 
   }
 });
 
+test('a refusal that only an operator can end is not asked about at once', (t) => {
+  for (const [needsOperator, againMs] of [
+    [false, 1000],
+    [true, 10_000],
+  ] as const) {
+    const { talk } = start();
+    talk.says({ kind: 'tick' });
+    talk.says({ kind: 'peerRefused', reason: 'No', needsOperator });
+    t.deepEqual(tick(talk.at(againMs - 1)), []);
+    t.deepEqual(tick(talk.at(againMs)), ['connect']);
+  }
+});
+
 test('a capture that ends after its session is ignored', (t) => {
   const { core, talk } = pair();
   tick(talk.at(1000));

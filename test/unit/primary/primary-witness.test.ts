@@ -89,12 +89,13 @@ test('while it waits for the witness it looks for a secondary, and its commit re
   t.is(talk.says({ kind: 'committed', epoch: 10 })[0], 'release 10');
 });
 
-test('a grant during the next synchronisation leaves its session alone', (t) => {
+test('a grant during the next synchronisation counts once that is over', (t) => {
   const { core, talk } = pair();
   talk.saysAll(...LOST);
   talk.at(60_000).saysAll({ kind: 'tick' }, { kind: 'peerConnected' });
-  t.deepEqual(talk.says(GRANTED), ['open']);
+  t.deepEqual(talk.says(GRANTED), []);
   t.is(core.state.kind, 'session');
+  t.is(talk.saysAll(...LOST)[1], `runAlone ${WHY}`);
 });
 
 test('a second loss without a grant in between asks again', (t) => {

@@ -5,8 +5,8 @@ import {
   judgeDisk,
   judgeDisks,
   type MapState,
-  parseImageClaims,
-  parseLineages,
+  parseAcceptedImages,
+  parsePrimaryImages,
 } from '../../../../src/blockrep/generation/judge.js';
 import { type GenerationRecord, lineageOf } from '../../../../src/blockrep/generation/record.js';
 import { DISKS_MAX } from '../../../../src/blockrep/limits.js';
@@ -290,19 +290,27 @@ test('one refused disk refuses all of them', (t) => {
 });
 
 test('what a peer claims is checked field by field', (t) => {
-  const good = claim(standby(anna, 7), { map: since(1, 7) });
-  t.deepEqual(parseImageClaims(JSON.parse(JSON.stringify([good]))), [good]);
-  t.deepEqual(parseLineages([lineageOf(bert)]), [lineageOf(bert)]);
+  const record = { vm: 'web', disk: 'root', ...lineageOf(bert) };
+  const good = { record, map: since(1, 7) };
+  t.deepEqual(parsePrimaryImages(JSON.parse(JSON.stringify([good]))), [good]);
   const wrong: unknown[] = [
     undefined,
     {},
-    [{ kind: 'fine' }],
+    [{}],
     [{ ...good, state: 'busy' }],
-    [{ ...good, lineage: { ...lineageOf(anna), epoch: 2 ** 60 } }],
-    [{ ...good, lineage: { ...lineageOf(anna), history: Array(33).fill(bert.history[0]) } }],
+    [{ ...good, record: { ...record, epoch: 2 ** 60 } }],
+    [{ ...good, record: { ...record, vm: 'x'.repeat(65) } }],
+    [{ ...good, record: { ...record, disk: 'x; reboot' } }],
+    [{ ...good, record: { ...record, history: Array(33).fill(bert.history[0]) } }],
     [{ ...good, map: { trusted: true, base: { generation: 'x', epoch: 1 } } }],
-    Array(DISKS_MAX + 1).fill({ kind: 'blank' }),
+    Array(DISKS_MAX + 1).fill(good),
   ];
-  for (const value of wrong) t.throws(() => parseImageClaims(value), { instanceOf: ProtocolError });
-  t.throws(() => parseLineages([{}]), { instanceOf: ProtocolError });
+  for (const value of wrong) {
+    t.throws(() => parsePrimaryImages(value), { instanceOf: ProtocolError });
+  }
+  const verdicts = [{ kind: 'changed' }, { kind: 'all', why: 'the image is blank' }];
+  t.deepEqual(parseAcceptedImages(verdicts), verdicts);
+  for (const value of [{}, [{ kind: 'refuse' }], [{ kind: 'all' }], [{ kind: 'changed', x: 1 }]]) {
+    t.throws(() => parseAcceptedImages(value), { instanceOf: ProtocolError });
+  }
 });

@@ -4,12 +4,9 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import type { ExecutionContext } from 'ava';
-import test from 'ava';
-import { encodeDiskMessage } from '../../../../src/blockrep/index.js';
-import type { DiskPlace, GuestDisksOptions } from '../../../../src/guest/index.js';
+import test, { type ExecutionContext } from 'ava';
+import { encodeDiskMessage, lineageOf } from '../../../../src/blockrep/index.js';
 import { GuestDisks } from '../../../../src/guest/index.js';
-import type { Session } from '../../../../src/transport/index.js';
 import { RawClient, request, temporaryDirectory } from '../../blockrep/support.js';
 import {
   LogCollector,
@@ -17,143 +14,26 @@ import {
   startListener,
   startSession,
 } from '../../transport/support.js';
-
-const MIB = 1024 * 1024;
-const SIZE = 8 * MIB;
-const EPOCH = 7;
-
-type Staged = Parameters<NonNullable<GuestDisksOptions['onStaged']>>[0];
-
-/** Hands out what happens in the order of its happening. */
-class Events<T> {
-  readonly all: T[] = [];
-  #wake: (() => void) | undefined;
-
-  readonly add = (event: T): void => {
-    this.all.push(event);
-    this.#wake?.();
-  };
-
-  async reached(count: number): Promise<T[]> {
-    while (this.all.length < count) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-    return this.all;
-  }
-}
-
-interface Host {
-  readonly disks: GuestDisks;
-  readonly log: LogCollector;
-  readonly imagePath: string;
-  readonly socketPath: string;
-  readonly staged: Events<Staged>;
-  readonly unfit: Events<string>;
-  readonly overBound: Events<number>;
-}
-
-async function startHost(
-  t: ExecutionContext,
-  role: 'live' | 'standby',
-  contents?: Buffer,
-): Promise<Host> {
-  const directory = temporaryDirectory(t);
-  const imagePath = path.join(directory, 'image');
-  if (contents !== undefined) fs.writeFileSync(imagePath, contents);
-  const staged = new Events<Staged>();
-  const unfit = new Events<string>();
-  const overBound = new Events<number>();
-  const log = new LogCollector();
-  const disks = new GuestDisks({
-    log,
-    onStaged: staged.add,
-    onUnfit: unfit.add,
-    onOverBound: overBound.add,
-    onFailure: (error) => t.fail(error.message),
-  });
-  t.teardown(() => disks.stop());
-  const place: DiskPlace = { name: 'root', path: imagePath, sizeBytes: SIZE };
-  const started = await disks.start({
-    role,
-    disks: [place],
-    socketDirectory: directory,
-    vm: 'guest',
-    stateDirectory: directory,
-  });
-  t.deepEqual(started.sizes, [SIZE]);
-  const socketPath = started.sockets[0] as string;
-  return { disks, log, imagePath, socketPath, staged, unfit, overBound };
-}
-
-interface Pair {
-  readonly primary: Host;
-  readonly secondary: Host;
-  readonly near: Session;
-  readonly far: Session;
-  readonly guest: RawClient;
-}
-
-/** A primary whose image has `contents`, with a secondary attached that has nothing yet. */
-async function startPair(t: ExecutionContext, contents: Buffer): Promise<Pair> {
-  const primary = await startHost(t, 'live', contents);
-  const secondary = await startHost(t, 'standby');
-  const { near, far } = await startSession(t, await startListener(t));
-  await Promise.all([primary.disks.attachSource(near, EPOCH), secondary.disks.attachTarget(far)]);
-  const guest = await RawClient.attach(t, primary.socketPath, 'root');
-  return { primary, secondary, near, far, guest };
-}
-
-async function write(client: RawClient, offset: number, data: Buffer): Promise<number> {
-  client.send(request('write', { offset, data }));
-  return (await client.reply()).error;
-}
-
-async function read(client: RawClient, offset: number, length: number): Promise<Buffer> {
-  client.send(request('read', { offset, length }));
-  await client.reply();
-  return client.take(length);
-}
-
-/** A whole synchronisation and the first edge; the secondary then has all up to it. */
-async function protect(pair: Pair): Promise<void> {
-  await pair.primary.disks.startTracking();
-  await pair.primary.disks.syncRound(() => undefined);
-  await edge(pair, EPOCH);
-}
-
-/** The pause of a checkpoint as the replicator makes it, then commit and apply. */
-async function edge({ primary, secondary }: Pair, epoch: number): Promise<Staged> {
-  const count = secondary.staged.all.length;
-  primary.disks.beginPause();
-  const [totals] = await primary.disks.edge(epoch);
-  await primary.disks.endPause();
-  const staged = (await secondary.staged.reached(count + 1))[count] as Staged;
-  const { operations, bytes } = staged;
-  if (totals?.operations !== operations || totals.bytes !== bytes || staged.epoch !== epoch) {
-    throw new Error(`${JSON.stringify(staged)} is not ${JSON.stringify(totals)} of ${epoch}`);
-  }
-  await secondary.disks.commit(epoch);
-  await secondary.disks.apply(epoch);
-  return staged;
-}
-
-function pattern(length: number, seed: number): Buffer {
-  const data = Buffer.alloc(length);
-  for (let at = 0; at < length; at += 1) data[at] = (at * 31 + seed * 17 + (at >> 8)) & 255;
-  return data;
-}
+import {
+  attach,
+  EPOCH,
+  edge,
+  MIB,
+  type Pair,
+  pattern,
+  protect,
+  read,
+  SIZE,
+  startHost,
+  startPair,
+  write,
+} from './disk-hosts.js';
 
 test('the secondary gets the image, then every write with its epoch', async (t) => {
   const contents = pattern(SIZE, 1);
   const pair = await startPair(t, contents);
   const { primary, secondary, guest } = pair;
-  const progress: number[] = [];
-  t.is(await primary.disks.startTracking(), SIZE);
-  const lacking = await primary.disks.syncRound((doneBytes) => progress.push(doneBytes));
-  t.is(lacking, 0);
-  t.is(progress.at(-1), SIZE);
+  t.is(await primary.disks.syncRound(), 0);
 
   // Between the last round and the edge: it travels as a write of the first epoch.
   const early = pattern(5000, 2);
@@ -205,14 +85,9 @@ test('the end of the session is told by either end, and a new one begins anew', 
   await pair.secondary.disks.stop();
 
   const secondary = await startHost(t, 'standby');
-  const { near, far } = await startSession(t, await startListener(t));
-  await Promise.all([
-    pair.primary.disks.attachSource(near, EPOCH + 1),
-    secondary.disks.attachTarget(far),
-  ]);
-  const again = { ...pair, secondary, near, far };
-  await pair.primary.disks.startTracking();
-  await pair.primary.disks.syncRound(() => undefined);
+  const again = { ...pair, secondary };
+  await attach(t, pair.primary, secondary, EPOCH + 1);
+  await pair.primary.disks.syncRound();
   await edge(again, EPOCH + 1);
   t.true(fs.readFileSync(secondary.imagePath).equals(contents));
 });
@@ -250,11 +125,9 @@ test('a promoted secondary protects itself by a secondary of its own', async (t)
   await secondary.disks.promote();
   const guest = await RawClient.attach(t, secondary.socketPath, 'root');
   const next = await startHost(t, 'standby');
-  const { near, far } = await startSession(t, await startListener(t));
-  await Promise.all([secondary.disks.attachSource(near, EPOCH + 1), next.disks.attachTarget(far)]);
-  const second: Pair = { primary: secondary, secondary: next, near, far, guest };
-  await secondary.disks.startTracking();
-  await secondary.disks.syncRound(() => undefined);
+  const session = await attach(t, secondary, next, EPOCH + 1);
+  const second: Pair = { primary: secondary, secondary: next, guest, ...session };
+  await secondary.disks.syncRound();
   const data = pattern(10_000, 12);
   t.is(await write(guest, 777, data), 0);
   await edge(second, EPOCH + 1);
@@ -282,6 +155,7 @@ test("an image that can not be had is the operator's to mend", async (t) => {
   const places = [{ name: 'root', path: path.join(directory, 'missing') }];
   const starting = disks.start({
     role: 'live',
+    host: 'anna',
     vm: 'guest',
     disks: places,
     socketDirectory: directory,
@@ -291,10 +165,18 @@ test("an image that can not be had is the operator's to mend", async (t) => {
   t.is((error as Error & { code?: string }).code, 'COLO_E_IMAGE_OPEN');
 });
 
-test('a stream that has not what it says leaves disks that are unfit', async (t) => {
+/** A secondary whose primary says nothing by itself. */
+async function startTarget(t: ExecutionContext) {
+  const primary = await startHost(t, 'live', { contents: pattern(SIZE, 15) });
+  const lineages = (await primary.disks.images()).map(({ record }) => lineageOf(record));
   const secondary = await startHost(t, 'standby');
   const { near, far } = await startSession(t, await startListener(t));
-  await secondary.disks.attachTarget(far);
+  await secondary.disks.attachTarget(far, lineages);
+  return { secondary, near, far };
+}
+
+test('a stream that has not what it says leaves disks that are unfit', async (t) => {
+  const { secondary, near } = await startTarget(t);
   const totals = { operations: 1, bytes: 4096 };
   const { type, parts } = encodeDiskMessage({ kind: 'epochEnd', epoch: 1, disk: 0, ...totals });
   near.links.disk.send(type, parts);
@@ -304,9 +186,7 @@ test('a stream that has not what it says leaves disks that are unfit', async (t)
 });
 
 test('malformed bytes on the disk link end the session with their reason', async (t) => {
-  const secondary = await startHost(t, 'standby');
-  const { near, far } = await startSession(t, await startListener(t));
-  await secondary.disks.attachTarget(far);
+  const { secondary, near, far } = await startTarget(t);
   const ended = sessionClosed(far);
   near.links.disk.send(0x0199, [Buffer.from('nonsense')]);
   await ended;
