@@ -96,21 +96,34 @@ export function sha256Hex(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
+/** What an append-only file of redis holds. */
+export interface AppendOnlyFile {
+  readonly sets: ReadonlyMap<string, string>;
+  /**
+   * It ends in zeroes: ext4 gives a file its new length before its new blocks' bytes, and shows
+   * zeroes for those that no sync has waited for. Redis does not start from such a file by itself.
+   */
+  readonly zeroTail: boolean;
+}
+
 /**
  * Keys and values of an append-only file: RESP commands one after the other. A torn tail is
- * ignored, as redis does at its start. Throws ProtocolError for anything else that is broken.
+ * ignored. Throws ProtocolError for anything else that is broken.
  */
-export function parseAppendOnlyFile(bytes: Buffer): Map<string, string> {
+export function parseAppendOnlyFile(bytes: Buffer): AppendOnlyFile {
   const parser = new RespParser();
   const sets = new Map<string, string>();
-  for (let at = 0; at < bytes.length; at += AOF_CHUNK_BYTES) {
-    for (const command of parser.write(bytes.subarray(at, at + AOF_CHUNK_BYTES))) {
+  let end = bytes.length;
+  while (end > 0 && bytes[end - 1] === 0) end -= 1;
+  for (let at = 0; at < end; at += AOF_CHUNK_BYTES) {
+    const chunk = bytes.subarray(at, Math.min(end, at + AOF_CHUNK_BYTES));
+    for (const command of parser.write(chunk)) {
       const [name = '', key = '', value = ''] = wordsOf(command);
       if (name.toUpperCase() === 'SET') sets.set(key, value);
       else if (name.toUpperCase() !== 'SELECT') throw new Error(`Unexpected command ${name}`);
     }
   }
-  return sets;
+  return { sets, zeroTail: end < bytes.length };
 }
 
 function wordsOf(command: RespValue): string[] {

@@ -53,6 +53,8 @@ export interface CheckedImage {
   readonly rebuilt: boolean;
   readonly problems: readonly string[];
   readonly contents: Contents;
+  /** See AppendOnlyFile. */
+  readonly zeroTail: boolean;
 }
 
 /** Copies a protecting secondary's image, which was synchronised since its agent was started. */
@@ -108,7 +110,7 @@ export async function checkImage(
     replayed,
     rebuilt,
     problems,
-    contents: await readContents(image, directories, problems),
+    ...(await readContents(image, directories, problems)),
   };
 }
 
@@ -171,8 +173,9 @@ async function readContents(
   image: CrashedImage,
   directories: readonly string[],
   problems: string[],
-): Promise<Contents> {
+): Promise<{ contents: Contents; zeroTail: boolean }> {
   const files = new Map<string, FoundFile>();
+  let zeroTail = false;
   const sets = new Map<string, string>();
   for (const directory of directories) {
     for (const [name, bytes] of await dump(image, directory)) {
@@ -185,13 +188,15 @@ async function readContents(
   for (const [name, bytes] of await dump(image, REDIS_DIRECTORY)) {
     if (!name.endsWith('.aof')) continue;
     try {
-      for (const [key, value] of parseAppendOnlyFile(bytes)) sets.set(key, value);
+      const file = parseAppendOnlyFile(bytes);
+      zeroTail ||= file.zeroTail;
+      for (const [key, value] of file.sets) sets.set(key, value);
     } catch (error) {
       problems.push(`${name} is broken: ${describeError(error)}`);
     }
   }
   const load = [...(await dump(image, LOAD_FILE)).values()][0] ?? Buffer.alloc(0);
-  return { sets, files, load: foundLoad(load) };
+  return { contents: { sets, files, load: foundLoad(load) }, zeroTail };
 }
 
 /** The files below a path of the image, or the file itself, by name; nothing if there is none. */

@@ -32,7 +32,7 @@ export function formatTable(results: readonly RoundResult[]): string {
 }
 
 function cells(result: RoundResult): string[] {
-  const { moment, position, problems } = result;
+  const { moment, position } = result;
   const secondary = result.images.find(({ host }) => host !== 'primary');
   return [
     String(result.round),
@@ -49,8 +49,13 @@ function cells(result: RoundResult): string[] {
     text(secondary?.replayed ?? null),
     secondary?.rebuilt === true ? 'yes' : '-',
     result.seconds.toFixed(1),
-    problems.length === 0 ? 'ok' : `${problems.length} violations`,
+    verdict(result),
   ];
+}
+
+function verdict({ problems, images }: RoundResult): string {
+  if (problems.length > 0) return `${problems.length} violations`;
+  return images.some(({ zeroTail }) => zeroTail) ? 'ok, zero tail' : 'ok';
 }
 
 function text(value: number | null): string {

@@ -57,6 +57,8 @@ export {
   parsePrimaryImages,
 } from './generation/judge.js';
 export { type GenerationRecord, type Lineage, lineageOf } from './generation/record.js';
+export { readRecords } from './generation/record-file-shell.js';
+export { type Standing, standingOf } from './generation/standing.js';
 export { ImageFile, type ImageOptions } from './image-shell.js';
 export { DIRTY_CLUSTER_BYTES, DISK_DATA_BYTES_MAX, type SecondaryBounds } from './limits.js';
 export { NbdServer, type NbdServerOptions, type NbdServerStats } from './nbd-server-shell.js';

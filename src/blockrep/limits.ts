@@ -133,6 +133,11 @@ export interface SecondaryBounds {
    * of it goes to the other file; a larger epoch makes its file grow, up to the bounds above.
    */
   readonly journalSegmentBytes: number;
+  /**
+   * Data of a synchronisation that is written to an image without a sync, bytes. More: it is synced
+   * before more is taken, so that the sync before the first commit does not outlast its deadline.
+   */
+  readonly unsyncedBytes: number;
 }
 
 /**
@@ -147,6 +152,7 @@ export const SECONDARY_BOUNDS: SecondaryBounds = {
   bufferOperations: 1_000_000,
   softBytes: 48 * MIB,
   journalSegmentBytes: 64 * MIB,
+  unsyncedBytes: 256 * MIB,
 };
 
 /** Writes to the image in progress while an epoch is applied. More threads than libuv has idle. */

@@ -71,6 +71,8 @@ export class SecondaryDisks {
   #appliedEpoch: number | undefined;
   /** The images hold synchronised data that no sync has made durable yet. */
   #syncedDirty = false;
+  /** Synchronised since the last sync for that. */
+  #unsyncedBytes = 0;
   #forgetting: Promise<void> | undefined;
   #overBoundTold = false;
   #operationsRefused = 0;
@@ -234,6 +236,10 @@ export class SecondaryDisks {
   async syncWrite(disk: number, offset: number, data: Buffer): Promise<void> {
     await this.#beforeSync(disk, offset, data.length);
     await this.disks[disk]?.syncWrite(offset, data);
+    this.#unsyncedBytes += data.length;
+    if (this.#unsyncedBytes < this.#bounds.unsyncedBytes) return;
+    this.#unsyncedBytes = 0;
+    await this.#flushImages();
   }
 
   async syncZero(disk: number, offset: number, length: number): Promise<void> {
@@ -264,7 +270,7 @@ export class SecondaryDisks {
   async #store(journal: Journal, epoch: number, totals: readonly EpochTotals[]): Promise<void> {
     if (this.#syncedDirty) {
       this.#syncedDirty = false;
-      await Promise.all(this.#options.images.map((image) => image.flush()));
+      await this.#flushImages();
     }
     // The first epoch behind a synchronisation is worth knowing even if it changed nothing.
     const empty = totals.every(({ operations }) => operations === 0);
@@ -346,6 +352,10 @@ export class SecondaryDisks {
       this.#forgetting = undefined;
     }
     this.#syncedDirty = true;
+  }
+
+  async #flushImages(): Promise<void> {
+    await Promise.all(this.#options.images.map((image) => image.flush()));
   }
 
   /** One after the other: applying and promoting. */

@@ -28,6 +28,9 @@
 export type ProbeResult =
   | 'alive'
   | 'replaced'
+  | 'leading'
+  | 'shared'
+  | 'following'
   | 'holding'
   | 'serving'
   | 'refused'
@@ -61,6 +64,9 @@ const ASK_AFTER = 0.5;
 const ASK_UNTIL = 0.75;
 /** Of the time-out: an answer that has not come by then, or decides nothing then, never will. */
 const AWAIT_UNTIL = 2;
+
+/** Of the probes that no agent of the session has answered. */
+const NO_ANSWER: readonly ProbeResult[] = ['replaced', 'refused', 'unreachable', 'silent'];
 
 /** One peer's failure detector; `start` for each new session. */
 export class FailureDetector {
@@ -110,7 +116,7 @@ export class FailureDetector {
     const state = this.#state;
     if (state.kind === 'idle') return undefined;
     state.probing = false;
-    state.answers = result === 'alive' || result === 'holding' || result === 'serving';
+    state.answers = !NO_ANSWER.includes(result);
     if (state.kind === 'alive') return undefined;
     const { reason } = state;
     switch (result) {
@@ -121,6 +127,9 @@ export class FailureDetector {
         this.stop();
         return lost(`${reason}; the peer's agent has been started again since`, true);
       case 'alive':
+      case 'leading':
+      case 'shared':
+      case 'following':
         this.stop();
         return { kind: 'abandoned', reason: `${reason}; the peer's agent is alive` };
       case 'serving':

@@ -2,7 +2,8 @@
  * A host's node: which role it has, and what stays when the role changes.
  *
  * role-machine.ts (what to become, at the start and after each role) -> node-shell.ts (one role
- * after the other; the listener, the control socket's commands) -> src/primary and src/secondary.
+ * after the other; the listener, the control socket's commands; joining-shell.ts while there is no
+ * role yet) -> src/primary and src/secondary.
  */
 export { startNode } from './node-shell.js';
 export {

@@ -10,6 +10,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { readRecords, type Standing, standingOf } from '../blockrep/index.js';
 import type {
   Configuration,
   NodeControl,
@@ -26,7 +27,7 @@ import {
   type RoleEnd,
   Speech,
 } from '../guest/index.js';
-import { ColoError } from '../lib/index.js';
+import { ColoError, describeError } from '../lib/index.js';
 import { bootGuest, PrimaryRole } from '../primary/index.js';
 import { EpochReserve } from '../replication/index.js';
 import { SecondaryRole } from '../secondary/index.js';
@@ -34,9 +35,11 @@ import {
   type AcceptDecision,
   INSTANCE_BYTES,
   PeerListener,
+  type ProbeAnswer,
   type ProbeResult,
   probePeer,
 } from '../transport/index.js';
+import { Joining } from './joining-shell.js';
 import { JOIN_PAUSE_MS, JOIN_PROBE_TIMEOUT_MS } from './limits.js';
 import { type NodeInput, type NodeOutput, RoleMachine } from './role-machine.js';
 
@@ -61,12 +64,15 @@ class Node implements RunningNode {
   readonly #listener: PeerListener;
   readonly #machine: RoleMachine;
   #port = 0;
+  /** What the peer said last. */
+  #answer: ProbeResult | undefined;
   /** Undefined without a witness, and until the node knows as what it starts. */
   #speech: Speech | undefined;
   #guardFailure: string | undefined;
   #role: NodeRole | undefined;
-  /** The last one, while joining. */
-  #peerAnswer: ProbeResult | undefined;
+  readonly #joining: Joining;
+  /** What this host's images say, as long as no peer has been here. */
+  #standing: Standing = 'none';
   /** How the last role ended. */
   #end: RoleEnd | undefined;
   /** Nothing becomes of this node any more. */
@@ -80,24 +86,23 @@ class Node implements RunningNode {
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
     });
+    this.#joining = new Joining({ configuration, force: () => this.#force() });
     this.#listener = new PeerListener({
       log,
       instance: this.#instance,
       accept: ({ remoteAddress }) => this.#accept(remoteAddress),
       onSession: (session) => {
+        this.#standing = 'none';
         if (this.#role === undefined) session.destroy();
         else this.#role.onSession(session);
       },
-      probeAnswer: () => this.#role?.probeAnswer ?? 'idle',
+      probeAnswer: () => this.#probeAnswer,
     });
   }
 
   /** The role's, whichever it is now. */
   get control(): NodeControl {
-    const role = (): NodeRole => {
-      if (this.#role === undefined) throw new Error('The node changes its role: ask again');
-      return this.#role;
-    };
+    const role = (): NodeControl => this.#role ?? this.#joining;
     return {
       status: () => role().status(),
       failover: (options) => role().failover(options),
@@ -118,7 +123,9 @@ class Node implements RunningNode {
       this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
     }
     try {
-      await this.#step({ kind: 'started', role });
+      const { stateDir, vm } = this.#configuration;
+      this.#standing = standingOf(await readRecords(stateDir, vm));
+      await this.#step({ kind: 'started', role, standing: this.#standing });
     } catch (error) {
       await this.#speech?.stop('The node can not start');
       this.#listener.close();
@@ -130,6 +137,12 @@ class Node implements RunningNode {
     this.#stopping = reason;
     if (this.#machine.state !== 'left') await this.#step({ kind: 'stopRequested' });
     await this.finished;
+  }
+
+  /** Of a node without the guest: what its images say of who had it last. */
+  get #probeAnswer(): ProbeAnswer {
+    const answer = this.#role?.probeAnswer ?? 'idle';
+    return answer === 'idle' && this.#standing !== 'none' ? this.#standing : answer;
   }
 
   get #identity(): NodeIdentity {
@@ -153,11 +166,16 @@ class Node implements RunningNode {
   }
 
   async #step(input: NodeInput): Promise<void> {
-    let outputs = this.#machine.step(input);
+    await this.#carryOut(this.#machine.step(input));
+  }
+
+  async #carryOut(first: NodeOutput[]): Promise<void> {
+    let outputs = first;
     for (let output = outputs.shift(); output !== undefined; output = outputs.shift()) {
-      if (output.kind === 'ask') outputs = await this.#ask(output.again);
-      else if (output.kind === 'askWitness') outputs = await this.#askWitness();
-      else await this.#perform(output);
+      if (output.kind === 'askWitness') outputs = await this.#askWitness();
+      else if (output.kind !== 'ask') await this.#perform(output);
+      else if (output.waitsFor === undefined) outputs = await this.#ask();
+      else void this.#askAgain(output.waitsFor);
     }
   }
 
@@ -189,24 +207,34 @@ class Node implements RunningNode {
   }
 
   /** Asks the other host before a guest is started. */
-  async #ask(again: boolean): Promise<NodeOutput[]> {
-    if (again) await delay(JOIN_PAUSE_MS);
+  async #ask(): Promise<NodeOutput[]> {
     const { peer } = this.#configuration as PrimaryConfiguration;
     const answer = await probePeer({ ...peer, timeoutMs: JOIN_PROBE_TIMEOUT_MS });
-    if (answer !== this.#peerAnswer) this.#log.info('The peer was asked', { answer });
-    this.#peerAnswer = answer;
+    if (answer !== this.#answer) this.#log.info('The peer was asked', { answer });
+    this.#answer = answer;
     const joins = this.#machine.state === 'joining';
     return joins ? this.#machine.step({ kind: 'answered', answer }) : [];
   }
 
   /** The guard goes on asking until it is told something else; here it is looked at once. */
   async #askWitness(): Promise<NodeOutput[]> {
+    const isNew = this.#speech === undefined;
     await this.#startSpeech('primary');
-    const { isAlone = true, fenced } = this.#speech ?? {};
+    if (isNew) await delay(JOIN_PAUSE_MS);
     if (this.#guardFailure !== undefined) throw new ColoError('COLO_E_GUARD', this.#guardFailure);
     if (this.#machine.state !== 'joining') return [];
+    const { isAlone = true, fenced } = this.#speech ?? {};
     const answer = isAlone ? 'granted' : fenced === undefined ? 'none' : 'fenced';
     return this.#machine.step({ kind: 'witnessed', answer });
+  }
+
+  /** The operator vouches that nobody else has newer data, and that the peer is silent. */
+  async #force(): Promise<void> {
+    if (this.#machine.state === 'joining') {
+      await this.#startSpeech('primary');
+      this.#speech?.force();
+    }
+    await this.#step({ kind: 'forced' });
   }
 
   /** Without effect once it has begun, or without a witness. */
@@ -233,6 +261,19 @@ class Node implements RunningNode {
     this.#log.error(reason);
     this.#guardFailure = reason;
     void this.stop(reason);
+  }
+
+  /** The operator can look at the node, and decide, meanwhile. */
+  async #askAgain(waitsFor: string): Promise<void> {
+    if (this.#joining.reason !== waitsFor) this.#log.warn(waitsFor);
+    this.#joining.reason = waitsFor;
+    await delay(JOIN_PAUSE_MS);
+    if (this.#machine.state !== 'joining') return;
+    try {
+      await this.#carryOut(await this.#ask());
+    } catch (error) {
+      await this.#leave({ exitCode: 1, reason: describeError(error) });
+    }
   }
 
   async #boot(configuration: PrimaryConfiguration): Promise<NodeRole> {

@@ -5,25 +5,34 @@
  *
  * In: the start, what the other host answered, the ends of roles, the operator's stop. Out: what
  * the shell is to do, in order. A node that its operator started as the primary asks the other host
- * first, and then the witness: a guest that runs there, or may run there in a moment, is not
- * started twice (I4).
+ * first: a guest that runs there, or may run there in a moment, is not started twice (I4). Nor is
+ * it started from old data: the witness knows, or else what the records of both hosts' images say
+ * (`Standing`) decides, and where that is not enough it waits for the peer, or for an operator who
+ * insists.
  */
+import type { Standing } from '../blockrep/index.js';
 import type { ProbeResult } from '../transport/index.js';
 
 export type NodeInput =
   /** With the role that the configuration names. */
-  | { readonly kind: 'started'; readonly role: 'primary' | 'secondary' }
+  | {
+      readonly kind: 'started';
+      readonly role: 'primary' | 'secondary';
+      readonly standing: Standing;
+    }
   /** By the other host, to `ask`. */
   | { readonly kind: 'answered'; readonly answer: ProbeResult }
   /** What the witness let this node do, to `askWitness`. */
   | { readonly kind: 'witnessed'; readonly answer: 'granted' | 'fenced' | 'none' }
   /** The role is over; as RoleEnd. */
   | { readonly kind: 'ended'; readonly end: 'left' | 'promoted' | 'demoted' }
+  /** The operator takes it on himself that the guest is booted here. */
+  | { readonly kind: 'forced' }
   | { readonly kind: 'stopRequested' };
 
 export type NodeOutput =
-  /** Ask the other host what it has of the guest; `again`: it is about to decide, after a pause. */
-  | { readonly kind: 'ask'; readonly again: boolean }
+  /** Ask the other host what it has of the guest; `waitsFor`: again, after a pause, and why. */
+  | { readonly kind: 'ask'; readonly waitsFor: string | undefined }
   /** May the guest be started here? */
   | { readonly kind: 'askWitness' }
   /** Start the guest and be its primary. */
@@ -40,10 +49,21 @@ export type NodeOutput =
 
 export type NodeState = 'new' | 'joining' | 'primary' | 'secondary' | 'left';
 
+const PEER_LEADS =
+  "The peer's images may be newer than this host's: start colo-primary there, or give them up there " +
+  'by colo discard-image, or run colo failover --force here to boot from what this host has';
+const PEER_MAY_LEAD =
+  'The peer does not answer and may have gone on with the guest: start it, or, if it is off for ' +
+  'good, run colo failover --force here to boot from what this host has';
+const WITNESS_SILENT =
+  'The witness has not allowed this host to go on alone yet; if you know that the other host is off, ' +
+  'run colo failover --force here to boot from what this host has';
+
 /** One node from its start to its end; `step` never throws. */
 export class RoleMachine {
   readonly #hasWitness: boolean;
   #state: NodeState = 'new';
+  #standing: Standing = 'none';
 
   constructor(options: { readonly hasWitness: boolean }) {
     this.#hasWitness = options.hasWitness;
@@ -58,9 +78,10 @@ export class RoleMachine {
     switch (input.kind) {
       case 'started':
         if (state !== 'new') return this.#refuse('It has been started already');
+        this.#standing = input.standing;
         return input.role === 'secondary'
           ? this.#become('secondary', { kind: 'beSecondary' })
-          : this.#become('joining', { kind: 'ask', again: false });
+          : this.#become('joining', { kind: 'ask', waitsFor: undefined });
       case 'answered':
         if (state !== 'joining') return this.#refuse('Nobody has been asked');
         return this.#answered(input.answer);
@@ -69,6 +90,9 @@ export class RoleMachine {
         return this.#witnessed(input.answer);
       case 'ended':
         return this.#ended(input.end);
+      case 'forced':
+        if (state !== 'joining') return this.#refuse('It does not wait for its peer');
+        return this.#become('primary', { kind: 'boot' });
       case 'stopRequested':
         if (state === 'primary' || state === 'secondary') return [{ kind: 'stopRole' }];
         if (state === 'left') return this.#refuse('It has ended already');
@@ -76,21 +100,36 @@ export class RoleMachine {
     }
   }
 
-  /** No answer is no obstacle by itself: whether the peer is alone, the witness knows. */
   #answered(answer: ProbeResult): NodeOutput[] {
     switch (answer) {
       case 'serving':
         return this.#become('secondary', { kind: 'beSecondary' });
       case 'holding':
-        return [{ kind: 'ask', again: true }];
+        return [{ kind: 'ask', waitsFor: 'The peer has a state of the guest and may take over' }];
+      case 'leading':
+      case 'shared':
+      case 'following':
+        return this.#rank(answer) < this.#rank(this.#standing)
+          ? this.#mayBoot()
+          : [{ kind: 'ask', waitsFor: PEER_LEADS }];
       case 'alive':
       case 'replaced':
+        return this.#mayBoot();
       case 'refused':
       case 'unreachable':
-      case 'silent':
-        if (this.#hasWitness) return [{ kind: 'askWitness' }];
-        return this.#become('primary', { kind: 'boot' });
+      case 'silent': {
+        // Who ran the guest alone, or never, may do so again. Of others the witness knows.
+        const maybeOld = this.#standing === 'shared' || this.#standing === 'following';
+        return maybeOld && !this.#hasWitness
+          ? [{ kind: 'ask', waitsFor: PEER_MAY_LEAD }]
+          : this.#mayBoot();
+      }
     }
+  }
+
+  #mayBoot(): NodeOutput[] {
+    if (this.#hasWitness) return [{ kind: 'askWitness' }];
+    return this.#become('primary', { kind: 'boot' });
   }
 
   /** Without an answer the peer is asked again, too: it may run the guest by then. */
@@ -101,8 +140,13 @@ export class RoleMachine {
       case 'fenced':
         return this.#become('secondary', { kind: 'beSecondary' });
       case 'none':
-        return [{ kind: 'ask', again: true }];
+        return [{ kind: 'ask', waitsFor: WITNESS_SILENT }];
     }
+  }
+
+  /** Who had the guest alone has more than who shared it, and that one more than who followed. */
+  #rank(standing: Standing): number {
+    return ['none', 'following', 'shared', 'leading'].indexOf(standing);
   }
 
   #ended(end: 'left' | 'promoted' | 'demoted'): NodeOutput[] {

@@ -13,7 +13,8 @@
  *
  * attachOk (0x0002): version, 2 bytes be: the session protocol that both will speak.
  * attachRefused (0x0003): reason, be32 length and UTF-8, at most REFUSAL_TEXT_MAX_BYTES.
- * probeOk (0x0004): answer, 1 byte: 0 idle, 1 serving, 2 holding; see ProbeAnswer. Then the
+ * probeOk (0x0004): answer, 1 byte: 0 idle, 1 serving, 2 holding, 3 leading, 4 shared,
+ * 5 following; see ProbeAnswer. Then the
  * instance, 16 random bytes that the answering process has chosen at its start.
  */
 import { ByteReader, ByteWriter, ProtocolError } from '../lib/index.js';
@@ -116,11 +117,13 @@ export function decodeAttachRefused(payload: Buffer): string {
   return reason.replace(/\p{Cc}/gu, '?');
 }
 
-const PROBE_ANSWERS = ['idle', 'serving', 'holding'] as const;
+const PROBE_ANSWERS = ['idle', 'serving', 'holding', 'leading', 'shared', 'following'] as const;
 
 /**
  * What a node has of the guest. `serving`: it may speak for it. `holding`: a state that it might
- * take over from. `idle`: neither.
+ * take over from. The others have neither, and their images say who had the guest last: `leading`
+ * this host alone, `shared` this host with a peer, `following` a peer with this host; `idle`: they
+ * say nothing.
  */
 export type ProbeAnswer = (typeof PROBE_ANSWERS)[number];
 

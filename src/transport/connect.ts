@@ -74,6 +74,7 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
 
 /**
  * - `alive`: a Colo agent answered, and has nothing of the guest.
+ * - `leading`, `shared`, `following`: as `alive`, and its images say who had the guest last.
  * - `holding`: one that keeps a state of the guest which it might take over from.
  * - `serving`: a Colo agent answered that speaks for the guest.
  * - `refused`: the host answered that nothing listens (ECONNREFUSED): its kernel runs and the peer
@@ -85,6 +86,9 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
 export type ProbeResult =
   | 'alive'
   | 'replaced'
+  | 'leading'
+  | 'shared'
+  | 'following'
   | 'holding'
   | 'serving'
   | 'refused'
@@ -137,8 +141,9 @@ async function probeOnce(
     const answer = await Promise.race([askAttach(link, attach), timeout]);
     if (answer.type !== FRAME_TYPES.probeOk) return 'silent';
     const { answer: has, instance } = decodeProbeOk(answer.payload);
-    if (has !== 'idle') return has;
-    return options.instance?.equals(instance) === false ? 'replaced' : 'alive';
+    if (has === 'serving' || has === 'holding') return has;
+    if (options.instance?.equals(instance) === false) return 'replaced';
+    return has === 'idle' ? 'alive' : has;
   } catch (error) {
     if (error instanceof ProtocolError) return 'silent';
     if (!(error instanceof LinkError)) throw error;

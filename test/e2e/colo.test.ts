@@ -66,8 +66,12 @@ async function waitNewConnections(pair: PairLab, clients: ClientProcess): Promis
   throw new Error(`Checkpoints came faster than connections for ${DEADLINE_MS / 1000} s`);
 }
 
+/** A divergence may bring a checkpoint right before the fault; then it must be tried again. */
+const ATTEMPTS = 3;
+
 test('connections opened between two checkpoints survive the death of the primary', async (t) => {
-  await withPair(t, { mode: 'colo', periodMs: 1000 }, async (pair) => {
+  let missed = 0;
+  const attempt = async (pair: PairLab): Promise<void> => {
     // An answer of the random service would end the epoch.
     const steady = CLIENT_NAMES.filter((name) => name !== 'random');
     const clients = await startClients(pair, { clients: steady });
@@ -81,10 +85,14 @@ test('connections opened between two checkpoints survive the death of the primar
     const after = await pair.waitStatus('hostb', 'hostb took over', ({ role }) => {
       return role === 'primary';
     });
-    t.is(after.committedEpoch, moment.committedEpoch, 'a checkpoint came in between');
     await waitSuccesses(clients, { names: steady, afterUs: faultUs, count: SUCCESSES_AFTER });
     const reports = await clients.stop();
     assertNothingLost(t, reports);
+    if (after.committedEpoch !== moment.committedEpoch) {
+      t.log('A checkpoint came in between');
+      missed += 1;
+      return;
+    }
     for (const name of ['accepted', 'dialled'] as const) {
       const records = reports[name]?.connections ?? [];
       const census = takeCensus(records, { faultUs, checkpointUs: moment.committedUs });
@@ -93,7 +101,12 @@ test('connections opened between two checkpoints survive the death of the primar
       t.is(census.sinceCheckpointSurvived, census.sinceCheckpoint);
       t.is(census.survived, census.open);
     }
-  });
+  };
+  for (let attempts = 1; attempts <= ATTEMPTS; attempts++) {
+    await withPair(t, { mode: 'colo', periodMs: 1000 }, attempt);
+    if (missed < attempts) return;
+  }
+  t.fail(`A checkpoint came in between ${ATTEMPTS} times`);
 });
 
 test('a service whose answers differ in both guests is never contradicted', async (t) => {

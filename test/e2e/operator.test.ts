@@ -128,3 +128,35 @@ test('a primary that was stopped for a while finds itself superseded and becomes
     t.is(reports.stream?.repeats, 0);
   });
 });
+
+test('after a power cut of both hosts the guest waits for the other host, or for the operator', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    await pair.kill('hosta');
+    await pair.kill('hostb');
+    await pair.startPrimary();
+    const waits = await pair.waitStatus('hosta', 'it waits', ({ state, lastFailure }) => {
+      return state === 'joining' && /may have gone on/.test(lastFailure ?? '');
+    });
+    t.is(waits.committedEpoch, null);
+    await pair.startSecondary();
+    await pair.waitProtected();
+    // Handed over in order, the newest data is at hostb; and nobody there boots a guest.
+    await callAgent(socketPath(pair, 'hosta'), { command: 'switchover', arguments: {} });
+    await pair.waitStatus('hostb', 'it has the guest', ({ role }) => role === 'primary');
+    await pair.kill('hosta');
+    await pair.waitStatus('hostb', 'it is alone', ({ peer }) => peer.state !== 'connected');
+    await pair.kill('hostb');
+    await pair.startSecondary();
+    await pair.startPrimary();
+    const old = await pair.waitStatus('hosta', 'it waits again', ({ state, lastFailure }) => {
+      return state === 'joining' && /may be newer/.test(lastFailure ?? '');
+    });
+    t.is(old.role, 'primary');
+    const force = { command: 'failover', arguments: { force: true } } as const;
+    await callAgent(socketPath(pair, 'hosta'), force);
+    const refused = await pair.waitStatus('hosta', 'it runs, refused by hostb', (status) => {
+      return status.state !== 'joining' && /discard-image/.test(status.lastFailure ?? '');
+    });
+    t.is(refused.role, 'primary');
+  });
+});

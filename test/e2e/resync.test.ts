@@ -38,6 +38,7 @@ test('a secondary that comes back is sent what has changed, not the image', asyn
   await pair.startSecondary();
   const { bytesSent } = await pair.untilProtected();
   t.true(bytesSent - before < OVERHEAD_BYTES, `${bytesSent - before} bytes were sent`);
+  t.log(`${first.bytesSent} bytes at first, ${bytesSent - before} when it came back`);
   // As well after its agent was killed.
   await pair.stop('secondary', 'SIGKILL');
   await pair.until('primary', 'the loss', ({ state }) => state !== 'protected');
@@ -120,6 +121,7 @@ test('a first synchronisation that broke goes on with what is left', async (t) =
   await pair.startSecondary();
   const { bytesSent } = await pair.untilProtected();
   const sent = bytesSent - before;
+  t.log(`${sent} bytes were sent for ${missing}`);
   t.true(sent < missing + OVERHEAD_BYTES, `${sent} bytes were sent for ${missing}`);
   await pair.stopAll();
   t.is(differingBytes(pair.file('data-a'), pair.file('data-b')), 0);

@@ -13,7 +13,7 @@
  * The caller holds the image's lock all the time. The calls that write the file take their turns.
  */
 import { randomUUID } from 'node:crypto';
-import { assert, type Logger } from '../../lib/index.js';
+import { assert, describeError, type Logger } from '../../lib/index.js';
 import type { ByteRange } from '../block-layer-shell.js';
 import { CHANGE_MAP_DISK_BYTES_MAX } from '../limits.js';
 import type { WriteMarks } from './change-map.js';
@@ -188,8 +188,16 @@ export class DiskGeneration {
 
   /** The secondary has committed the epoch. In memory, and in the map's file at once. */
   committed(epoch: number): void {
-    const record = committedAt(this.#current(), epoch);
+    const before = this.#current();
+    const record = committedAt(before, epoch);
     this.#record = record;
+    // That the peer has a part in it is worth knowing after a crash; how much, the map tells.
+    if (before.epoch === 0) {
+      this.#save(record).catch((error: unknown) => {
+        const reason = describeError(error);
+        this.#options.log.error('The generation file can not be written', { reason });
+      });
+    }
     this.#file?.map.committed(record.generation, epoch);
   }
 

@@ -1,5 +1,5 @@
 /** The generation file of one image, and what it is compared with: the image and this boot. */
-import { type FileHandle, open, readFile, rename, stat } from 'node:fs/promises';
+import { type FileHandle, open, readdir, readFile, rename, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { OperatorError } from '../../lib/index.js';
 import { GENERATION_FILE_BYTES_MAX } from '../limits.js';
@@ -37,6 +37,29 @@ export async function readRecord(
     throw damaged(path, owner, { found, expected: `${key} ${JSON.stringify(owner[key])}` });
   }
   return record;
+}
+
+/**
+ * The records of all of a guest's images in a folder, whatever their sizes; none without a folder.
+ * Throws OperatorError for a damaged one.
+ */
+export async function readRecords(stateDir: string, vm: string): Promise<GenerationRecord[]> {
+  const names = await readdir(stateDir).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
+  const records: GenerationRecord[] = [];
+  for (const name of names.sort()) {
+    if (!name.startsWith(`${vm}.`) || !name.endsWith('.generation')) continue;
+    const path = join(stateDir, name);
+    const bytes = await readBounded(path);
+    if (bytes === undefined) continue;
+    const decoded = decodeRecord(bytes);
+    const disk = name.slice(vm.length + 1, -'.generation'.length);
+    if (!decoded.ok) throw damaged(path, { vm, disk, sizeBytes: 0 }, decoded);
+    if (decoded.record.vm === vm) records.push(decoded.record);
+  }
+  return records;
 }
 
 /** Durable when it resolves, and never half a record: temporary file, rename, both synced. */

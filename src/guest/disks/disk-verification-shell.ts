@@ -68,11 +68,15 @@ export class DiskVerification {
     // A repair that is not all on its way would be found as differences again.
     if (this.#running || this.#options.disk.dirtyBytes > 0) return;
     this.#running = true;
-    this.#verifier.beginPass(epoch);
-    this.#verifier.run().then(
-      () => this.#passed(),
-      (error) => this.#reject(error),
-    );
+    const verifier = this.#verifier;
+    verifier.beginPass(epoch);
+    // The search for holes is not the pause's business: what is written by then is left out.
+    setImmediate(() => {
+      verifier.run().then(
+        () => this.#passed(),
+        (error) => this.#reject(error),
+      );
+    });
   }
 
   /** Throws ProtocolError when nobody asked for it. */

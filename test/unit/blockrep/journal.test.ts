@@ -98,6 +98,23 @@ test('an epoch of two disks costs one sync, and none without operations', async 
   t.deepEqual(storage.flushes, ['guest.journal-0']);
 });
 
+test('a synchronisation is synced from time to time, and before its first epoch', async (t) => {
+  const storage = new ModelStorage(new Prng(2));
+  storage.disk('image', SIZE);
+  const images = [storage.image('image')];
+  const [log, bounds] = [collectingLog(), { unsyncedBytes: 8192 }];
+  const options = { vm: 'guest', images, directory: '/', log, storage, bounds };
+  const disks = await SecondaryDisks.open(options);
+  storage.flushes.length = 0;
+  const imageFlushes = () => storage.flushes.filter((name) => name === 'image').length;
+  for (const [at, flushes] of [0, 1, 1, 2, 2].entries()) {
+    await disks.syncWrite(0, at * 4096, block(7));
+    t.is(imageFlushes(), flushes);
+  }
+  t.deepEqual(await disks.closeEpoch(0, 1, { operations: 0, bytes: 0 }), { ok: true });
+  t.is(imageFlushes(), 3);
+});
+
 test('what a kill leaves is made the last stored epoch on all disks', async (t) => {
   const directory = temporaryDirectory(t);
   const disks = await openReal(t, directory);

@@ -39,10 +39,15 @@ test('a file is whole only with all bytes of its version', (t) => {
 test('an append-only file is read up to its torn tail', (t) => {
   const commands = ['a', 'b', 'c'].map((key) => encodeCommand(['SET', key, storedValue(key)]));
   const bytes = Buffer.concat([encodeCommand(['SELECT', '0']), ...commands]);
-  t.deepEqual([...parseAppendOnlyFile(bytes).keys()], ['a', 'b', 'c']);
+  const whole = parseAppendOnlyFile(bytes);
+  t.deepEqual([...whole.sets.keys()], ['a', 'b', 'c']);
+  t.false(whole.zeroTail);
   const torn = parseAppendOnlyFile(bytes.subarray(0, -1));
-  t.deepEqual([...torn.keys()], ['a', 'b']);
-  t.is(torn.get('a'), storedValue('a'));
+  t.deepEqual([...torn.sets.keys()], ['a', 'b']);
+  t.is(torn.sets.get('a'), storedValue('a'));
+  const zeroes = parseAppendOnlyFile(Buffer.concat([bytes.subarray(0, -3), Buffer.alloc(900)]));
+  t.deepEqual([...zeroes.sets.keys()], ['a', 'b']);
+  t.true(zeroes.zeroTail);
   t.throws(() => parseAppendOnlyFile(Buffer.concat([bytes, Buffer.from('junk\r\n')])));
 });
 

@@ -87,6 +87,9 @@ test('a peer that answers while its session is silent is asked again before it i
     ['serving', 'superseded'],
     ['refused', 'lost'],
     ['replaced', 'lost'],
+    ['leading', 'abandoned'],
+    ['shared', 'abandoned'],
+    ['following', 'abandoned'],
   ] as const) {
     const d = detector();
     d.start(0);

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { type NodeInput, type NodeOutput, RoleMachine } from '../../../src/node/index.js';
 
-const START: NodeInput = { kind: 'started', role: 'primary' };
+const START: NodeInput = { kind: 'started', role: 'primary', standing: 'none' };
 const ALONE: NodeInput = { kind: 'answered', answer: 'refused' };
 
 function after(...inputs: NodeInput[]): { machine: RoleMachine; outputs: NodeOutput[] } {
@@ -18,14 +18,14 @@ function stepped(
 }
 
 test('a node that is configured as the secondary is one at once', (t) => {
-  const { machine, outputs } = after({ kind: 'started', role: 'secondary' });
+  const { machine, outputs } = after({ kind: 'started', role: 'secondary', standing: 'none' });
   t.deepEqual(outputs, [{ kind: 'beSecondary' }]);
   t.is(machine.state, 'secondary');
 });
 
 test('one that is configured as the primary asks first', (t) => {
   const { machine, outputs } = after(START);
-  t.deepEqual(outputs, [{ kind: 'ask', again: false }]);
+  t.deepEqual(outputs, [{ kind: 'ask', waitsFor: undefined }]);
   t.is(machine.state, 'joining');
 });
 
@@ -36,7 +36,7 @@ test('a guest that runs at the peer is not started again', (t) => {
 
 test('a peer that holds a state is asked until it has decided', (t) => {
   const { machine, outputs } = after(START, { kind: 'answered', answer: 'holding' });
-  t.deepEqual(outputs, [{ kind: 'ask', again: true }]);
+  t.is(outputs[0]?.kind, 'ask');
   t.deepEqual(machine.step({ kind: 'answered', answer: 'serving' }), [{ kind: 'beSecondary' }]);
 });
 
@@ -75,7 +75,7 @@ const ILLEGAL: readonly (readonly [string, readonly NodeInput[]])[] = [
   [
     'the demotion of a secondary',
     [
-      { kind: 'started', role: 'secondary' },
+      { kind: 'started', role: 'secondary', standing: 'none' },
       { kind: 'ended', end: 'demoted' },
     ],
   ],
@@ -95,15 +95,17 @@ for (const [what, inputs] of ILLEGAL) {
   });
 }
 
-test('with a witness a guest is started once that allows it', (t) => {
+test('with a witness a guest is started once that allows it, whatever its images say', (t) => {
   const none = { kind: 'witnessed', answer: 'none' } as const;
   for (const [answer, output] of [
     ['granted', 'boot'],
     ['fenced', 'beSecondary'],
   ] as const) {
-    const { machine, outputs } = stepped(new RoleMachine({ hasWitness: true }), [START, ALONE]);
+    const start: NodeInput = { kind: 'started', role: 'primary', standing: 'following' };
+    const { machine, outputs } = stepped(new RoleMachine({ hasWitness: true }), [start, ALONE]);
     t.deepEqual(outputs, [{ kind: 'askWitness' }]);
-    t.deepEqual(machine.step(none), [{ kind: 'ask', again: true }]);
+    const [again] = machine.step(none);
+    t.regex(String(again?.kind === 'ask' && again.waitsFor), /^The witness has not allowed/);
     t.deepEqual(machine.step(ALONE), [{ kind: 'askWitness' }]);
     t.deepEqual(machine.step({ kind: 'witnessed', answer }), [{ kind: output }]);
     t.is(machine.step(none)[0]?.kind, 'refused');
@@ -114,4 +116,39 @@ test('a guest that runs at the peer is not started, whatever the witness would s
   const machine = new RoleMachine({ hasWitness: true });
   const { outputs } = stepped(machine, [START, { kind: 'answered', answer: 'serving' }]);
   t.deepEqual(outputs, [{ kind: 'beSecondary' }]);
+});
+
+test('who may have old data waits for a peer that does not answer, or for the operator', (t) => {
+  for (const standing of ['shared', 'following'] as const) {
+    for (const answer of ['refused', 'unreachable', 'silent'] as const) {
+      const start: NodeInput = { kind: 'started', role: 'primary', standing };
+      const { machine, outputs } = after(start, { kind: 'answered', answer });
+      t.regex(String(outputs[0]?.kind === 'ask' && outputs[0].waitsFor), /colo failover --force/);
+      t.deepEqual(machine.step({ kind: 'forced' }), [{ kind: 'boot' }]);
+      t.is(machine.step({ kind: 'forced' })[0]?.kind, 'refused');
+    }
+    const { outputs } = after(
+      { kind: 'started', role: 'primary', standing },
+      { kind: 'answered', answer: 'alive' },
+    );
+    t.deepEqual(outputs, [{ kind: 'boot' }], 'a peer that has nothing can not go on with it');
+  }
+});
+
+test('who had the guest alone last boots it', (t) => {
+  const start: NodeInput = { kind: 'started', role: 'primary', standing: 'leading' };
+  t.deepEqual(after(start, { kind: 'answered', answer: 'refused' }).outputs, [{ kind: 'boot' }]);
+});
+
+test('images that say the peer may have more are not booted from', (t) => {
+  const order = ['none', 'following', 'shared', 'leading'] as const;
+  for (const [own, standing] of order.entries()) {
+    for (const [theirs, answer] of order.entries()) {
+      if (answer === 'none') continue;
+      const start: NodeInput = { kind: 'started', role: 'primary', standing };
+      const [output] = after(start, { kind: 'answered', answer }).outputs;
+      t.is(output?.kind, own > theirs ? 'boot' : 'ask', `${standing}, and the peer ${answer}`);
+      if (output?.kind === 'ask') t.regex(String(output.waitsFor), /may be newer/);
+    }
+  }
 });

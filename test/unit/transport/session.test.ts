@@ -249,7 +249,7 @@ test('a probe tells a listener from nothing, from silence and from something els
   const ask = { host: '127.0.0.1', port: listening.port, timeoutMs: 20_000 };
   t.is(await probePeer({ ...ask, instance: INSTANCE }), 'alive');
   t.is(await probePeer({ ...ask, instance: Buffer.alloc(INSTANCE_BYTES) }), 'replaced');
-  for (const answer of ['serving', 'holding'] as const) {
+  for (const answer of ['serving', 'holding', 'leading', 'shared', 'following'] as const) {
     const other = await startListener(t, { probeAnswer: () => answer });
     t.is(await probe(other.port), answer);
   }
