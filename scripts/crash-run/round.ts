@@ -14,6 +14,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Prng } from '../../src/lib/index.js';
+import { callAgent } from '../harness/agent-control.js';
 import { Cleanup } from '../harness/cleanup.js';
 import { GuestControl } from '../harness/guest-control.js';
 import type { GuestFiles } from '../harness/guest-files.js';
@@ -41,6 +42,7 @@ const LOAD_MS_MIN = 1500;
 /** A guest that lives on goes on to be written to. */
 const AFTERWARDS_MS = 500;
 const POWER_OFF_DEADLINE_MS = 30_000;
+const BOOT_DEADLINE_MS = 60_000;
 const POLL_MS = 50;
 /** The logs' clock has milliseconds; a line is written a little after what it tells of. */
 const CLOCK_SLACK_MS = 3;
@@ -329,6 +331,10 @@ async function noticed(pair: PairLab, survivor: HostName): Promise<void> {
 /** From the primary's image, with nobody at the other end. */
 async function bootAlone(pair: PairLab): Promise<void> {
   await pair.startPrimary();
+  // An agent that waits for its peer is told not to; one that has booted the guest refuses.
+  const socket = join(pair.directory, 'hosta', 'run', 'control.sock');
+  const force = { command: 'failover', arguments: { force: true } } as const;
+  await callAgent(socket, force, BOOT_DEADLINE_MS).catch(() => undefined);
   await pair.waitGuest();
 }
 

@@ -18,6 +18,12 @@ export const ALONE_RETRY_MS = 1000;
  */
 export const COMMIT_TIMEOUT_US = 15_000_000;
 
+/**
+ * For the last checkpoint of a primary that is told to stop; it takes a fraction of a second. Then
+ * it leaves without one, and the secondary continues from the last that it has.
+ */
+export const STOP_TIMEOUT_US = 5_000_000;
+
 /** A synchronisation round that leaves less than this is followed by the first checkpoint. */
 export const SYNC_ENOUGH_BYTES = 16 * 1024 * 1024;
 

@@ -33,10 +33,12 @@ import {
   PRESEND_ENOUGH_PAGES,
   PRESEND_ROUNDS_MAX,
   REFUSED_RETRY_US,
+  STOP_TIMEOUT_US,
   SYNC_ENOUGH_BYTES,
   SYNC_ROUNDS_MAX,
 } from './limits.js';
 import type {
+  PrimaryOptions,
   PrimaryPhase,
   PrimarySession,
   PrimaryState,
@@ -44,7 +46,7 @@ import type {
   Trigger,
 } from './primary-state.js';
 
-export type { PrimaryState, Trigger } from './primary-state.js';
+export type { PrimaryOptions, PrimaryState, Trigger } from './primary-state.js';
 
 export type PrimaryInput =
   | { readonly kind: 'tick' }
@@ -129,19 +131,6 @@ export type PrimaryOutput =
   | { readonly kind: 'demote'; readonly reason: string }
   | { readonly kind: 'exit'; readonly code: number; readonly reason: string };
 
-export interface PrimaryOptions {
-  readonly mode: Mode;
-  /** Undefined: what is usual for the mode. */
-  readonly period: PeriodSetting | undefined;
-  readonly minIntervalUs: number;
-  readonly peerTimeoutUs: number;
-  readonly heartbeatUs: number;
-  /** False: nobody but this pair decides who goes on alone. */
-  readonly hasWitness: boolean;
-  /** The first epoch; greater than any that this pair has used before (I5). */
-  readonly firstEpoch: number;
-}
-
 const SILENCE: PrimaryOutput = { kind: 'silence' };
 
 /** The pure core of the primary node; `epoch` is the one that the guest runs now. */
@@ -152,6 +141,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   readonly #pace: CheckpointPace;
   /** The guest is to go on at the peer after the next checkpoint, and this is what it is told. */
   #handover: 'yielded' | 'goodbye' | undefined;
+  /** The node is to end after that, or without it at `byUs`. */
+  #leaving: { readonly reason: string; readonly byUs: number } | undefined;
   #epoch: number;
   #resumedAtUs = 0;
   #heartbeatAtUs = 0;
@@ -213,6 +204,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'session':
         return Math.min(
           this.#heartbeatAtUs,
+          this.#leaving?.byUs ?? Number.POSITIVE_INFINITY,
           this.#detector.deadlineUs() ?? Number.POSITIVE_INFINITY,
           this.#phaseDeadlineUs(state.phase),
         );
@@ -272,7 +264,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'guestEnded':
         return this.#guestEnded(input.goodbye, input.reason);
       case 'stopRequested':
-        return this.#end('handover', input.reason, 0);
+        return this.#stop(input.reason, nowUs);
       case 'diskFailed':
         // The secondary's disk is whole. Without one, a guest that waits is better than none.
         return this.isProtected ? this.#end('handover', input.reason, 1) : [];
@@ -308,6 +300,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       return [{ kind: 'connect' }];
     }
     if (state.kind !== 'session') return [];
+    if (this.#leaving !== undefined && nowUs >= this.#leaving.byUs) {
+      return this.#end('handover', this.#leaving.reason, 0);
+    }
     const verdict = this.#detector.tick(nowUs);
     if (verdict?.kind === 'lost') {
       return this.#alone(`Secondary lost: ${verdict.reason}`, nowUs, verdict.proof);
@@ -452,12 +447,21 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #released(epoch: number): PrimaryOutput[] {
     if (!this.#isLast || this.#state.kind !== 'session' || epoch !== this.#epoch - 1) return [];
     if (this.#detector.suspected) return [];
-    const reason = 'The guest goes on at the peer, as asked';
+    const reason = this.#leaving?.reason ?? 'The guest goes on at the peer, as asked';
     const said: PrimaryOutput =
       this.#handover === 'yielded'
         ? { kind: 'sendYielded' }
         : { kind: 'sendGoodbye', goodbye: 'handover', reason };
-    return this.#demote([SILENCE, said], reason);
+    if (this.#leaving === undefined) return this.#demote([SILENCE, said], reason);
+    const outputs: PrimaryOutput[] = [SILENCE, said, { kind: 'checkpointFailed', reason }];
+    return this.#leave(outputs, { kind: 'exit', code: 0, reason });
+  }
+
+  /** The guest goes on at the peer without loss, if that is soon; asked again, at once. */
+  #stop(reason: string, nowUs: number): PrimaryOutput[] {
+    if (!this.isProtected || this.#leaving !== undefined) return this.#end('handover', reason, 0);
+    this.#leaving = { reason, byUs: nowUs + STOP_TIMEOUT_US };
+    return this.#switchOver('goodbye', nowUs);
   }
 
   /** The last checkpoint was taken: there is nothing to do but to leave once it is released. */
@@ -531,6 +535,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
    * witness agrees.
    */
   #alone(reason: string, nowUs: number, proof = false): PrimaryOutput[] {
+    if (this.#leaving !== undefined) return this.#end('handover', this.#leaving.reason, 0);
     this.#detector.stop();
     this.#pending = undefined;
     this.#handover = undefined;

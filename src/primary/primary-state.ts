@@ -1,4 +1,5 @@
-/** Where a primary stands, and why it takes a checkpoint. */
+/** Where a primary stands, what it goes by, and why it takes a checkpoint. */
+import type { Mode, PeriodSetting } from '../config/index.js';
 
 /**
  * What asked for a checkpoint; counted in status. `divergence`: the guests said different things;
@@ -39,4 +40,17 @@ export interface PrimarySession {
   readonly committed: boolean;
   /** With a witness: `protecting` was told. */
   readonly shared: boolean;
+}
+
+export interface PrimaryOptions {
+  readonly mode: Mode;
+  /** Undefined: what is usual for the mode. */
+  readonly period: PeriodSetting | undefined;
+  readonly minIntervalUs: number;
+  readonly peerTimeoutUs: number;
+  readonly heartbeatUs: number;
+  /** False: nobody but this pair decides who goes on alone. */
+  readonly hasWitness: boolean;
+  /** The first epoch; greater than any that this pair has used before (I5). */
+  readonly firstEpoch: number;
 }

@@ -285,11 +285,15 @@ test('each end of the guest has its goodbye, after the silence', (t) => {
   t.is(alone.at(-1), 'exit 1 End');
 });
 
-test('an operator who stops a primary hands over; alone there is nobody to tell', (t) => {
+test('an operator who stops a primary hands over without loss; alone there is nobody to tell', (t) => {
   const { talk } = pair();
-  t.deepEqual(talk.says({ kind: 'stopRequested', reason: 'Stop' }).slice(0, 2), [
+  t.deepEqual(talk.at(100).says({ kind: 'stopRequested', reason: 'Stop' }), ['presendRound 8']);
+  talk.saysAll(SMALL_ROUND, captured(8, 100_000), { kind: 'committed', epoch: 8 });
+  t.deepEqual(talk.says({ kind: 'released', epoch: 8 }), [
     'silence',
     'sendGoodbye handover Stop',
+    'checkpointFailed Stop',
+    'exit 0 Stop',
   ]);
   const alone = start().talk;
   t.deepEqual(alone.says({ kind: 'stopRequested', reason: 'Stop' }), [
@@ -297,6 +301,19 @@ test('an operator who stops a primary hands over; alone there is nobody to tell'
     'checkpointFailed Stop',
     'exit 0 Stop',
   ]);
+});
+
+test('a stop does not wait for a checkpoint for ever, nor for a lost peer, nor twice', (t) => {
+  const left = ['silence', 'sendGoodbye handover Stop', 'checkpointFailed Stop', 'exit 0 Stop'];
+  const late = pair().talk;
+  late.at(100).says({ kind: 'stopRequested', reason: 'Stop' });
+  t.deepEqual(tick(late.at(5100)), left);
+  const twice = pair().talk;
+  twice.at(100).says({ kind: 'stopRequested', reason: 'Stop' });
+  t.deepEqual(twice.says({ kind: 'stopRequested', reason: 'Stop' }), left);
+  const lost = pair().talk;
+  lost.at(100).says({ kind: 'stopRequested', reason: 'Stop' });
+  t.deepEqual(lost.says({ kind: 'peerUnfit', reason: 'Unfit' }), left);
 });
 
 test('a failed disk hands over while protected, and only then', (t) => {
@@ -313,7 +330,7 @@ test('a failed disk hands over while protected, and only then', (t) => {
 
 test('a node that has left answers nothing', (t) => {
   const { talk } = pair();
-  talk.says({ kind: 'stopRequested', reason: 'Stop' });
+  talk.says({ kind: 'guestEnded', goodbye: 'guest-off', reason: 'Off' });
   t.deepEqual(talk.saysAll(RESET, { kind: 'committed', epoch: 8 }, { kind: 'tick' }), []);
 });
 
