@@ -5,12 +5,12 @@
  *
  * Two ways lead to `lost`. Silence: nothing was heard for `peerTimeoutUs`. Refusal: the link broke
  * and the peer's host answered a new connection with "nobody listens", which only a host whose
- * process is gone does; or another process answered (`replaced`), which was started after the peer
- * had ended. Both are proof, so they need not wait for the time-out. A peer that answers a probe is
- * alive although the session is gone: `abandoned`, and nobody may be promoted for it. One that
- * answers that it still holds a state which it might take over from has not noticed yet, and is
- * asked again. One that answers that it runs the guest itself has taken over, or has gone on alone:
- * `superseded`, and this side must not speak.
+ * process is gone does; or another instance answered (`replaced`), which has begun after the peer's
+ * role had ended. Both are proof, so they need not wait for the time-out. A peer that answers a
+ * probe is alive although the session is gone: `abandoned`, and nobody may be promoted for it. One
+ * that answers that it still holds a state which it might take over from has not noticed yet, or is
+ * about to leave, and is asked again. One that answers that it runs the guest itself has taken
+ * over, or has gone on alone: `superseded`, and this side must not speak.
  *
  * A silent session is not a silent host: after a short blackout TCP waits, twice as long each time,
  * before it sends again, while a new connection gets through at once. So a peer is also asked when
@@ -125,7 +125,7 @@ export class FailureDetector {
         return lost(`${reason}; the peer's host says that nobody listens`, true);
       case 'replaced':
         this.stop();
-        return lost(`${reason}; the peer's agent has been started again since`, true);
+        return lost(`${reason}; the peer's role has ended since`, true);
       case 'alive':
       case 'leading':
       case 'shared':

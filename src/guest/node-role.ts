@@ -30,7 +30,7 @@ export interface Promotion {
   release(): void;
 }
 
-/** By which a host that asks knows this process. */
+/** By which a host that asks knows this role of this process. */
 export interface NodeIdentity {
   /** Where it listens. */
   readonly port: number;

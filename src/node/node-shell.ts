@@ -60,7 +60,8 @@ class Node implements RunningNode {
   readonly finished: Promise<NodeExit>;
   readonly #configuration: Configuration;
   readonly #log: NodeLogger;
-  readonly #instance = randomBytes(INSTANCE_BYTES);
+  /** Another one for each role: a peer that asks for an older one learns that its role is over. */
+  #instance = randomBytes(INSTANCE_BYTES);
   readonly #listener: PeerListener;
   readonly #machine: RoleMachine;
   #port = 0;
@@ -87,9 +88,12 @@ class Node implements RunningNode {
       this.#finish = resolve;
     });
     this.#joining = new Joining({ configuration, force: () => this.#force() });
+    const instance = (): Buffer => this.#instance;
     this.#listener = new PeerListener({
       log,
-      instance: this.#instance,
+      get instance() {
+        return instance();
+      },
       accept: ({ remoteAddress }) => this.#accept(remoteAddress),
       onSession: (session) => {
         this.#standing = 'none';
@@ -190,7 +194,7 @@ class Node implements RunningNode {
       case 'beSecondary':
         await this.#speech?.leave('This node is a secondary');
         await this.#startSpeech('secondary');
-        this.#take(this.#beSecondary());
+        this.#take(await this.#beSecondary());
         return;
       case 'stopRole':
         this.#role?.stop(this.#stopping ?? '');
@@ -293,13 +297,15 @@ class Node implements RunningNode {
     });
   }
 
-  #beSecondary(): NodeRole {
+  async #beSecondary(): Promise<NodeRole> {
+    const reserve = await EpochReserve.watch(this.#epochFile);
     this.#log.info('Waiting for a primary');
     return new SecondaryRole({
       configuration: this.#configuration,
       log: this.#log,
       identity: this.#identity,
       speech: this.#speech,
+      reserve,
     });
   }
 
@@ -338,6 +344,7 @@ class Node implements RunningNode {
 
   async #next(end: RoleEnd): Promise<void> {
     this.#end = end;
+    this.#instance = randomBytes(INSTANCE_BYTES);
     if (end.kind === 'demoted') {
       const { reason } = end;
       this.#log.warn('The guest runs at the peer; this node is its secondary', { reason });

@@ -49,6 +49,7 @@ export type NodeOutput =
 
 export type NodeState = 'new' | 'joining' | 'primary' | 'secondary' | 'left';
 
+const PEER_HOLDS = 'The peer has a state of the guest and may take over';
 const PEER_LEADS =
   "The peer's images may be newer than this host's: start colo-primary there, or give them up there " +
   'by colo discard-image, or run colo failover --force here to boot from what this host has';
@@ -64,6 +65,8 @@ export class RoleMachine {
   readonly #hasWitness: boolean;
   #state: NodeState = 'new';
   #standing: Standing = 'none';
+  /** The peer holds a state, by its last answer, and may go on with it at any time. */
+  #held = false;
 
   constructor(options: { readonly hasWitness: boolean }) {
     this.#hasWitness = options.hasWitness;
@@ -100,31 +103,38 @@ export class RoleMachine {
     }
   }
 
+  /** No answer is no obstacle by itself, there is no witness; what is known to be held is. */
   #answered(answer: ProbeResult): NodeOutput[] {
     switch (answer) {
       case 'serving':
         return this.#become('secondary', { kind: 'beSecondary' });
       case 'holding':
-        return [{ kind: 'ask', waitsFor: 'The peer has a state of the guest and may take over' }];
+        this.#held = true;
+        return [{ kind: 'ask', waitsFor: PEER_HOLDS }];
       case 'leading':
       case 'shared':
       case 'following':
         return this.#rank(answer) < this.#rank(this.#standing)
           ? this.#mayBoot()
           : [{ kind: 'ask', waitsFor: PEER_LEADS }];
+      case 'unreachable':
+      case 'silent':
+        if (this.#held && !this.#hasWitness) return [{ kind: 'ask', waitsFor: PEER_HOLDS }];
+        return this.#unlessOld();
       case 'alive':
       case 'replaced':
         return this.#mayBoot();
       case 'refused':
-      case 'unreachable':
-      case 'silent': {
-        // Who ran the guest alone, or never, may do so again. Of others the witness knows.
-        const maybeOld = this.#standing === 'shared' || this.#standing === 'following';
-        return maybeOld && !this.#hasWitness
-          ? [{ kind: 'ask', waitsFor: PEER_MAY_LEAD }]
-          : this.#mayBoot();
-      }
+        return this.#unlessOld();
     }
+  }
+
+  /** Who ran the guest alone, or never, may do so again. Of others the witness knows. */
+  #unlessOld(): NodeOutput[] {
+    const maybeOld = this.#standing === 'shared' || this.#standing === 'following';
+    return maybeOld && !this.#hasWitness
+      ? [{ kind: 'ask', waitsFor: PEER_MAY_LEAD }]
+      : this.#mayBoot();
   }
 
   #mayBoot(): NodeOutput[] {

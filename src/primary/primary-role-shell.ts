@@ -143,8 +143,9 @@ export class PrimaryRole implements NodeRole {
     listenToSpeech(options.speech, (input) => this.#driver.input(input));
   }
 
+  /** While it leaves, who asks is to ask again: silent, but not at its end yet. */
   get probeAnswer(): ProbeAnswer {
-    return this.#core.state.kind === 'left' ? 'idle' : 'serving';
+    return this.#core.state.kind === 'left' ? 'holding' : 'serving';
   }
 
   accept(): AcceptDecision {

@@ -1,24 +1,20 @@
 /**
- * Numbers for epochs that no earlier run of this agent has used (I5).
- *
- * The file holds one decimal number: everything up to it may have been used. A run takes a block in
- * front of its first epoch, durably, so that no file is touched at a checkpoint. A block outlasts
- * any run: a million epochs are more than a day at the shortest interval, and the next block is
- * taken when half of one is used.
+ * The epochs that are used up, in a file (I5): one decimal number, as EpochBlocks has it, durable
+ * before any epoch of a new block is used.
  */
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { OperatorError } from '../lib/index.js';
-
-const BLOCK = 1_000_000;
+import { EpochBlocks } from './epoch-blocks.js';
 
 /** Reserves epochs in one file. */
 export class EpochReserve {
   readonly #path: string;
-  #reserved = 0;
+  readonly #blocks: EpochBlocks;
 
-  private constructor(path: string) {
+  private constructor(path: string, recorded: number) {
     this.#path = path;
+    this.#blocks = new EpochBlocks(recorded);
   }
 
   /**
@@ -26,25 +22,32 @@ export class EpochReserve {
    * peer's block, when this node goes on with a guest of the peer.
    */
   static async open(path: string, used = 0): Promise<{ reserve: EpochReserve; first: number }> {
-    const reserve = new EpochReserve(path);
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    reserve.#reserved = Math.max(await readNumber(path), used === 0 ? 0 : used + BLOCK);
-    const first = reserve.#reserved + 1;
-    await reserve.#extend(first);
+    const reserve = new EpochReserve(path, await readNumber(path));
+    const first = reserve.#blocks.take(used);
+    await reserve.#write();
     return { reserve, first };
+  }
+
+  /**
+   * For a secondary, which uses none itself: what its primaries use must be known when this host
+   * starts a guest of its own later.
+   */
+  static async watch(path: string): Promise<EpochReserve> {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    return new EpochReserve(path, await readNumber(path));
   }
 
   /** To be called as epochs go by; takes the next block in time. */
   async used(epoch: number): Promise<void> {
-    if (epoch > this.#reserved - BLOCK / 2) await this.#extend(epoch);
+    if (this.#blocks.used(epoch)) await this.#write();
   }
 
-  async #extend(epoch: number): Promise<void> {
-    this.#reserved = epoch + BLOCK;
+  async #write(): Promise<void> {
     const temporary = `${this.#path}.new`;
     const file = await open(temporary, 'w', 0o600);
     try {
-      await file.writeFile(`${this.#reserved}\n`);
+      await file.writeFile(`${this.#blocks.reserved}\n`);
       await file.sync();
     } finally {
       await file.close();

@@ -9,6 +9,7 @@
  * frames and connections are in src/transport.
  */
 export { CoreDriver } from './core-driver-shell.js';
+export { EpochBlocks } from './epoch-blocks.js';
 export { EpochReserve } from './epoch-reserve-shell.js';
 export { digestFile } from './file-digest-shell.js';
 export { firstControlMessage } from './first-message-shell.js';

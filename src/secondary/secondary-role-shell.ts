@@ -24,6 +24,7 @@ import {
   CoreDriver,
   decodeControl,
   digestRam,
+  type EpochReserve,
   encodeControl,
   firstControlMessage,
   type Hello,
@@ -50,6 +51,8 @@ export interface SecondaryRoleOptions {
   readonly identity: NodeIdentity;
   /** Undefined without a witness. */
   readonly speech: Speech | undefined;
+  /** Learns the epochs that primaries use. */
+  readonly reserve: EpochReserve;
 }
 
 /** A session and the SVM that it feeds. */
@@ -203,6 +206,7 @@ export class SecondaryRole implements NodeRole {
         peerHas: hello.speech !== null,
         ownHost: this.#configuration.host,
       });
+      await this.#options.reserve.used(hello.epoch);
       svm = await startSvm(this.#configuration, hello, { log: this.#log, lease: speech?.lease });
       this.#listenTo(svm.guest);
       await svm.guest.network.attach(session, { role: 'target' });
@@ -372,6 +376,7 @@ export class SecondaryRole implements NodeRole {
     this.#log.setContext({ epoch });
     try {
       await guest.disks.commit(epoch);
+      await this.#options.reserve.used(epoch);
       this.#standBy();
       return true;
     } catch (error) {

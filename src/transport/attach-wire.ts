@@ -14,8 +14,8 @@
  * attachOk (0x0002): version, 2 bytes be: the session protocol that both will speak.
  * attachRefused (0x0003): reason, be32 length and UTF-8, at most REFUSAL_TEXT_MAX_BYTES.
  * probeOk (0x0004): answer, 1 byte: 0 idle, 1 serving, 2 holding, 3 leading, 4 shared,
- * 5 following; see ProbeAnswer. Then the
- * instance, 16 random bytes that the answering process has chosen at its start.
+ * 5 following; see ProbeAnswer. Then the instance, 16 random bytes that the answering node has
+ * chosen for its present role.
  */
 import { ByteReader, ByteWriter, ProtocolError } from '../lib/index.js';
 import { CHANNELS, type Channel } from './channels.js';

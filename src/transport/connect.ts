@@ -75,12 +75,14 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
 /**
  * - `alive`: a Colo agent answered, and has nothing of the guest.
  * - `leading`, `shared`, `following`: as `alive`, and its images say who had the guest last.
- * - `holding`: one that keeps a state of the guest which it might take over from.
+ * - `holding`: one that keeps a state of the guest which it might take over from, or that has not
+ *   let go of the guest yet: to be asked again.
  * - `serving`: a Colo agent answered that speaks for the guest.
  * - `refused`: the host answered that nothing listens (ECONNREFUSED): its kernel runs and the peer
  *   process does not, unless a firewall answers in its place.
  * - `unreachable`: no way to the host.
- * - `replaced`: as `alive`, but by another process than the one that was asked for: that one is gone.
+ * - `replaced`: as `alive`, but by another instance than the one that was asked for: that role is
+ *   over, with its process or before.
  * - `silent`: no answer in time, or none that makes sense. Proves nothing.
  */
 export type ProbeResult =

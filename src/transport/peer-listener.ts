@@ -42,7 +42,7 @@ export type AcceptDecision =
 
 export interface PeerListenerOptions {
   readonly log: Logger;
-  /** INSTANCE_BYTES that tell this process from another one on this host. */
+  /** INSTANCE_BYTES that tell this role from any other one of this host; read for each probe. */
   readonly instance: Buffer;
   /** Decides about each complete session, such as to have only one. */
   readonly accept: (info: SessionInfo) => AcceptDecision;

@@ -3,10 +3,12 @@
  *
  * In: what the shells really did, and which faults are in effect. Out: a `Violation`, thrown where
  * it happens; or a `KnownLimit`, thrown where two nodes go live (or an old state does) although the
- * code did all that it can without a witness. Nothing here is visible to the cores.
+ * code did all that it can without a witness; or a `KnownGap`, where it could have done more. Nothing
+ * here is visible to the cores.
  */
 import { crc32c } from '../../src/lib/index.js';
 import type { PrimaryState } from '../../src/primary/index.js';
+import type { GoodbyeKind } from '../../src/replication/index.js';
 import {
   differenceOf,
   FLOWS,
@@ -17,6 +19,7 @@ import {
   lostWriteOf,
 } from './guest.js';
 import { History } from './history.js';
+import type { Side } from './network.js';
 
 /** Sabotages of the simulated shells; each must make a checker fail. */
 export const BREAKAGES = [
@@ -41,6 +44,12 @@ export const BREAKAGES = [
   'deliver-twice',
   'roll-back',
   'lose-overlay',
+  'promoted-releases',
+  'demoted-speaks',
+  'old-epoch',
+  'forget-epochs',
+  'replaced-is-abandoned',
+  'boot-beside-holder',
 ] as const;
 export type Breakage = (typeof BREAKAGES)[number];
 
@@ -63,6 +72,16 @@ export class KnownLimit extends Error {
   }
 }
 
+/** The run ended in a way that the product could prevent without a witness, and does not yet. */
+export class KnownGap extends Error {
+  readonly gap: string;
+
+  constructor(gap: string) {
+    super(gap);
+    this.gap = gap;
+  }
+}
+
 /** What the fault injector did to the running session, by its own account. */
 export type Disturbance = 'partition' | 'stop' | 'reset' | 'slow' | 'hang' | 'force';
 
@@ -75,8 +94,8 @@ export interface Truth {
   onlyPoweredOff(): boolean;
   /** From the death of a protected primary to the promotion, at most, microseconds. */
   promotionWithinUs(): number;
-  /** The primary's process exists and its gate lets something out, now or later. */
-  primarySpeaks(): boolean;
+  /** Another host's guest says something that leaves, now or later. */
+  otherSpeaks(side: Side): boolean;
   /** It holds a committed state and is not at an end. */
   secondaryStandsBy(): boolean;
   onPeerLoss(): 'failover' | 'wait';
@@ -84,6 +103,8 @@ export interface Truth {
   survivor(): { readonly appliedEpoch: number; flowHead(flow: number): number } | undefined;
   /** The faults that are in effect now. */
   ongoing(): readonly Disturbance[];
+  /** It is, or was so lately that a time-out may still count it. */
+  recently(kind: 'partition' | 'stop'): boolean;
 }
 
 /** How a frame came to leave the primary. */
@@ -114,11 +135,15 @@ export class Checker {
   #ranAlone: string | undefined;
   #primaryDiedAtUs = 0;
   #provenAlive = false;
+  /** The secondary was told so, or will be by what is on its way. */
+  #toldAlive = false;
+  /** Where the guest has been started or promoted last: nobody else may speak. */
+  #speaker: Side | undefined;
   #operatorAsked = false;
   promotions = 0;
   /** Of these, the SVM had executed since its last checkpoint. */
   promotionsOfRunning = 0;
-  /** The primary died while a failover would have lost nothing, and the secondary lived on. */
+  /** The guest died while a failover would have lost nothing, and the secondary lived on. */
   wasProtectedAtDeath = false;
 
   constructor(truth: Truth) {
@@ -133,6 +158,8 @@ export class Checker {
     this.#sessionId = id;
     this.#ranAlone = undefined;
     this.#provenAlive = false;
+    this.#toldAlive = false;
+    this.#operatorAsked = false;
     this.#committedEpoch = undefined;
     this.#disturbances.clear();
     for (const kind of this.#truth.ongoing()) this.#disturbances.add(kind);
@@ -148,10 +175,38 @@ export class Checker {
     this.#provenAlive = true;
   }
 
-  primaryDied(isProtected: boolean): void {
+  /** A host that serves, as far as it knows, has said so to the other one. */
+  toldAlive(): void {
+    this.#toldAlive = true;
+    this.wasProtectedAtDeath = false;
+  }
+
+  /** The guest starts here from its disks: clients know nothing of what was before. */
+  boots(side: Side): void {
+    this.#speaker = side;
+    for (const seen of this.#seen) seen.clear();
+    this.#heads.clear();
+    this.wasProtectedAtDeath = false;
+  }
+
+  /** No host has anything of the guest: right only if nothing could be held. */
+  guestIsGone(): void {
+    if (!this.wasProtectedAtDeath) return;
+    throw new Violation('Availability', 'A protected guest died and nobody went on with it');
+  }
+
+  /** The guest that serves is dead; `state`: its primary's, if there is one. */
+  guestEnds(goodbye: GoodbyeKind, state: PrimaryState | undefined): void {
+    if (goodbye === 'handover') this.guestGivenUp(state);
+    else this.wasProtectedAtDeath = false;
+  }
+
+  /** The one that serves speaks no more. */
+  guestGivenUp(state: PrimaryState | undefined): void {
     this.#primaryDiedAtUs = this.#truth.nowUs();
-    const undisturbed = this.#disturbances.size === 0 && !this.#provenAlive;
-    this.wasProtectedAtDeath = isProtected && undisturbed && this.#truth.secondaryStandsBy();
+    const held = state?.kind === 'session' && state.committed && this.#truth.secondaryStandsBy();
+    const harmless = [...this.#disturbances].every((kind) => kind === 'reset' || kind === 'slow');
+    this.wasProtectedAtDeath = held && harmless && !this.#provenAlive && !this.#toldAlive;
   }
 
   secondaryLost(): void {
@@ -218,8 +273,9 @@ export class Checker {
   }
 
   /** I1, at the primary's TAP. */
-  leftPrimary(frame: Frame, { state, way, synced }: Departure): void {
+  leftPrimary(side: Side, frame: Frame, { state, way, synced }: Departure): void {
     if (state.kind === 'left') throw new Violation('I4', 'A primary that has left speaks');
+    this.#maySpeak(side);
     this.#seen[frame.flow]?.add(frame.event);
     // The SVM has said the same, but may have done other things besides.
     if (way === 'gate') this.#heads.add(frame.head);
@@ -247,11 +303,15 @@ export class Checker {
     throw new Violation('I1', `Event ${event} of flow ${flow} leaves, the SVM is at ${head}`);
   }
 
-  leftSecondary(frame: Frame): void {
-    if (this.promotions === 0) throw new Violation('I4', 'A secondary speaks without promotion');
-    if (this.#truth.primarySpeaks()) throw new Violation('I4', 'Two nodes speak');
+  leftSecondary(side: Side, frame: Frame): void {
+    this.#maySpeak(side);
     this.#seen[frame.flow]?.add(frame.event);
     this.#heads.add(frame.head);
+  }
+
+  #maySpeak(side: Side): void {
+    if (side !== this.#speaker) throw new Violation('I4', `Host ${side} speaks without promotion`);
+    if (this.#truth.otherSpeaks(side)) throw new Violation('I4', 'Two nodes speak');
   }
 
   /**
@@ -272,10 +332,10 @@ export class Checker {
   }
 
   /** The secondary opens its TAP with this state. `ran`: since the last checkpoint. */
-  promoting(state: GuestState, ran: boolean): void {
+  promoting(side: Side, state: GuestState, ran: boolean): void {
     this.promotions += 1;
     if (ran) this.promotionsOfRunning += 1;
-    this.#mayPromote();
+    this.#mayPromote(side);
     this.#promotesInTime();
     const committed = this.#committedState();
     if (committed === undefined) throw new Violation('I2', 'Promotion without a committed epoch');
@@ -286,8 +346,10 @@ export class Checker {
     }
     const lost = lostWriteOf(state);
     if (lost !== undefined) throw new Violation('I3', `Promotion with a torn disk: ${lost}`);
-    this.#nothingLost(state);
-    if (this.#truth.primarySpeaks()) this.#twoSpeakers();
+    this.#nothingLost(side, state);
+    if (this.#truth.otherSpeaks(side)) throw this.#limit(side, 'live primary');
+    this.#speaker = side;
+    this.wasProtectedAtDeath = false;
   }
 
   /** At the end: everything that clients have seen is the past of the one who serves them now. */
@@ -313,7 +375,7 @@ export class Checker {
     }
   }
 
-  #mayPromote(): void {
+  #mayPromote(side: Side): void {
     if (this.#truth.onlyPoweredOff()) {
       throw new Violation('Availability', 'Promotion of a guest that has powered itself off');
     }
@@ -323,7 +385,7 @@ export class Checker {
     if (
       this.#truth.onPeerLoss() === 'wait' &&
       !this.#operatorAsked &&
-      this.#truth.primarySpeaks()
+      this.#truth.otherSpeaks(side)
     ) {
       throw new Violation('I4', 'Promotion in wait mode without the operator');
     }
@@ -340,13 +402,13 @@ export class Checker {
   }
 
   /** All that was seen is the past of the promoted state, or the primary had run on alone. */
-  #nothingLost(state: GuestState): void {
+  #nothingLost(side: Side, state: GuestState): void {
     const undone = this.#undone(state);
     if (undone === undefined) return;
     if (this.#ranAlone === undefined) {
       throw new Violation('I1', `${undone} was seen and is lost by the promotion`);
     }
-    throw this.#limit(`primary ran alone unseen, then`);
+    throw this.#limit(side, `primary ran alone unseen, then`);
   }
 
   /** Something that was seen and that is not the past of this state, in words. */
@@ -360,18 +422,16 @@ export class Checker {
     return undefined;
   }
 
-  #twoSpeakers(): void {
-    throw this.#limit('live primary');
-  }
-
-  #limit(what: string): Error {
+  #limit(side: Side, what: string): Error {
     const causes = this.#disturbances;
     if (causes.has('force')) return new KnownLimit(`${what}: operator forced the failover`);
-    if (this.#truth.onPeerLoss() === 'wait' && this.#truth.primarySpeaks()) {
+    if (this.#truth.onPeerLoss() === 'wait' && this.#truth.otherSpeaks(side)) {
       return new Violation('I4', 'Two nodes speak in wait mode');
     }
-    if (causes.has('partition')) return new KnownLimit(`${what}: partition without witness`);
-    if (causes.has('stop')) return new KnownLimit(`${what}: stopped node without witness`);
+    if (this.#truth.recently('partition'))
+      return new KnownLimit(`${what}: partition without witness`);
+    if (this.#truth.recently('stop'))
+      return new KnownLimit(`${what}: stopped node without witness`);
     const reason = this.#ranAlone ?? 'no reason known';
     return new Violation('I4', `Promotion, ${what} (${[...causes].join(', ')}; ${reason})`);
   }

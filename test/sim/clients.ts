@@ -23,6 +23,10 @@ export class Clients {
   readonly #rng: Prng;
   readonly #habits: ClientHabits;
   readonly #send: (request: Request) => void;
+  /** Guests that they have known; nothing of an older one counts. */
+  #lives = 0;
+  /** Answers to each, of all lives. */
+  readonly totals: number[];
 
   constructor(world: World, habits: ClientHabits, send: (request: Request) => void) {
     this.#world = world;
@@ -31,16 +35,33 @@ export class Clients {
     this.#send = send;
     this.answers = habits.services.map(() => []);
     this.#acked = habits.services.map(() => 0);
-    for (const client of habits.services.keys()) this.#ask(client, 1);
+    this.totals = habits.services.map(() => 0);
   }
 
   get answered(): number {
-    return this.answers.reduce((sum, answers) => sum + answers.length, 0);
+    return this.totals.reduce((sum, count) => sum + count, 0);
+  }
+
+  /** The guest boots: all that was between it and them is over, and they begin again. */
+  begin(): void {
+    this.#lives += 1;
+    this.#acked.fill(0);
+    for (const [client, answers] of this.answers.entries()) {
+      answers.length = 0;
+      this.#ask(client, 1);
+    }
   }
 
   /** Carries a guest's frame over the LAN. */
   receive(frame: Frame): void {
-    this.#world.schedule(this.#rng.nextInt(20, 400), () => this.#receive(frame));
+    this.#later(this.#rng.nextInt(20, 400), () => this.#receive(frame));
+  }
+
+  #later(delayUs: number, run: () => void): void {
+    const life = this.#lives;
+    this.#world.schedule(delayUs, () => {
+      if (life === this.#lives) run();
+    });
   }
 
   #receive({ kind, flow: client, seq, event }: Frame): void {
@@ -64,12 +85,13 @@ export class Clients {
       throw new Violation('History', `Client ${client} was taken back to ${event}`);
     }
     answers.push(event);
+    this.totals[client] = (this.totals[client] ?? 0) + 1;
     this.#ask(client, seq + 1);
   }
 
   #ask(client: number, seq: number): void {
     const thinkUs = this.#rng.nextInt(0, 2 * this.#habits.thinkUs);
-    this.#world.schedule(thinkUs, () => this.#transmit(client, seq));
+    this.#later(thinkUs, () => this.#transmit(client, seq));
   }
 
   /** Again and again until it is answered; what is acknowledged is never sent again. */
@@ -78,7 +100,7 @@ export class Clients {
     const service = this.#habits.services[client] ?? 'stream';
     const data = (this.#acked[client] ?? 0) < seq;
     const request: Request = { client, seq, service, data };
-    this.#world.schedule(this.#rng.nextInt(20, 400), () => this.#send(request));
-    this.#world.schedule(this.#habits.retransmitUs, () => this.#transmit(client, seq));
+    this.#later(this.#rng.nextInt(20, 400), () => this.#send(request));
+    this.#later(this.#habits.retransmitUs, () => this.#transmit(client, seq));
   }
 }

@@ -1,12 +1,12 @@
 /**
  * Does to the pair what the options of a run have planned, and undoes it at the end of phase 1.
  */
+import type { Prng } from '../../src/lib/index.js';
 import type { Checker, Disturbance } from './checker.js';
 import type { Coverage } from './coverage.js';
-import type { Network, Side } from './network.js';
-import type { Fault, PlannedFault, RunOptions } from './options.js';
-import type { SimPrimary } from './sim-primary.js';
-import type { SimSecondary } from './sim-secondary.js';
+import type { SimHost } from './host.js';
+import { type Network, otherSide, RETRANSMIT_MAX_US, SIDES, type Side } from './network.js';
+import type { Fault, PlannedFault, RunOptions, Who } from './options.js';
 import type { World } from './world.js';
 
 /** They end no session. */
@@ -15,8 +15,7 @@ const HARMLESS: ReadonlySet<Fault['kind']> = new Set(['checkpoint', 'setPeriod',
 export interface Victims {
   readonly world: World;
   readonly network: Network;
-  readonly primary: SimPrimary;
-  readonly secondary: SimSecondary;
+  readonly hosts: Readonly<Record<Side, SimHost>>;
   readonly checker: Checker;
   readonly coverage: Coverage;
 }
@@ -24,11 +23,13 @@ export interface Victims {
 export class FaultInjector {
   readonly #victims: Victims;
   readonly #options: RunOptions;
-  readonly #steps = new Map<string, number>();
+  readonly #rng: Prng;
+  readonly #steps = new Map<PlannedFault, number>();
   readonly #waiting: Set<PlannedFault>;
   readonly #ongoing = new Map<Disturbance, number>();
+  readonly #endedAtUs = new Map<Disturbance, number>();
   #over = false;
-  /** The guest powered itself off, or an operator stopped both: no service is the right service. */
+  /** The guest powered itself off. */
   guestOff = false;
   /** What has struck so far and could end a session. */
   struck = 0;
@@ -36,6 +37,7 @@ export class FaultInjector {
   constructor(victims: Victims, options: RunOptions) {
     this.#victims = victims;
     this.#options = options;
+    this.#rng = victims.world.stream();
     this.#waiting = new Set(options.faults);
     for (const planned of options.faults) {
       if (!('atUs' in planned.moment)) continue;
@@ -48,28 +50,70 @@ export class FaultInjector {
     return [...this.#ongoing].filter(([, count]) => count > 0).map(([kind]) => kind);
   }
 
+  /** The kind is in effect, or was so lately that a time-out may count its silence. */
+  recently(kind: Disturbance): boolean {
+    if ((this.#ongoing.get(kind) ?? 0) > 0) return true;
+    const endedAtUs = this.#endedAtUs.get(kind);
+    if (endedAtUs === undefined) return false;
+    const { a, b } = this.#options.hosts;
+    const countsUs = 2.5 * Math.max(a.peerTimeoutUs, b.peerTimeoutUs) + RETRANSMIT_MAX_US;
+    return this.#victims.world.nowUs < endedAtUs + countsUs;
+  }
+
+  /** Who serves, or would. */
+  get #primary(): SimHost {
+    const { a, b } = this.#victims.hosts;
+    return b.serves && !a.serves ? b : a;
+  }
+
+  get #secondary(): SimHost {
+    return this.#victims.hosts[otherSide(this.#primary.side)];
+  }
+
+  #host(who: Who): SimHost {
+    return who === 'primary' ? this.#primary : this.#secondary;
+  }
+
   stepDone(step: string): void {
-    const count = (this.#steps.get(step) ?? 0) + 1;
-    this.#steps.set(step, count);
+    const { world } = this.#victims;
     for (const planned of this.#waiting) {
       const { moment } = planned;
-      if (!('step' in moment) || moment.step !== step || moment.count > count) continue;
+      if (!('step' in moment) || moment.step !== step || world.nowUs < moment.afterUs) continue;
+      const count = (this.#steps.get(planned) ?? 0) + 1;
+      this.#steps.set(planned, count);
+      if (count < moment.count) continue;
       this.#waiting.delete(planned);
-      this.#victims.world.schedule(moment.delayUs, () => this.#strike(planned.fault));
+      world.schedule(moment.delayUs, () => this.#strike(planned.fault));
     }
   }
 
   /** End of phase 1: no more faults, and those that can be undone are. */
   heal(): void {
-    const { world, network, primary, secondary } = this.#victims;
+    const { world, network, hosts } = this.#victims;
     this.#over = true;
     world.trace('faults', () => 'PHASE 2: everything is healed');
     network.heal();
     network.slowUs = 0;
+    for (const kind of this.#ongoing.keys()) this.#endedAtUs.set(kind, world.nowUs);
     this.#ongoing.clear();
-    for (const node of [primary, secondary]) this.#awaken(node);
-    this.#restartSecondary(1);
+    for (const side of SIDES) {
+      this.#awaken(hosts[side]);
+      this.#restart(hosts[side], 1);
+    }
     this.operatorLooks();
+  }
+
+  /** A process has ended: systemd starts it again, or its operator does. */
+  ended(host: SimHost): void {
+    if (this.#over) this.#restart(host, 1_000);
+    // Sometimes it takes until everything is healed.
+    else if (this.#rng.chance(0.8)) {
+      this.#restart(host, this.#rng.nextInt(5_000, this.#options.restartUs));
+    }
+  }
+
+  #restart(host: SimHost, afterUs: number): void {
+    this.#victims.world.schedule(afterUs, () => host.start());
   }
 
   /**
@@ -77,16 +121,20 @@ export class FaultInjector {
    * one that runs on alone. No node can tell the two apart: one that rebooted says hello as well.
    */
   operatorLooks(): void {
-    const { primary, secondary } = this.#victims;
-    if (secondary.core.state.kind !== 'waitingForOperator' || secondary.operatorWaits) return;
-    if (primary.alive) {
-      if (primary.left) return;
-      secondary.deliver(() =>
-        secondary.input({ kind: 'stopRequested', reason: 'The operator sees a live primary' }),
-      );
-      this.#restartSecondary(1);
+    for (const side of SIDES) this.#looksAt(this.#victims.hosts[side]);
+  }
+
+  #looksAt(host: SimHost): void {
+    const { secondary } = host;
+    if (secondary?.core.state.kind !== 'waitingForOperator' || secondary.operatorWaits) return;
+    const peer = this.#victims.hosts[otherSide(host.side)];
+    if (peer.serves) {
+      if (peer.primary?.left === true) return;
+      this.#victims.coverage.count('Operator', 'restarts a secondary that waits beside a primary');
+      host.leave();
       return;
     }
+    this.#victims.coverage.count('Operator', 'ends a wait');
     for (const force of [false, true]) {
       secondary.deliver(() => {
         // Told that the state may be old, with nobody else left to serve, the operator insists.
@@ -98,37 +146,35 @@ export class FaultInjector {
 
   #strike(fault: Fault): void {
     if (this.#over) return;
-    const { world, coverage, primary, secondary } = this.#victims;
+    const { world, coverage } = this.#victims;
     world.trace('faults', () => `FAULT ${JSON.stringify(fault)}`);
-    coverage.fault(fault, primary.currentStep, secondary.currentStep);
+    coverage.fault(fault, this.#primary.currentStep, this.#secondary.currentStep);
     if (!HARMLESS.has(fault.kind)) this.struck += 1;
     this.#do(fault);
   }
 
   #do(fault: Fault): void {
-    const { network, primary, secondary, checker } = this.#victims;
+    const { network, checker } = this.#victims;
+    const { primary } = this.#primary;
     switch (fault.kind) {
       case 'kill':
       case 'power':
-        this.#kill(fault.side, fault.kind === 'power');
+        this.#kill(this.#host(fault.side), fault.kind === 'power');
         return;
       case 'guestDies':
-        if (fault.side === 'primary') primary.guestEnds('handover');
-        else secondary.guestEnds();
+        if (fault.side === 'primary') primary?.guestEnds('handover');
+        else this.#secondary.secondary?.guestEnds();
         return;
       case 'diskFails':
-        primary.diskFails();
+        primary?.diskFails();
         return;
       case 'guestOff':
-        this.guestOff ||= primary.alive;
-        primary.guestEnds('guest-off');
+        this.guestOff ||= primary !== undefined;
+        primary?.guestEnds('guest-off');
         return;
-      case 'leave': {
-        const node = fault.side === 'primary' ? primary : secondary;
-        node.deliver(() => node.input({ kind: 'stopRequested', reason: 'The operator stops it' }));
-        if (fault.side === 'secondary') this.#restartSecondary(this.#options.restartUs);
+      case 'leave':
+        this.#host(fault.side).leave();
         return;
-      }
       case 'reset':
         checker.disturbed('reset');
         network.session?.reset();
@@ -146,16 +192,16 @@ export class FaultInjector {
         });
         return;
       case 'hang':
-        this.#hang(fault);
+        this.#hang(this.#host(fault.side), fault.durationUs);
         return;
       case 'setPeriod':
-        primary.deliver(() => primary.input({ kind: 'periodChanged', period: fault.period }));
+        primary?.deliver(() => primary.input({ kind: 'periodChanged', period: fault.period }));
         return;
       case 'setMode':
-        primary.deliver(() => primary.input({ kind: 'modeChanged', mode: fault.mode }));
+        primary?.deliver(() => primary.input({ kind: 'modeChanged', mode: fault.mode }));
         return;
       case 'checkpoint':
-        primary.checkpoint();
+        primary?.checkpoint();
         return;
       case 'failover':
         this.#failover(fault.force);
@@ -163,58 +209,44 @@ export class FaultInjector {
     }
   }
 
-  #kill(side: Side, power: boolean): void {
-    const { primary, secondary } = this.#victims;
-    const node = side === 'primary' ? primary : secondary;
-    if (power) node.powered = false;
-    node.die();
-    if (side === 'secondary') this.#restartSecondary(this.#options.restartUs);
-  }
-
-  /** By systemd, unless it was the one that ran the guest: then nothing is left to restart. */
-  #restartSecondary(afterUs: number): void {
-    const { world, secondary } = this.#victims;
-    world.schedule(afterUs, () => {
-      if (!secondary.alive && !secondary.ranGuest) secondary.restart();
-    });
+  #kill(host: SimHost, power: boolean): void {
+    if (power) host.powered = false;
+    host.die();
   }
 
   #partition(fault: Extract<Fault, { kind: 'partition' }>): void {
     const { network } = this.#victims;
-    if (fault.from !== 'secondary') network.cutFrom.primary = true;
-    if (fault.from !== 'primary') network.cutFrom.secondary = true;
+    if (fault.from !== 'secondary') network.cutFrom[this.#primary.side] = true;
+    if (fault.from !== 'primary') network.cutFrom[this.#secondary.side] = true;
     this.#during('partition', fault.durationUs, () => network.heal());
   }
 
   #stop(fault: Extract<Fault, { kind: 'stop' }>): void {
-    const { primary, secondary } = this.#victims;
-    const node = fault.side === 'primary' ? primary : secondary;
-    if (!node.alive || node.stopped) return;
-    node.stop();
-    if (fault.host) node.freezeGuest(true);
-    this.#during('stop', fault.durationUs, () => this.#awaken(node));
+    const host = this.#host(fault.side);
+    if (!host.alive || host.stopped) return;
+    host.stop();
+    if (fault.host) host.freezeGuest(true);
+    this.#during('stop', fault.durationUs, () => this.#awaken(host));
   }
 
-  #hang(fault: Extract<Fault, { kind: 'hang' }>): void {
-    const { primary, secondary } = this.#victims;
-    const node = fault.side === 'primary' ? primary : secondary;
-    node.hung = true;
-    this.#during('hang', fault.durationUs, () => {
-      node.hung = false;
+  #hang(host: SimHost, durationUs: number): void {
+    host.hung = true;
+    this.#during('hang', durationUs, () => {
+      host.hung = false;
     });
   }
 
-  #awaken(node: SimPrimary | SimSecondary): void {
-    node.hung = false;
-    node.freezeGuest(false);
-    node.goOn();
+  #awaken(host: SimHost): void {
+    host.hung = false;
+    host.freezeGuest(false);
+    host.goOn();
   }
 
   /** A careful operator: a waiting secondary is promoted only when the primary is dead. */
   #failover(force: boolean): void {
-    const { primary, secondary } = this.#victims;
-    if (secondary.core.state.kind === 'waitingForOperator' && primary.alive) return;
-    secondary.failover(force);
+    const { secondary } = this.#secondary;
+    if (secondary?.core.state.kind === 'waitingForOperator' && this.#primary.serves) return;
+    secondary?.failover(force);
   }
 
   #during(kind: Disturbance, durationUs: number, undo: () => void): void {
@@ -225,6 +257,7 @@ export class FaultInjector {
       if (this.#over) return;
       world.trace('faults', () => `END of ${kind}`);
       this.#ongoing.set(kind, (this.#ongoing.get(kind) ?? 0) - 1);
+      this.#endedAtUs.set(kind, world.nowUs);
       undo();
     });
   }

@@ -88,19 +88,22 @@ export interface GuestHabits {
   readonly divergence: number;
 }
 
-export interface GuestParts {
-  readonly name: string;
-  readonly world: World;
-  readonly history: History;
-  readonly rng: Prng;
+/** What a guest stands on; another after a promotion. */
+export interface GuestGround {
   readonly ram: Cells;
   readonly disks: readonly Cells[];
-  readonly habits: GuestHabits;
   readonly emit: (frame: Frame) => void;
 }
 
+export interface GuestParts extends GuestGround {
+  readonly world: World;
+  readonly history: History;
+  readonly rng: Prng;
+  readonly habits: GuestHabits;
+}
+
 export class ModelGuest {
-  readonly #parts: GuestParts;
+  #parts: GuestParts;
   #running = false;
   #frozen = false;
   #dead = false;
@@ -131,6 +134,24 @@ export class ModelGuest {
   /** See DeviceState. */
   get received(): number | undefined {
     return this.#received;
+  }
+
+  /** What it stands on holds the same as before; `received`: requests are counted from here. */
+  moveTo(ground: GuestGround, received: number): void {
+    this.#parts = { ...this.#parts, ...ground };
+    this.#received = received;
+  }
+
+  /** An empty guest begins with what its disks hold. */
+  boot(): void {
+    const { ram, disks, history } = this.#parts;
+    ram.set(HEAD_PAGE, history.append(0));
+    for (let flow = 0; flow < FLOWS; flow += 1) {
+      this.#set(flow, 'head', history.append(0));
+      if (flow >= CLIENTS_MAX || disks.length === 0) continue;
+      this.#set(flow, 'written', disks[flow % disks.length]?.get(flow) ?? 0);
+    }
+    this.resume();
   }
 
   resume(): void {

@@ -10,8 +10,13 @@ const ONE_FRAME = encodeBatch([FRAME]);
 
 /** Guest RAM whose written pages are known. */
 export class TrackedRam implements Cells {
-  readonly #pages: number[] = new Array<number>(PAGES).fill(0);
+  readonly #pages: number[];
   readonly dirty = new Set<number>();
+
+  /** `pages`: what it holds; this one's own from now on. */
+  constructor(pages: number[]) {
+    this.#pages = pages;
+  }
 
   get(index: number): number {
     return this.#pages[index] as number;
@@ -34,12 +39,16 @@ export class TrackedRam implements Cells {
   }
 }
 
-/** A disk of the primary: each write is told. */
+/** The blocks of a host's disk: they outlive every process. */
+export type Image = number[];
+
+/** A disk of the primary, on the host's image: each write is told. */
 export class ForwardedDisk implements Cells {
-  readonly #blocks: number[] = new Array<number>(BLOCKS).fill(0);
+  readonly #blocks: Image;
   readonly #onWrite: (block: number, value: number) => void;
 
-  constructor(onWrite: (block: number, value: number) => void) {
+  constructor(image: Image, onWrite: (block: number, value: number) => void) {
+    this.#blocks = image;
     this.#onWrite = onWrite;
   }
 
@@ -59,9 +68,11 @@ export class ForwardedDisk implements Cells {
 export class LayeredCells implements Cells {
   readonly #base: number[];
   readonly #own = new Map<number, number>();
+  #merged = false;
 
-  constructor(count: number) {
-    this.#base = new Array<number>(count).fill(0);
+  /** `base`: what is under the layer, and is written only by way of this one. */
+  constructor(base: number[]) {
+    this.#base = base;
   }
 
   get(index: number): number {
@@ -69,7 +80,8 @@ export class LayeredCells implements Cells {
   }
 
   set(index: number, value: number): void {
-    this.#own.set(index, value);
+    if (this.#merged) this.#base[index] = value;
+    else this.#own.set(index, value);
   }
 
   base(index: number): number {
@@ -89,8 +101,9 @@ export class LayeredCells implements Cells {
     this.#own.clear();
   }
 
-  /** The own changes become the base, at a failover. */
+  /** The own changes become the base, at a failover, and what is written from then on. */
   merge(): void {
+    this.#merged = true;
     for (const [index, value] of this.#own) this.#base[index] = value;
     this.#own.clear();
   }
@@ -99,10 +112,6 @@ export class LayeredCells implements Cells {
 /** A disk of the secondary: image, the SVM's overlay, and the PVM's writes by epoch. */
 export class BufferedDisk extends LayeredCells {
   readonly #buffers = new Map<number, [number, number][]>();
-
-  constructor() {
-    super(BLOCKS);
-  }
 
   buffer(epoch: number, block: number, value: number): void {
     const writes = this.#buffers.get(epoch) ?? [];

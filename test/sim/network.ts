@@ -8,13 +8,16 @@
  * there.
  */
 
+import type { Mode, PeriodSetting } from '../../src/config/index.js';
 import type { ProbeResult } from '../../src/failover/index.js';
 import type { Prng } from '../../src/lib/index.js';
 import type { ControlMessage } from '../../src/replication/index.js';
 import type { DeviceState, Frame, Request } from './guest.js';
 import type { World } from './world.js';
 
-export type Side = 'primary' | 'secondary';
+/** One of the two hosts; either may have either role. */
+export type Side = 'a' | 'b';
+export const SIDES = ['a', 'b'] as const;
 export const CHANNELS = ['control', 'ram', 'disk', 'network'] as const;
 export type Channel = (typeof CHANNELS)[number];
 
@@ -42,14 +45,14 @@ export type Message =
 /** A host as the network sees it. */
 export interface Host {
   readonly powered: boolean;
-  /** Its agent's process exists. */
+  /** Its agent's process exists, and its listener with it. */
   readonly alive: boolean;
-  /** What it says of itself to who asks. */
-  readonly probeAnswer: ProbeResult;
-  /** The process exists and is not stopped and has not left. */
+  /** What it says of itself to who asks for this instance, or for any. */
+  probed(instance: number | undefined): ProbeResult;
+  /** The process exists and is not stopped. */
   readonly answers: boolean;
-  /** It has closed its listener: nobody is there, as far as a newcomer can tell. */
-  readonly left: boolean;
+  /** The other one asks for a session. */
+  onSession(session: SimSession): void;
   /** Runs in the agent's process: later if it is stopped, never if it is gone. */
   deliver(run: () => void): void;
 }
@@ -66,7 +69,23 @@ export interface NetworkHabits {
   readonly probeTimeoutUs: number;
 }
 
-const other = (side: Side): Side => (side === 'primary' ? 'secondary' : 'primary');
+/** Until TCP sends again after a cut. */
+export const RETRANSMIT_MAX_US = 1_200_000;
+
+export const otherSide = (side: Side): Side => (side === 'a' ? 'b' : 'a');
+
+/** What a primary tells of itself and of the pair at the begin of a session. */
+export interface SimHello {
+  readonly epoch: number;
+  readonly instance: number;
+  readonly policy: SimPolicy;
+}
+
+/** How the pair is run; it goes on so after a failover. */
+export interface SimPolicy {
+  readonly mode: Mode;
+  readonly period: PeriodSetting | undefined;
+}
 
 export class Network {
   readonly world: World;
@@ -74,13 +93,15 @@ export class Network {
   readonly habits: NetworkHabits;
   readonly hosts: Record<Side, Host>;
   /** Nothing leaves this side's host any more. */
-  readonly cutFrom: Record<Side, boolean> = { primary: false, secondary: false };
-  /** Each message to the secondary takes so much longer. */
+  readonly cutFrom: Record<Side, boolean> = { a: false, b: false };
+  /** Each message of a primary takes so much longer. */
   slowUs = 0;
   /** The newest one; older ones are gone, or as good as. */
   session: SimSession | undefined;
   #sessions = 0;
   readonly #stalled = new Set<() => void>();
+  /** Why the last probe that was not answered was not. */
+  blindBy: 'partition' | 'stop' | undefined;
 
   constructor(world: World, habits: NetworkHabits, hosts: Record<Side, Host>) {
     this.world = world;
@@ -94,20 +115,20 @@ export class Network {
   }
 
   get cut(): boolean {
-    return this.cutFrom.primary || this.cutFrom.secondary;
+    return this.cutFrom.a || this.cutFrom.b;
   }
 
   reaches(from: Side): boolean {
-    return !this.cutFrom[from] && this.hosts[from].powered && this.hosts[other(from)].powered;
+    return !this.cutFrom[from] && this.hosts[from].powered && this.hosts[otherSide(from)].powered;
   }
 
   heal(): void {
-    this.cutFrom.primary = false;
-    this.cutFrom.secondary = false;
+    this.cutFrom.a = false;
+    this.cutFrom.b = false;
     const stalled = [...this.#stalled];
     this.#stalled.clear();
     // TCP sends again at its own time, after a fresh connection may have been made long ago.
-    for (const run of stalled) this.world.schedule(this.rng.nextInt(0, 1_200_000), run);
+    for (const run of stalled) this.world.schedule(this.rng.nextInt(0, RETRANSMIT_MAX_US), run);
   }
 
   /** Runs when the cut is over. */
@@ -115,33 +136,35 @@ export class Network {
     this.#stalled.add(run);
   }
 
-  open(): SimSession {
+  open(primary: Side, hello: SimHello): SimSession {
     this.#sessions += 1;
-    this.session = new SimSession(this, this.#sessions);
+    this.session = new SimSession(this, { id: this.#sessions, primary, hello });
     return this.session;
   }
 
-  /** Asks whether the other side's agent is there. */
-  probe(from: Side, answer: (result: ProbeResult) => void): void {
+  /** Asks what the other side's agent has of the guest; `instance`: the one that is meant. */
+  probe(from: Side, instance: number | undefined, answer: (result: ProbeResult) => void): void {
     const reply = (result: ProbeResult, delayUs: number): void => {
       this.world.schedule(delayUs, () => this.hosts[from].deliver(() => answer(result)));
     };
-    const silent = (): void =>
+    const silent = (): void => {
+      const peer = this.hosts[otherSide(from)];
+      this.blindBy = this.cut ? 'partition' : peer.alive && !peer.answers ? 'stop' : undefined;
       reply(
         this.rng.chance(0.5) ? 'silent' : 'unreachable',
         this.rng.nextInt(1, this.habits.probeTimeoutUs),
       );
+    };
     if (!this.reaches(from)) {
       silent();
       return;
     }
     this.world.schedule(this.delayUs(), () => {
-      const peer = this.hosts[other(from)];
-      if (!this.reaches(from) || !this.reaches(other(from)) || (peer.alive && !peer.answers)) {
+      const peer = this.hosts[otherSide(from)];
+      if (!this.reaches(from) || !this.reaches(otherSide(from)) || (peer.alive && !peer.answers)) {
         silent();
       } else {
-        const listens = peer.alive && !peer.left;
-        reply(listens ? peer.probeAnswer : 'refused', this.delayUs());
+        reply(peer.alive ? peer.probed(instance) : 'refused', this.delayUs());
       }
     });
   }
@@ -161,14 +184,28 @@ export class SimSession {
   readonly #pipes: Record<Side, Record<Channel, Pipe>>;
   readonly #handlers: Partial<Record<Side, SessionHandlers>> = {};
   /** No side has closed it or seen its end. */
-  readonly isOpen: Record<Side, boolean> = { primary: true, secondary: true };
+  readonly isOpen: Record<Side, boolean> = { a: true, b: true };
+  /** Who has opened it. */
+  readonly primary: Side;
+  readonly hello: SimHello;
+  /** Of the process that has accepted it. */
+  secondaryInstance: number | undefined;
 
-  constructor(network: Network, id: number) {
+  constructor(network: Network, parts: { id: number; primary: Side; hello: SimHello }) {
     this.#network = network;
-    this.id = id;
+    this.id = parts.id;
+    this.primary = parts.primary;
+    this.hello = parts.hello;
     const pipe = (): Pipe => ({ queue: [], pumping: false, ended: false });
     const pipes = () => ({ control: pipe(), ram: pipe(), disk: pipe(), network: pipe() });
-    this.#pipes = { primary: pipes(), secondary: pipes() };
+    this.#pipes = { a: pipes(), b: pipes() };
+  }
+
+  /** The hello is answered with a no. */
+  refuse(side: Side, reason: string): void {
+    this.attach(side, { message: () => {}, lost: () => {} });
+    this.send(side, 'control', { kind: 'helloReply', json: reason });
+    this.close(side, true);
   }
 
   attach(side: Side, handlers: SessionHandlers): void {
@@ -179,7 +216,7 @@ export class SimSession {
     if (!this.isOpen[from]) return;
     const pipe = this.#pipes[from][channel];
     if (pipe.ended) return;
-    if (!this.isOpen[other(from)]) {
+    if (!this.isOpen[otherSide(from)]) {
       this.#reject(from);
       return;
     }
@@ -204,7 +241,7 @@ export class SimSession {
 
   /** The link breaks and both sides will notice. */
   reset(): void {
-    for (const side of ['primary', 'secondary'] as const) {
+    for (const side of SIDES) {
       for (const channel of CHANNELS) {
         this.#truncate(side, channel);
         if (!this.#pipes[side][channel].ended) this.#append(side, channel, undefined);
@@ -215,7 +252,7 @@ export class SimSession {
   #append(from: Side, channel: Channel, message: Message | undefined): void {
     const pipe = this.#pipes[from][channel];
     const { world } = this.#network;
-    const slowUs = from === 'primary' && message !== undefined ? this.#network.slowUs : 0;
+    const slowUs = from === this.primary && message !== undefined ? this.#network.slowUs : 0;
     const readyUs = world.nowUs + this.#network.delayUs() + slowUs;
     pipe.queue.push({ message, readyUs: Math.max(readyUs, pipe.queue.at(-1)?.readyUs ?? 0) });
     if (message === undefined) pipe.ended = true;
@@ -249,7 +286,7 @@ export class SimSession {
       // Cut off while it was under way: its successor may not be due yet.
       if (head.readyUs <= this.#network.world.nowUs) {
         pipe.queue.shift();
-        this.#deliver(other(from), channel, head.message);
+        this.#deliver(otherSide(from), channel, head.message);
       }
     }
     this.#pump(from, channel);
@@ -272,7 +309,7 @@ export class SimSession {
     const network = this.#network;
     if (!network.reaches(from)) return;
     network.world.schedule(2 * network.delayUs(), () => {
-      if (network.reaches(other(from))) this.#deliver(from, 'control', undefined);
+      if (network.reaches(otherSide(from))) this.#deliver(from, 'control', undefined);
     });
   }
 }

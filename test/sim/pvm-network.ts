@@ -14,6 +14,19 @@ import type { Message } from './network.js';
 
 type Way = Departure['way'];
 
+/** For the summary. */
+export type OutputTotals = ReturnType<typeof noOutput>;
+
+export function noOutput() {
+  return {
+    'frames confirmed': 0,
+    'frames through the gate': 0,
+    'SVM output discarded': 0,
+    divergences: 0,
+    'time-outs': 0,
+  };
+}
+
 export interface PvmNetworkParts {
   readonly history: History;
   readonly compareTimeoutUs: number;
@@ -25,6 +38,9 @@ export interface PvmNetworkParts {
   toGuest(request: Request): boolean;
   leave(frame: Frame, way: Way): void;
   checkpointNeeded(reason: 'divergence' | 'timeout', epoch: number): void;
+  readonly totals: OutputTotals;
+  /** Requests that the guest has received so far. */
+  readonly arrived: number;
 }
 
 interface Said extends Frame {
@@ -34,14 +50,7 @@ interface Said extends Frame {
 
 export class PvmNetwork {
   readonly gate = new Gate('open');
-  /** For the summary. */
-  readonly totals = {
-    'frames confirmed': 0,
-    'frames through the gate': 0,
-    'SVM output discarded': 0,
-    divergences: 0,
-    'time-outs': 0,
-  };
+  readonly totals: OutputTotals;
   readonly #parts: PvmNetworkParts;
   readonly #comparer: ModelComparer;
   /** The running epoch; label of what is mirrored. */
@@ -56,7 +65,7 @@ export class PvmNetwork {
   #timer = false;
   /** The LAN's frames wait while the guest is about to be stopped. */
   #waiting: Request[] | undefined;
-  #arrived = 0;
+  #arrived: number;
   #said = 0;
   /** Dropped by the comparer, not by the gate. */
   #cleared = 0;
@@ -64,6 +73,8 @@ export class PvmNetwork {
 
   constructor(parts: PvmNetworkParts) {
     this.#parts = parts;
+    this.#arrived = parts.arrived;
+    this.totals = parts.totals;
     const { breakage } = parts;
     const confirms =
       breakage === 'release-unconfirmed'

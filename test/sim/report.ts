@@ -1,5 +1,6 @@
 /** A failed seed in words: the end of its trace, what failed, and the command that replays it. */
 import type { Breakage } from './checker.js';
+import type { Kind } from './options.js';
 import { runSeed } from './simulation.js';
 import type { TraceLine } from './world.js';
 
@@ -10,11 +11,16 @@ export function formatLine(line: TraceLine): string {
 }
 
 /** Runs the seed again, now with its trace. */
-export function describeFailure(which: { seed: number; breakage: Breakage | undefined }): string {
-  const { seed, breakage } = which;
+export function describeFailure(which: {
+  seed: number;
+  breakage: Breakage | undefined;
+  kinds?: readonly Kind[] | undefined;
+}): string {
+  const { seed, breakage, kinds } = which;
   const lines: TraceLine[] = [];
-  const result = runSeed({ seed, breakage, sink: (line) => lines.push(line) });
-  const flag = breakage === undefined ? '' : ` --break ${breakage}`;
+  const result = runSeed({ seed, breakage, kinds, sink: (line) => lines.push(line) });
+  const sabotage = breakage === undefined ? '' : ` --break ${breakage}`;
+  const flag = kinds === undefined ? sabotage : ` --faults ${[...new Set(kinds)]}${sabotage}`;
   return [
     ...lines.slice(-TRACE_LINES).map(formatLine),
     `Seed ${seed} FAILED: ${result.detail}`,

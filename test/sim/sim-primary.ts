@@ -1,27 +1,18 @@
-/**
- * The primary's shell in the simulation: carries out what the production core says, on models.
- */
-import type { Prng } from '../../src/lib/index.js';
+/** The primary's shell in the simulation: carries out what the production core says, on models. */
 import {
   PrimaryCore,
   type PrimaryInput,
-  type PrimaryOptions,
   type PrimaryOutput,
+  type PrimaryState,
 } from '../../src/primary/index.js';
 import type { EndRecord, GoodbyeKind } from '../../src/replication/index.js';
-import { type Breakage, type Checker, type Departure, digestPages } from './checker.js';
-import {
-  BLOCKS,
-  type DeviceState,
-  type Frame,
-  type GuestHabits,
-  ModelGuest,
-  type Request,
-} from './guest.js';
+import { type Checker, type Departure, digestPages } from './checker.js';
+import { DiskSync } from './disk-sync.js';
+import { BLOCKS, type DeviceState, type Frame, type ModelGuest, type Request } from './guest.js';
 import { ForwardedDisk, TrackedRam } from './layers.js';
-import type { Message, SimSession } from './network.js';
-import { type NodeParts, SimNode, type Step } from './node.js';
+import { type Message, otherSide, type SimPolicy, type SimSession } from './network.js';
 import { PvmNetwork } from './pvm-network.js';
+import { type RoleEnd, type RoleHost, type RoleParts, SimRole, type Step } from './role.js';
 
 /** Pages in one RAM frame, blocks in one round of the first disk copy. */
 const FRAME_PAGES = 6;
@@ -33,23 +24,12 @@ const HELLO_TIMEOUT_US = 2_000_000;
 /** As in the production shell: for the peer to read the last message and close the session. */
 const GOODBYE_TIMEOUT_US = 2_000_000;
 
-export interface PrimaryParts extends NodeParts {
-  readonly core: PrimaryOptions;
-  readonly checker: Checker;
-  readonly disks: number;
-  readonly guest: GuestHabits;
-  readonly guestRng: Prng;
-  readonly captureFailureRate: number;
-  /** How often the guest has not read all its input when it is stopped. */
-  readonly inexactRate: number;
-  readonly compareTimeoutUs: number;
-  /** Of an image, when its disk is busy. */
-  readonly slowestSyncUs: number;
-  readonly breakage: Breakage | undefined;
-  /** The secondary hears of a new connection. */
-  readonly onSession: (session: SimSession) => void;
-  /** A frame reaches the LAN. */
-  readonly toLan: (frame: Frame) => void;
+export interface PrimaryStart {
+  /** It runs already if it was promoted. */
+  readonly guest: ModelGuest;
+  readonly promoted: boolean;
+  readonly firstEpoch: number;
+  readonly policy: SimPolicy;
 }
 
 /** What has been sent of the running epoch. */
@@ -70,21 +50,18 @@ interface Shipment {
   readonly svmRuns: boolean;
 }
 
-/** Until it is done, on this node's clock, the images lack what the guest was told that they hold. */
-interface Sync {
-  readonly doneAtUs: number;
-  readonly waiting: (() => void)[];
-}
-
-export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
+export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
   readonly core: PrimaryCore;
   readonly guest: ModelGuest;
   readonly lan: PvmNetwork;
-  readonly #parts: PrimaryParts;
+  readonly #start: PrimaryStart;
+  readonly #parts: RoleParts;
   readonly #checker: Checker;
-  readonly #ram = new TrackedRam();
+  readonly #ram: TrackedRam;
   readonly #disks: ForwardedDisk[];
   session: SimSession | undefined;
+  /** The secondary's, of the session that the core has or has just ended. */
+  #peerInstance: number | undefined;
   #joined = false;
   /** The session that the core ended by itself, before it ran alone. */
   #endedId: number | undefined;
@@ -93,26 +70,49 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   #epoch: number;
   #sent: Sent;
   #heartbeats = 0;
-  #sync: Sync = { doneAtUs: 0, waiting: [] };
+  readonly #sync = new DiskSync({
+    nowUs: () => this.nowLocalUs,
+    later: (delayUs, run) => this.later(delayUs, run),
+    failed: () => {
+      if (this.#diskBroken) this.input({ kind: 'diskFailed', reason: 'A disk failed' });
+      return this.#diskBroken;
+    },
+  });
   #diskBroken = false;
-  checkpointsDone = 0;
+  #leaving: RoleEnd | undefined;
+  /** The core's state when the last input came. */
+  #before: PrimaryState;
   /** An operator waits for the answer to a checkpoint. */
   operatorWaits = false;
 
-  constructor(parts: PrimaryParts) {
-    super('primary', parts);
+  constructor(host: RoleHost, start: PrimaryStart) {
+    super(host);
+    const { parts, habits } = host;
+    const { guest } = start;
+    this.#start = start;
     this.#parts = parts;
     this.#checker = parts.checker;
-    this.core = new PrimaryCore(parts.core);
+    this.core = new PrimaryCore({
+      ...start.policy,
+      minIntervalUs: parts.options.minIntervalUs,
+      peerTimeoutUs: habits.peerTimeoutUs,
+      heartbeatUs: habits.heartbeatUs,
+      hasWitness: false,
+      firstEpoch: start.firstEpoch,
+    });
+    this.#before = this.core.state;
     this.#epoch = this.core.epoch;
     this.#sent = this.#nothingSent();
-    this.#disks = Array.from(
-      { length: parts.disks },
-      (_, disk) => new ForwardedDisk((block, value) => this.#forward(disk, block, value)),
+    this.guest = guest;
+    this.#ram = new TrackedRam([...guest.snapshot().pages]);
+    this.#disks = host.images.map(
+      (image, disk) =>
+        new ForwardedDisk(image, (block, value) => this.#forward(disk, block, value)),
     );
+    const arrived = guest.received ?? 0;
     this.lan = new PvmNetwork({
       history: parts.checker.history,
-      compareTimeoutUs: parts.compareTimeoutUs,
+      compareTimeoutUs: parts.options.compareTimeoutUs,
       breakage: parts.breakage,
       nowUs: () => this.nowLocalUs,
       later: (delayUs, run) => this.later(delayUs, run),
@@ -121,27 +121,39 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
       leave: (frame, way) => this.#leave(frame, way),
       checkpointNeeded: (trigger, epoch) =>
         this.input({ kind: 'checkpointRequested', trigger, epoch }),
+      totals: host.outputTotals,
+      arrived,
     });
-    this.guest = new ModelGuest({
-      name: 'PVM',
-      world: parts.world,
-      history: parts.checker.history,
-      rng: parts.guestRng,
-      ram: this.#ram,
-      disks: this.#disks,
-      habits: parts.guest,
-      emit: (frame) => this.deliver(() => this.lan.fromGuest(frame)),
-    });
-    this.guest.resume();
+    const emit = (frame: Frame): void => this.deliver(() => this.lan.fromGuest(frame));
+    guest.moveTo({ ram: this.#ram, disks: this.#disks, emit }, arrived);
     this.later(1, () => this.input({ kind: 'tick' }));
   }
 
-  get probeAnswer(): 'serving' {
-    return 'serving';
+  get probeAnswer(): 'holding' | 'serving' {
+    return this.left ? 'holding' : 'serving';
   }
 
   get left(): boolean {
     return this.core.state.kind === 'left';
+  }
+
+  get speaks(): boolean {
+    return this.lan.gate.state !== 'silent';
+  }
+
+  accept(): string {
+    return 'This node runs the guest';
+  }
+
+  onSession(): void {}
+
+  leave(reason: string): void {
+    this.input({ kind: 'stopRequested', reason });
+  }
+
+  override input(input: PrimaryInput | { kind: 'tick' }): void {
+    this.#before = this.core.state;
+    super.input(input);
   }
 
   /** A client's frame at this host's TAP. */
@@ -159,6 +171,8 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
 
   /** A step that fails because of it is not told; its end is, a moment later. */
   guestEnds(goodbye: GoodbyeKind): void {
+    if (this.guest.dead) return;
+    if (!this.left) this.#checker.guestEnds(goodbye, this.core.state);
     this.guest.kill();
     this.abortJobs();
     this.later(this.rng.nextInt(1, 5_000), () =>
@@ -170,23 +184,17 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   diskFails(): void {
     this.#diskBroken = true;
     this.deliver(() => {
-      if (this.core.state.kind !== 'session') this.#diskFailed();
+      if (this.core.state.kind !== 'session')
+        this.input({ kind: 'diskFailed', reason: 'A disk failed' });
     });
   }
 
-  #diskFailed(): void {
-    this.input({ kind: 'diskFailed', reason: 'A disk failed' });
-  }
-
-  freezeGuest(frozen: boolean): void {
-    this.guest.frozen = frozen;
-  }
-
   protected died(): void {
-    this.#checker.primaryDied(this.core.isProtected);
+    if (!this.left && !this.guest.dead) this.#checker.guestEnds('handover', this.core.state);
     this.guest.kill();
-    if (this.powered) this.session?.close('primary', false);
-    else this.session?.vanish('primary');
+    this.lan.silence();
+    if (this.host.powered) this.session?.close(this.host.side, false);
+    else this.session?.vanish(this.host.side);
   }
 
   protected perform(output: PrimaryOutput): void {
@@ -195,7 +203,9 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         this.#connect();
         return;
       case 'probe':
-        this.network.probe('primary', (result) => this.input({ kind: 'probed', result }));
+        this.network.probe(this.host.side, this.#peerInstance, (result) =>
+          this.deliver(() => this.input({ kind: 'probed', result })),
+        );
         return;
       case 'heartbeat':
         this.#heartbeats += 1;
@@ -211,14 +221,14 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         this.#capture(output);
         return;
       case 'release':
-        this.#whenSynced(() => {
+        this.#sync.whenDone(() => {
           this.lan.release(output.epoch);
           this.input({ kind: 'released', epoch: output.epoch });
         });
         return;
       case 'startCompare':
         if (this.#parts.breakage === 'compare-unsynced') this.lan.startCompare(output.epoch);
-        else this.#whenSynced(() => this.lan.startCompare(output.epoch));
+        else this.#sync.whenDone(() => this.lan.startCompare(output.epoch));
         return;
       case 'endSession':
         this.#endedId = this.session?.id;
@@ -227,17 +237,19 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
       case 'runAlone':
         this.#checker.ranAlone(this.#joined ? this.session?.id : this.#endedId, output.reason);
         this.#endedId = undefined;
+        this.#peerInstance = undefined;
         this.#endSession();
         this.#openWhenSynced();
         return;
       case 'checkpointDone':
-        this.checkpointsDone += 1;
+        this.host.checkpointsDone += 1;
         this.operatorWaits = false;
         return;
       case 'checkpointFailed':
         this.operatorWaits = false;
         return;
       case 'silence':
+        if (!this.guest.dead) this.#checker.guestGivenUp(this.#before);
         if (this.#parts.breakage !== 'ignore-silence') this.lan.silence();
         return;
       case 'sendYielded':
@@ -251,38 +263,35 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         });
         return;
       case 'demote':
+        this.#leaveRole({ kind: 'demoted' });
+        return;
       case 'exit':
-        if (this.#parts.breakage === 'ignore-silence') {
-          this.#endSession();
-          return;
-        }
-        if (this.session === undefined) {
-          this.die();
-          return;
-        }
-        this.#replicating = false;
-        this.later(GOODBYE_TIMEOUT_US, () => this.die());
+        this.#leaveRole({ kind: 'left', code: output.code });
         return;
     }
   }
 
-  /** Once what the output may tell of is durable here too; in the order of the calls. */
-  #whenSynced(run: () => void): void {
-    const sync = this.#sync;
-    sync.waiting.push(run);
-    if (sync.waiting.length === 1) this.#awaitSync(sync);
+  /** Silent already; the peer closes the session once it has read the last message. */
+  #leaveRole(end: RoleEnd): void {
+    this.#leaving = end;
+    this.#replicating = false;
+    if (this.#parts.breakage === 'ignore-silence') this.#endSession();
+    else if (this.session === undefined) this.#finish();
+    else this.later(GOODBYE_TIMEOUT_US, () => this.#finish());
   }
 
-  #awaitSync(sync: Sync): void {
-    this.later(Math.max(0, sync.doneAtUs - this.nowLocalUs), () => {
-      if (this.nowLocalUs < sync.doneAtUs) this.#awaitSync(sync);
-      else if (this.#diskBroken) this.#diskFailed();
-      else for (const run of sync.waiting.splice(0)) run();
-    });
+  #finish(): void {
+    if (this.#leaving === undefined) return;
+    if (this.#parts.breakage === 'demoted-speaks') {
+      const emit = (frame: Frame): void => this.#leave(frame, 'gate');
+      this.guest.moveTo({ ram: this.#ram, disks: this.#disks, emit }, 0);
+    } else this.guest.kill();
+    this.#endSession();
+    this.end(this.#leaving);
   }
 
   #openWhenSynced(): void {
-    this.#whenSynced(() => {
+    this.#sync.whenDone(() => {
       const begun = this.#parts.breakage === 'stale-hold' && this.session !== undefined;
       if (!this.left && !begun) this.lan.open();
     });
@@ -290,33 +299,37 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
 
   #leave(frame: Frame, way: Departure['way']): void {
     const { state } = this.core;
-    const synced = this.nowLocalUs >= this.#sync.doneAtUs;
-    this.#checker.leftPrimary(frame, { state, way, synced });
+    const synced = this.#sync.done;
+    this.#checker.leftPrimary(this.host.side, frame, { state, way, synced });
     this.#parts.toLan(frame);
   }
 
   #send(channel: 'control' | 'ram' | 'disk' | 'network', message: Message): void {
-    this.session?.send('primary', channel, message);
+    this.session?.send(this.host.side, channel, message);
   }
 
   #connect(): void {
     const { network } = this;
     if (this.#parts.breakage === 'connect-once' && network.session !== undefined) return;
+    const { side, instance } = this.host;
+    const peer = network.hosts[otherSide(side)];
     const refuse = (reason: string, delayUs: number): void =>
       this.later(delayUs, () => this.input({ kind: 'peerRefused', reason }));
     this.later(2 * network.delayUs(), () => {
-      if (!network.reaches('primary') || !network.reaches('secondary')) {
+      if (!network.reaches(side) || !network.reaches(otherSide(side))) {
         refuse('The peer does not answer', 300_000);
-      } else if (!network.hosts.secondary.alive || network.hosts.secondary.left) {
+      } else if (!peer.alive) {
         refuse('The peer refused', 1);
       } else {
-        const session = network.open();
+        const { mode, periodSetting: period } = this.core;
+        const policy = { mode, period };
+        const session = network.open(side, { epoch: this.core.epoch, instance, policy });
         this.session = session;
-        session.attach('primary', {
-          message: (_, message) => this.#message(message),
-          lost: (reason) => this.#lost(session, reason),
+        session.attach(side, {
+          message: (_, message) => this.deliver(() => this.#message(session, message)),
+          lost: (reason) => this.deliver(() => this.#lost(session, reason)),
         });
-        this.#parts.onSession(session);
+        peer.deliver(() => peer.onSession(session));
         this.later(HELLO_TIMEOUT_US, () => {
           if (this.session === session && !this.#joined) this.#lost(session, 'No answer to hello');
         });
@@ -327,7 +340,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   #lost(session: SimSession, reason: string): void {
     if (this.session !== session) return;
     if (this.left) {
-      this.die();
+      this.#finish();
       return;
     }
     if (this.#joined) {
@@ -339,14 +352,15 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   }
 
   #endSession(): void {
-    this.session?.close('primary', false);
+    this.session?.close(this.host.side, false);
     this.session = undefined;
     this.#joined = false;
     this.#replicating = false;
     this.lan.detach();
   }
 
-  #message(message: Message): void {
+  #message(session: SimSession, message: Message): void {
+    if (this.session !== session) return;
     this.input({ kind: 'heard' });
     switch (message.kind) {
       case 'helloReply':
@@ -354,6 +368,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
         this.#joined = message.json === 'ok';
         this.#epoch = this.core.epoch;
         if (this.#joined) {
+          this.#peerInstance = session.secondaryInstance;
           this.lan.attach(this.#epoch);
           this.input({ kind: 'peerConnected' });
           return;
@@ -386,7 +401,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
       frames: 0,
       pages: 0,
       digest: 0,
-      disks: Array.from({ length: this.#parts.disks }, () => ({ operations: 0 })),
+      disks: Array.from({ length: this.#parts.options.disks }, () => ({ operations: 0 })),
     };
   }
 
@@ -489,10 +504,10 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
   #capture({ epoch, svmRuns }: Extract<PrimaryOutput, { kind: 'capture' }>): void {
     const { session, guest } = this;
     const sent = this.#sent;
-    const exact = !this.rng.chance(this.#parts.inexactRate);
+    const exact = !this.rng.chance(this.#parts.options.inexactRate);
     let ship: Step[] = [];
     let device: DeviceState = guest.saveDevice(exact);
-    const failsAt = this.rng.chance(this.#parts.captureFailureRate)
+    const failsAt = this.rng.chance(this.#parts.options.captureFailureRate)
       ? this.rng.pick(['pause', 'save', 'scan'])
       : undefined;
     const resume = (): void => {
@@ -523,9 +538,10 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
       step('edge', () => this.#edge(epoch, { session, exact, svmRuns })),
       step('resume', () => {
         resume();
-        this.#sync = { doneAtUs: this.nowLocalUs + this.#syncUs(), waiting: [] };
+        this.#sync.begin(this.#syncUs());
         this.input({ kind: 'captured', epoch, atUs: this.nowLocalUs });
-        if (this.#parts.breakage === 'release-early') this.lan.release(epoch);
+        const early = this.#start.promoted ? 'promoted-releases' : 'release-early';
+        if ([early, 'release-early'].includes(this.#parts.breakage ?? '')) this.lan.release(epoch);
         this.run('ship', this.#shipSteps({ epoch, session, sent, ship, device, svmRuns }));
       }),
     ]);
@@ -545,7 +561,7 @@ export class SimPrimary extends SimNode<PrimaryInput, PrimaryOutput> {
 
   /** Most syncs are quick, some are not. */
   #syncUs(): number {
-    return this.rng.nextInt(0, this.rng.chance(0.1) ? this.#parts.slowestSyncUs : 500);
+    return this.rng.nextInt(0, this.rng.chance(0.1) ? this.#parts.options.slowestSyncUs : 500);
   }
 
   #shipSteps(shipment: Shipment): Step[] {

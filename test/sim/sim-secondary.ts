@@ -5,38 +5,24 @@
  * `sendCommitted` before `apply`, `dropStaged` before `promote`); only `discard` overtakes, since
  * it kills what the others work on.
  */
-import type { ProbeResult } from '../../src/failover/index.js';
-import type { Prng } from '../../src/lib/index.js';
 import {
   SecondaryCore,
   type SecondaryInput,
-  type SecondaryOptions,
   type SecondaryOutput,
 } from '../../src/secondary/index.js';
-import { type Breakage, type Checker, digestPages } from './checker.js';
+import { type Checker, digestPages } from './checker.js';
 import {
   type DeviceState,
   type Frame,
-  type GuestHabits,
   type GuestState,
   ModelGuest,
   PAGES,
   type Request,
 } from './guest.js';
 import { BufferedDisk, Gate, LayeredCells } from './layers.js';
-import type { Message, SimSession } from './network.js';
-import { type NodeParts, SimNode, type Step } from './node.js';
+import type { Message, SimHello, SimSession } from './network.js';
+import { type RoleHost, type RoleParts, SimRole, type Step } from './role.js';
 import { SvmNetwork } from './svm-network.js';
-
-export interface SecondaryParts extends NodeParts {
-  readonly core: SecondaryOptions;
-  readonly checker: Checker;
-  readonly disks: number;
-  readonly guest: GuestHabits;
-  readonly guestRng: Prng;
-  readonly breakage: Breakage | undefined;
-  readonly toLan: (frame: Frame) => void;
-}
 
 /** What has arrived of RAM and devices of one epoch. */
 interface Arrived {
@@ -66,31 +52,44 @@ interface Svm {
   ran: boolean;
 }
 
-export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
-  core: SecondaryCore;
+export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
+  readonly core: SecondaryCore;
   readonly gate = new Gate('silent');
-  readonly #parts: SecondaryParts;
+  readonly #parts: RoleParts;
   readonly #checker: Checker;
   session: SimSession | undefined;
+  /** Of the primary whose state is here. */
+  #hello: SimHello | undefined;
+  /** From a primary's connection on, until its state is discarded. */
+  #occupied = false;
   svm: Svm | undefined;
   #heartbeats = 0;
-  /** Something ran in this process since the checkers last looked. */
-  touched = false;
+  /** An operator waits for the answer to a failover. */
+  operatorWaits = false;
 
-  constructor(parts: SecondaryParts) {
-    super('secondary', parts);
+  constructor(host: RoleHost) {
+    super(host);
+    const { parts, habits } = host;
     this.#parts = parts;
     this.#checker = parts.checker;
-    this.core = new SecondaryCore(parts.core);
+    this.core = new SecondaryCore({
+      peerTimeoutUs: habits.peerTimeoutUs,
+      heartbeatUs: habits.heartbeatUs,
+      hasWitness: false,
+      onPeerLoss: parts.options.onPeerLoss,
+    });
   }
 
-  get probeAnswer(): ProbeResult {
-    const answer = this.core.probeAnswer;
-    return answer === 'idle' ? 'alive' : answer;
+  get probeAnswer(): 'idle' | 'holding' | 'serving' {
+    return this.core.probeAnswer;
   }
 
-  get left(): boolean {
-    return this.core.state.kind === 'left';
+  get guest(): ModelGuest | undefined {
+    return this.svm?.guest;
+  }
+
+  get speaks(): boolean {
+    return this.gate.state === 'open';
   }
 
   get serving(): boolean {
@@ -98,24 +97,19 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     return kind === 'promoting' || kind === 'active';
   }
 
-  /** An operator waits for the answer to a failover. */
-  operatorWaits = false;
-  /** It has gone live once, dead or not. */
-  ranGuest = false;
-
-  override deliver(run: () => void): void {
-    this.touched = true;
-    super.deliver(run);
+  /** Nothing of a guest is here, or on its way. */
+  get idle(): boolean {
+    return this.core.state.kind === 'waiting' && !this.#occupied;
   }
 
-  freezeGuest(frozen: boolean): void {
-    if (this.svm !== undefined) this.svm.guest.frozen = frozen;
+  leave(reason: string): void {
+    this.input({ kind: 'stopRequested', reason });
   }
 
   /** RAM cache, image and devices while the SVM stands by; undefined while they change. */
   standbyState(): { epoch: number; state: GuestState } | undefined {
     const { svm } = this;
-    if (!this.alive || svm?.appliedEpoch === undefined || svm.applying) return undefined;
+    if (svm?.appliedEpoch === undefined || svm.applying) return undefined;
     if (this.serving) return undefined;
     const state = {
       pages: svm.ram.bases,
@@ -128,19 +122,9 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
   /** What a failover would continue from; undefined if nothing is applied. */
   get survivor(): { appliedEpoch: number; flowHead(flow: number): number } | undefined {
     const { svm } = this;
-    if (!this.alive || svm?.appliedEpoch === undefined) return undefined;
+    if (svm?.appliedEpoch === undefined) return undefined;
     const { appliedEpoch, guest } = svm;
     return { appliedEpoch, flowHead: (flow) => guest.flowHead(flow) };
-  }
-
-  /** A new, empty process in place of a dead one. */
-  restart(): void {
-    this.trace(() => 'RESTARTED');
-    this.core = new SecondaryCore(this.#parts.core);
-    this.operatorWaits = false;
-    this.session = undefined;
-    this.svm = undefined;
-    this.born();
   }
 
   /** A client's frame at this host's TAP; the TAP of a standby is deaf. */
@@ -150,7 +134,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
 
   failover(force: boolean): void {
     this.deliver(() => {
-      if (this.left) return;
+      if (this.core.state.kind === 'left') return;
       this.operatorWaits = true;
       this.#checker.operatorAskedForFailover(force);
       this.input({ kind: 'operatorFailover', force });
@@ -165,34 +149,35 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     this.input({ kind: 'broken', reason: 'The SVM died' });
   }
 
+  accept(): string | undefined {
+    if (!this.#occupied) return undefined;
+    // For a standby a hello proves nothing yet: a primary that booted afresh says it too.
+    if (this.core.state.kind === 'waitingForOperator') this.#provenAlive();
+    this.input({ kind: 'peerReturned' });
+    return `The secondary is ${this.core.state.kind}`;
+  }
+
   /** The hello of a new connection. */
-  join(session: SimSession): void {
-    this.deliver(() => {
-      // For a standby a hello proves nothing yet: a primary that booted afresh says it too.
-      if (this.core.state.kind === 'waitingForOperator') this.#provenAlive();
-      if (this.core.state.kind !== 'waiting') {
-        session.attach('secondary', { message: () => {}, lost: () => {} });
-        this.input({ kind: 'peerReturned' });
-        this.#refuse(session, `The secondary is ${this.core.state.kind}`);
-        return;
-      }
-      this.session = session;
-      session.attach('secondary', {
-        message: (channel, message) => this.#message(session, channel, message),
-        lost: (reason) => {
+  onSession(session: SimSession): void {
+    this.#occupied = true;
+    this.session = session;
+    session.attach(this.host.side, {
+      message: (channel, message) => this.deliver(() => this.#message(session, channel, message)),
+      lost: (reason) =>
+        this.deliver(() => {
           if (this.session === session) this.input({ kind: 'linkLost', reason });
-        },
-      });
-      this.run('launch', [['svm', () => this.#launch(session)]]);
+        }),
     });
+    this.run('launch', [['svm', () => this.#launch(session)]]);
   }
 
   protected died(): void {
-    this.#checker.secondaryLost();
+    if (this.core.committedEpoch !== undefined) this.#checker.secondaryLost();
+    if (this.serving) this.#checker.guestEnds('handover', undefined);
     this.svm?.guest.kill();
     this.gate.silence();
-    if (this.powered) this.session?.close('secondary', false);
-    else this.session?.vanish('secondary');
+    if (this.host.powered) this.session?.close(this.host.side, false);
+    else this.session?.vanish(this.host.side);
     this.session = undefined;
   }
 
@@ -203,12 +188,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         this.#send({ kind: 'heartbeat', sequence: this.#heartbeats });
         return;
       case 'probe':
-        this.network.probe('secondary', (result) => {
-          const told = this.#parts.breakage === 'probe-lies' ? 'refused' : result;
-          const answers = result === 'alive' || result === 'serving';
-          if (answers && this.#sessionIsOver) this.#provenAlive();
-          this.input({ kind: 'probed', result: told });
-        });
+        this.#probe();
         return;
       case 'commit':
         this.#commit(output.epoch);
@@ -231,7 +211,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         this.run('drop', [['staged', () => this.#dropStaged()]]);
         return;
       case 'closeSession':
-        this.session?.close('secondary', true);
+        this.session?.close(this.host.side, true);
         this.session = undefined;
         return;
       case 'discard':
@@ -250,19 +230,41 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
         this.operatorWaits = false;
         return;
       case 'exit':
-        this.session?.close('secondary', true);
+        this.session?.close(this.host.side, true);
         this.session = undefined;
-        this.die();
+        this.#exit(output.code);
         return;
     }
   }
 
+  #probe(): void {
+    const { breakage } = this.#parts;
+    this.network.probe(this.host.side, this.#hello?.instance, (result) =>
+      this.deliver(() => {
+        const answers = result === 'alive' || result === 'serving';
+        if (answers && this.#sessionIsOver) this.#provenAlive();
+        if (breakage === 'probe-lies') this.input({ kind: 'probed', result: 'refused' });
+        else if (breakage === 'replaced-is-abandoned' && result === 'replaced') {
+          this.input({ kind: 'probed', result: 'alive' });
+        } else this.input({ kind: 'probed', result });
+      }),
+    );
+  }
+
+  #exit(code: number): void {
+    this.#checker.secondaryLost();
+    if (this.gate.state === 'open') this.#checker.guestEnds('handover', undefined);
+    this.svm?.guest.kill();
+    this.gate.silence();
+    this.end({ kind: 'left', code });
+  }
+
   #send(message: Message): void {
-    this.session?.send('secondary', 'control', message);
+    this.session?.send(this.host.side, 'control', message);
   }
 
   #leave(frame: Frame): void {
-    this.#checker.leftSecondary(frame);
+    this.#checker.leftSecondary(this.host.side, frame);
     this.#parts.toLan(frame);
   }
 
@@ -278,26 +280,23 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     if (undecided || state.kind === 'waitingForOperator') this.#checker.peerProvenAlive();
   }
 
-  #refuse(session: SimSession, reason: string): void {
-    session.send('secondary', 'control', { kind: 'helloReply', json: reason });
-    session.close('secondary', true);
-  }
-
   #launch(session: SimSession): void {
-    if (this.core.state.kind !== 'waiting' || this.session !== session) {
-      this.#refuse(session, 'Busy');
+    if (this.session !== session || !session.isOpen[this.host.side]) {
+      this.#occupied = false;
       return;
     }
-    const ram = new LayeredCells(PAGES);
-    const disks = Array.from({ length: this.#parts.disks }, () => new BufferedDisk());
+    const { options, guestRng: rng, checker } = this.#parts;
+    this.#hello = session.hello;
+    this.host.noteEpoch(session.hello.epoch);
+    const ram = new LayeredCells(new Array(PAGES).fill(0));
+    const disks = this.host.images.map((image) => new BufferedDisk(image));
     const guest = new ModelGuest({
-      name: 'SVM',
       world: this.world,
-      history: this.#checker.history,
-      rng: this.#parts.guestRng,
+      history: checker.history,
+      rng,
       ram,
       disks,
-      habits: this.#parts.guest,
+      habits: options.guest,
       emit: (frame) => this.deliver(() => lan.fromGuest(frame)),
     });
     const lan = new SvmNetwork(guest, {
@@ -305,7 +304,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       gate: this.gate,
       breakage: this.#parts.breakage,
       nowUs: () => this.nowLocalUs,
-      send: (message) => this.session?.send('secondary', 'network', message),
+      send: (message) => this.session?.send(this.host.side, 'network', message),
       leave: (frame) => this.#leave(frame),
     });
     this.svm = {
@@ -321,7 +320,8 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       ran: false,
     };
     this.#checker.sessionOpened(session.id);
-    session.send('secondary', 'control', { kind: 'helloReply', json: 'ok' });
+    session.secondaryInstance = this.host.instance;
+    session.send(this.host.side, 'control', { kind: 'helloReply', json: 'ok' });
     this.input({ kind: 'peerConnected' });
   }
 
@@ -401,6 +401,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
           svm.committed = { epoch, arrived: svm.arrived };
           svm.arrived = nothingArrived();
           svm.lan.committed(epoch);
+          this.host.noteEpoch(epoch);
           this.#checker.committed(epoch, prospect(svm, epoch));
         },
       ],
@@ -506,6 +507,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
     this.svm?.guest.kill();
     this.svm = undefined;
     this.gate.silence();
+    this.#occupied = false;
   }
 
   #promote(): void {
@@ -526,8 +528,7 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
       [
         'open',
         () => {
-          this.#checker.promoting(svm.guest.snapshot(), svm.ran);
-          this.ranGuest = true;
+          this.#checker.promoting(this.host.side, svm.guest.snapshot(), svm.ran);
           svm.lan.promote();
         },
       ],
@@ -539,7 +540,17 @@ export class SimSecondary extends SimNode<SecondaryInput, SecondaryOutput> {
           this.input({ kind: 'promoted' });
         },
       ],
+      ['handOver', () => this.#handOver(svm)],
     ]);
+  }
+
+  /** This role is over: the guest goes on in the next one. */
+  #handOver({ guest }: Svm): void {
+    const epoch = this.core.committedEpoch;
+    const hello = this.#hello;
+    if (epoch === undefined || hello === undefined) return;
+    this.session?.close(this.host.side, true);
+    this.end({ kind: 'promoted', guest, epoch, policy: hello.policy });
   }
 }
 

@@ -6,25 +6,27 @@
  * that are alive form a protected pair again.
  */
 import { AssertionFailed } from '../../src/lib/index.js';
-import { type Breakage, Checker, KnownLimit, Violation } from './checker.js';
+import { type Breakage, Checker, KnownGap, KnownLimit, Violation } from './checker.js';
 import { Clients } from './clients.js';
 import { Coverage } from './coverage.js';
 import { FaultInjector } from './faults.js';
-import type { ModelGuest } from './guest.js';
-import { Network } from './network.js';
-import { drawOptions, type RunOptions } from './options.js';
+import { type Answer, SimHost } from './host.js';
+import { Network, otherSide, SIDES, type Side } from './network.js';
+import { drawOptions, type HostOptions, type Kind, type RunOptions } from './options.js';
 import { SimPrimary } from './sim-primary.js';
-import { SimSecondary } from './sim-secondary.js';
+import type { SimSecondary } from './sim-secondary.js';
 import { type TraceLine, World } from './world.js';
 
 /** Virtual time in which a healed pair must have made progress. */
 const PROGRESS_US = 40_000_000;
 /** Answers that every client must get in phase 2. */
 const PROGRESS_ANSWERS = 3;
+/** After so long without a guest the operator comes. */
+const OPERATOR_US = 100_000;
 
 export interface RunResult {
   readonly seed: number;
-  readonly verdict: 'ok' | 'known limit' | 'failed';
+  readonly verdict: 'ok' | 'known limit' | 'known gap' | 'failed';
   /** Which limit, or what failed. */
   readonly detail: string;
   readonly events: number;
@@ -36,6 +38,8 @@ export interface RunParts {
   readonly coverage?: Coverage;
   readonly breakage?: Breakage | undefined;
   readonly sink?: (line: TraceLine) => void;
+  /** Of the faults; all if left out. */
+  readonly kinds?: readonly Kind[] | undefined;
   /** Instead of what the seed draws. */
   readonly options?: RunOptions;
 }
@@ -43,8 +47,14 @@ export interface RunParts {
 /** Runs one seed to its end; throws only for a bug of the simulation itself. */
 export function runSeed(parts: RunParts): RunResult {
   const run = new Run(parts);
+  const result = outcomeOf(run, parts.seed);
+  run.summarise(result);
+  return result;
+}
+
+function outcomeOf(run: Run, seed: number): RunResult {
   const result = (verdict: RunResult['verdict'], detail: string): RunResult => ({
-    seed: parts.seed,
+    seed,
     verdict,
     detail,
     events: run.world.events,
@@ -53,12 +63,17 @@ export function runSeed(parts: RunParts): RunResult {
   try {
     return result('ok', run.toTheEnd());
   } catch (error) {
+    if (error instanceof RunOver) return result('ok', error.message);
     if (error instanceof KnownLimit) return result('known limit', error.limit);
+    if (error instanceof KnownGap) return result('known gap', error.gap);
     if (error instanceof Violation) return result('failed', error.message);
     if (error instanceof AssertionFailed) return result('failed', `Assertion: ${error.message}`);
     throw error;
   }
 }
+
+/** Nothing can become of this run any more, and that is right. */
+class RunOver extends Error {}
 
 class Run {
   readonly world: World;
@@ -66,14 +81,17 @@ class Run {
   readonly #coverage: Coverage;
   readonly #checker: Checker;
   readonly #network: Network;
-  readonly #primary: SimPrimary;
-  readonly #secondary: SimSecondary;
+  readonly #hosts: Readonly<Record<Side, SimHost>>;
   readonly #clients: Clients;
   readonly #faults: FaultInjector;
+  /** Where the guest has been started or promoted last. */
+  #served: SimHost | undefined;
+  #idleSinceUs: number | undefined;
+  #boots = 0;
 
   constructor(parts: RunParts) {
     const { breakage } = parts;
-    const options = parts.options ?? drawOptions(parts.seed);
+    const options = parts.options ?? drawOptions(parts.seed, parts.kinds);
     const world = new World(parts.seed, parts.sink);
     world.trace('options', () => JSON.stringify(options));
     this.world = world;
@@ -86,149 +104,189 @@ class Run {
       onlyPoweredOff: () =>
         this.#faults.guestOff && this.#faults.struck === 1 && options.captureFailureRate === 0,
       promotionWithinUs: () => promotionWithinUs(options),
-      primarySpeaks: () => this.#primary.alive && this.#primary.lan.gate.state !== 'silent',
-      secondaryStandsBy: () =>
-        this.#secondary.alive && this.#secondary.core.state.kind === 'standby',
-      onPeerLoss: () => options.secondary.onPeerLoss,
-      survivor: () => this.#secondary.survivor,
+      otherSpeaks: (side) => this.#hosts[otherSide(side)].speaks,
+      secondaryStandsBy: () => this.#secondary?.core.state.kind === 'standby',
+      onPeerLoss: () => options.onPeerLoss,
+      survivor: () => this.#secondary?.survivor,
       ongoing: () => this.#faults.ongoing,
+      recently: (kind) => this.#faults.recently(kind),
     });
     this.#checker = checker;
-    const common = {
-      world,
-      observer: { stepDone: (_: string, step: string) => this.#faults.stepDone(step) },
-      network: () => this.#network,
-      checker,
-      disks: options.disks,
-      guest: options.guest,
-      breakage,
-      toLan: (frame: Parameters<Clients['receive']>[0]) => this.#clients.receive(frame),
-    };
-    this.#primary = new SimPrimary({
-      ...common,
-      habits: options.nodes.primary,
-      core: options.primary,
-      captureFailureRate: options.captureFailureRate,
-      inexactRate: options.inexactRate,
-      compareTimeoutUs: options.compareTimeoutUs,
-      slowestSyncUs: options.slowestSyncUs,
-      guestRng: world.stream(),
-      onSession: (session) => this.#secondary.join(session),
-    });
-    this.#secondary = new SimSecondary({
-      ...common,
-      habits: options.nodes.secondary,
-      core: options.secondary,
-      guestRng: world.stream(),
-    });
-    this.#network = new Network(world, options.network, {
-      primary: this.#primary,
-      secondary: this.#secondary,
-    });
+    const host = (side: Side): SimHost =>
+      new SimHost({
+        side,
+        options,
+        world,
+        network: () => this.#network,
+        checker,
+        breakage,
+        guestRng: world.stream(),
+        stepDone: (step) => this.#faults.stepDone(step),
+        toLan: (frame) => this.#clients.receive(frame),
+        booting: (at, answer) => this.#booting(at, answer),
+        ended: (ended) => this.#faults.ended(ended),
+      });
+    this.#hosts = { a: host('a'), b: host('b') };
+    this.#network = new Network(world, options.network, this.#hosts);
     this.#clients = new Clients(world, options.clients, (request) => {
-      this.#primary.receive(request);
-      this.#secondary.receive(request);
+      for (const side of SIDES) this.#hosts[side].role?.receive(request);
     });
     this.#faults = new FaultInjector(
-      {
-        world,
-        network: this.#network,
-        primary: this.#primary,
-        secondary: this.#secondary,
-        checker,
-        coverage: this.#coverage,
-      },
+      { world, network: this.#network, hosts: this.#hosts, checker, coverage: this.#coverage },
       options,
     );
+    this.#hosts.b.start();
+    this.#hosts.a.start();
   }
 
   /** Both phases; the outcome in words. */
   toTheEnd(): string {
     this.world.run(this.#options.troubleUs, () => {
-      this.#checkStandby();
+      this.#look();
       return false;
     });
     this.#faults.heal();
     const outcome = this.#progress();
-    const guest = this.#servingGuest();
-    if (guest !== undefined) this.#checker.oneHistory(guest.snapshot());
-    this.#primary.lan.checkNothingLost();
-    this.#summarise(outcome);
+    for (const side of SIDES) {
+      const { role, serves } = this.#hosts[side];
+      if (!serves) continue;
+      if (role?.guest !== undefined) this.#checker.oneHistory(role.guest.snapshot());
+      if (role instanceof SimPrimary) role.lan.checkNothingLost();
+    }
     return outcome;
   }
 
-  #checkStandby(): void {
-    if (!this.#secondary.touched) return;
-    this.#secondary.touched = false;
-    const standby = this.#secondary.standbyState();
-    if (standby !== undefined) this.#checker.standby(standby.state, standby.epoch);
+  get #secondary(): SimSecondary | undefined {
+    const { a, b } = this.#hosts;
+    return a.secondary?.svm === undefined ? b.secondary : a.secondary;
   }
 
-  #servingGuest(): ModelGuest | undefined {
-    const { state } = this.#secondary.core;
-    if (this.#secondary.alive && state.kind === 'active') return this.#secondary.svm?.guest;
-    return this.#primary.alive ? this.#primary.guest : undefined;
+  get #primary(): SimPrimary | undefined {
+    const { a, b } = this.#hosts;
+    return a.primary ?? b.primary;
+  }
+
+  #look(): void {
+    this.#checkStandby();
+    this.#checkService();
+  }
+
+  #checkStandby(): void {
+    for (const side of SIDES) {
+      const host = this.#hosts[side];
+      if (!host.touched) continue;
+      host.touched = false;
+      if (host.serves) this.#served = host;
+      const standby = host.secondary?.standbyState();
+      if (standby !== undefined) this.#checker.standby(standby.state, standby.epoch);
+    }
+  }
+
+  /**
+   * A guest that died unprotected is nowhere, and two hosts that both wait for a primary never
+   * start it: the operator starts the one that is configured for it.
+   */
+  #checkService(): void {
+    const { a, b } = this.#hosts;
+    const idle = a.secondary?.idle === true && b.secondary?.idle === true;
+    if (!idle || a.stopped || b.stopped) {
+      this.#idleSinceUs = undefined;
+      return;
+    }
+    this.#checker.guestIsGone();
+    this.#idleSinceUs ??= this.world.nowUs;
+    if (this.world.nowUs < this.#idleSinceUs + OPERATOR_US) return;
+    this.#idleSinceUs = undefined;
+    if (this.#hasNewestImage(a)) {
+      this.#coverage.count('Operator', 'restarts the configured primary: nobody has the guest');
+      a.leave();
+    } else throw new RunOver('an unprotected guest died on the configured secondary');
+  }
+
+  #hasNewestImage(host: SimHost): boolean {
+    const served = this.#served;
+    if (served === undefined || served === host) return true;
+    return host.images.every((image, disk) =>
+      image.every((value, block) => value === served.images[disk]?.[block]),
+    );
+  }
+
+  /** A guest starts from its disks: nobody else may have it, or a newer state of it. */
+  #booting(host: SimHost, answer: Answer): void {
+    const peer = this.#hosts[otherSide(host.side)];
+    const holds = peer.serves || peer.speaks || peer.role?.probeAnswer === 'holding';
+    if (holds) throw this.#bootedBeside(peer, answer);
+    this.#checker.guestIsGone();
+    if (!this.#hasNewestImage(host)) {
+      throw new KnownGap(
+        `boots an old image: the guest has run on the peer, which is ${answer.result}`,
+      );
+    }
+    this.#boots += 1;
+    this.#served = host;
+    this.#checker.boots(host.side);
+    this.#clients.begin();
+  }
+
+  #bootedBeside(peer: SimHost, { result, blind: by }: Answer): Error {
+    const what = `boots beside a peer that ${peer.serves ? 'serves' : 'holds'}`;
+    const blind = result === 'silent' || result === 'unreachable';
+    if (blind && by === 'stop') return new KnownLimit(`${what}: stopped node without witness`);
+    if (blind && by === 'partition') return new KnownLimit(`${what}: partition without witness`);
+    return new Violation('I4', `The configured primary ${what} and is ${result}`);
   }
 
   #progress(): string {
-    const before = this.#clients.answers.map((answers) => answers.length);
-    const checkpoints = this.#primary.checkpointsDone;
+    const { a, b } = this.#hosts;
+    const before = [...this.#clients.totals];
+    const done = (): number => a.checkpointsDone + b.checkpointsDone;
+    const checkpoints = done();
     const served = (): boolean =>
-      this.#clients.answers.every(
-        (answers, client) => answers.length >= (before[client] ?? 0) + PROGRESS_ANSWERS,
+      this.#clients.totals.every(
+        (answers, client) => answers >= (before[client] ?? 0) + PROGRESS_ANSWERS,
       );
-    const pairStands = (): boolean =>
-      this.#primary.core.isProtected &&
-      this.#primary.checkpointsDone >= checkpoints + 2 &&
-      !this.#primary.operatorWaits &&
-      !this.#secondary.operatorWaits;
-    const outcome = (): string | undefined => {
-      const { state } = this.#secondary.core;
-      if (this.#primary.alive) return served() && pairStands() ? 'a protected pair' : undefined;
-      if (!this.#secondary.alive) return 'both are dead';
-      if (state.kind === 'active') {
-        const answered = served() && !this.#secondary.operatorWaits;
-        return answered ? 'the promoted secondary serves' : undefined;
-      }
-      const idle = state.kind === 'waiting' && this.#secondary.currentStep === undefined;
-      return idle ? this.#endWithoutService() : undefined;
+    const pairStands = (): boolean => {
+      const primary = this.#primary;
+      const waits = primary?.operatorWaits === true || this.#secondary?.operatorWaits === true;
+      return primary?.core.isProtected === true && done() >= checkpoints + 2 && !waits;
     };
+    const reached = (): boolean => served() && pairStands();
     let nextLookUs = 0;
     this.world.run(this.world.nowUs + PROGRESS_US, () => {
-      this.#checkStandby();
+      this.#look();
       if (this.world.nowUs < nextLookUs) return false;
       nextLookUs = this.world.nowUs + 10_000;
       this.#faults.operatorLooks();
-      return outcome() !== undefined;
+      return reached();
     });
-    const reached = outcome();
-    if (reached !== undefined) return reached;
-    const primary = this.#primary.alive ? this.#primary.core.state : 'dead';
-    const secondary = this.#secondary.alive ? this.#secondary.core.state : 'dead';
-    const states = `primary ${JSON.stringify(primary)}, secondary ${JSON.stringify(secondary)}`;
-    throw new Violation('Progress', `None in ${PROGRESS_US / 1e6} s: ${states}`);
+    if (reached()) return 'a protected pair';
+    const states = SIDES.map((side) => {
+      const { alive, role, joins } = this.#hosts[side];
+      const name = role instanceof SimPrimary ? 'primary' : joins ? 'joining' : 'secondary';
+      return `${side} is ${alive ? `${name} ${JSON.stringify(role?.core.state)}` : 'dead'}`;
+    });
+    throw new Violation('Progress', `None in ${PROGRESS_US / 1e6} s: ${states.join(', ')}`);
   }
 
-  /** The primary is dead and the secondary holds nothing: right only if nothing could be held. */
-  #endWithoutService(): string {
-    if (this.#faults.guestOff) return 'the guest powered off';
-    if (this.#checker.wasProtectedAtDeath) {
-      throw new Violation('Availability', 'A protected primary died and nobody serves');
-    }
-    return 'the primary died unprotected';
-  }
-
-  #summarise(outcome: string): void {
+  summarise(result: RunResult): void {
     const coverage = this.#coverage;
-    coverage.count('Runs end with', outcome);
-    coverage.count('Totals', 'checkpoints', this.#primary.checkpointsDone);
-    coverage.count('Totals', 'promotions', this.#checker.promotions);
+    const names = { ok: 'Runs end with', 'known limit': 'Runs end at a known limit' } as const;
+    if (result.verdict === 'known gap') coverage.count('Runs end at a known gap', result.detail);
+    else if (result.verdict !== 'failed') coverage.count(names[result.verdict], result.detail);
+    const { a, b } = this.#hosts;
+    const { promotions } = this.#checker;
+    coverage.count('Failovers in a run', promotions > 5 ? 'more' : String(promotions));
+    coverage.count('Totals', 'checkpoints', a.checkpointsDone + b.checkpointsDone);
+    coverage.count('Totals', 'promotions', promotions);
     coverage.count('Totals', 'promotions of a running SVM', this.#checker.promotionsOfRunning);
-    coverage.count('Runs begin in mode', this.#options.primary.mode);
-    for (const [what, count] of Object.entries(this.#primary.lan.totals)) {
-      coverage.count('Output', what, count);
-    }
+    coverage.count('Totals', 'starts of the guest', this.#boots);
     coverage.count('Totals', 'answers to clients', this.#clients.answered);
+    coverage.count('Runs begin in mode', this.#options.policy.mode);
+    for (const side of SIDES) {
+      for (const [what, count] of Object.entries(this.#hosts[side].outputTotals)) {
+        coverage.count('Output', what, count);
+      }
+    }
   }
 }
 
@@ -236,8 +294,9 @@ class Run {
  * What time-out, apply and promotion add up to at most: a clock that runs slow, silence that is
  * counted in whole ticks, every step at its slowest.
  */
-function promotionWithinUs({ secondary, nodes, network }: RunOptions): number {
-  const silenceUs = 1.05 * secondary.peerTimeoutUs + 4 * secondary.heartbeatUs;
-  const workUs = 16 * 50 * nodes.secondary.stepUs;
+function promotionWithinUs({ hosts, network }: RunOptions): number {
+  const most = (of: (host: HostOptions) => number): number => Math.max(of(hosts.a), of(hosts.b));
+  const silenceUs = 1.05 * most((host) => host.peerTimeoutUs) + 4 * hosts.a.heartbeatUs;
+  const workUs = 16 * 50 * most((host) => host.stepUs);
   return silenceUs + workUs + network.probeTimeoutUs + 8 * network.jitterUs;
 }

@@ -4,6 +4,8 @@ import { type NodeInput, type NodeOutput, RoleMachine } from '../../../src/node/
 const START: NodeInput = { kind: 'started', role: 'primary', standing: 'none' };
 const ALONE: NodeInput = { kind: 'answered', answer: 'refused' };
 
+const PEER_HOLDS = 'The peer has a state of the guest and may take over';
+
 function after(...inputs: NodeInput[]): { machine: RoleMachine; outputs: NodeOutput[] } {
   return stepped(new RoleMachine({ hasWitness: false }), inputs);
 }
@@ -39,6 +41,15 @@ test('a peer that holds a state is asked until it has decided', (t) => {
   t.is(outputs[0]?.kind, 'ask');
   t.deepEqual(machine.step({ kind: 'answered', answer: 'serving' }), [{ kind: 'beSecondary' }]);
 });
+
+for (const answer of ['silent', 'unreachable'] as const) {
+  test(`a peer that holds a state and is ${answer} then may go on with it`, (t) => {
+    const inputs: NodeInput[] = [START, { kind: 'answered', answer: 'holding' }];
+    const { machine, outputs } = after(...inputs, { kind: 'answered', answer });
+    t.deepEqual(outputs, [{ kind: 'ask', waitsFor: PEER_HOLDS }]);
+    t.deepEqual(machine.step({ kind: 'answered', answer: 'refused' }), [{ kind: 'boot' }]);
+  });
+}
 
 for (const answer of ['alive', 'replaced', 'refused', 'unreachable', 'silent'] as const) {
   test(`a peer that is ${answer} is no obstacle`, (t) => {

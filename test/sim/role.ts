@@ -1,33 +1,19 @@
 /**
- * What both simulated nodes share: a process that can be stopped, killed and started again, a clock
- * that drifts, a core that is driven as in production, and composite outputs cut into small steps.
+ * What both simulated roles share: a core that is driven as in production, and composite outputs
+ * cut into small steps. A role lives in the process of its host and ends with it, or before.
  */
-import type { ProbeResult } from '../../src/failover/index.js';
 import { AssertionFailed, type Core, type Prng } from '../../src/lib/index.js';
-import type { Host, Network, Side } from './network.js';
+import type { EpochBlocks } from '../../src/replication/index.js';
+import type { Breakage, Checker } from './checker.js';
+import type { Frame, ModelGuest, Request } from './guest.js';
+import type { Image } from './layers.js';
+import type { Network, Side, SimPolicy, SimSession } from './network.js';
+import type { HostOptions, RunOptions } from './options.js';
+import type { OutputTotals } from './pvm-network.js';
 import type { World } from './world.js';
 
 /** How often a step looks whether QEMU answers again. */
 const HUNG_POLL_US = 10_000;
-
-/** Of one node; `stepUs` is the mean time of one step of a composite output. */
-export interface NodeHabits {
-  readonly driftPpm: number;
-  readonly stepUs: number;
-}
-
-/** What a node tells about itself, for the fault injector, the checkers and the summary. */
-export interface Observer {
-  /** A step of a composite output was just done, such as `capture.pause`. */
-  stepDone(side: Side, step: string): void;
-}
-
-export interface NodeParts {
-  readonly world: World;
-  readonly habits: NodeHabits;
-  readonly observer: Observer;
-  readonly network: () => Network;
-}
 
 /** A step: its name and what it does; `false` ends the composite output there. */
 export type Step = readonly [name: string, run: () => unknown];
@@ -37,78 +23,109 @@ interface Job {
   readonly steps: readonly Step[];
 }
 
-export abstract class SimNode<In extends { kind: string }, Out extends { kind: string }>
-  implements Host
-{
+export type RoleEnd =
+  | { readonly kind: 'left'; readonly code: number }
+  | { readonly kind: 'demoted' }
+  | {
+      readonly kind: 'promoted';
+      readonly guest: ModelGuest;
+      readonly epoch: number;
+      readonly policy: SimPolicy;
+    };
+
+/** Of the run; the same for both hosts but the random numbers. */
+export interface RoleParts {
+  readonly options: RunOptions;
+  readonly checker: Checker;
+  readonly breakage: Breakage | undefined;
+  /** For the guests that are here, one after the other. */
+  readonly guestRng: Prng;
+  /** A frame reaches the LAN. */
+  readonly toLan: (frame: Frame) => void;
+}
+
+/** The host as its roles see it. */
+export interface RoleHost {
   readonly side: Side;
+  readonly parts: RoleParts;
   readonly world: World;
   readonly rng: Prng;
-  readonly #parts: NodeParts;
-  powered = true;
-  alive = true;
-  stopped = false;
-  /** QEMU does not answer: no step is done. */
-  hung = false;
+  readonly habits: HostOptions;
+  readonly network: Network;
+  readonly images: readonly Image[];
+  readonly epochs: EpochBlocks;
+  readonly instance: number;
+  readonly powered: boolean;
+  readonly hung: boolean;
+  readonly nowLocalUs: number;
+  readonly outputTotals: OutputTotals;
+  checkpointsDone: number;
+  deliver(run: () => void): void;
+  trace(text: () => string): void;
+  stepDone(step: string): void;
+  noteEpoch(epoch: number): void;
+  roleEnded(end: RoleEnd): void;
+}
+
+export abstract class SimRole<In extends { kind: string }, Out extends { kind: string }> {
+  readonly host: RoleHost;
+  readonly world: World;
+  readonly rng: Prng;
   /** The step that will be done next; undefined while no composite output is under way. */
   currentStep: string | undefined;
-  #incarnation = 0;
-  #inbox: (() => void)[] = [];
+  /** It has ended, and nothing of it happens any more. */
+  over = false;
   #waiting: (In | { kind: 'tick' })[] = [];
   #busy = false;
   #tickGeneration = 0;
   #jobs: Job[] = [];
   #jobGeneration = 0;
-  readonly #clockOffsetUs: number;
 
-  constructor(side: Side, parts: NodeParts) {
-    this.side = side;
-    this.#parts = parts;
-    this.world = parts.world;
-    this.rng = parts.world.stream();
-    this.#clockOffsetUs = this.rng.nextInt(0, 1_000_000_000);
+  constructor(host: RoleHost) {
+    this.host = host;
+    this.world = host.world;
+    this.rng = host.rng;
   }
 
-  protected abstract get core(): Core<In | { kind: 'tick' }, Out>;
-  abstract get left(): boolean;
+  abstract get core(): Core<In | { kind: 'tick' }, Out>;
+  /** What a host that asks is told. */
+  abstract get probeAnswer(): 'idle' | 'holding' | 'serving';
+  /** Why another host may not have a session, if it may not. */
+  abstract accept(): string | undefined;
+  abstract onSession(session: SimSession): void;
+  /** A client's frame at this host's TAP. */
+  abstract receive(request: Request): void;
+  /** The guest that is here, in whatever state. */
+  abstract get guest(): ModelGuest | undefined;
+  /** The operator stops the node. */
+  abstract leave(reason: string): void;
   protected abstract perform(output: Out): void;
-  /** The process is gone, one way or the other. */
+  /** The process is gone, one way or the other; `over` is set. */
   protected abstract died(): void;
 
   protected get network(): Network {
-    return this.#parts.network();
+    return this.host.network;
   }
 
   protected get nowLocalUs(): number {
-    const { driftPpm } = this.#parts.habits;
-    return this.#clockOffsetUs + Math.floor(this.world.nowUs * (1 + driftPpm / 1e6));
-  }
-
-  abstract get probeAnswer(): ProbeResult;
-
-  get answers(): boolean {
-    return this.alive && !this.stopped;
+    return this.host.nowLocalUs;
   }
 
   deliver(run: () => void): void {
-    if (!this.alive) return;
-    if (this.stopped) this.#inbox.push(run);
-    else run();
+    if (!this.over) this.host.deliver(() => this.over || run());
   }
 
-  /** Runs in this process after a while, unless it is gone by then. */
+  /** Runs in this role after a while, unless it is over by then. */
   protected later(delayUs: number, run: () => void): void {
-    const incarnation = this.#incarnation;
-    this.world.schedule(delayUs, () => {
-      if (incarnation === this.#incarnation) this.deliver(run);
-    });
+    this.world.schedule(delayUs, () => this.deliver(run));
   }
 
   trace(text: () => string): void {
-    this.world.trace(this.side, text);
+    this.host.trace(text);
   }
 
   input(input: In | { kind: 'tick' }): void {
-    if (!this.alive) return;
+    if (this.over) return;
     this.#waiting.push(input);
     if (this.#busy) return;
     this.#busy = true;
@@ -119,34 +136,24 @@ export abstract class SimNode<In extends { kind: string }, Out extends { kind: s
     this.#scheduleTick();
   }
 
-  stop(): void {
-    this.trace(() => 'STOPPED');
-    this.stopped = true;
-  }
-
-  goOn(): void {
-    if (!this.stopped) return;
-    this.stopped = false;
-    if (!this.alive) return;
-    this.trace(() => 'CONTINUES');
-    const inbox = this.#inbox;
-    this.#inbox = [];
-    // A late timer may come before or after what waits in the sockets.
-    if (this.rng.chance(0.5)) this.input({ kind: 'tick' });
-    for (const run of inbox) this.deliver(run);
-  }
-
-  /** Ends the process: killed, or of its own will. */
+  /** The process has died. */
   die(): void {
-    if (!this.alive) return;
-    this.trace(() => 'DEAD');
-    this.alive = false;
-    this.stopped = false;
-    this.#incarnation += 1;
-    this.#inbox = [];
+    if (this.over) return;
+    this.#close();
+    this.died();
+  }
+
+  /** The role ends by itself. */
+  protected end(end: RoleEnd): void {
+    if (this.over) return;
+    this.#close();
+    this.host.roleEnded(end);
+  }
+
+  #close(): void {
+    this.over = true;
     this.#waiting = [];
     this.abortJobs();
-    this.died();
   }
 
   /** A composite output: its steps are done in order, after those of earlier ones. */
@@ -159,12 +166,6 @@ export abstract class SimNode<In extends { kind: string }, Out extends { kind: s
     this.#jobs = [];
     this.#jobGeneration += 1;
     this.currentStep = undefined;
-  }
-
-  /** A new process on this host. */
-  protected born(): void {
-    this.alive = true;
-    this.powered = true;
   }
 
   #next(index: number): void {
@@ -183,7 +184,7 @@ export abstract class SimNode<In extends { kind: string }, Out extends { kind: s
     this.currentStep = name;
     this.later(this.#stepDelayUs(), () => {
       if (generation !== this.#jobGeneration) return;
-      if (this.hung) {
+      if (this.host.hung) {
         this.later(HUNG_POLL_US, () => {
           if (generation === this.#jobGeneration) this.#next(index);
         });
@@ -191,14 +192,14 @@ export abstract class SimNode<In extends { kind: string }, Out extends { kind: s
       }
       this.trace(() => name);
       const goesOn = run() !== false;
-      if (generation !== this.#jobGeneration || !this.alive) return;
-      this.#parts.observer.stepDone(this.side, name);
+      if (generation !== this.#jobGeneration) return;
+      this.host.stepDone(name);
       if (generation === this.#jobGeneration) this.#next(goesOn ? index + 1 : job.steps.length);
     });
   }
 
   #stepDelayUs(): number {
-    const { stepUs } = this.#parts.habits;
+    const { stepUs } = this.host.habits;
     const factor = this.rng.chance(0.02) ? 50 : 2;
     return this.rng.nextInt(1, factor * stepUs);
   }
@@ -209,7 +210,7 @@ export abstract class SimNode<In extends { kind: string }, Out extends { kind: s
     const quiet = outputs.length === 0 && (input.kind === 'tick' || input.kind === 'heard');
     if (!quiet) this.trace(() => `<- ${describe(input)}`);
     for (const output of outputs) {
-      if (!this.alive) return;
+      if (this.over) return;
       this.trace(() => `-> ${describe(output)}`);
       this.perform(output);
     }
@@ -217,7 +218,7 @@ export abstract class SimNode<In extends { kind: string }, Out extends { kind: s
 
   #scheduleTick(): void {
     this.#tickGeneration += 1;
-    if (!this.alive) return;
+    if (this.over) return;
     const deadlineUs = this.core.deadlineUs();
     if (deadlineUs === undefined) return;
     if (!Number.isFinite(deadlineUs)) throw new AssertionFailed(`Deadline ${deadlineUs}`);
