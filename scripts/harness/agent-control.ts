@@ -30,6 +30,8 @@ export interface AgentStatus {
   readonly diskMemoryBytes: number;
   readonly verified: number;
   readonly lastFailure: string | null;
+  /** Null without a witness. */
+  readonly speech: { readonly state: string; readonly granted: boolean } | null;
   readonly compare: { readonly running: boolean; readonly confirmedFrames: number } | null;
 }
 

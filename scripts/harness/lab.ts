@@ -56,11 +56,14 @@ export class Lab {
   readonly hosta: Namespace;
   readonly hostb: Namespace;
   readonly client: Namespace;
+  /** The bridge between them, with a port `p-HOST` for each. */
+  readonly lan: Namespace;
 
   private constructor(id: string) {
     this.hosta = new Namespace(`colo-${id}-hosta`);
     this.hostb = new Namespace(`colo-${id}-hostb`);
     this.client = new Namespace(`colo-${id}-client`);
+    this.lan = new Namespace(`colo-${id}-lan`);
   }
 
   /**

@@ -171,6 +171,18 @@ const statusSchema = z.object({
   diskMemoryBytes: count,
   uptimeMs: count,
   verified: z.number().int().nonnegative(),
+  speech: z
+    .object({
+      witness: z.string(),
+      state: z.string(),
+      granted: z.boolean(),
+      leaseMs: count,
+      token: count,
+      peer: z.string(),
+      gateway: z.enum(['reachable', 'unreachable']).nullable(),
+      trouble: z.string().nullable(),
+    })
+    .nullable(),
   lastFailure: z.string().nullable(),
 }) satisfies z.ZodType<NodeStatus>;
 

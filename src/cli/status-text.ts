@@ -1,8 +1,16 @@
 /** `colo status` for people: one line a fact, the name left, the value right. Pure. */
-import type { CompareStatus, DiskStatus, DiskSyncStatus, NodeStatus } from '../config/index.js';
+import type {
+  CompareStatus,
+  DiskStatus,
+  DiskSyncStatus,
+  NodeStatus,
+  SpeechStatus,
+} from '../config/index.js';
 
 const LABEL_WIDTH = 16;
 const BAR_WIDTH = 30;
+/** No lease is that long; beyond, an operator has vouched for the peer's silence. */
+const UNLIMITED_MS = 86_400_000;
 
 /** The whole table, with a line end. Whatever the agent said in it is made printable. */
 export function formatStatus(status: NodeStatus): string {
@@ -39,6 +47,7 @@ export function formatStatus(status: NodeStatus): string {
     if (disk.generation !== null) parts.push(generationText(disk.generation));
     rows.push([`Disk ${disk.name}`, parts.join(', ')]);
   }
+  if (status.speech !== null) rows.push(...speechRows(status.speech));
   rows.push(['Disk memory', formatBytes(status.diskMemoryBytes)]);
   rows.push(['Up', uptimeText(status.uptimeMs)]);
   rows.push(['Last failure', status.lastFailure ?? 'none']);
@@ -124,6 +133,19 @@ function compareText(compare: CompareStatus): string {
   const { flows, confirmedFrames, divergences, timeouts } = compare;
   const differed = `${divergences} divergences, ${timeouts} timeouts`;
   return `${confirmedFrames} frames confirmed, ${differed}, ${flows} flows`;
+}
+
+function speechRows(speech: SpeechStatus): [string, string][] {
+  const { witness, granted, state, leaseMs, token, peer, gateway, trouble } = speech;
+  const grant = granted ? `granted, token ${token}` : `no grant, token ${token}`;
+  const left = leaseMs > UNLIMITED_MS ? 'without end' : `for ${milliseconds(leaseMs)} more`;
+  const right = leaseMs > 0 ? `${state}, ${left}` : state;
+  const rows: [string, string][] = [
+    ['Witness', [witness, grant, ...(trouble === null ? [] : [trouble])].join(', ')],
+    ['Right to speak', right],
+    ['Heartbeats', `the peer is ${peer}`],
+  ];
+  return gateway === null ? rows : [...rows, ['Gateway', gateway]];
 }
 
 function pauseText(pause: NodeStatus['pauseMs']): string {

@@ -5,6 +5,7 @@
 import type { DiskSetting, NicSetting } from './devices.js';
 import type { Mode, PeriodSetting } from './mode.js';
 import type { Address } from './values.js';
+import type { HeartbeatPath, WitnessSetting } from './witness.js';
 
 /** What both roles have. */
 export interface CommonConfiguration {
@@ -24,6 +25,14 @@ export interface CommonConfiguration {
   readonly peerTimeoutUs: number;
   /** Less than a third of `peerTimeoutUs`. */
   readonly heartbeatIntervalUs: number;
+  /** A second way for heartbeats, beside the replication link. */
+  readonly heartbeatPath: HeartbeatPath | undefined;
+  /** A host on the guest's LAN that answers pings. */
+  readonly gateway: string | undefined;
+  readonly witness: WitnessSetting;
+  readonly witnessTtlUs: number;
+  /** At most half of `witnessTtlUs`. */
+  readonly witnessTimeoutUs: number;
   readonly onPeerLoss: 'failover' | 'wait';
   /** Of disk data, while this host runs the guest and synchronises a secondary. */
   readonly resyncBytesPerSecond: number | undefined;

@@ -66,6 +66,7 @@ export type {
   NodeControl,
   NodeStatus,
   PeerState,
+  SpeechStatus,
   VerifiedDisk,
   VerifyAnswer,
   VerifyOptions,
@@ -78,3 +79,9 @@ export {
   parseName,
   parseSize,
 } from './values.js';
+export {
+  formatWitness,
+  type HeartbeatPath,
+  parseWitness,
+  type WitnessSetting,
+} from './witness.js';

@@ -8,6 +8,7 @@ import { parseDuration } from './duration.js';
 import * as limits from './limits.js';
 import { MODES, parsePeriod } from './mode.js';
 import * as values from './values.js';
+import { parseHeartbeatPath, parseWitness } from './witness.js';
 
 /** What an agent is when it starts. */
 export type Role = 'primary' | 'secondary';
@@ -267,6 +268,49 @@ export const KEYS = {
     default: '50ms',
     example: '20ms',
     purpose: 'Time between heartbeats; less than a third of `peer-timeout`.',
+  },
+  'heartbeat-path': {
+    roles: BOTH,
+    parse: parseHeartbeatPath,
+    value: 'local=,peer=',
+    default: undefined,
+    defaultFrom: 'the replication link only',
+    example: 'local=10.9.0.1,peer=10.9.0.2',
+    purpose:
+      'Second way for heartbeats: addresses of this host and of the peer on another network.',
+  },
+  gateway: {
+    roles: BOTH,
+    parse: values.parseIpAddress,
+    value: 'IP address',
+    default: undefined,
+    defaultFrom: 'not asked',
+    example: '10.0.0.254',
+    purpose: "A host on the guest's LAN that answers pings: without an answer no take-over.",
+  },
+  witness: {
+    roles: BOTH,
+    parse: parseWitness,
+    value: 'etcd://, file://, command: or none',
+    default: 'none',
+    example: 'etcd://10.0.0.3:2379',
+    purpose: 'Who decides which host may be alone. The same on both hosts.',
+  },
+  'witness-ttl': {
+    roles: BOTH,
+    parse: duration(limits.WITNESS_TTL_US_MIN, limits.WITNESS_TTL_US_MAX),
+    value: 'duration, 2s to 60s',
+    default: '5s',
+    example: '10s',
+    purpose: 'Life of a grant of the witness. The same on both hosts.',
+  },
+  'witness-timeout': {
+    roles: BOTH,
+    parse: duration(limits.WITNESS_TIMEOUT_US_MIN, limits.WITNESS_TIMEOUT_US_MAX),
+    value: 'duration, 100ms to 30s',
+    default: '1s',
+    example: '500ms',
+    purpose: 'Longest wait for an answer of the witness; at most half of `witness-ttl`.',
   },
   'on-peer-loss': {
     roles: BOTH,

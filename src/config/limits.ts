@@ -47,6 +47,20 @@ export const PEER_TIMEOUT_US_MAX = 60_000_000;
 export const HEARTBEAT_INTERVAL_US_MIN = 1_000;
 export const HEARTBEAT_INTERVAL_US_MAX = 10_000_000;
 
+/**
+ * Life of a witness's grant, microseconds. etcd grants no less than 2 s; beyond a minute nobody
+ * waits for the host that died with it.
+ */
+export const WITNESS_TTL_US_MIN = 2_000_000;
+export const WITNESS_TTL_US_MAX = 60_000_000;
+
+/** How long the witness may take to answer, microseconds; also at most half of the grant's life. */
+export const WITNESS_TIMEOUT_US_MIN = 100_000;
+export const WITNESS_TIMEOUT_US_MAX = 30_000_000;
+
+/** End points of one etcd cluster: nobody runs more members than seven, and one is asked. */
+export const WITNESS_ENDPOINTS_MAX = 7;
+
 /** Linux IFNAMSIZ less its zero byte: characters of an interface name. */
 export const INTERFACE_NAME_LENGTH_MAX = 15;
 

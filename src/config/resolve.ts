@@ -183,6 +183,14 @@ function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration
     const text = `${found}, expected ${expected}; lower heartbeat-interval or raise peer-timeout`;
     reader.complainAbout(['heartbeat-interval', 'peer-timeout'], text);
   }
+  const witnessTtlUs = reader.defaulted('witness-ttl');
+  const witnessTimeoutUs = reader.defaulted('witness-timeout');
+  if (witnessTimeoutUs * 2 > witnessTtlUs) {
+    const found = `found a wait of ${formatDuration(witnessTimeoutUs)}`;
+    const expected = `at most half of witness-ttl ${formatDuration(witnessTtlUs)}`;
+    const text = `${found}, expected ${expected}; lower witness-timeout or raise witness-ttl`;
+    reader.complainAbout(['witness-timeout', 'witness-ttl'], text);
+  }
   return {
     vm,
     host: reader.optional('host') ?? hostname,
@@ -195,6 +203,11 @@ function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration
     tracker: reader.defaulted('tracker'),
     peerTimeoutUs,
     heartbeatIntervalUs,
+    heartbeatPath: reader.optional('heartbeat-path'),
+    gateway: reader.optional('gateway'),
+    witness: reader.defaulted('witness'),
+    witnessTtlUs,
+    witnessTimeoutUs,
     onPeerLoss: reader.defaulted('on-peer-loss'),
     resyncBytesPerSecond: reader.optional('resync-rate'),
     lanAnnounce: reader.defaulted('lan-announce'),

@@ -8,6 +8,7 @@ import { formatDuration } from './duration.js';
 import { KEY_NAMES, type Key, keyDefinition, type Role } from './keys.js';
 import { formatPeriod } from './mode.js';
 import { formatAddress, formatMemory } from './values.js';
+import { formatWitness } from './witness.js';
 
 const HELP_WIDTH = 96;
 
@@ -66,6 +67,12 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     tracker: c.tracker,
     'peer-timeout': formatDuration(c.peerTimeoutUs),
     'heartbeat-interval': formatDuration(c.heartbeatIntervalUs),
+    'heartbeat-path':
+      c.heartbeatPath && `local=${c.heartbeatPath.local},peer=${c.heartbeatPath.peer}`,
+    gateway: c.gateway,
+    witness: formatWitness(c.witness),
+    'witness-ttl': formatDuration(c.witnessTtlUs),
+    'witness-timeout': formatDuration(c.witnessTimeoutUs),
     'on-peer-loss': c.onPeerLoss,
     'resync-rate':
       c.resyncBytesPerSecond === undefined ? undefined : formatMemory(c.resyncBytesPerSecond),

@@ -105,6 +105,26 @@ export interface CompareStatus {
   timeouts: number;
 }
 
+/** The right to speak, of a node with a witness; a fraction of a second old. */
+export interface SpeechStatus {
+  /** As configured. */
+  witness: string;
+  /** The permit's own name of its state; see docs/witness.md. */
+  state: string;
+  /** The witness's grant is held. */
+  granted: boolean;
+  /** What is left of the right to speak; 0 without one. */
+  leaseMs: number;
+  /** The newest alone token that is known. */
+  token: number;
+  /** By heartbeats: alive, suspect or lost, with the reason. */
+  peer: string;
+  /** Null: not asked. */
+  gateway: 'reachable' | 'unreachable' | null;
+  /** Why the witness last gave no grant; null if it did. */
+  trouble: string | null;
+}
+
 /** Everything an operator can ask of a node. Times are milliseconds: this is the CLI's side. */
 export interface NodeStatus {
   vm: string;
@@ -145,5 +165,7 @@ export interface NodeStatus {
   uptimeMs: number;
   /** Checkpoints whose RAM digests were compared and equal (`verify`); the secondary counts. */
   verified: number;
+  /** Null without a witness. */
+  speech: SpeechStatus | null;
   lastFailure: string | null;
 }

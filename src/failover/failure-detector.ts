@@ -39,7 +39,8 @@ export type ProbeResult =
 
 export type DetectorVerdict =
   | { readonly kind: 'probe' }
-  | { readonly kind: 'lost'; readonly reason: string }
+  /** `proof`: its process is gone, and with it all that it could say. */
+  | { readonly kind: 'lost'; readonly reason: string; readonly proof: boolean }
   | { readonly kind: 'abandoned'; readonly reason: string }
   | { readonly kind: 'superseded'; readonly reason: string };
 
@@ -121,10 +122,10 @@ export class FailureDetector {
     switch (result) {
       case 'refused':
         this.stop();
-        return { kind: 'lost', reason: `${reason}; the peer's host says that nobody listens` };
+        return lost(`${reason}; the peer's host says that nobody listens`, true);
       case 'replaced':
         this.stop();
-        return { kind: 'lost', reason: `${reason}; the peer's role has ended since` };
+        return lost(`${reason}; the peer's role has ended since`, true);
       case 'alive':
       case 'leading':
       case 'shared':
@@ -161,7 +162,7 @@ export class FailureDetector {
     if (state.answers && !late) return this.#suspect(state, silence);
     this.stop();
     const cause = state.kind === 'suspect' ? `${state.reason}; ` : '';
-    return { kind: 'lost', reason: `${cause}${silence}` };
+    return lost(`${cause}${silence}`, false);
   }
 
   #suspect(state: Exclude<State, { kind: 'idle' }>, why: string): DetectorVerdict {
@@ -174,4 +175,8 @@ export class FailureDetector {
   deadlineUs(): number | undefined {
     return this.#state.kind === 'idle' ? undefined : this.#state.tickedAtUs + this.#tickUs;
   }
+}
+
+function lost(reason: string, proof: boolean): DetectorVerdict {
+  return { kind: 'lost', reason, proof };
 }

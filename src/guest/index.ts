@@ -19,7 +19,8 @@
  * disk-source-shell.ts and disk-target-shell.ts the two ends of a session's disk stream.
  *
  * launch-guest-shell.ts puts them and QEMU together; guest.ts is what comes of it,
- * node-role.ts what the two roles that can have it have in common.
+ * node-role.ts what the two roles that can have it have in common, speech-shell.ts their right to
+ * speak.
  *
  * Held here: the order of calls is the order of their effects (transport/worker-client.ts), and a
  * promise that a part returns resolves after the effect (I6). Invariant I1 is held in
@@ -41,3 +42,4 @@ export type { SessionRole } from './network/network-shell.js';
 export type { CompareStats, NetworkStats } from './network/network-stats.js';
 export type { CompareReason } from './network/source-role-shell.js';
 export type { NodeIdentity, NodeRole, Promotion, RoleEnd } from './node-role.js';
+export { checkSpeech, Speech, type SpeechOptions } from './speech-shell.js';

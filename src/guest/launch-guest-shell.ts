@@ -23,6 +23,8 @@ export interface LaunchOptions {
   readonly disks: readonly DiskPlace[];
   readonly nics: readonly NicPlace[];
   readonly compareTimeoutUs: number;
+  /** The right to speak, for every NIC; undefined: it has no end. */
+  readonly lease: SharedArrayBuffer | undefined;
   /** The machine, once the disks are open and before anything is written to them. */
   readonly define: (started: StartedDisks, disks: GuestDisks) => Promise<ResolvedMachineDefinition>;
   readonly log: Logger;
@@ -57,6 +59,7 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
       nics: options.nics,
       compareTimeoutUs: options.compareTimeoutUs,
       live: role === 'live',
+      lease: options.lease,
     });
     const emulator = await launchQemu({
       definition,

@@ -1,5 +1,5 @@
 /** The only callers of the C library. Throws `SystemCallError`; keeps no state between calls. */
-export { monotonicUs } from './clock.js';
+export { bootTimeUs, monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';
 export {
   isRangeLocked,
@@ -11,6 +11,7 @@ export {
   zeroRange,
 } from './fallocate.js';
 export { GuestPort, type GuestPortFds } from './guest-port.js';
+export { openIcmpSocket } from './icmp-socket.js';
 export { SystemCallError } from './libc.js';
 export { createMemoryFile, dataExtents, discardPages } from './memory-file.js';
 export { MemoryMap } from './memory-map.js';

@@ -96,6 +96,7 @@ export class Joining implements NodeControl {
       diskMemoryBytes: 0,
       uptimeMs: Math.round((monotonicUs() - this.#startedAtUs) / 1000),
       verified: 0,
+      speech: null,
       lastFailure: this.reason,
     };
   }

@@ -19,8 +19,15 @@ import type {
   PrimaryConfiguration,
   RunningNode,
 } from '../config/index.js';
-import type { NodeIdentity, NodeRole, Promotion, RoleEnd } from '../guest/index.js';
-import { describeError } from '../lib/index.js';
+import { NO_WITNESS_WARNING } from '../failover/index.js';
+import {
+  type NodeIdentity,
+  type NodeRole,
+  type Promotion,
+  type RoleEnd,
+  Speech,
+} from '../guest/index.js';
+import { ColoError, describeError } from '../lib/index.js';
 import { bootGuest, PrimaryRole } from '../primary/index.js';
 import { EpochReserve } from '../replication/index.js';
 import { SecondaryRole } from '../secondary/index.js';
@@ -56,10 +63,13 @@ class Node implements RunningNode {
   /** Another one for each role: a peer that asks for an older one learns that its role is over. */
   #instance = randomBytes(INSTANCE_BYTES);
   readonly #listener: PeerListener;
-  readonly #machine = new RoleMachine();
+  readonly #machine: RoleMachine;
   #port = 0;
   /** What the peer said last. */
   #answer: ProbeResult | undefined;
+  /** Undefined without a witness, and until the node knows as what it starts. */
+  #speech: Speech | undefined;
+  #guardFailure: string | undefined;
   #role: NodeRole | undefined;
   readonly #joining: Joining;
   /** What this host's images say, as long as no peer has been here. */
@@ -73,10 +83,11 @@ class Node implements RunningNode {
   constructor(configuration: Configuration, log: NodeLogger) {
     this.#configuration = configuration;
     this.#log = log;
+    this.#machine = new RoleMachine({ hasWitness: configuration.witness.kind !== 'none' });
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
     });
-    this.#joining = new Joining({ configuration, force: () => this.#step({ kind: 'forced' }) });
+    this.#joining = new Joining({ configuration, force: () => this.#force() });
     const instance = (): Buffer => this.#instance;
     this.#listener = new PeerListener({
       log,
@@ -120,6 +131,7 @@ class Node implements RunningNode {
       this.#standing = standingOf(await readRecords(stateDir, vm));
       await this.#step({ kind: 'started', role, standing: this.#standing });
     } catch (error) {
+      await this.#speech?.stop('The node can not start');
       this.#listener.close();
       throw error;
     }
@@ -158,15 +170,20 @@ class Node implements RunningNode {
   }
 
   async #step(input: NodeInput): Promise<void> {
-    let outputs = this.#machine.step(input);
+    await this.#carryOut(this.#machine.step(input));
+  }
+
+  async #carryOut(first: NodeOutput[]): Promise<void> {
+    let outputs = first;
     for (let output = outputs.shift(); output !== undefined; output = outputs.shift()) {
-      if (output.kind !== 'ask') await this.#perform(output);
+      if (output.kind === 'askWitness') outputs = await this.#askWitness();
+      else if (output.kind !== 'ask') await this.#perform(output);
       else if (output.waitsFor === undefined) outputs = await this.#ask();
       else void this.#askAgain(output.waitsFor);
     }
   }
 
-  async #perform(output: Exclude<NodeOutput, { kind: 'ask' }>): Promise<void> {
+  async #perform(output: Exclude<NodeOutput, { kind: 'ask' | 'askWitness' }>): Promise<void> {
     switch (output.kind) {
       case 'boot':
         this.#take(await this.#boot(this.#configuration as PrimaryConfiguration));
@@ -175,6 +192,8 @@ class Node implements RunningNode {
         await this.#goOnWith(this.#end as Promotion);
         return;
       case 'beSecondary':
+        await this.#speech?.leave('This node is a secondary');
+        await this.#startSpeech('secondary');
         this.#take(await this.#beSecondary());
         return;
       case 'stopRole':
@@ -182,7 +201,7 @@ class Node implements RunningNode {
         return;
       case 'leave': {
         const left = this.#end?.kind === 'left' ? this.#end.exit : undefined;
-        this.#leave(left ?? { exitCode: 0, reason: this.#stopping ?? '' });
+        await this.#leave(left ?? { exitCode: 0, reason: this.#stopping ?? '' });
         return;
       }
       case 'refused':
@@ -201,6 +220,53 @@ class Node implements RunningNode {
     return joins ? this.#machine.step({ kind: 'answered', answer }) : [];
   }
 
+  /** The guard goes on asking until it is told something else; here it is looked at once. */
+  async #askWitness(): Promise<NodeOutput[]> {
+    const isNew = this.#speech === undefined;
+    await this.#startSpeech('primary');
+    if (isNew) await delay(JOIN_PAUSE_MS);
+    if (this.#guardFailure !== undefined) throw new ColoError('COLO_E_GUARD', this.#guardFailure);
+    if (this.#machine.state !== 'joining') return [];
+    const { isAlone = true, fenced } = this.#speech ?? {};
+    const answer = isAlone ? 'granted' : fenced === undefined ? 'none' : 'fenced';
+    return this.#machine.step({ kind: 'witnessed', answer });
+  }
+
+  /** The operator vouches that nobody else has newer data, and that the peer is silent. */
+  async #force(): Promise<void> {
+    if (this.#machine.state === 'joining') {
+      await this.#startSpeech('primary');
+      this.#speech?.force();
+    }
+    await this.#step({ kind: 'forced' });
+  }
+
+  /** Without effect once it has begun, or without a witness. */
+  async #startSpeech(role: 'primary' | 'secondary'): Promise<void> {
+    const { witness, gateway, heartbeatPath, onPeerLoss } = this.#configuration;
+    if (this.#speech !== undefined) return;
+    if (witness.kind === 'none') {
+      this.#log.warn(NO_WITNESS_WARNING[onPeerLoss]);
+      if (gateway !== undefined || heartbeatPath !== undefined) {
+        this.#log.warn('Without a witness gateway and heartbeat-path are not used');
+      }
+      return;
+    }
+    this.#speech = await Speech.start({
+      configuration: this.#configuration,
+      role,
+      instance: this.#instance,
+      log: this.#log,
+      onFailure: (reason) => this.#guardFailed(reason),
+    });
+  }
+
+  #guardFailed(reason: string): void {
+    this.#log.error(reason);
+    this.#guardFailure = reason;
+    void this.stop(reason);
+  }
+
   /** The operator can look at the node, and decide, meanwhile. */
   async #askAgain(waitsFor: string): Promise<void> {
     if (this.#joining.reason !== waitsFor) this.#log.warn(waitsFor);
@@ -208,19 +274,16 @@ class Node implements RunningNode {
     await delay(JOIN_PAUSE_MS);
     if (this.#machine.state !== 'joining') return;
     try {
-      for (const output of await this.#ask()) {
-        if (output.kind !== 'ask') await this.#perform(output);
-        else void this.#askAgain(output.waitsFor ?? waitsFor);
-      }
+      await this.#carryOut(await this.#ask());
     } catch (error) {
-      this.#leave({ exitCode: 1, reason: describeError(error) });
+      await this.#leave({ exitCode: 1, reason: describeError(error) });
     }
   }
 
   async #boot(configuration: PrimaryConfiguration): Promise<NodeRole> {
     const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify, peer } = configuration;
     const { reserve, first } = await EpochReserve.open(this.#epochFile);
-    const guest = await bootGuest(configuration, this.#log);
+    const guest = await bootGuest(configuration, this.#log, this.#speech?.lease);
     return new PrimaryRole({
       configuration,
       log: this.#log,
@@ -230,6 +293,7 @@ class Node implements RunningNode {
       policy: { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify },
       peer,
       identity: this.#identity,
+      speech: this.#speech,
     });
   }
 
@@ -240,6 +304,7 @@ class Node implements RunningNode {
       configuration: this.#configuration,
       log: this.#log,
       identity: this.#identity,
+      speech: this.#speech,
       reserve,
     });
   }
@@ -261,6 +326,7 @@ class Node implements RunningNode {
         policy,
         peer: this.#configuration.peer ?? promotion.peer,
         identity: this.#identity,
+        speech: this.#speech,
       }),
     );
   }
@@ -286,8 +352,10 @@ class Node implements RunningNode {
     await this.#step({ kind: 'ended', end: end.kind });
   }
 
-  #leave(exit: NodeExit): void {
+  async #leave(exit: NodeExit): Promise<void> {
+    await this.#speech?.stop(exit.reason);
     this.#listener.close();
-    this.#finish(exit);
+    const failure = this.#guardFailure;
+    this.#finish(failure === undefined ? exit : { exitCode: 1, reason: failure });
   }
 }

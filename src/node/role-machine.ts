@@ -6,8 +6,9 @@
  * In: the start, what the other host answered, the ends of roles, the operator's stop. Out: what
  * the shell is to do, in order. A node that its operator started as the primary asks the other host
  * first: a guest that runs there, or may run there in a moment, is not started twice (I4). Nor is
- * it started from old data: what the records of both hosts' images say (`Standing`) decides, and where
- * that is not enough it waits for the peer, or for an operator who insists.
+ * it started from old data: the witness knows, or else what the records of both hosts' images say
+ * (`Standing`) decides, and where that is not enough it waits for the peer, or for an operator who
+ * insists.
  */
 import type { Standing } from '../blockrep/index.js';
 import type { ProbeResult } from '../transport/index.js';
@@ -21,6 +22,8 @@ export type NodeInput =
     }
   /** By the other host, to `ask`. */
   | { readonly kind: 'answered'; readonly answer: ProbeResult }
+  /** What the witness let this node do, to `askWitness`. */
+  | { readonly kind: 'witnessed'; readonly answer: 'granted' | 'fenced' | 'none' }
   /** The role is over; as RoleEnd. */
   | { readonly kind: 'ended'; readonly end: 'left' | 'promoted' | 'demoted' }
   /** The operator takes it on himself that the guest is booted here. */
@@ -30,6 +33,8 @@ export type NodeInput =
 export type NodeOutput =
   /** Ask the other host what it has of the guest; `waitsFor`: again, after a pause, and why. */
   | { readonly kind: 'ask'; readonly waitsFor: string | undefined }
+  /** May the guest be started here? */
+  | { readonly kind: 'askWitness' }
   /** Start the guest and be its primary. */
   | { readonly kind: 'boot' }
   /** The guest that was this node's SVM speaks: be its primary. */
@@ -51,13 +56,21 @@ const PEER_LEADS =
 const PEER_MAY_LEAD =
   'The peer does not answer and may have gone on with the guest: start it, or, if it is off for ' +
   'good, run colo failover --force here to boot from what this host has';
+const WITNESS_SILENT =
+  'The witness has not allowed this host to go on alone yet; if you know that the other host is off, ' +
+  'run colo failover --force here to boot from what this host has';
 
 /** One node from its start to its end; `step` never throws. */
 export class RoleMachine {
+  readonly #hasWitness: boolean;
   #state: NodeState = 'new';
   #standing: Standing = 'none';
   /** The peer holds a state, by its last answer, and may go on with it at any time. */
   #held = false;
+
+  constructor(options: { readonly hasWitness: boolean }) {
+    this.#hasWitness = options.hasWitness;
+  }
 
   get state(): NodeState {
     return this.#state;
@@ -75,6 +88,9 @@ export class RoleMachine {
       case 'answered':
         if (state !== 'joining') return this.#refuse('Nobody has been asked');
         return this.#answered(input.answer);
+      case 'witnessed':
+        if (state !== 'joining') return this.#refuse('The witness has not been asked');
+        return this.#witnessed(input.answer);
       case 'ended':
         return this.#ended(input.end);
       case 'forced':
@@ -99,26 +115,43 @@ export class RoleMachine {
       case 'shared':
       case 'following':
         return this.#rank(answer) < this.#rank(this.#standing)
-          ? this.#become('primary', { kind: 'boot' })
+          ? this.#mayBoot()
           : [{ kind: 'ask', waitsFor: PEER_LEADS }];
       case 'unreachable':
       case 'silent':
-        if (this.#held) return [{ kind: 'ask', waitsFor: PEER_HOLDS }];
+        if (this.#held && !this.#hasWitness) return [{ kind: 'ask', waitsFor: PEER_HOLDS }];
         return this.#unlessOld();
       case 'alive':
       case 'replaced':
-        return this.#become('primary', { kind: 'boot' });
+        return this.#mayBoot();
       case 'refused':
         return this.#unlessOld();
     }
   }
 
-  /** Who ran the guest alone, or never, may do so again. */
+  /** Who ran the guest alone, or never, may do so again. Of others the witness knows. */
   #unlessOld(): NodeOutput[] {
     const maybeOld = this.#standing === 'shared' || this.#standing === 'following';
-    return maybeOld
+    return maybeOld && !this.#hasWitness
       ? [{ kind: 'ask', waitsFor: PEER_MAY_LEAD }]
-      : this.#become('primary', { kind: 'boot' });
+      : this.#mayBoot();
+  }
+
+  #mayBoot(): NodeOutput[] {
+    if (this.#hasWitness) return [{ kind: 'askWitness' }];
+    return this.#become('primary', { kind: 'boot' });
+  }
+
+  /** Without an answer the peer is asked again, too: it may run the guest by then. */
+  #witnessed(answer: 'granted' | 'fenced' | 'none'): NodeOutput[] {
+    switch (answer) {
+      case 'granted':
+        return this.#become('primary', { kind: 'boot' });
+      case 'fenced':
+        return this.#become('secondary', { kind: 'beSecondary' });
+      case 'none':
+        return [{ kind: 'ask', waitsFor: WITNESS_SILENT }];
+    }
   }
 
   /** Who had the guest alone has more than who shared it, and that one more than who followed. */

@@ -11,7 +11,11 @@ import type { Logger } from '../lib/index.js';
 const MIB = 1024 * 1024;
 
 /** Starts the guest, unprotected: its output passes. Throws OperatorError for what can't be had. */
-export function bootGuest(configuration: PrimaryConfiguration, log: Logger): Promise<Guest> {
+export function bootGuest(
+  configuration: PrimaryConfiguration,
+  log: Logger,
+  lease: SharedArrayBuffer | undefined,
+): Promise<Guest> {
   return launchGuest({
     configuration,
     role: 'live',
@@ -21,6 +25,7 @@ export function bootGuest(configuration: PrimaryConfiguration, log: Logger): Pro
       ...(bridge === undefined ? {} : { bridge }),
     })),
     compareTimeoutUs: configuration.compareTimeoutUs,
+    lease,
     define: async ({ sizes }, disks) => {
       await disks.beginAlone();
       return defineMachine(configuration, sizes);

@@ -17,6 +17,10 @@
  *
  * Before its first commit a session protects nothing: the guest's output is not held until the
  * first capture, and the secondary is not allowed to take over from it.
+ *
+ * With a witness a loss alone releases nothing either: from `protecting` on a secondary may hold a
+ * state, and what is held stays held until the witness says that nobody else goes on from it
+ * (`granted`), or until the next secondary has committed it. Who starts this core has that right.
  */
 import type { Mode, PeriodSetting } from '../config/index.js';
 import { FailureDetector, type ProbeResult } from '../failover/index.js';
@@ -33,20 +37,16 @@ import {
   SYNC_ENOUGH_BYTES,
   SYNC_ROUNDS_MAX,
 } from './limits.js';
+import type {
+  PrimaryOptions,
+  PrimaryPhase,
+  PrimarySession,
+  PrimaryState,
+  RequestedTrigger,
+  Trigger,
+} from './primary-state.js';
 
-/**
- * What asked for a checkpoint; counted in status. `divergence`: the guests said different things;
- * `timeout`: the SVM did not say it in time; `mode`: the output policy has changed; `switchover`: the
- * last one before the guest goes on at the peer.
- */
-export type Trigger = 'sync' | 'period' | RequestedTrigger;
-export type RequestedTrigger =
-  | 'bound'
-  | 'divergence'
-  | 'timeout'
-  | 'mode'
-  | 'operator'
-  | 'switchover';
+export type { PrimaryOptions, PrimaryState, Trigger } from './primary-state.js';
 
 export type PrimaryInput =
   | { readonly kind: 'tick' }
@@ -67,6 +67,10 @@ export type PrimaryInput =
   | { readonly kind: 'released'; readonly epoch: number }
   | { readonly kind: 'applied'; readonly epoch: number }
   | { readonly kind: 'peerUnfit'; readonly reason: string }
+  /** The answer to `askAlone`: this node may go on alone. */
+  | { readonly kind: 'granted' }
+  /** The other node has gone on alone: this one must not speak any more. */
+  | { readonly kind: 'fenced'; readonly reason: string }
   /** `epoch`: the one that it is about; a request about an epoch that is over is void. */
   | {
       readonly kind: 'checkpointRequested';
@@ -108,6 +112,15 @@ export type PrimaryOutput =
   | { readonly kind: 'endSession' }
   /** The session is over: release all that is held and hold nothing more. */
   | { readonly kind: 'runAlone'; readonly reason: string }
+  /**
+   * With a witness. The session is over and what is held stays held: ask to go on alone, until it
+   * is `granted` or `fenced`.
+   */
+  | { readonly kind: 'askAlone'; readonly proof: boolean; readonly reason: string }
+  /** After `askAlone`: release all that is held, and hold nothing more until the next edge. */
+  | { readonly kind: 'open' }
+  /** The secondary is about to get its first state: nobody but it has a right to go on alone. */
+  | { readonly kind: 'protecting' }
   | { readonly kind: 'checkpointDone'; readonly epoch: number; readonly trigger: Trigger }
   | { readonly kind: 'checkpointFailed'; readonly reason: string }
   /** From here on no frame leaves this node, whatever happens. Before any `yielded` or goodbye. */
@@ -117,36 +130,6 @@ export type PrimaryOutput =
   /** The guest lives on at the peer: end it here and become its secondary. */
   | { readonly kind: 'demote'; readonly reason: string }
   | { readonly kind: 'exit'; readonly code: number; readonly reason: string };
-
-export type PrimaryPhase =
-  | { readonly kind: 'synchronising'; readonly round: number }
-  | { readonly kind: 'running' }
-  | {
-      readonly kind: 'presending';
-      readonly trigger: Trigger;
-      readonly round: number;
-      readonly pages: number;
-    }
-  | { readonly kind: 'capturing'; readonly trigger: Trigger }
-  | { readonly kind: 'committing'; readonly trigger: Trigger; readonly sinceUs: number }
-  | { readonly kind: 'applying'; readonly sinceUs: number };
-
-export type PrimaryState =
-  | { readonly kind: 'alone'; readonly retryAtUs: number; readonly reason: string }
-  | { readonly kind: 'connecting' }
-  | { readonly kind: 'session'; readonly phase: PrimaryPhase; readonly committed: boolean }
-  | { readonly kind: 'left'; readonly reason: string };
-
-export interface PrimaryOptions {
-  readonly mode: Mode;
-  /** Undefined: what is usual for the mode. */
-  readonly period: PeriodSetting | undefined;
-  readonly minIntervalUs: number;
-  readonly peerTimeoutUs: number;
-  readonly heartbeatUs: number;
-  /** The first epoch; greater than any that this pair has used before (I5). */
-  readonly firstEpoch: number;
-}
 
 const SILENCE: PrimaryOutput = { kind: 'silence' };
 
@@ -167,6 +150,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #pending: RequestedTrigger | undefined;
   /** What the last captured end record says. */
   #svmRuns = false;
+  /** No other node has a state that it may go on from. */
+  #mayRunAlone = true;
 
   constructor(options: PrimaryOptions) {
     this.#options = options;
@@ -252,6 +237,10 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'peerUnfit':
         // It has let go of what it held.
         return this.#state.kind === 'session' ? this.#alone(input.reason, nowUs) : [];
+      case 'granted':
+        return this.#granted();
+      case 'fenced':
+        return this.#demote([SILENCE], input.reason);
       case 'committed':
         return this.#committed(input.epoch, nowUs);
       case 'released':
@@ -315,7 +304,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       return this.#end('handover', this.#leaving.reason, 0);
     }
     const verdict = this.#detector.tick(nowUs);
-    if (verdict?.kind === 'lost') return this.#alone(`Secondary lost: ${verdict.reason}`, nowUs);
+    if (verdict?.kind === 'lost') {
+      return this.#alone(`Secondary lost: ${verdict.reason}`, nowUs, verdict.proof);
+    }
     const outputs: PrimaryOutput[] = verdict?.kind === 'probe' ? [{ kind: 'probe' }] : [];
     if (nowUs >= this.#heartbeatAtUs) {
       this.#heartbeatAtUs = nowUs + this.#options.heartbeatUs;
@@ -336,6 +327,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     this.#state = {
       kind: 'session',
       committed: false,
+      shared: false,
       phase: { kind: 'synchronising', round: 1 },
     };
     return [{ kind: 'syncRound', epoch: this.#epoch, first: true }];
@@ -359,8 +351,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
         // It was stopped for a while, and the secondary has taken over.
         return this.#demote([SILENCE], verdict.reason);
       case 'lost':
+        return this.#alone(`Secondary lost: ${verdict.reason}`, nowUs, verdict.proof);
       case 'abandoned':
-        return this.#alone(`Secondary ${verdict.kind}: ${verdict.reason}`, nowUs);
+        return this.#alone(`Secondary abandoned: ${verdict.reason}`, nowUs);
     }
   }
 
@@ -397,10 +390,29 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       const { trigger } = phase;
       // What the PVM says of the last epoch is dropped: the SVM must say all of it, later.
       this.#svmRuns = this.#pace.mode === 'colo' && this.#handover === undefined;
-      return [{ kind: 'capture', epoch: this.#epoch, trigger, svmRuns: this.#svmRuns }];
+      const capture = { epoch: this.#epoch, trigger, svmRuns: this.#svmRuns };
+      return [...this.#protecting(), { kind: 'capture', ...capture }];
     }
     this.#setPhase({ ...phase, round: phase.round + 1, pages });
     return [{ kind: 'presendRound', epoch: this.#epoch }];
+  }
+
+  /** Once a session, before its first end record. */
+  #protecting(): PrimaryOutput[] {
+    if (!this.#options.hasWitness || this.#state.kind !== 'session') return [];
+    if (this.#state.shared) return [];
+    this.#state = { ...this.#state, shared: true };
+    this.#mayRunAlone = false;
+    return [{ kind: 'protecting' }];
+  }
+
+  #granted(): PrimaryOutput[] {
+    // What comes after `protecting` was asked for before it.
+    const isShared = this.#state.kind === 'session' && this.#state.shared;
+    if (isShared || this.#mayRunAlone) return [];
+    this.#mayRunAlone = true;
+    // A session that begins is not disturbed: it ends in a commit, which releases, or in a loss.
+    return this.#state.kind === 'alone' ? [{ kind: 'open' }] : [];
   }
 
   #captured(epoch: number, atUs: number, nowUs: number): PrimaryOutput[] {
@@ -423,7 +435,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     if (phase.kind !== 'committing' || epoch !== this.#epoch - 1) {
       return this.#dismiss(`Secondary committed epoch ${epoch} out of turn`);
     }
-    this.#state = { kind: 'session', committed: true, phase: { kind: 'applying', sinceUs: nowUs } };
+    this.#setPhase({ kind: 'applying', sinceUs: nowUs });
+    this.#state = { ...this.#session(), committed: true };
     return [
       { kind: 'release', epoch },
       { kind: 'checkpointDone', epoch, trigger: phase.trigger },
@@ -517,8 +530,11 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     return outputs;
   }
 
-  /** The session is over and the peer can't or won't take over: everything held may go. */
-  #alone(reason: string, nowUs: number): PrimaryOutput[] {
+  /**
+   * The session is over and the peer can't or won't take over: everything held may go, once the
+   * witness agrees.
+   */
+  #alone(reason: string, nowUs: number, proof = false): PrimaryOutput[] {
     if (this.#leaving !== undefined) return this.#end('handover', this.#leaving.reason, 0);
     this.#detector.stop();
     this.#pending = undefined;
@@ -526,10 +542,10 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     // Parts of the running epoch, and of the next, may have been sent: no later session uses them.
     this.#epoch += 2;
     this.#state = { kind: 'alone', retryAtUs: nowUs + CONNECT_RETRY_US, reason };
-    return [
-      { kind: 'runAlone', reason },
-      { kind: 'checkpointFailed', reason },
-    ];
+    const over: PrimaryOutput = this.#mayRunAlone
+      ? { kind: 'runAlone', reason }
+      : { kind: 'askAlone', proof, reason };
+    return [over, { kind: 'checkpointFailed', reason }];
   }
 
   /** A guest that powered itself off stays off. One that died lives on where its state is held. */
@@ -574,7 +590,11 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   }
 
   #setPhase(phase: PrimaryPhase): void {
-    assert(this.#state.kind === 'session', `No session for phase ${phase.kind}`);
-    this.#state = { ...this.#state, phase };
+    this.#state = { ...this.#session(), phase };
+  }
+
+  #session(): PrimarySession {
+    assert(this.#state.kind === 'session', `A session is needed in state ${this.#state.kind}`);
+    return this.#state;
   }
 }

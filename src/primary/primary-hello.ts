@@ -8,6 +8,7 @@ import {
   encodeControl,
   type Policy,
   REPLICATION_VERSION,
+  type SpeechOffer,
 } from '../replication/index.js';
 
 export interface HelloParts {
@@ -19,10 +20,12 @@ export interface HelloParts {
   readonly policy: Policy;
   /** The running one. */
   readonly epoch: number;
+  /** Null without a witness. */
+  readonly speech: SpeechOffer | null;
 }
 
 export function primaryHello(parts: HelloParts): EncodedMessage {
-  const { configuration, guest, images, identity, policy, epoch } = parts;
+  const { configuration, guest, images, identity, policy, epoch, speech } = parts;
   const { qemuVersion, accelerator, dirtyTracker } = guest.emulator.description;
   return encodeControl({
     kind: 'hello',
@@ -43,6 +46,7 @@ export function primaryHello(parts: HelloParts): EncodedMessage {
       policy,
       kernelSha256: guest.kernelSha256,
       initrdSha256: guest.initrdSha256,
+      speech,
     }),
   });
 }

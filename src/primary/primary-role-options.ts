@@ -1,6 +1,6 @@
 /** What a primary's role is made of. */
 import type { Address, Configuration, NodeLogger } from '../config/index.js';
-import type { Guest, NodeIdentity } from '../guest/index.js';
+import type { Guest, NodeIdentity, Speech } from '../guest/index.js';
 import type { EpochReserve, Policy } from '../replication/index.js';
 
 export interface PrimaryRoleOptions {
@@ -18,4 +18,6 @@ export interface PrimaryRoleOptions {
   readonly peer: Address;
   /** Where this node listens and which process it is, for the secondary to ask. */
   readonly identity: NodeIdentity;
+  /** Undefined without a witness; else it has let this node go on alone. */
+  readonly speech: Speech | undefined;
 }

@@ -22,6 +22,7 @@ import {
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import {
+  checkSpeech,
   DiskRetry,
   type Guest,
   type NodeRole,
@@ -38,6 +39,7 @@ import {
   encodeControl,
   firstControlMessage,
   parseHelloReply,
+  type SpeechOffer,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
@@ -47,8 +49,8 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
+import { HeldOutput } from './held-output-shell.js';
 import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
-import { part } from './parting-shell.js';
 import {
   PrimaryCore,
   type PrimaryInput,
@@ -57,6 +59,7 @@ import {
 } from './primary-core.js';
 import { primaryHello } from './primary-hello.js';
 import type { PrimaryRoleOptions } from './primary-role-options.js';
+import { failoverOfPrimary, listenToSpeech } from './primary-speech-shell.js';
 import { primaryStatus } from './primary-status.js';
 import { Replicator } from './replicator-shell.js';
 import { CheckpointStatistics } from './statistics.js';
@@ -67,6 +70,8 @@ interface CurrentSession {
   readonly replicator: Replicator;
   /** Of the secondary's process. */
   readonly instance: Buffer;
+  /** Null without a witness. */
+  readonly speech: SpeechOffer | null;
 }
 
 /** Runs until the guest ends, lives on at the peer, or the operator stops the node. */
@@ -88,10 +93,9 @@ export class PrimaryRole implements NodeRole {
   #lastFailure: string | null = null;
   #committedEpoch: number | null;
   #work: Promise<void> = Promise.resolve();
-  #synced: Promise<unknown> = Promise.resolve();
-  /** Durable: the images have gone on from what a lost secondary has. */
-  #parted: Promise<void> = Promise.resolve();
+  readonly #held: HeldOutput;
   #silenced: Promise<void> = Promise.resolve();
+  #protecting: Promise<void> = Promise.resolve();
   #checkpointWaiters: ((result: CommandResult) => void)[] = [];
   #finish: (end: RoleEnd) => void = () => undefined;
   #leaving = false;
@@ -113,7 +117,13 @@ export class PrimaryRole implements NodeRole {
       minIntervalUs: policy.minIntervalUs,
       peerTimeoutUs: configuration.peerTimeoutUs,
       heartbeatUs: configuration.heartbeatIntervalUs,
+      hasWitness: options.speech !== undefined,
       firstEpoch: options.firstEpoch,
+    });
+    this.#held = new HeldOutput({
+      guest: pvm,
+      onDiskFailed: (reason) => this.#diskFailed(reason),
+      isLeaving: () => this.#leaving,
     });
     this.#diskRetry = new DiskRetry({ guest: pvm.emulator, log });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
@@ -130,6 +140,7 @@ export class PrimaryRole implements NodeRole {
     pvm.emulator.onGuestEvent((event) => this.#onGuestEvent(event));
     log.setContext({ role: 'primary', epoch: this.#core.epoch });
     this.#driver.input({ kind: 'tick' });
+    listenToSpeech(options.speech, (input) => this.#driver.input(input));
   }
 
   /** While it leaves, who asks is to ask again: silent, but not at its end yet. */
@@ -155,6 +166,7 @@ export class PrimaryRole implements NodeRole {
       peer: this.#options.peer,
       core: this.#core,
       guest: this.#pvm,
+      speech: this.#options.speech,
       downtimeUs: this.#options.downtimeUs,
       statistics: this.#statistics,
       committedEpoch: this.#committedEpoch,
@@ -166,10 +178,10 @@ export class PrimaryRole implements NodeRole {
     });
   }
 
-  async failover(): Promise<CommandResult> {
+  async failover({ force }: { force: boolean }): Promise<CommandResult> {
+    const { state } = this.#core;
     const secondary = this.#options.peer.host;
-    const reason = `This is the primary: run "colo failover" on the secondary, ${secondary}`;
-    return { ok: false, code: 'COLO_E_ROLE', reason };
+    return failoverOfPrimary(this.#options.speech, { force, state, secondary });
   }
 
   /** Resolves when the guest goes on at the peer, and this node is its secondary. */
@@ -265,14 +277,28 @@ export class PrimaryRole implements NodeRole {
         void this.#release(output.epoch);
         return;
       case 'startCompare':
-        void this.#startCompare(output.epoch);
+        void this.#held.startCompare(output.epoch);
         return;
       case 'endSession':
         this.#endReplication();
         this.#current?.session.destroy();
         return;
       case 'runAlone':
-        this.#runAlone(output.reason);
+        this.#sessionOver(output.reason, 'Running unprotected');
+        void this.#held.open();
+        return;
+      case 'askAlone':
+        this.#sessionOver(output.reason, 'The witness is asked whether to go on alone');
+        this.#options.speech?.peerLost(output);
+        return;
+      case 'open':
+        this.#log.warn('Running unprotected', { reason: 'The witness allows it' });
+        void this.#held.open();
+        return;
+      case 'protecting':
+        this.#protecting = this.#protect();
+        // Whoever waits for it is told; nobody may.
+        this.#protecting.catch(() => undefined);
         return;
       case 'checkpointDone':
         this.#checkpointDone(output.epoch, output.trigger);
@@ -281,7 +307,7 @@ export class PrimaryRole implements NodeRole {
         this.#answerWaiters({ ok: false, code: 'COLO_E_CHECKPOINT', reason: output.reason });
         return;
       case 'silence':
-        this.#silenced = this.#pvm.network.silence();
+        this.#silenced = this.#silence();
         return;
       case 'sendYielded':
         void this.#tellSilent({ kind: 'yielded' });
@@ -312,10 +338,12 @@ export class PrimaryRole implements NodeRole {
     try {
       session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
       if (this.#leaving) throw new Error('The node is leaving');
+      const { speech } = this.#options;
+      const offer = (await speech?.offer(session)) ?? null;
       const reply = firstControlMessage(session);
       // A generation that begins in the middle of a session would be unknown to the secondary.
-      await this.#parted;
-      this.#sendHello(session, await this.#pvm.disks.images());
+      await this.#held.parted;
+      this.#sendHello(session, { offer, images: await this.#pvm.disks.images() });
       const message = await reply;
       if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
       const answer = parseHelloReply(message.json);
@@ -323,6 +351,11 @@ export class PrimaryRole implements NodeRole {
         needsOperator = answer.needsOperator;
         throw new ProtocolError(`The secondary refused: ${answer.reason}`);
       }
+      checkSpeech(speech, {
+        host: answer.host,
+        peerHas: answer.speech !== null,
+        ownHost: this.#configuration.host,
+      });
       await this.#pvm.network.attach(session, { role: 'source', epoch: this.#core.epoch });
       await this.#pvm.disks.attachSource(session, {
         epoch: this.#core.epoch,
@@ -330,7 +363,8 @@ export class PrimaryRole implements NodeRole {
         resyncBytesPerSecond: this.#configuration.resyncBytesPerSecond,
       });
       if (this.#leaving) throw new Error('The node is leaving');
-      this.#begin(session, Buffer.from(answer.instance, 'hex'));
+      if (offer !== null) speech?.meet(session, offer.key, answer.speech?.ports ?? []);
+      this.#begin(session, Buffer.from(answer.instance, 'hex'), offer);
       this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
     } catch (error) {
       session?.destroy();
@@ -342,17 +376,21 @@ export class PrimaryRole implements NodeRole {
     }
   }
 
-  #sendHello(session: Session, images: readonly PrimaryImage[]): void {
+  #sendHello(
+    session: Session,
+    { offer, images }: { offer: SpeechOffer | null; images: readonly PrimaryImage[] },
+  ): void {
     const { identity, policy: started } = this.#options;
     const policy = { ...started, mode: this.#core.mode, period: this.#core.periodSetting };
     const { type, parts } = primaryHello({
       ...{ configuration: this.#configuration, guest: this.#pvm, images, identity, policy },
+      speech: offer,
       epoch: this.#core.epoch,
     });
     session.links.control.send(type, parts);
   }
 
-  #begin(session: Session, instance: Buffer): void {
+  #begin(session: Session, instance: Buffer, speech: SpeechOffer | null): void {
     const replicator = new Replicator({
       session,
       parts: this.#pvm,
@@ -360,7 +398,7 @@ export class PrimaryRole implements NodeRole {
       verify: this.#options.policy.verify,
       log: this.#log,
     });
-    this.#current = { session, replicator, instance };
+    this.#current = { session, replicator, instance, speech };
     session.links.control.onFrame((frame) => this.#onControl(frame));
     session.onClose(({ kind, channel, error }) => {
       if (this.#current?.session !== session) return;
@@ -433,49 +471,17 @@ export class PrimaryRole implements NodeRole {
     { epoch, trigger, svmRuns }: Extract<PrimaryOutput, { kind: 'capture' }>,
   ): Promise<PrimaryInput> {
     // Before the pause: once it is over, the secondary's answer must find the core told of it.
-    await this.#reserve.used(epoch);
+    await Promise.all([this.#reserve.used(epoch), this.#protecting]);
     const captured = await current.replicator.capture(svmRuns);
     const { pauseUs, pages, pagesInPause } = captured;
-    this.#synced = captured.synced;
+    this.#held.captured(captured.synced);
     this.#statistics.add({ trigger, pauseUs, pages, pagesInPause });
     void captured.shipped.catch((error: unknown) => this.#stepFailed(current, error));
     return { kind: 'captured', epoch, atUs: captured.resumedAtUs };
   }
 
-  /** Output of a committed epoch leaves once what it may tell of is durable here too. */
   async #release(epoch: number): Promise<void> {
-    try {
-      await this.#synced;
-      this.#pvm.network.release(epoch);
-      this.#driver.input({ kind: 'released', epoch });
-    } catch (error) {
-      this.#diskFailed(describeError(error));
-    }
-  }
-
-  /** What the SVM confirms may tell of writes of the last pause, too. */
-  async #startCompare(epoch: number): Promise<void> {
-    try {
-      await this.#synced;
-      this.#pvm.network.startCompare(epoch);
-    } catch (error) {
-      this.#diskFailed(describeError(error));
-    }
-  }
-
-  /**
-   * Alone, what is held may leave as soon as what it may tell of is durable. A sync of a busy disk
-   * may outlast the next session's synchronisation: see SourceRole.open.
-   */
-  async #openWhenSynced(): Promise<void> {
-    try {
-      await this.#synced;
-    } catch (error) {
-      this.#diskFailed(describeError(error));
-    }
-    await this.#parted;
-    if (this.#leaving) return;
-    this.#pvm.network.open();
+    if (await this.#held.release(epoch)) this.#driver.input({ kind: 'released', epoch });
   }
 
   #diskFailed(reason: string): void {
@@ -493,7 +499,7 @@ export class PrimaryRole implements NodeRole {
     this.#answerWaiters({ ok: true, detail: `Epoch ${epoch} is committed` });
   }
 
-  #runAlone(reason: string): void {
+  #sessionOver(reason: string, consequence: string): void {
     const current = this.#current;
     const wasProtected = this.#committedEpoch !== null;
     this.#current = undefined;
@@ -503,15 +509,22 @@ export class PrimaryRole implements NodeRole {
     this.#endReplication(current);
     this.#bytesSentBefore += current?.session.bytesSent ?? 0;
     current?.session.destroy();
-    if (wasProtected) {
-      this.#parted = part(this.#pvm.disks, {
-        isOver: () => this.#leaving,
-        onFailure: (why) => this.#diskFailed(why),
-      });
-    }
-    void this.#openWhenSynced();
+    this.#held.sessionOver({ wasProtected });
     // That nobody could be reached was told by the attempt.
-    if (current !== undefined) this.#log.warn('Running unprotected', { reason });
+    if (current !== undefined) this.#log.warn(consequence, { reason });
+  }
+
+  async #protect(): Promise<void> {
+    const offer = this.#current?.speech ?? null;
+    if (offer !== null) await this.#options.speech?.protecting(offer.session);
+  }
+
+  /** Resolves once not a frame leaves any more. */
+  async #silence(): Promise<void> {
+    const { state } = this.#core;
+    const reason = 'reason' in state ? state.reason : state.kind;
+    await this.#pvm.network.silence();
+    await this.#options.speech?.leave(reason);
   }
 
   #answerWaiters(result: CommandResult): void {

@@ -6,7 +6,7 @@ import {
   type NodeStatus,
   type PeerState,
 } from '../config/index.js';
-import { disksStatus, type Guest } from '../guest/index.js';
+import { disksStatus, type Guest, type Speech } from '../guest/index.js';
 import type { PrimaryCore } from './primary-core.js';
 import type { SyncProgress } from './replicator-shell.js';
 import type { CheckpointStatistics } from './statistics.js';
@@ -17,6 +17,7 @@ export interface StatusSources {
   readonly peer: Address;
   readonly core: PrimaryCore;
   readonly guest: Guest;
+  readonly speech: Speech | undefined;
   readonly downtimeUs: number | undefined;
   readonly statistics: CheckpointStatistics;
   readonly committedEpoch: number | null;
@@ -83,6 +84,7 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     diskMemoryBytes: guest.disks.figures.memoryBytes,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,
+    speech: sources.speech?.status ?? null,
     lastFailure: sources.lastFailure,
   };
 }

@@ -124,7 +124,7 @@ export {
   TRANSLATION_SWEEP_MS,
   VNET_HEADER_BYTES,
 } from './limits.js';
-export { Nic, type NicOptions, type NicStats } from './nic-shell.js';
+export { Nic, type NicOptions, type NicStats, type OutputLeaseView } from './nic-shell.js';
 export {
   decodeOpenedFlow,
   encodeOpenedFlow,

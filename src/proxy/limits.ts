@@ -50,6 +50,12 @@ export const LAN_FRAMES_PER_TURN = 256;
 export const LAN_BYTES_PER_TURN = 1024 * 1024;
 
 /**
+ * Frames written after one look at the lease: a process that is stopped between the look and the
+ * writes sends at most these when it goes on. One look costs about as much as one frame.
+ */
+export const LEASE_FRAMES_PER_CHECK = 16;
+
+/**
  * Released but not yet written to the TAP. Normally an epoch's output at most (the guest's own
  * pace is slower than the TAP); beyond, QEMU's socket is not read until it has drained.
  */

@@ -12,7 +12,14 @@
  */
 import { readFile } from 'node:fs/promises';
 import { assert, describeError, type Logger } from '../lib/index.js';
-import { GuestPort, type GuestPortFds, monotonicUs, openTap, type Tap } from '../linux/index.js';
+import {
+  bootTimeUs,
+  GuestPort,
+  type GuestPortFds,
+  monotonicUs,
+  openTap,
+  type Tap,
+} from '../linux/index.js';
 import { AddressLearner, type GuestAddress } from './address-learner.js';
 import { encodeAnnouncement } from './announce-wire.js';
 import { countFrames, LENGTH_BYTES } from './batch-wire.js';
@@ -24,12 +31,18 @@ import {
   LAN_BYTES_PER_TURN,
   LAN_FRAMES_PER_TURN,
   LAN_QUEUE_BYTES_HARD,
+  LEASE_FRAMES_PER_CHECK,
   SETTLED_BYTES_MAX,
   SETTLED_FRAMES_MAX,
   VNET_HEADER_BYTES,
 } from './limits.js';
 import { attachToBridge, bringUp } from './link-shell.js';
 import { type GateCounters, type GateState, OutputGate } from './output-gate.js';
+
+/** The right to speak (I4); `nowUs` of CLOCK_BOOTTIME, read right before asking. */
+export interface OutputLeaseView {
+  allows(nowUs: number): boolean;
+}
 
 export interface NicOptions {
   /** Which of the guest's NICs this is; for the log. */
@@ -39,6 +52,8 @@ export interface NicOptions {
   /** Without one the TAP stands alone. */
   readonly bridge?: string;
   readonly mtu?: number;
+  /** Without one the right to speak has no end. */
+  readonly lease?: OutputLeaseView;
   readonly log: Logger;
 }
 
@@ -63,6 +78,8 @@ export interface NicStats extends GateCounters {
    * than any frame, link down, no kernel buffer, or silenced in between.
    */
   readonly lanDroppedFrames: number;
+  /** Released, but the right to speak was over. */
+  readonly leaseDroppedFrames: number;
   /** Released, not yet written to the TAP. */
   readonly lanQueueBytes: number;
   readonly announcementsSent: number;
@@ -79,6 +96,8 @@ export class Nic {
   onOutput: ((batch: Buffer) => boolean) | undefined;
   /** What the guest gets in place of a batch from the LAN. */
   rewriteInbound: ((batch: Buffer) => Buffer) | undefined;
+  /** Output was dropped because the lease is over; told once, until it was allowed again. */
+  onLeaseOver: (() => void) | undefined;
   /**
    * Changes, in place, a batch that leaves for the LAN. The only place where output is translated:
    * gate, comparison and mirror know the guest's own numbers. Nobody else keeps the batch by then.
@@ -100,6 +119,8 @@ export class Nic {
   /** Of the guest's output, since it was last known to be all read. */
   #unsettledFrames = 0;
   #unsettledBytes = 0;
+  /** All, where no lease has to be looked at. */
+  readonly #framesPerCheck: number;
   #flushScheduled = false;
   #tapIsDown = false;
   #announceTimers: NodeJS.Timeout[] = [];
@@ -112,10 +133,14 @@ export class Nic {
   #outputFrames = 0;
   #outputBytes = 0;
   #lanDroppedFrames = 0;
+  #leaseDroppedFrames = 0;
+  #leaseIsOver = false;
   #announcementsSent = 0;
 
   constructor(options: NicOptions) {
     this.#options = options;
+    this.#framesPerCheck =
+      options.lease === undefined ? LAN_FRAMES_PER_TURN : LEASE_FRAMES_PER_CHECK;
   }
 
   /** Creates the TAP and the port for QEMU. The gate is silent until told otherwise. */
@@ -177,6 +202,7 @@ export class Nic {
         this.#lanDroppedFrames +
         (this.#tap?.refusedPackets ?? 0) +
         (this.#port?.truncatedPackets ?? 0),
+      leaseDroppedFrames: this.#leaseDroppedFrames,
       lanQueueBytes: this.#lanQueue.bytes,
       announcementsSent: this.#announcementsSent,
     };
@@ -421,11 +447,26 @@ export class Nic {
     let frames = LAN_FRAMES_PER_TURN;
     for (let batch = queue.front; batch !== undefined; batch = queue.front) {
       if (frames === 0 || bytesAtStart - queue.bytes >= LAN_BYTES_PER_TURN) break;
-      frames -= this.#writeToLan(batch, frames);
+      if (!this.#mayWrite()) break;
+      frames -= this.#writeToLan(batch, Math.min(frames, this.#framesPerCheck));
     }
     this.#flushScheduled = queue.bytes > 0;
     if (this.#flushScheduled) setImmediate(() => this.#flushToLan());
     this.#updateBackPressure();
+  }
+
+  /** Right before each piece of output: the time may have passed since the last one. */
+  #mayWrite(): boolean {
+    const { lease, index, log } = this.#options;
+    const allowed = lease === undefined || lease.allows(bootTimeUs());
+    if (!allowed) this.#leaseDroppedFrames += this.#lanQueue.clear();
+    if (allowed !== this.#leaseIsOver) return allowed;
+    this.#leaseIsOver = !allowed;
+    if (!allowed) {
+      log.error('The right to speak is over: output is dropped', { nic: index });
+      this.onLeaseOver?.();
+    }
+    return allowed;
   }
 
   #writeToLan(batch: Buffer, framesMax: number): number {

@@ -27,6 +27,22 @@ const policy = z.object({
   verify: z.boolean(),
 });
 
+const ports = z.array(z.number().int().min(1).max(65535)).min(1).max(2);
+
+/** What the hosts' guards need of each other; see src/failover/heartbeat. */
+const speechOffer = z.object({
+  /** Of this session's heartbeats, hexadecimal. */
+  key: z.string().regex(/^[0-9a-f]{32}$/),
+  /** Tells this session from others in heartbeats. */
+  session: z.number().int().nonnegative(),
+  /** The newest alone token that the primary knows. */
+  token: z.number().int().nonnegative(),
+  /** Of UDP, where the primary hears heartbeats: by the replication link, and by a second path. */
+  ports,
+});
+
+const speechAnswer = z.object({ ports });
+
 const helloSchema = z.object({
   version: z.number().int(),
   vm: z.string().max(32),
@@ -49,6 +65,8 @@ const helloSchema = z.object({
   /** Digests of the files that the guest boots from; the secondary's must be the same. */
   kernelSha256: sha256.nullable(),
   initrdSha256: sha256.nullable(),
+  /** Null without a witness. */
+  speech: speechOffer.nullable(),
 });
 
 const helloReplySchema = z.discriminatedUnion('ok', [
@@ -57,6 +75,7 @@ const helloReplySchema = z.discriminatedUnion('ok', [
     host: z.string().max(256),
     qemuVersion: z.string().max(256),
     instance,
+    speech: speechAnswer.nullable(),
     /** AcceptedImage of each disk that is not read-only. */
     verdicts: z.unknown(),
   }),
@@ -70,6 +89,8 @@ const helloReplySchema = z.discriminatedUnion('ok', [
 
 /** How the pair is to be run; whoever runs the guest says it. Times in microseconds. */
 export type Policy = z.infer<typeof policy>;
+export type SpeechOffer = z.infer<typeof speechOffer>;
+export type SpeechAnswer = z.infer<typeof speechAnswer>;
 export type Hello = z.infer<typeof helloSchema>;
 export type HelloReply = z.infer<typeof helloReplySchema>;
 

@@ -11,6 +11,9 @@
  *
  * A session that broke while the peer is provably alive (`abandoned`) leaves a state that must
  * never be promoted: the primary runs on alone and has told its clients newer things.
+ *
+ * With a witness a loss is no more than a claim (`askTakeOver`): the promotion follows its grant,
+ * and a state that is proved an old one is discarded (`stale`).
  */
 import { FailureDetector, type ProbeResult } from '../failover/index.js';
 import { assert, type Core } from '../lib/index.js';
@@ -36,6 +39,10 @@ export type SecondaryInput =
   | { readonly kind: 'operatorFailover'; readonly force: boolean }
   | { readonly kind: 'yielded' }
   | { readonly kind: 'goodbye'; readonly goodbye: GoodbyeKind; readonly reason: string }
+  /** The answer to `askTakeOver`: this node may speak. */
+  | { readonly kind: 'granted' }
+  /** The other node has gone on alone: what is held here is old. */
+  | { readonly kind: 'stale'; readonly reason: string }
   | { readonly kind: 'promoted' }
   | { readonly kind: 'stopRequested'; readonly reason: string };
 
@@ -55,6 +62,11 @@ export type SecondaryOutput =
   /** Kill the SVM and forget its state: it is not what clients have seen. */
   | { readonly kind: 'discard'; readonly reason: string }
   | { readonly kind: 'sendTakeover' }
+  /**
+   * With a witness: ask to take over, until it is `granted` or the state `stale`. `proof`: the
+   * primary can't speak any more; `force`: the operator says so.
+   */
+  | { readonly kind: 'askTakeOver'; readonly proof: boolean; readonly force: boolean }
   /** Go live: TAPs open, SVM runs, neighbours are told. Answer with `promoted`. */
   | { readonly kind: 'promote'; readonly reason: string }
   | { readonly kind: 'alarm'; readonly message: string }
@@ -73,10 +85,15 @@ export type SecondaryState =
       readonly svmRuns: boolean;
       /** The peer is lost, or has left, and this is what to do once nothing is being applied. */
       readonly next: 'promote' | 'wait' | undefined;
+      /** Of the loss. */
       readonly reason: string;
+      readonly proof: boolean;
+      readonly force: boolean;
     }
   /** The peer is lost and only the operator may promote (`--on-peer-loss=wait`). */
   | { readonly kind: 'waitingForOperator'; readonly committedEpoch: number }
+  /** The witness is asked. */
+  | { readonly kind: 'claiming'; readonly committedEpoch: number; readonly reason: string }
   | { readonly kind: 'promoting'; readonly committedEpoch: number }
   | { readonly kind: 'active'; readonly committedEpoch: number }
   | { readonly kind: 'left'; readonly reason: string };
@@ -85,7 +102,20 @@ export interface SecondaryOptions {
   readonly peerTimeoutUs: number;
   readonly heartbeatUs: number;
   readonly onPeerLoss: 'failover' | 'wait';
+  /** False: a loss is enough to take over. */
+  readonly hasWitness: boolean;
 }
+
+/** What is known of a primary that is gone. */
+interface Loss {
+  readonly reason: string;
+  readonly proof: boolean;
+  readonly force?: boolean;
+}
+
+const WITNESS_ASKED =
+  'The witness has not allowed it yet; ' +
+  '"colo failover --force" if you know that the other host is silent';
 
 const PEER_RETURNED =
   'A primary has asked for a session since this one was lost and may have newer state: ' +
@@ -127,7 +157,8 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
   get probeAnswer(): 'idle' | 'holding' | 'serving' {
     const { kind } = this.#state;
     if (kind === 'promoting' || kind === 'active') return 'serving';
-    return kind === 'standby' || kind === 'waitingForOperator' ? 'holding' : 'idle';
+    const holds = kind === 'standby' || kind === 'waitingForOperator' || kind === 'claiming';
+    return holds ? 'holding' : 'idle';
   }
 
   get peerHeardAtUs(): number | undefined {
@@ -171,9 +202,14 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
       case 'operatorFailover':
         return this.#operatorFailover(input.force);
       case 'yielded':
-        return this.#takeoverAsked ? this.#peerGone('promote', 'The primary yielded') : [];
+        if (!this.#takeoverAsked) return [];
+        return this.#peerGone('promote', { reason: 'The primary yielded', proof: true });
       case 'goodbye':
         return this.#goodbye(input.goodbye, input.reason);
+      case 'granted':
+        return this.#granted();
+      case 'stale':
+        return this.#stale(input.reason);
       case 'promoted':
         return this.#promoted();
       case 'stopRequested':
@@ -183,7 +219,7 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
 
   #tick(nowUs: number): SecondaryOutput[] {
     const verdict = this.#detector.tick(nowUs);
-    if (verdict?.kind === 'lost') return this.#lost(verdict.reason);
+    if (verdict?.kind === 'lost') return this.#lost(verdict);
     const outputs: SecondaryOutput[] = verdict?.kind === 'probe' ? [{ kind: 'probe' }] : [];
     if (this.#detector.deadlineUs() !== undefined && nowUs >= this.#heartbeatAtUs) {
       this.#heartbeatAtUs = nowUs + this.#options.heartbeatUs;
@@ -234,30 +270,33 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
       case 'probe':
         return [{ kind: 'probe' }];
       case 'lost':
-        return this.#lost(verdict.reason);
+        return this.#lost(verdict);
       case 'abandoned':
       case 'superseded':
         return this.#discard(`Session lost: ${verdict.reason}`);
     }
   }
 
-  #lost(reason: string): SecondaryOutput[] {
-    if (this.#options.onPeerLoss === 'failover') return this.#peerGone('promote', reason);
+  #lost({ reason, proof }: Loss): SecondaryOutput[] {
+    if (this.#options.onPeerLoss === 'failover') {
+      return this.#peerGone('promote', { reason, proof });
+    }
     // Whoever asked for a planned take-over has not said that the primary is dead.
     const refused = this.#takeoverAsked && this.#state.kind === 'standby';
     if (refused) this.#takeoverAsked = false;
-    const outputs = this.#peerGone('wait', reason);
+    const outputs = this.#peerGone('wait', { reason, proof });
     return refused ? [...outputs, { kind: 'failoverRefused', reason }] : outputs;
   }
 
   /** The primary is lost or silent for good. What is not committed is dropped, never half-used. */
-  #peerGone(next: 'promote' | 'wait', reason: string): SecondaryOutput[] {
+  #peerGone(next: 'promote' | 'wait', loss: Loss): SecondaryOutput[] {
+    const { reason, proof, force = false } = loss;
     this.#detector.stop();
     const state = this.#state;
     if (state.kind !== 'standby')
       return this.#discard(`Primary gone before the first commit: ${reason}`);
     this.#staging = new Staging();
-    this.#state = { ...state, next, reason };
+    this.#state = { ...state, next, reason, proof, force };
     const outputs: SecondaryOutput[] = [{ kind: 'closeSession', reason }, { kind: 'dropStaged' }];
     return state.applying ? outputs : [...outputs, ...this.#goOn()];
   }
@@ -271,8 +310,34 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
       this.#state = { kind: 'waitingForOperator', committedEpoch };
       return [{ kind: 'alarm', message: `${reason}; waiting for "colo failover"` }];
     }
+    return this.#takeOver(committedEpoch, state);
+  }
+
+  #takeOver(committedEpoch: number, { reason, proof, force = false }: Loss): SecondaryOutput[] {
+    if (this.#options.hasWitness) {
+      this.#state = { kind: 'claiming', committedEpoch, reason };
+      return [{ kind: 'askTakeOver', proof, force }];
+    }
     this.#state = { kind: 'promoting', committedEpoch };
     return [{ kind: 'promote', reason }];
+  }
+
+  #granted(): SecondaryOutput[] {
+    if (this.#state.kind !== 'claiming') return [];
+    const { committedEpoch, reason } = this.#state;
+    this.#state = { kind: 'promoting', committedEpoch };
+    return [{ kind: 'promote', reason }];
+  }
+
+  #stale(reason: string): SecondaryOutput[] {
+    switch (this.#state.kind) {
+      case 'standby':
+      case 'waitingForOperator':
+      case 'claiming':
+        return this.#discard(reason);
+      default:
+        return [];
+    }
   }
 
   #staged(add: () => string | undefined): SecondaryOutput[] {
@@ -295,6 +360,8 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
       svmRuns,
       next: undefined,
       reason: '',
+      proof: false,
+      force: false,
     };
     return [
       { kind: 'commit', epoch },
@@ -328,6 +395,7 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
       case 'synchronising':
       case 'standby':
       case 'waitingForOperator':
+      case 'claiming':
         return [{ kind: 'sendUnfit', reason }, ...this.#discard(reason)];
     }
   }
@@ -362,12 +430,22 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
           return [{ kind: 'failoverRefused', reason: PEER_RETURNED }];
         }
         this.#takeoverAsked = true;
-        this.#state = { kind: 'promoting', committedEpoch: state.committedEpoch };
-        return [{ kind: 'promote', reason: 'The operator asked for it' }];
+        return this.#takeOver(state.committedEpoch, {
+          reason: 'The operator asked for it',
+          proof: false,
+          force,
+        });
+      case 'claiming':
+        if (!force) return [{ kind: 'failoverRefused', reason: WITNESS_ASKED }];
+        this.#takeoverAsked = true;
+        return [{ kind: 'askTakeOver', proof: false, force }];
       case 'standby':
         if (state.next !== undefined) return this.#failoverAfterApply(force);
         this.#takeoverAsked = true;
-        if (force) return this.#peerGone('promote', 'The operator forced it');
+        if (force) {
+          const reason = 'The operator forced it';
+          return this.#peerGone('promote', { reason, proof: false, force });
+        }
         return [{ kind: 'sendTakeover' }];
     }
   }
@@ -377,14 +455,14 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
     if (this.#peerReturned && !force) return [{ kind: 'failoverRefused', reason: PEER_RETURNED }];
     assert(this.#state.kind === 'standby', 'Only a standby applies');
     this.#takeoverAsked = true;
-    this.#state = { ...this.#state, next: 'promote' };
+    this.#state = { ...this.#state, next: 'promote', force };
     return [];
   }
 
   #goodbye(goodbye: GoodbyeKind, reason: string): SecondaryOutput[] {
     if (this.#state.kind !== 'synchronising' && this.#state.kind !== 'standby') return [];
     return goodbye === 'handover'
-      ? this.#peerGone('promote', `The primary left: ${reason}`)
+      ? this.#peerGone('promote', { reason: `The primary left: ${reason}`, proof: true })
       : this.#discard(`The guest ended: ${reason}`);
   }
 

@@ -9,11 +9,13 @@
 import type { CommandResult, Configuration, NodeLogger, NodeStatus } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import {
+  checkSpeech,
   DiskRetry,
   type Guest,
   type NodeIdentity,
   type NodeRole,
   type RoleEnd,
+  type Speech,
 } from '../guest/index.js';
 import { describeError, OperatorError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
@@ -27,6 +29,7 @@ import {
   firstControlMessage,
   type Hello,
   parseHello,
+  type SpeechAnswer,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
@@ -46,6 +49,8 @@ export interface SecondaryRoleOptions {
   readonly configuration: Configuration;
   readonly log: NodeLogger;
   readonly identity: NodeIdentity;
+  /** Undefined without a witness. */
+  readonly speech: Speech | undefined;
   /** Learns the epochs that primaries use. */
   readonly reserve: EpochReserve;
 }
@@ -60,6 +65,13 @@ interface Current {
   readonly diskRetry: DiskRetry;
 }
 
+/** What a session begins with. */
+interface Begun {
+  readonly hello: Hello;
+  readonly svm: Svm;
+  readonly answer: SpeechAnswer | null;
+}
+
 /** Runs until the operator stops it, or it has become the primary. */
 export class SecondaryRole implements NodeRole {
   readonly ended: Promise<RoleEnd>;
@@ -72,6 +84,8 @@ export class SecondaryRole implements NodeRole {
   /** A session is accepted while this is false: one primary, one SVM at a time. */
   #occupied = false;
   #current: Current | undefined;
+  /** That whose first commit the guard has been told of. */
+  #standing: Current | undefined;
   #heartbeats = 0;
   /** By this host's clock: when the PVM went on after the checkpoint that is to be applied. */
   #pvmResumedAtUs = 0;
@@ -99,9 +113,11 @@ export class SecondaryRole implements NodeRole {
       peerTimeoutUs: configuration.peerTimeoutUs,
       heartbeatUs: configuration.heartbeatIntervalUs,
       onPeerLoss: configuration.onPeerLoss,
+      hasWitness: options.speech !== undefined,
     });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
     log.setContext({ role: 'secondary' });
+    this.#listenToSpeech(options.speech);
   }
 
   get probeAnswer(): ProbeAnswer {
@@ -118,6 +134,7 @@ export class SecondaryRole implements NodeRole {
       core: this.#core,
       hello: this.#current?.hello,
       guest: this.#current?.guest,
+      speech: this.#options.speech,
       remoteAddress: this.#current?.session.remoteAddress,
       receivedBytes: this.#current?.session.bytesReceived ?? 0,
       applied: this.#applied,
@@ -183,13 +200,21 @@ export class SecondaryRole implements NodeRole {
       const message = await firstControlMessage(session);
       if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
       const hello = parseHello(message.json);
+      const { speech } = this.#options;
+      checkSpeech(speech, {
+        host: hello.host,
+        peerHas: hello.speech !== null,
+        ownHost: this.#configuration.host,
+      });
       await this.#options.reserve.used(hello.epoch);
-      svm = await startSvm(this.#configuration, hello, this.#log);
+      svm = await startSvm(this.#configuration, hello, { log: this.#log, lease: speech?.lease });
       this.#listenTo(svm.guest);
       await svm.guest.network.attach(session, { role: 'target' });
       await svm.guest.disks.attachTarget(session, svm.lineages);
+      const offer = hello.speech;
+      const answer = offer && ((await speech?.accept(session, offer)) ?? null);
       if (session.closeReason !== undefined) throw new ProtocolError('The primary has gone again');
-      this.#begin(session, hello, svm);
+      this.#begin(session, { hello, svm, answer });
     } catch (error) {
       const reason = describeError(error);
       const needsOperator = error instanceof OperatorError && error.code === IMAGE_AT_STAKE;
@@ -205,7 +230,8 @@ export class SecondaryRole implements NodeRole {
     }
   }
 
-  #begin(session: Session, hello: Hello, svm: Svm): void {
+  #begin(session: Session, begun: Begun): void {
+    const { hello, svm, answer } = begun;
     const { guest, staging } = svm;
     const { emulator } = guest;
     const { links } = session;
@@ -237,7 +263,11 @@ export class SecondaryRole implements NodeRole {
     const { qemuVersion } = emulator.description;
     const { host } = this.#configuration;
     const instance = this.#options.identity.instance.toString('hex');
-    const json = JSON.stringify({ ok: true, host, qemuVersion, instance, verdicts: svm.verdicts });
+    const json = JSON.stringify({
+      ...{ ok: true, host, qemuVersion, instance },
+      verdicts: svm.verdicts,
+      speech: answer,
+    });
     this.#send(session, { kind: 'helloReply', json });
     this.#log.info('Primary connected', { peer: session.remoteAddress, primary: hello.host });
     this.#driver.input({ kind: 'peerConnected' });
@@ -304,6 +334,10 @@ export class SecondaryRole implements NodeRole {
       case 'sendTakeover':
         this.#tell({ kind: 'takeover' });
         return;
+      case 'askTakeOver':
+        if (output.force) this.#options.speech?.force();
+        else this.#options.speech?.peerLost(output);
+        return;
       case 'promote':
         void this.#promote(output.reason);
         return;
@@ -343,12 +377,35 @@ export class SecondaryRole implements NodeRole {
     try {
       await guest.disks.commit(epoch);
       await this.#options.reserve.used(epoch);
+      this.#standBy();
       return true;
     } catch (error) {
       const reason = `Epoch ${epoch} can't be committed: ${describeError(error)}`;
       this.#driver.input({ kind: 'broken', reason });
       return false;
     }
+  }
+
+  /** Once a session: what is committed may be taken over from. */
+  #standBy(): void {
+    const current = this.#current;
+    if (current === undefined || current === this.#standing) return;
+    this.#standing = current;
+    const offer = current.hello.speech;
+    if (offer !== null) this.#options.speech?.standBy(offer.session, offer.token);
+  }
+
+  #listenToSpeech(speech: Speech | undefined): void {
+    if (speech === undefined) return;
+    speech.hooks = {
+      onTakeOver: () => {
+        this.#driver.input({ kind: 'granted' });
+        // What it was asked for may be gone by now: then nobody must speak for it.
+        const { kind } = this.#core.state;
+        if (kind !== 'promoting') void speech.leave(`The right came to a node that is ${kind}`);
+      },
+      onStale: (reason) => this.#driver.input({ kind: 'stale', reason }),
+    };
   }
 
   async #tellCommitted(epoch: number): Promise<void> {
@@ -469,6 +526,7 @@ export class SecondaryRole implements NodeRole {
     this.#current = undefined;
     this.#lastFailure = reason;
     this.#log.warn('SVM discarded', { reason });
+    this.#options.speech?.discarded();
     if (current === undefined) return;
     this.#discarding = this.#stopCurrent(current).then(() => {
       this.#occupied = false;
@@ -493,6 +551,7 @@ export class SecondaryRole implements NodeRole {
     this.#driver.stop();
     const current = this.#current;
     this.#current = undefined;
+    await this.#options.speech?.leave(reason);
     if (current !== undefined) await this.#stopCurrent(current);
     await this.#discarding;
     this.#answerWaiters({ ok: false, code: 'COLO_E_FAILOVER', reason });

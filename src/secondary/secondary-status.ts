@@ -1,6 +1,6 @@
 /** The secondary's answer to `colo status`; after a failover it is the primary's. */
 import type { Configuration, NodeStatus, PeerState } from '../config/index.js';
-import { disksStatus, type Guest } from '../guest/index.js';
+import { disksStatus, type Guest, type Speech } from '../guest/index.js';
 import type { Hello } from '../replication/index.js';
 import type { SecondaryCore } from './secondary-core.js';
 
@@ -10,6 +10,7 @@ export interface StatusSources {
   readonly core: SecondaryCore;
   readonly hello: Hello | undefined;
   readonly guest: Guest | undefined;
+  readonly speech: Speech | undefined;
   readonly remoteAddress: string | undefined;
   readonly receivedBytes: number;
   readonly applied: number;
@@ -55,6 +56,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     diskMemoryBytes: guest?.disks.figures.memoryBytes ?? 0,
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: sources.verified,
+    speech: sources.speech?.status ?? null,
     lastFailure: sources.lastFailure,
   };
 }

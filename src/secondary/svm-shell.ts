@@ -41,8 +41,9 @@ export const IMAGE_AT_STAKE = 'COLO_E_IMAGE_AT_STAKE';
 export async function startSvm(
   configuration: Configuration,
   hello: Hello,
-  log: Logger,
+  parts: { readonly log: Logger; readonly lease: SharedArrayBuffer | undefined },
 ): Promise<Svm> {
+  const { log, lease } = parts;
   const definition = await checkedDefinition(configuration, hello);
   const images = parsePrimaryImages(hello.images);
   let verdicts: readonly AcceptedImage[] = [];
@@ -57,6 +58,7 @@ export async function startSvm(
       return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
     }),
     compareTimeoutUs: hello.policy.compareTimeoutUs,
+    lease,
     define: async ({ claims }) => {
       verdicts = judge(images, claims);
       return definition;

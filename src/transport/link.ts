@@ -150,6 +150,11 @@ export class Link {
     if (options.continued !== undefined) this.#goOn(options.continued);
   }
 
+  /** This host's end, without port; empty once it is closed. */
+  get localAddress(): string {
+    return this.#socket.localAddress ?? '';
+  }
+
   /** Bytes accepted by `send` and not yet taken by the kernel. */
   get queuedBytes(): number {
     return this.#socket.writableLength;

@@ -27,7 +27,10 @@ const POLL_MS = 20;
 const RATE_EVERY_US = 100_000;
 
 /** Options of a pair that a test may choose; the rest is as in the demo. */
-export type TestPairOptions = Partial<Omit<PairOptions, 'root' | 'guest'>>;
+export type TestPairOptions = Partial<Omit<PairOptions, 'root' | 'guest'>> & {
+  /** What the lab needs before the agents start. */
+  readonly before?: (pair: PairLab, cleanup: Cleanup) => Promise<void>;
+};
 
 /** Brings a pair up to protection with its guest serving, runs `body`, takes everything down. */
 export async function withPair(
@@ -44,6 +47,7 @@ export async function withPair(
     const secondaryFlags = [...PATIENT, ...(options.secondaryFlags ?? [])];
     const defaults = { root: ROOT, guest, memoryMib: 256, periodMs: 200 };
     pair = await PairLab.up({ ...defaults, ...options, primaryFlags, secondaryFlags }, cleanup);
+    await options.before?.(pair, cleanup);
     await pair.startSecondary();
     await pair.startPrimary();
     await pair.waitProtected();

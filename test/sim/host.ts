@@ -64,7 +64,7 @@ export class SimHost implements Host, RoleHost {
   /** By its configuration. */
   configured: 'primary' | 'secondary';
   readonly outputTotals: OutputTotals = noOutput();
-  #machine = new RoleMachine();
+  #machine = new RoleMachine({ hasWitness: false });
   #instance = 0;
   #incarnation = 0;
   #inbox: (() => void)[] = [];
@@ -171,7 +171,7 @@ export class SimHost implements Host, RoleHost {
     this.trace(() => 'STARTED');
     this.alive = true;
     this.powered = true;
-    this.#machine = new RoleMachine();
+    this.#machine = new RoleMachine({ hasWitness: false });
     this.#held = false;
     this.#newInstance();
     this.#told = this.standing;

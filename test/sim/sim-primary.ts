@@ -1,6 +1,4 @@
-/**
- * The primary's shell in the simulation: carries out what the production core says, on models.
- */
+/** The primary's shell in the simulation: carries out what the production core says, on models. */
 import {
   PrimaryCore,
   type PrimaryInput,
@@ -99,6 +97,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       minIntervalUs: parts.options.minIntervalUs,
       peerTimeoutUs: habits.peerTimeoutUs,
       heartbeatUs: habits.heartbeatUs,
+      hasWitness: false,
       firstEpoch: start.firstEpoch,
     });
     this.#before = this.core.state;

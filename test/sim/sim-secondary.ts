@@ -75,6 +75,7 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
     this.core = new SecondaryCore({
       peerTimeoutUs: habits.peerTimeoutUs,
       heartbeatUs: habits.heartbeatUs,
+      hasWitness: false,
       onPeerLoss: parts.options.onPeerLoss,
     });
   }

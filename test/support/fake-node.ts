@@ -64,6 +64,16 @@ export function fullStatus(): NodeStatus {
     diskMemoryBytes: 24 * 1024 ** 2,
     uptimeMs: 3_725_000,
     verified: 0,
+    speech: {
+      witness: 'etcd://10.0.0.3:2379',
+      state: 'speaking',
+      granted: false,
+      leaseMs: 480,
+      token: 17,
+      peer: 'alive',
+      gateway: 'reachable',
+      trouble: null,
+    },
     lastFailure: null,
   };
 }

@@ -10,6 +10,7 @@
  * between the LAN and everything else (`Nic.rewriteInbound`, `Nic.rewriteOutbound`): mirror,
  * comparison and gate know the guest's own numbers only, which a checkpoint makes the SVM's, too.
  */
+import { OutputLease } from '../../failover/index.js';
 import { assert, type Logger } from '../../lib/index.js';
 import type { GuestPortFds } from '../../linux/index.js';
 import { FlowRewriter, Nic, VNET_HEADER_BYTES } from '../../proxy/index.js';
@@ -25,6 +26,8 @@ export interface NetworkOptions {
   readonly compareTimeoutUs: number;
   /** The guest boots here and speaks at once; else it is made equal to another, and silent. */
   readonly live: boolean;
+  /** The right to speak; undefined: it has no end. */
+  readonly lease?: SharedArrayBuffer | undefined;
   readonly log: Logger;
   /** A checkpoint is needed; `epoch` is the one in which the guests were compared. */
   readonly onCheckpointNeeded: (reason: CompareReason, epoch: number) => void;
@@ -43,10 +46,11 @@ export class Network {
 
   constructor(options: NetworkOptions) {
     this.#options = options;
-    const { log } = options;
+    const { log, lease: memory } = options;
+    const lease = memory && new OutputLease(memory);
     this.#nics = options.nics.map((place, index) => ({
       index,
-      nic: new Nic({ index, ...place, log }),
+      nic: new Nic({ index, ...place, ...(lease && { lease }), log }),
       rewriter: new FlowRewriter({ vnetBytes: VNET_HEADER_BYTES }),
     }));
     if (!options.live) this.#target = new TargetRole(this.#nics, log);

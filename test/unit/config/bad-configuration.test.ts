@@ -38,6 +38,9 @@ const OUT_OF_RANGE: Partial<Record<Key, readonly string[]>> = {
   'compare-timeout': ['999us', '60001ms'],
   'peer-timeout': ['49999us', '60001ms'],
   'heartbeat-interval': ['999us', '10001ms'],
+  gateway: ['10.0.0.256', '10.0.0.1:7800'],
+  'witness-ttl': ['1999ms', '60001ms'],
+  'witness-timeout': ['99ms', '30001ms'],
 };
 
 /** A file that is right but for what a case adds. */

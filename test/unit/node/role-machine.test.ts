@@ -7,7 +7,13 @@ const ALONE: NodeInput = { kind: 'answered', answer: 'refused' };
 const PEER_HOLDS = 'The peer has a state of the guest and may take over';
 
 function after(...inputs: NodeInput[]): { machine: RoleMachine; outputs: NodeOutput[] } {
-  const machine = new RoleMachine();
+  return stepped(new RoleMachine({ hasWitness: false }), inputs);
+}
+
+function stepped(
+  machine: RoleMachine,
+  inputs: readonly NodeInput[],
+): { machine: RoleMachine; outputs: NodeOutput[] } {
   let outputs: NodeOutput[] = [];
   for (const input of inputs) outputs = machine.step(input);
   return { machine, outputs };
@@ -99,6 +105,29 @@ for (const [what, inputs] of ILLEGAL) {
     t.is(outputs.length, 1);
   });
 }
+
+test('with a witness a guest is started once that allows it, whatever its images say', (t) => {
+  const none = { kind: 'witnessed', answer: 'none' } as const;
+  for (const [answer, output] of [
+    ['granted', 'boot'],
+    ['fenced', 'beSecondary'],
+  ] as const) {
+    const start: NodeInput = { kind: 'started', role: 'primary', standing: 'following' };
+    const { machine, outputs } = stepped(new RoleMachine({ hasWitness: true }), [start, ALONE]);
+    t.deepEqual(outputs, [{ kind: 'askWitness' }]);
+    const [again] = machine.step(none);
+    t.regex(String(again?.kind === 'ask' && again.waitsFor), /^The witness has not allowed/);
+    t.deepEqual(machine.step(ALONE), [{ kind: 'askWitness' }]);
+    t.deepEqual(machine.step({ kind: 'witnessed', answer }), [{ kind: output }]);
+    t.is(machine.step(none)[0]?.kind, 'refused');
+  }
+});
+
+test('a guest that runs at the peer is not started, whatever the witness would say', (t) => {
+  const machine = new RoleMachine({ hasWitness: true });
+  const { outputs } = stepped(machine, [START, { kind: 'answered', answer: 'serving' }]);
+  t.deepEqual(outputs, [{ kind: 'beSecondary' }]);
+});
 
 test('who may have old data waits for a peer that does not answer, or for the operator', (t) => {
   for (const standing of ['shared', 'following'] as const) {

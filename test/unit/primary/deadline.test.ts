@@ -8,6 +8,7 @@ const OPTIONS = {
   minIntervalUs: 10_000,
   peerTimeoutUs: 60_000_000,
   heartbeatUs: 50_000,
+  hasWitness: false,
   firstEpoch: 1,
 };
 

@@ -10,6 +10,7 @@ const OPTIONS = {
   minIntervalUs: 100_000,
   peerTimeoutUs: 60_000_000,
   heartbeatUs: 50_000,
+  hasWitness: false,
   firstEpoch: 7,
 };
 

@@ -5,11 +5,12 @@
  *
  *     client (TAP lan0) -- bridge br0 -- TAP colo0 -- Nic -- QEMU's end of the port -- guest
  */
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { createLeaseMemory, LeaseWriter, OutputLease } from '../../../src/failover/index.js';
 import type { Logger } from '../../../src/lib/index.js';
-import { openTap, PacketDevice, type Tap } from '../../../src/linux/index.js';
+import { bootTimeUs, openTap, PacketDevice, type Tap } from '../../../src/linux/index.js';
 import {
   countFrames,
   encodeAnnouncement,
@@ -65,17 +66,21 @@ class Lab {
   readonly debugged: string[] = [];
   readonly clientEar = new Ear();
   readonly guestEar = new Ear();
+  readonly #memory = createLeaseMemory();
+  readonly lease = new LeaseWriter(this.#memory);
   readonly nic = new Nic({
     index: 0,
     tapName: 'colo0',
     bridge: 'br0',
     mtu: 1500,
+    lease: new OutputLease(this.#memory),
     log: this.#logger(),
   });
   client: Tap = openTap({ name: 'lan0' });
   guest!: PacketDevice;
 
   async up(): Promise<void> {
+    this.lease.armForEver();
     writeFileSync('/proc/sys/net/ipv6/conf/default/disable_ipv6', '1');
     ip('link add br0 type bridge forward_delay 0 mcast_snooping 0');
     ip('link set br0 up');
@@ -265,6 +270,44 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<Observation>> = {
     const client = await lab.clientEar.until(1);
     const { lanDroppedFrames, outputFrames } = lab.nic.stats;
     return { client, lanDroppedFrames, outputFrames, logged: lab.logged };
+  },
+
+  async lease(lab) {
+    lab.nic.open();
+    let told = 0;
+    lab.nic.onLeaseOver = () => {
+      told += 1;
+    };
+    lab.lease.extend(bootTimeUs() + 60_000_000);
+    lab.guestSays('in time');
+    await lab.clientEar.until(1);
+    lab.lease.extend(bootTimeUs());
+    lab.guestSays('late', 'later');
+    await waitFor(() => lab.nic.stats.leaseDroppedFrames === 2);
+    // An extension that comes too late is none: somebody has to decide to go on.
+    lab.lease.extend(bootTimeUs() + 60_000_000);
+    lab.guestSays('too late');
+    await waitFor(() => lab.nic.stats.leaseDroppedFrames === 3);
+    lab.lease.arm(bootTimeUs() + 60_000_000);
+    lab.guestSays('again');
+    return { client: await lab.clientEar.until(2), told, logged: lab.logged };
+  },
+
+  /** Stopped with output on its way, and continued when the lease is over. */
+  async stopped(lab) {
+    lab.nic.open();
+    const frames = Array.from({ length: 100 }, (_, index) => `late ${index}`);
+    lab.guestSays('in time');
+    await lab.clientEar.until(1);
+    lab.lease.extend(bootTimeUs() + 300_000);
+    // Again and again, for one that comes before the stop is lost.
+    const script = `while sleep 0.6; do kill -CONT ${process.pid}; done`;
+    const helper = spawn('sh', ['-c', script], { stdio: 'ignore' });
+    lab.guestSays(...frames);
+    process.kill(process.pid, 'SIGSTOP');
+    await waitFor(() => lab.nic.stats.leaseDroppedFrames === frames.length);
+    helper.kill();
+    return { client: await lab.clientEar.until(1) };
   },
 
   async end(lab) {
@@ -467,6 +510,11 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<Observation>> = {
 async function main(): Promise<void> {
   const scenario = SCENARIOS[process.argv[2] ?? ''];
   if (scenario === undefined) throw new Error(`No scenario ${process.argv[2]}`);
+  // The first process of a PID namespace can't be stopped from inside.
+  if (process.argv[2] === 'stopped' && process.pid === 1) {
+    const child = spawnSync(process.execPath, process.argv.slice(1), { stdio: 'inherit' });
+    process.exit(child.status ?? 1);
+  }
   const deadline = setTimeout(() => {
     process.stderr.write(`Nothing after ${DEADLINE_MS} ms\n`);
     process.exit(1);

@@ -180,3 +180,15 @@ test('what keeps a NIC from starting is named, and leaves no TAP behind', async 
     ],
   });
 });
+
+test('what comes after the end of the lease is dropped, until it is armed again', async (t) => {
+  t.deepEqual(await observe('lease'), {
+    client: ['in time', 'again'],
+    told: 1,
+    logged: ['The right to speak is over: output is dropped'],
+  });
+});
+
+test('a process that was stopped beyond its lease sends nothing when it goes on', async (t) => {
+  t.deepEqual(await observe('stopped'), { client: ['in time'] });
+});

@@ -2,10 +2,10 @@ import test from 'ava';
 import { SecondaryCore, type SecondaryInput } from '../../../src/secondary/secondary-core.js';
 import { Conversation } from '../primary/transcript.js';
 
-const OPTIONS = { peerTimeoutUs: 500_000, heartbeatUs: 100_000, onPeerLoss: 'failover' } as const;
+const OPTIONS = { peerTimeoutUs: 500_000, heartbeatUs: 100_000, hasWitness: false };
 
-function start(onPeerLoss: 'failover' | 'wait' = 'failover') {
-  const core = new SecondaryCore({ ...OPTIONS, onPeerLoss });
+function start(onPeerLoss: 'failover' | 'wait' = 'failover', hasWitness = false) {
+  const core = new SecondaryCore({ ...OPTIONS, onPeerLoss, hasWitness });
   const talk = new Conversation(core);
   talk.says({ kind: 'peerConnected' });
   return { core, talk };
@@ -37,8 +37,8 @@ const lost: readonly SecondaryInput[] = [
 const GONE = "Reset; the peer's host says that nobody listens";
 
 /** A standby that has committed and applied epoch 7. */
-function standby(onPeerLoss: 'failover' | 'wait' = 'failover') {
-  const node = start(onPeerLoss);
+function standby(onPeerLoss: 'failover' | 'wait' = 'failover', hasWitness = false) {
+  const node = start(onPeerLoss, hasWitness);
   node.talk.saysAll(...parts(7), applied(7));
   return node;
 }
@@ -266,4 +266,53 @@ test('the end record says whether the SVM executes until the next one', (t) => {
   t.true(core.svmRuns);
   t.deepEqual(talk.saysAll(...parts(8)), ['commit 8', 'sendCommitted 8', 'apply 8 false']);
   t.false(core.svmRuns);
+});
+
+test('with a witness a loss is a claim, and its grant promotes', (t) => {
+  const { core, talk } = standby('failover', true);
+  t.deepEqual(talk.saysAll(...lost).slice(2), ['dropStaged', 'askTakeOver true false']);
+  t.is(core.probeAnswer, 'holding');
+  t.deepEqual(talk.says({ kind: 'granted' }), [`promote ${GONE}`]);
+  t.is(core.probeAnswer, 'serving');
+  t.deepEqual(talk.says({ kind: 'granted' }), []);
+});
+
+test('with a witness silence is no proof, and a yield is', (t) => {
+  const silent = standby('failover', true);
+  silent.talk.says({ kind: 'linkLost', reason: 'Reset' });
+  const asked: string[] = [];
+  for (let ms = 100; ms <= 1000; ms += 100)
+    asked.push(...silent.talk.at(ms).says({ kind: 'tick' }));
+  t.deepEqual(
+    asked.filter((line) => line.startsWith('ask')),
+    ['askTakeOver false false'],
+  );
+  const yielded = standby('failover', true);
+  yielded.talk.says({ kind: 'operatorFailover', force: false });
+  t.is(yielded.talk.says({ kind: 'yielded' }).at(-1), 'askTakeOver true false');
+  t.deepEqual(yielded.talk.saysAll({ kind: 'granted' }, { kind: 'promoted' }), [
+    'promote The primary yielded',
+    'failoverDone',
+  ]);
+});
+
+test('a claim waits for the apply, and an old state is discarded whatever is asked', (t) => {
+  const stale = { kind: 'stale', reason: 'Old' } as const;
+  const { core, talk } = start('failover', true);
+  talk.saysAll(...parts(7), ...lost);
+  t.deepEqual(talk.says(applied(7)), ['askTakeOver true false']);
+  t.deepEqual(talk.says(stale), ['closeSession Old', 'discard Old']);
+  t.is(core.state.kind, 'waiting');
+  t.deepEqual(talk.says({ kind: 'granted' }), []);
+  t.deepEqual(standby('failover', true).talk.says(stale), ['closeSession Old', 'discard Old']);
+});
+
+test('a claim that the witness does not answer is for the operator to force', (t) => {
+  const { talk } = standby('failover', true);
+  talk.saysAll(...lost);
+  const [refused] = talk.says({ kind: 'operatorFailover', force: false });
+  t.regex(refused ?? '', /^failoverRefused The witness has not allowed it yet/);
+  const forced = talk.says({ kind: 'operatorFailover', force: true });
+  t.deepEqual(forced, ['askTakeOver false true']);
+  t.deepEqual(talk.saysAll({ kind: 'granted' }, { kind: 'promoted' }).at(-1), 'failoverDone');
 });

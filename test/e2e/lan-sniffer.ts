@@ -1,0 +1,69 @@
+/**
+ * Who says something with the guest's address: every frame with its MAC as the source, at the LAN's
+ * end of each host's wire.
+ */
+import { join } from 'node:path';
+import { Child } from '../../scripts/harness/child.js';
+import type { Cleanup } from '../../scripts/harness/cleanup.js';
+import { GUEST_MAC, type HostName } from '../../scripts/harness/lab.js';
+import type { PairLab } from '../../scripts/harness/pair-lab.js';
+
+interface Heard {
+  readonly host: HostName;
+  readonly atUs: number;
+}
+
+export class LanSniffer {
+  readonly #heard: Heard[] = [];
+  readonly #children: Child[] = [];
+
+  constructor(pair: PairLab, cleanup: Cleanup) {
+    for (const host of ['hosta', 'hostb'] as const) {
+      const child = new Child({
+        name: `sniffer of ${host}`,
+        command: [
+          ...pair.lab.lan.enter,
+          ...[
+            'tcpdump',
+            '-i',
+            `p-${host}`,
+            '-Q',
+            'in',
+            '-n',
+            '-q',
+            '-tt',
+            '-l',
+            '--immediate-mode',
+            '-s',
+            '64',
+          ],
+          ...['ether', 'src', GUEST_MAC],
+        ],
+        logPath: join(pair.directory, 'sniffer.log'),
+        onLine: (line) => {
+          const seconds = Number.parseFloat(line);
+          if (!Number.isNaN(seconds)) this.#heard.push({ host, atUs: Math.round(seconds * 1e6) });
+        },
+      });
+      this.#children.push(child);
+      cleanup.add(child.name, async () => void (await child.stop()));
+    }
+  }
+
+  /** Ends it: what the kernel still has is read first. */
+  async stop(): Promise<void> {
+    for (const child of this.#children) await child.stop();
+  }
+
+  /** Frames of a host between two moments of `Date.now`. */
+  count(host: HostName, { fromMs, untilMs }: { fromMs: number; untilMs: number }): number {
+    const within = ({ atUs }: Heard): boolean => atUs > fromMs * 1000 && atUs < untilMs * 1000;
+    return this.#heard.filter((one) => one.host === host && within(one)).length;
+  }
+
+  /** One after the other, each as often as it took the word from the other. */
+  speakers(): HostName[] {
+    const ordered = [...this.#heard].sort((one, other) => one.atUs - other.atUs);
+    return ordered.map(({ host }) => host).filter((host, at, all) => host !== all[at - 1]);
+  }
+}

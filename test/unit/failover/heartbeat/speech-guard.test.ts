@@ -1,0 +1,81 @@
+import test from 'ava';
+import {
+  type GuardOptions,
+  type GuardOutput,
+  type HeartbeatMessage,
+  MAIN_SILENCE_US_MAX,
+  SpeechGuard,
+} from '../../../../src/failover/index.js';
+
+const P = 500_000;
+
+function guard(options: Partial<GuardOptions> = {}): SpeechGuard {
+  return new SpeechGuard({
+    role: 'secondary',
+    promiseUs: P,
+    heartbeatUs: 50_000,
+    hasWitness: true,
+    takesRisk: false,
+    knownToken: 0,
+    startUs: 0,
+    ...options,
+  });
+}
+
+const beat = (sequence: number, asks = true): HeartbeatMessage => ({
+  kind: 'heartbeat',
+  sequence,
+  asks,
+  token: 0,
+  session: undefined,
+});
+
+const sent = (outputs: GuardOutput[]): HeartbeatMessage[] =>
+  outputs.flatMap((output) => (output.kind === 'send' ? [output.message] : []));
+
+test('heartbeats are numbered, sent in time, and confirmed once though they come by two paths', (t) => {
+  const g = guard();
+  t.like(sent(g.step({ kind: 'tick', mainAliveAtUs: 0 }, 0)), [{ sequence: 1, asks: false }]);
+  t.deepEqual(g.step({ kind: 'tick', mainAliveAtUs: 0 }, 49_000), []);
+  t.like(sent(g.step({ kind: 'tick', mainAliveAtUs: 0 }, 50_000)), [{ sequence: 2 }]);
+  const arrive = (message: HeartbeatMessage) => g.step({ kind: 'arrived', message }, 51_000);
+  t.deepEqual(sent(arrive(beat(4))), [{ kind: 'confirmation', sequence: 4, token: 0 }]);
+  t.deepEqual(arrive(beat(4)), []);
+  t.deepEqual(arrive(beat(3)), []);
+  t.deepEqual(sent(arrive(beat(5, false))), []);
+});
+
+test('only the confirmation of an own, recent heartbeat gives a right', (t) => {
+  const g = guard({ role: 'primary' });
+  g.step({ kind: 'tick', mainAliveAtUs: 0 }, 0);
+  g.step({ kind: 'tick', mainAliveAtUs: P }, P);
+  const arrive = (sequence: number, nowUs: number) =>
+    g.step({ kind: 'arrived', message: { kind: 'confirmation', sequence, token: 0 } }, nowUs);
+  t.deepEqual(arrive(3, P + 1), []);
+  t.deepEqual(arrive(1, P + 1), []);
+  t.like(arrive(2, P + 1), [{ kind: 'speak' }]);
+});
+
+test('a hung main thread is not taken for alive: nothing is sent until it is back', (t) => {
+  const g = guard();
+  const hungUs = MAIN_SILENCE_US_MAX + 1;
+  t.deepEqual(g.step({ kind: 'tick', mainAliveAtUs: 0 }, hungUs), [
+    { kind: 'mainHung', hung: true },
+  ]);
+  t.deepEqual(g.step({ kind: 'arrived', message: beat(1) }, hungUs + 1), []);
+  t.deepEqual(g.step({ kind: 'tick', mainAliveAtUs: 0 }, hungUs + 60_000), []);
+  const back = g.step({ kind: 'tick', mainAliveAtUs: hungUs + 70_000 }, hungUs + 120_000);
+  t.like(back, [{ kind: 'mainHung', hung: false }, { kind: 'send' }]);
+});
+
+test('the view of the peer is told when it changes', (t) => {
+  const g = guard();
+  t.deepEqual(g.step({ kind: 'joined' }, 0), [{ kind: 'peer', view: { kind: 'alive' } }]);
+  t.deepEqual(g.step({ kind: 'peerTrouble', reason: 'I/O unfit' }, 1), [
+    { kind: 'peer', view: { kind: 'suspect', reason: 'I/O unfit' } },
+  ]);
+  t.deepEqual(g.step({ kind: 'peerGone', reason: 'QEMU exit' }, 2), [
+    { kind: 'peer', view: { kind: 'lost', reason: 'QEMU exit', proof: true } },
+  ]);
+  t.deepEqual(g.step({ kind: 'parted' }, 3), [{ kind: 'peer', view: { kind: 'unknown' } }]);
+});
