@@ -5,7 +5,7 @@
 import fs from 'node:fs/promises';
 import path from 'node:path';
 import { describeError, OperatorError } from '../lib/index.js';
-import { lockFile, punchHole, zeroRange } from '../linux/index.js';
+import { lockFile, punchHole, syncDirectory, zeroRange } from '../linux/index.js';
 import type { BlockLayer, ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
 import { DiskError, errnoOf } from './errors.js';
 import { ZERO_CHUNK_BYTES } from './limits.js';
@@ -182,15 +182,5 @@ class JournalFile implements StorageFile {
       const message = `Cannot ${action} the journal ${this.path}`;
       throw new DiskError(message, errnoOf(cause), { cause });
     }
-  }
-}
-
-/** The file's name is durable only when its directory is. */
-async function syncDirectory(directory: string): Promise<void> {
-  const handle = await fs.open(directory, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }

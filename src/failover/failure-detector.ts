@@ -23,19 +23,9 @@
  * second (SIGSTOP, a busy host) must first read what waited in its sockets before it judges. Each
  * tick therefore counts for at most two tick intervals.
  */
+import type { ProbeResult } from '../transport/index.js';
 
-/** What came back from a connection attempt to the peer's listening port. */
-export type ProbeResult =
-  | 'alive'
-  | 'replaced'
-  | 'leading'
-  | 'shared'
-  | 'following'
-  | 'holding'
-  | 'serving'
-  | 'refused'
-  | 'unreachable'
-  | 'silent';
+export type { ProbeResult };
 
 export type DetectorVerdict =
   | { readonly kind: 'probe' }

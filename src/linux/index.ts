@@ -1,6 +1,7 @@
 /** The only callers of the C library. Throws `SystemCallError`; keeps no state between calls. */
 export { bootTimeUs, monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';
+export { syncDirectory, writeDurably } from './durable-file.js';
 export {
   isRangeLocked,
   lockFile,

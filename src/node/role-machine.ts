@@ -103,7 +103,7 @@ export class RoleMachine {
     }
   }
 
-  /** No answer is no obstacle by itself, there is no witness; what is known to be held is. */
+  /** Without a witness no answer is no obstacle by itself; what is known to be held is. */
   #answered(answer: ProbeResult): NodeOutput[] {
     switch (answer) {
       case 'serving':

@@ -2,9 +2,10 @@
  * The epochs that are used up, in a file (I5): one decimal number, as EpochBlocks has it, durable
  * before any epoch of a new block is used.
  */
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { OperatorError } from '../lib/index.js';
+import { writeDurably } from '../linux/index.js';
 import { EpochBlocks } from './epoch-blocks.js';
 
 /** Reserves epochs in one file. */
@@ -43,16 +44,8 @@ export class EpochReserve {
     if (this.#blocks.used(epoch)) await this.#write();
   }
 
-  async #write(): Promise<void> {
-    const temporary = `${this.#path}.new`;
-    const file = await open(temporary, 'w', 0o600);
-    try {
-      await file.writeFile(`${this.#blocks.reserved}\n`);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, this.#path);
+  #write(): Promise<void> {
+    return writeDurably(this.#path, `${this.#blocks.reserved}\n`);
   }
 }
 

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { link } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { OperatorError } from '../../lib/index.js';
+import { syncDirectory } from '../../linux/index.js';
 import type { ImageFormat } from '../image-open-shell.js';
 import { ImageFile } from '../image-shell.js';
 import { beginFirst, discarded } from './record.js';
@@ -12,7 +13,6 @@ import {
   identifyImage,
   readBootId,
   readRecord,
-  syncDirectory,
   writeRecord,
 } from './record-file-shell.js';
 

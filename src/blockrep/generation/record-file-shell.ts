@@ -1,7 +1,8 @@
 /** The generation file of one image, and what it is compared with: the image and this boot. */
-import { type FileHandle, open, readdir, readFile, rename, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { type FileHandle, open, readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { OperatorError } from '../../lib/index.js';
+import { writeDurably } from '../../linux/index.js';
 import { GENERATION_FILE_BYTES_MAX } from '../limits.js';
 import { discardCommand } from './judge.js';
 import { decodeRecord, encodeRecord, type GenerationRecord, type ImageIdentity } from './record.js';
@@ -62,19 +63,9 @@ export async function readRecords(stateDir: string, vm: string): Promise<Generat
   return records;
 }
 
-/** Durable when it resolves, and never half a record: temporary file, rename, both synced. */
+/** Durable when it resolves, and never half a record. */
 export async function writeRecord(path: string, record: GenerationRecord): Promise<void> {
-  const temporary = `${path}.new`;
-  await withFile(await open(temporary, 'w', 0o600), async (file) => {
-    await file.writeFile(encodeRecord(record));
-    await file.sync();
-  });
-  await rename(temporary, path);
-  await syncDirectory(dirname(path));
-}
-
-export async function syncDirectory(path: string): Promise<void> {
-  await withFile(await open(path, 'r'), (directory) => directory.sync());
+  await writeDurably(path, encodeRecord(record));
 }
 
 /** The file itself and when it was last written; look after the last write is durable. */

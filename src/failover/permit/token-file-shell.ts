@@ -6,9 +6,10 @@
  * session's token with its first commit. A crash in between costs nothing but a question to the
  * operator: a token that is too old is refused by the witness, and a host's own never is.
  */
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { OperatorError } from '../../lib/index.js';
+import { writeDurably } from '../../linux/index.js';
 
 export class TokenFile {
   readonly #path: string;
@@ -39,22 +40,8 @@ export class TokenFile {
     return saved;
   }
 
-  async #write(token: number): Promise<void> {
-    const temporary = `${this.#path}.new`;
-    const file = await open(temporary, 'w', 0o600);
-    try {
-      await file.writeFile(`${token}\n`);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, this.#path);
-    const folder = await open(dirname(this.#path), 'r');
-    try {
-      await folder.sync();
-    } finally {
-      await folder.close();
-    }
+  #write(token: number): Promise<void> {
+    return writeDurably(this.#path, `${token}\n`);
   }
 }
 
