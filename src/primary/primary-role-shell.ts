@@ -7,7 +7,6 @@
  * capture) is strictly one after the other, also across sessions.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type PrimaryImage, parseAcceptedImages } from '../blockrep/index.js';
 import {
   type CaptureOptions,
   type CommandResult,
@@ -22,7 +21,6 @@ import {
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import {
-  checkSpeech,
   DiskRetry,
   type Guest,
   type NodeRole,
@@ -37,27 +35,24 @@ import {
   decodeControl,
   type EpochReserve,
   encodeControl,
-  firstControlMessage,
-  parseHelloReply,
   type SpeechOffer,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
-  connectSession,
   type Frame,
   type ProbeAnswer,
   probePeer,
   type Session,
 } from '../transport/index.js';
 import { HeldOutput } from './held-output-shell.js';
-import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
+import { GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
+import { type MetSecondary, meetSecondary } from './meet-secondary-shell.js';
 import {
   PrimaryCore,
   type PrimaryInput,
   type PrimaryOutput,
   type Trigger,
 } from './primary-core.js';
-import { primaryHello } from './primary-hello.js';
 import type { PrimaryRoleOptions } from './primary-role-options.js';
 import { failoverOfPrimary, listenToSpeech } from './primary-speech-shell.js';
 import { primaryStatus } from './primary-status.js';
@@ -332,65 +327,29 @@ export class PrimaryRole implements NodeRole {
   }
 
   async #connect(): Promise<void> {
-    const { peer } = this.#options;
-    let session: Session | undefined;
-    let needsOperator = false;
-    try {
-      session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
-      if (this.#leaving) throw new Error('The node is leaving');
-      const { speech } = this.#options;
-      const offer = (await speech?.offer(session)) ?? null;
-      const reply = firstControlMessage(session);
+    const { identity, policy: started, peer, speech } = this.#options;
+    const result = await meetSecondary({
+      configuration: this.#configuration,
+      log: this.#log,
+      guest: this.#pvm,
+      ...{ identity, peer, speech, epoch: this.#core.epoch },
+      policy: () => ({ ...started, mode: this.#core.mode, period: this.#core.periodSetting }),
       // A generation that begins in the middle of a session would be unknown to the secondary.
-      await this.#held.parted;
-      this.#sendHello(session, { offer, images: await this.#pvm.disks.images() });
-      const message = await reply;
-      if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
-      const answer = parseHelloReply(message.json);
-      if (!answer.ok) {
-        needsOperator = answer.needsOperator;
-        throw new ProtocolError(`The secondary refused: ${answer.reason}`);
-      }
-      checkSpeech(speech, {
-        host: answer.host,
-        peerHas: answer.speech !== null,
-        ownHost: this.#configuration.host,
-      });
-      await this.#pvm.network.attach(session, { role: 'source', epoch: this.#core.epoch });
-      await this.#pvm.disks.attachSource(session, {
-        epoch: this.#core.epoch,
-        verdicts: parseAcceptedImages(answer.verdicts),
-        resyncBytesPerSecond: this.#configuration.resyncBytesPerSecond,
-      });
-      if (this.#leaving) throw new Error('The node is leaving');
-      if (offer !== null) speech?.meet(session, offer.key, answer.speech?.ports ?? []);
-      this.#begin(session, Buffer.from(answer.instance, 'hex'), offer);
-      this.#log.info('Secondary connected', { peer: peer.host, qemu: answer.qemuVersion });
-    } catch (error) {
-      session?.destroy();
-      this.#detach();
-      const reason = describeError(error);
-      if (reason !== this.#lastFailure) this.#log.warn('No secondary', { reason });
-      this.#lastFailure = reason;
-      this.#driver.input({ kind: 'peerRefused', reason, needsOperator });
-    }
-  }
-
-  #sendHello(
-    session: Session,
-    { offer, images }: { offer: SpeechOffer | null; images: readonly PrimaryImage[] },
-  ): void {
-    const { identity, policy: started } = this.#options;
-    const policy = { ...started, mode: this.#core.mode, period: this.#core.periodSetting };
-    const { type, parts } = primaryHello({
-      ...{ configuration: this.#configuration, guest: this.#pvm, images, identity, policy },
-      speech: offer,
-      epoch: this.#core.epoch,
+      parted: this.#held.parted,
+      isLeaving: () => this.#leaving,
     });
-    session.links.control.send(type, parts);
+    if ('session' in result) {
+      this.#begin(result);
+      return;
+    }
+    this.#detach();
+    const { reason, needsOperator } = result;
+    if (reason !== this.#lastFailure) this.#log.warn('No secondary', { reason });
+    this.#lastFailure = reason;
+    this.#driver.input({ kind: 'peerRefused', reason, needsOperator });
   }
 
-  #begin(session: Session, instance: Buffer, speech: SpeechOffer | null): void {
+  #begin({ session, instance, speech, qemuVersion }: MetSecondary): void {
     const replicator = new Replicator({
       session,
       parts: this.#pvm,
@@ -407,6 +366,7 @@ export class PrimaryRole implements NodeRole {
       this.#driver.input({ kind: 'linkLost', reason });
     });
     this.#driver.input({ kind: 'peerConnected' });
+    this.#log.info('Secondary connected', { peer: this.#options.peer.host, qemu: qemuVersion });
   }
 
   #onControl(frame: Frame): void {

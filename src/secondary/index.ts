@@ -5,8 +5,9 @@
  * staging.ts (is an epoch complete?) -> secondary-core.ts (commit, apply, promote) ->
  * secondary-role-shell.ts.
  *
- * Reading order: secondary-core.ts, staging.ts, secondary-role-shell.ts (`#apply`, `#promote`), the
- * receiver, page-set.ts, svm-shell.ts (what the SVM stands on), secondary-status.ts, limits.ts.
+ * Reading order: secondary-core.ts, staging.ts, secondary-role-shell.ts (`#promote`),
+ * svm-applier-shell.ts, the receiver, page-set.ts, svm-shell.ts (what the SVM stands on),
+ * secondary-status.ts, limits.ts.
  * Invariants held here: I2, I3, I6.
  */
 export * from './secondary-core.js';

@@ -23,7 +23,6 @@ import {
   type ControlMessage,
   CoreDriver,
   decodeControl,
-  digestRam,
   type EpochReserve,
   encodeControl,
   firstControlMessage,
@@ -38,10 +37,10 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
-import { EXPECTED_LOAD_US } from './limits.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
 import { secondaryStatus } from './secondary-status.js';
+import { SvmApplier } from './svm-applier-shell.js';
 import { IMAGE_AT_STAKE, type Svm, startSvm } from './svm-shell.js';
 
 /** What the role is made of. */
@@ -87,12 +86,7 @@ export class SecondaryRole implements NodeRole {
   /** That whose first commit the guard has been told of. */
   #standing: Current | undefined;
   #heartbeats = 0;
-  /** By this host's clock: when the PVM went on after the checkpoint that is to be applied. */
-  #pvmResumedAtUs = 0;
-  /** What the last apply took from the load to the resume: a guess for the next one. */
-  #loadToResumeUs = EXPECTED_LOAD_US;
-  #applied = 0;
-  #verified = 0;
+  readonly #applier: SvmApplier;
   #downtimeUs: number | undefined;
   #lastFailure: string | null = null;
   #committing: Promise<boolean> = Promise.resolve(false);
@@ -115,6 +109,7 @@ export class SecondaryRole implements NodeRole {
       onPeerLoss: configuration.onPeerLoss,
       hasWitness: options.speech !== undefined,
     });
+    this.#applier = new SvmApplier(log);
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
     log.setContext({ role: 'secondary' });
     this.#listenToSpeech(options.speech);
@@ -137,9 +132,9 @@ export class SecondaryRole implements NodeRole {
       speech: this.#options.speech,
       remoteAddress: this.#current?.session.remoteAddress,
       receivedBytes: this.#current?.session.bytesReceived ?? 0,
-      applied: this.#applied,
+      applied: this.#applier.applied,
       downtimeUs: this.#downtimeUs,
-      verified: this.#verified,
+      verified: this.#applier.verified,
       lastFailure: this.#current?.diskRetry.problem ?? this.#lastFailure,
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
@@ -280,7 +275,7 @@ export class SecondaryRole implements NodeRole {
       case 'heartbeat':
         return;
       case 'endRecord':
-        this.#pvmResumedAtUs = monotonicUs() - message.record.sinceResumeUs;
+        this.#applier.pvmResumedAtUs = monotonicUs() - message.record.sinceResumeUs;
         this.#driver.input({ kind: 'endRecord', record: message.record });
         return;
       case 'yielded':
@@ -414,67 +409,16 @@ export class SecondaryRole implements NodeRole {
     if (kept && this.#current === current) this.#tell({ kind: 'committed', epoch });
   }
 
-  /**
-   * Makes the SVM the PVM of the end of `epoch`. The order matters: RAM first, since loading device
-   * state reads the virtio rings in it; and RAM once more afterwards, since a load resets devices,
-   * which writes ROM areas.
-   */
   async #apply(epoch: number, svmRuns: boolean): Promise<void> {
     const current = this.#current;
     if (current === undefined) return;
-    const startUs = monotonicUs();
-    const { guest, ram } = current;
-    const { emulator, network } = guest;
     try {
-      await network.quiesce();
-      await emulator.pause();
-      // Pausing once more is a question to QEMU that it answers after what it could send.
-      while (!(await network.drain())) await emulator.pause();
-      network.rewind();
-      const pausedUs = monotonicUs();
-      const written = emulator.scanPrivate();
-      await ram.apply();
-      const copiedUs = monotonicUs();
-      await Promise.all([emulator.dropPrivate(written), guest.disks.apply(epoch)]);
-      const loadUs = monotonicUs();
-      // The PVM runs since then, and the SVM will after what the last load and resume took.
-      const advanceUs = loadUs + this.#loadToResumeUs - this.#pvmResumedAtUs;
-      await emulator.loadDeviceState(ram.deviceState, { advanceUs: Math.max(0, advanceUs) });
-      const loadedUs = monotonicUs();
-      await emulator.dropPrivate(emulator.scanPrivate());
-      await this.#verify(current, epoch);
-      ram.next();
-      this.#applied += 1;
-      if (svmRuns) {
-        await network.run(epoch + 1);
-        await emulator.resume();
-      }
-      const resumedUs = monotonicUs();
-      if (svmRuns) this.#loadToResumeUs = resumedUs - loadUs;
-      this.#log.debug('Applied', {
-        advanceUs,
-        pauseUs: pausedUs - startUs,
-        copyUs: copiedUs - pausedUs,
-        dropUs: loadUs - copiedUs,
-        loadUs: loadedUs - loadUs,
-        resumeUs: resumedUs - loadedUs,
-      });
-      this.#driver.input({ kind: 'applied', epoch, durationUs: monotonicUs() - startUs });
+      const durationUs = await this.#applier.apply(current, { epoch, svmRuns });
+      this.#driver.input({ kind: 'applied', epoch, durationUs });
     } catch (error) {
       const reason = `Epoch ${epoch} can't be applied: ${describeError(error)}`;
       if (this.#current === current) this.#driver.input({ kind: 'broken', reason });
     }
-  }
-
-  async #verify({ guest, ram }: Current, epoch: number): Promise<void> {
-    const expected = ram.verifyDigest;
-    if (expected === undefined) return;
-    const found = await digestRam(guest.emulator.ram);
-    if (found !== expected) {
-      throw new ProtocolError(`RAM digest is ${found.toString(16)}, not ${expected.toString(16)}`);
-    }
-    this.#verified += 1;
-    this.#log.debug('RAM verified', { epoch });
   }
 
   async #promote(reason: string): Promise<void> {

@@ -1,0 +1,90 @@
+/** The beginning of a session: connection, hello, the secondary's answer, the streams. */
+import { parseAcceptedImages } from '../blockrep/index.js';
+import type { Address, Configuration, NodeLogger } from '../config/index.js';
+import { checkSpeech, type Guest, type NodeIdentity, type Speech } from '../guest/index.js';
+import { describeError, ProtocolError } from '../lib/index.js';
+import {
+  firstControlMessage,
+  type Policy,
+  parseHelloReply,
+  type SpeechOffer,
+} from '../replication/index.js';
+import { connectSession, type Session } from '../transport/index.js';
+import { CONNECT_TIMEOUT_MS } from './limits.js';
+import { primaryHello } from './primary-hello.js';
+
+export interface MeetOptions {
+  readonly configuration: Configuration;
+  readonly log: NodeLogger;
+  readonly guest: Guest;
+  readonly identity: NodeIdentity;
+  readonly peer: Address;
+  readonly speech: Speech | undefined;
+  /** As it is now. */
+  readonly policy: () => Policy;
+  readonly epoch: number;
+  /** The records of the disks are as they will be. */
+  readonly parted: Promise<void>;
+  readonly isLeaving: () => boolean;
+}
+
+/** A secondary that has launched its SVM; network and disks are attached to its session. */
+export interface MetSecondary {
+  readonly session: Session;
+  /** Of the secondary's process. */
+  readonly instance: Buffer;
+  /** Null without a witness. */
+  readonly speech: SpeechOffer | null;
+  readonly qemuVersion: string;
+}
+
+/** `needsOperator`: it will refuse again until somebody has decided something. */
+export interface NoSecondary {
+  readonly reason: string;
+  readonly needsOperator: boolean;
+}
+
+/** Never rejects. Without a session its streams may be attached, still; detaching is idempotent. */
+export async function meetSecondary(options: MeetOptions): Promise<MetSecondary | NoSecondary> {
+  const { configuration, guest, peer, speech, epoch } = options;
+  let session: Session | undefined;
+  let needsOperator = false;
+  try {
+    session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: options.log });
+    if (options.isLeaving()) throw new Error('The node is leaving');
+    const offer = (await speech?.offer(session)) ?? null;
+    const reply = firstControlMessage(session);
+    await options.parted;
+    const { identity } = options;
+    const images = await guest.disks.images();
+    const policy = options.policy();
+    const hello = { configuration, guest, images, identity, policy, speech: offer, epoch };
+    const { type, parts } = primaryHello(hello);
+    session.links.control.send(type, parts);
+    const message = await reply;
+    if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);
+    const answer = parseHelloReply(message.json);
+    if (!answer.ok) {
+      needsOperator = answer.needsOperator;
+      throw new ProtocolError(`The secondary refused: ${answer.reason}`);
+    }
+    checkSpeech(speech, {
+      host: answer.host,
+      peerHas: answer.speech !== null,
+      ownHost: configuration.host,
+    });
+    await guest.network.attach(session, { role: 'source', epoch });
+    await guest.disks.attachSource(session, {
+      epoch,
+      verdicts: parseAcceptedImages(answer.verdicts),
+      resyncBytesPerSecond: configuration.resyncBytesPerSecond,
+    });
+    if (options.isLeaving()) throw new Error('The node is leaving');
+    if (offer !== null) speech?.meet(session, offer.key, answer.speech?.ports ?? []);
+    const instance = Buffer.from(answer.instance, 'hex');
+    return { session, instance, speech: offer, qemuVersion: answer.qemuVersion };
+  } catch (error) {
+    session?.destroy();
+    return { reason: describeError(error), needsOperator };
+  }
+}
