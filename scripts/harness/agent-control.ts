@@ -11,6 +11,7 @@ const ANSWER_BYTES_MAX = 1 << 20;
 /** The part of the agent's status that the harness uses; times are milliseconds. */
 export interface AgentStatus {
   readonly role: 'primary' | 'secondary';
+  readonly phase: string;
   readonly state: string;
   readonly mode: string;
   readonly peer: { readonly state: string };

@@ -97,7 +97,7 @@ interface CommonArguments {
 const SINGLE = [
   ...['socket', 'vm', 'run-dir', 'dir', 'duration', 'nic', 'max-bytes'],
   ...['inbound', 'verdicts', 'compare-timeout', 'role'],
-  ...['disk', 'state-dir', 'config', 'image'],
+  ...['disk', 'state-dir', 'config', 'image', 'after'],
 ];
 
 /** What the grammar needs to know beside the arguments. */
@@ -210,6 +210,28 @@ function defineAgentCommands(base: Argv<CommonArguments>, { call }: Hands): void
           describe: 'Show it again every second until interrupted',
         }),
       (args) => call(args, { command: 'status', arguments: {} }, args.watch),
+    )
+    .command(
+      'events',
+      'Show what has happened to the agent, and what happens',
+      (command) =>
+        command
+          .option('follow', {
+            type: 'boolean',
+            default: false,
+            describe: 'Go on with what happens, until interrupted',
+          })
+          .option('after', {
+            type: 'string',
+            requiresArg: true,
+            describe: 'Only what is behind this sequence number',
+          }),
+      (args) => {
+        const { after: text } = args;
+        const number = integerParser(0, Number.MAX_SAFE_INTEGER);
+        const after = text === undefined ? null : named('--after', () => number(text));
+        call(args, { command: 'events', arguments: { after, waitMs: 0 } }, args.follow);
+      },
     )
     .command(
       'failover',

@@ -20,14 +20,16 @@ import { type FileReport, filesToCheck } from './config-check.js';
 import {
   type Command,
   decodeDetail,
+  decodeEvents,
   decodeStatus,
   decodeVerified,
   type Response,
 } from './control-wire.js';
 import type { DiscardedDisk, DiscardPlan } from './discard-images.js';
 import { formatDiscarded, formatVerified } from './disk-text.js';
+import { formatEvent } from './event-text.js';
 import { AgentUnreachable, EXIT, exitCodeOf } from './exit-codes.js';
-import { ANSWER_MS_MAX, DEED_MS_MAX, VERIFY_MS_MAX } from './limits.js';
+import { ANSWER_MS_MAX, DEED_MS_MAX, EVENTS_WAIT_MS, VERIFY_MS_MAX } from './limits.js';
 import { formatStatus, verifyText } from './status-text.js';
 
 /** The world of one run of `colo`. */
@@ -74,6 +76,7 @@ export async function runColo(argv: readonly string[], around: Surroundings): Pr
       return await discardImages(wish.discard, around);
     case 'call':
       if (wish.command.command === 'verify') return await verify(wish, around);
+      if (wish.command.command === 'events') return await tellEvents(wish, around);
       return wish.watch ? await watch(wish, around) : await callOnce(wish, around);
   }
 }
@@ -161,6 +164,36 @@ async function discardImages(wish: DiscardWish, around: Surroundings): Promise<n
     const disks = await around.carryOutDiscard(plan);
     around.print(wish.json ? `${JSON.stringify({ ok: true, disks })}\n` : formatDiscarded(disks));
     return EXIT.ok;
+  } catch (error) {
+    if (!(error instanceof ColoError)) throw error;
+    report(around, wish.json, { code: error.code, reason: describeError(error) });
+    return exitCodeOf(error);
+  }
+}
+
+/** What is kept, and with `--follow` what comes, until the agent or the operator has enough. */
+async function tellEvents(wish: Call, around: Surroundings): Promise<number> {
+  try {
+    const path = await findSocket(wish.agent, around.list);
+    const asked = wish.command as Extract<Command, { command: 'events' }>;
+    let { after } = asked.arguments;
+    let waitMs = 0;
+    for (;;) {
+      const command: Command = { command: 'events', arguments: { after, waitMs } };
+      const response = await around.call(path, command, ANSWER_MS_MAX + waitMs);
+      if (!response.ok) {
+        report(around, wish.json, response.error);
+        return EXIT.failed;
+      }
+      const { events, next } = decodeEvents(response.result);
+      for (const event of events) {
+        around.print(wish.json ? `${JSON.stringify(event)}\n` : formatEvent(event));
+      }
+      const isAll = events.length === 0;
+      if (isAll && !wish.watch) return EXIT.ok;
+      if (isAll) waitMs = EVENTS_WAIT_MS;
+      after = next;
+    }
   } catch (error) {
     if (!(error instanceof ColoError)) throw error;
     report(around, wish.json, { code: error.code, reason: describeError(error) });

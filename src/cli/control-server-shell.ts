@@ -167,12 +167,18 @@ async function carryOut(control: NodeControl, asked: Command, id: number): Promi
     if (answer.ok) return { id, ok: true, result: { disks: answer.disks } };
     return { id, ok: false, error: { code: answer.code, reason: answer.reason } };
   }
+  if (asked.command === 'events') {
+    return { id, ok: true, result: await control.events(asked.arguments) };
+  }
   const result = await deed(control, asked);
   if (result.ok) return { id, ok: true, result: { detail: result.detail } };
   return { id, ok: false, error: { code: result.code, reason: result.reason } };
 }
 
-function deed(control: NodeControl, asked: Exclude<Command, { command: 'status' | 'verify' }>) {
+function deed(
+  control: NodeControl,
+  asked: Exclude<Command, { command: 'status' | 'verify' | 'events' }>,
+) {
   switch (asked.command) {
     case 'failover':
       return control.failover({ force: asked.arguments.force });

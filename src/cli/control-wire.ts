@@ -18,9 +18,12 @@ import {
   CAPTURE_DURATION_US_MIN,
   type CaptureOptions,
   DISKS_MAX,
+  type EventsAnswer,
+  type EventsQuery,
   MODES,
   type Mode,
   NICS_MAX,
+  NODE_PHASES,
   type NodeStatus,
   PERIOD_US_MAX,
   PERIOD_US_MIN,
@@ -29,7 +32,12 @@ import {
   type VerifyOptions,
 } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
-import { LINE_BYTES_MAX, PATH_LENGTH_MAX, REASON_LENGTH_MAX } from './limits.js';
+import {
+  EVENTS_WAIT_MS_MAX,
+  LINE_BYTES_MAX,
+  PATH_LENGTH_MAX,
+  REASON_LENGTH_MAX,
+} from './limits.js';
 
 /** The envelope of a request; what it asks is not looked at yet. */
 export interface Request {
@@ -56,7 +64,8 @@ export type Command =
   | { readonly command: 'set-mode'; readonly arguments: { readonly mode: Mode } }
   | { readonly command: 'capture'; readonly arguments: CaptureOptions }
   | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> }
-  | { readonly command: 'verify'; readonly arguments: VerifyOptions };
+  | { readonly command: 'verify'; readonly arguments: VerifyOptions }
+  | { readonly command: 'events'; readonly arguments: EventsQuery };
 
 const requestId = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const shortText = z.string().max(REASON_LENGTH_MAX);
@@ -97,6 +106,10 @@ const COMMANDS = {
   }),
   checkpoint: noArguments,
   verify: z.strictObject({ disk: z.string().max(64).nullable(), repair: z.boolean() }),
+  events: z.strictObject({
+    after: integer(0, Number.MAX_SAFE_INTEGER).nullable(),
+    waitMs: integer(0, EVENTS_WAIT_MS_MAX),
+  }),
 } as const satisfies Record<Command['command'], z.ZodType>;
 
 const count = z.number();
@@ -105,6 +118,7 @@ const statusSchema = z.object({
   vm: z.string(),
   host: z.string(),
   role: z.enum(['primary', 'secondary']),
+  phase: z.enum(NODE_PHASES),
   state: z.string(),
   mode: z.enum(MODES),
   peer: z.object({
@@ -201,6 +215,36 @@ const verifySchema = z.object({
     )
     .max(DISKS_MAX),
 });
+
+const phase = z.enum(NODE_PHASES);
+const ofEvent = { sequence: count, timeUs: count, role: z.enum(['primary', 'secondary']) };
+const event = <K extends string, S extends z.ZodRawShape>(kind: K, shape: S) =>
+  z.object({ ...ofEvent, reason: z.string(), kind: z.literal(kind), ...shape });
+const eventsSchema = z.object({
+  events: z.array(
+    z.discriminatedUnion('kind', [
+      event('state', { from: phase.nullable(), to: phase }),
+      event('failover', {
+        continuedFrom: z.enum(['running', 'checkpoint']),
+        epoch: count,
+        downtimeMs: countOrNone,
+      }),
+      event('checkpoint-failed', { epoch: count }),
+      event('resync', {
+        step: z.enum(['begin', 'progress', 'end']),
+        doneBytes: count,
+        totalBytes: count,
+      }),
+      event('disk', {}),
+      event('witness', { state: z.enum(['lost', 'regained']) }),
+      event('peer', { state: z.enum(['alive', 'suspect', 'lost']) }),
+      event('guest', { what: z.enum(['reset', 'shutdown', 'panic', 'watchdog']) }),
+      event('operator', { command: z.string() }),
+      event('lost', { count }),
+    ]),
+  ),
+  next: z.number().int().nonnegative(),
+}) satisfies z.ZodType<EventsAnswer>;
 
 /** Splits bytes into lines. A line is bounded while it grows, before it is whole. */
 export class LineDecoder {
@@ -308,6 +352,11 @@ export function decodeStatus(result: unknown): NodeStatus {
 /** The result of `verify`. Throws `ProtocolError`. */
 export function decodeVerified(result: unknown): VerifiedDisk[] {
   return check(result, verifySchema, 'verification').disks;
+}
+
+/** The result of `events`. Throws `ProtocolError`. */
+export function decodeEvents(result: unknown): EventsAnswer {
+  return check(result, eventsSchema, 'list of events');
 }
 
 /** The result of every other command. Throws `ProtocolError`. */

@@ -30,6 +30,14 @@ export const DEED_MS_MAX = 60_000;
  */
 export const VERIFY_MS_MAX = 24 * 3600 * 1000;
 
+/**
+ * How long an agent lets `colo events --follow` wait for the next event before it answers that there
+ * is none, milliseconds; well below IDLE_MS_MAX. `colo` asks for less: an agent notices that a client
+ * is gone when it answers. Hit: the arguments are refused.
+ */
+export const EVENTS_WAIT_MS_MAX = 20_000;
+export const EVENTS_WAIT_MS = 5_000;
+
 /** Time between two looks of `colo status --watch`, milliseconds. */
 export const WATCH_MS = 1_000;
 

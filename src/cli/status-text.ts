@@ -16,7 +16,7 @@ const UNLIMITED_MS = 86_400_000;
 export function formatStatus(status: NodeStatus): string {
   const rows: [string, string][] = [
     ['VM', `${status.vm} on ${status.host}`],
-    ['Role', `${status.role}, ${status.state}`],
+    ['Role', roleText(status)],
     ['Peer', peerText(status.peer)],
     ['Epoch', `${status.epoch}, committed ${orNone(status.committedEpoch)}`],
     ['Mode', modeText(status)],
@@ -74,6 +74,11 @@ export function formatBytes(bytes: number): string {
     unit += 1;
   }
   return unit === 0 ? `${bytes} B` : `${value.toFixed(1)} ${units[unit]}`;
+}
+
+/** The shared word for where it stands, and its own where that says more. */
+function roleText({ role, phase, state }: NodeStatus): string {
+  return phase === state ? `${role}, ${phase}` : `${role}, ${phase} (${state})`;
 }
 
 /** A secondary has no period: the primary decides. */
@@ -182,7 +187,7 @@ function orNone(value: number | null): string {
   return value === null ? 'none' : String(value);
 }
 
-function printable(text: string): string {
+export function printable(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is replaced
   return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
 }

@@ -4,8 +4,8 @@
  * arguments and file -> settings.ts (text with its place) -> keys.ts (grammar of each key, from
  * values.ts, duration.ts, devices.ts) -> resolve.ts (defaults, checks between keys) ->
  * configuration.ts (the type that the nodes take). show.ts turns it into words again; problem.ts
- * is how anything wrong is told. status.ts is what a running node answers its operator, node.ts how
- * a daemon starts one.
+ * is how anything wrong is told. status.ts is what a running node answers its operator, events.ts
+ * what it tells him, node.ts how a daemon starts one.
  *
  * Bad input of any kind ends in one `ConfigurationError` that lists every problem, one line each.
  */
@@ -25,6 +25,16 @@ export {
   type NicSetting,
 } from './devices.js';
 export { formatDuration, parseDuration } from './duration.js';
+export {
+  type EventBody,
+  type EventsAnswer,
+  type EventsQuery,
+  type GuestNews,
+  NODE_PHASES,
+  type NodeEvent,
+  type NodePhase,
+  type RoleView,
+} from './events.js';
 export { KEY_NAMES, type Key, type KeyDefinition, keyDefinition, type Role } from './keys.js';
 export {
   CAPTURE_BYTES_DEFAULT,
@@ -66,6 +76,7 @@ export type {
   NodeControl,
   NodeStatus,
   PeerState,
+  RoleControl,
   SpeechStatus,
   VerifiedDisk,
   VerifyAnswer,

@@ -2,6 +2,7 @@
  * What a running node tells and takes over its control socket. The node classes implement
  * `NodeControl`; src/cli carries it over the socket and prints it.
  */
+import type { EventsAnswer, EventsQuery, NodePhase, RoleView } from './events.js';
 import type { Mode, PeriodSetting } from './mode.js';
 
 /** What came of a command; a refusal is an answer, not an exception. */
@@ -46,8 +47,8 @@ export type VerifyAnswer =
   | { readonly ok: true; readonly disks: readonly VerifiedDisk[] }
   | { readonly ok: false; readonly code: string; readonly reason: string };
 
-/** A running node, as its control socket sees it. */
-export interface NodeControl {
+/** What a node does for its operator in the role that it has. */
+export interface RoleControl {
   status(): NodeStatus;
   /** Makes a secondary the primary. `force` also while the peer still answers. */
   failover(options: { force: boolean }): Promise<CommandResult>;
@@ -62,6 +63,14 @@ export interface NodeControl {
   checkpoint(): Promise<CommandResult>;
   /** Resolves when the disks are compared, and repaired if asked for, or it was refused. */
   verify(options: VerifyOptions): Promise<VerifyAnswer>;
+  /** What its events are made from; cheap. */
+  readonly view: RoleView;
+}
+
+/** A running node, as its control socket sees it. */
+export interface NodeControl extends Omit<RoleControl, 'view'> {
+  /** Resolves at once when there are such events, else with the next one or after `waitMs`. */
+  events(query: EventsQuery): Promise<EventsAnswer>;
 }
 
 /** Where the link to the other host stands. */
@@ -130,6 +139,8 @@ export interface NodeStatus {
   vm: string;
   host: string;
   role: 'primary' | 'secondary';
+  /** The same words in both roles. */
+  phase: NodePhase;
   /** The state machine's own name of its state. */
   state: string;
   mode: Mode;

@@ -41,5 +41,5 @@ export type { NicPlace } from './network/guest-nic.js';
 export type { SessionRole } from './network/network-shell.js';
 export type { CompareStats, NetworkStats } from './network/network-stats.js';
 export type { CompareReason } from './network/source-role-shell.js';
-export type { NodeIdentity, NodeRole, Promotion, RoleEnd } from './node-role.js';
+export type { NodeIdentity, NodeRole, Promotion, RoleEnd, RoleWatch } from './node-role.js';
 export { checkSpeech, Speech, type SpeechOptions } from './speech-shell.js';

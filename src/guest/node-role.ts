@@ -2,7 +2,7 @@
  * One role of a node, from the moment it takes it to the moment it gives it up. src/node holds one
  * at a time and passes on what the listener and the operator bring.
  */
-import type { Address, NodeControl, NodeExit } from '../config/index.js';
+import type { Address, EventBody, NodeExit, RoleControl } from '../config/index.js';
 import type { Policy } from '../replication/index.js';
 import type { AcceptDecision, ProbeAnswer, Session } from '../transport/index.js';
 import type { Guest } from './guest.js';
@@ -38,8 +38,16 @@ export interface NodeIdentity {
   readonly instance: Buffer;
 }
 
+/** Who is told what happens to a role. */
+export interface RoleWatch {
+  /** Its state may have changed. */
+  stepped(): void;
+  /** Something happened that its state does not show. */
+  happened(event: EventBody): void;
+}
+
 /** A role as the node sees it. */
-export interface NodeRole extends NodeControl {
+export interface NodeRole extends RoleControl {
   /** What a host that asks is told of this one. */
   readonly probeAnswer: ProbeAnswer;
   /** A peer wants to be the primary for this node. */

@@ -4,8 +4,9 @@ import {
   type Configuration,
   DEFAULT_PERIOD_US,
   formatAddress,
-  type NodeControl,
   type NodeStatus,
+  type RoleControl,
+  type RoleView,
   type VerifyAnswer,
 } from '../config/index.js';
 import { describeError } from '../lib/index.js';
@@ -18,7 +19,7 @@ export interface JoiningOptions {
 }
 
 /** It knows nothing of the guest, and does one thing: `colo failover --force`. */
-export class Joining implements NodeControl {
+export class Joining implements RoleControl {
   readonly #options: JoiningOptions;
   readonly #startedAtUs = monotonicUs();
   /** What it waits for. */
@@ -62,6 +63,11 @@ export class Joining implements NodeControl {
     return this.#refusal();
   }
 
+  get view(): RoleView {
+    const { role } = this.#options.configuration;
+    return { role, phase: 'joining', reason: this.reason, peer: 'none', epoch: 0 };
+  }
+
   status(): NodeStatus {
     const { configuration } = this.#options;
     const { vm, host, peer } = configuration;
@@ -70,6 +76,7 @@ export class Joining implements NodeControl {
       vm,
       host,
       role: configuration.role,
+      phase: 'joining',
       state: 'joining',
       mode,
       peer: {

@@ -16,7 +16,10 @@ import type {
   NodeControl,
   NodeExit,
   NodeLogger,
+  NodeStatus,
   PrimaryConfiguration,
+  RoleControl,
+  RoleView,
   RunningNode,
 } from '../config/index.js';
 import { NO_WITNESS_WARNING } from '../failover/index.js';
@@ -41,6 +44,7 @@ import {
 } from '../transport/index.js';
 import { Joining } from './joining-shell.js';
 import { JOIN_PAUSE_MS, JOIN_PROBE_TIMEOUT_MS } from './limits.js';
+import { NodeEvents } from './node-events-shell.js';
 import { type NodeInput, type NodeOutput, RoleMachine } from './role-machine.js';
 
 /** Starts a node in the role that its configuration names, unless the peer runs the guest. */
@@ -72,6 +76,7 @@ class Node implements RunningNode {
   #guardFailure: string | undefined;
   #role: NodeRole | undefined;
   readonly #joining: Joining;
+  readonly #events: NodeEvents;
   /** What this host's images say, as long as no peer has been here. */
   #standing: Standing = 'none';
   /** How the last role ended. */
@@ -88,6 +93,11 @@ class Node implements RunningNode {
       this.#finish = resolve;
     });
     this.#joining = new Joining({ configuration, force: () => this.#force() });
+    this.#events = new NodeEvents({
+      view: () => this.#view,
+      sync: () => this.#role?.status().sync ?? null,
+      trouble: () => this.#speech?.status.trouble,
+    });
     const instance = (): Buffer => this.#instance;
     this.#listener = new PeerListener({
       log,
@@ -106,17 +116,31 @@ class Node implements RunningNode {
 
   /** The role's, whichever it is now. */
   get control(): NodeControl {
-    const role = (): NodeControl => this.#role ?? this.#joining;
+    const role = (): RoleControl => this.#role ?? this.#joining;
+    const { told } = this.#events;
     return {
-      status: () => role().status(),
-      failover: (options) => role().failover(options),
-      switchover: () => role().switchover(),
-      setPeriod: (period) => role().setPeriod(period),
-      setMode: (mode) => role().setMode(mode),
+      status: () => this.#status(),
+      failover: async (options) => told('failover', await role().failover(options)),
+      switchover: async () => told('switchover', await role().switchover()),
+      setPeriod: (period) => told('set-period', role().setPeriod(period)),
+      setMode: async (mode) => told('set-mode', await role().setMode(mode)),
       capture: (options) => role().capture(options),
       checkpoint: () => role().checkpoint(),
       verify: (options) => role().verify(options),
+      events: (query) => this.#events.read(query),
     };
+  }
+
+  #status(): NodeStatus {
+    const { phase } = this.#view;
+    return { ...(this.#role ?? this.#joining).status(), phase };
+  }
+
+  get #view(): RoleView {
+    const view = (this.#role ?? this.#joining).view;
+    const idles = view.phase === 'alone' || view.phase === 'joining';
+    const isFenced = idles && this.#speech?.status.state === 'fenced';
+    return isFenced ? { ...view, phase: 'fenced' } : view;
   }
 
   async begin(): Promise<void> {
@@ -131,6 +155,7 @@ class Node implements RunningNode {
       this.#standing = standingOf(await readRecords(stateDir, vm));
       await this.#step({ kind: 'started', role, standing: this.#standing });
     } catch (error) {
+      this.#events.stop();
       await this.#speech?.stop('The node can not start');
       this.#listener.close();
       throw error;
@@ -294,6 +319,7 @@ class Node implements RunningNode {
       peer,
       identity: this.#identity,
       speech: this.#speech,
+      watch: this.#events,
     });
   }
 
@@ -306,6 +332,7 @@ class Node implements RunningNode {
       identity: this.#identity,
       speech: this.#speech,
       reserve,
+      watch: this.#events,
     });
   }
 
@@ -327,6 +354,7 @@ class Node implements RunningNode {
         peer: this.#configuration.peer ?? promotion.peer,
         identity: this.#identity,
         speech: this.#speech,
+        watch: this.#events,
       }),
     );
   }
@@ -353,6 +381,7 @@ class Node implements RunningNode {
   }
 
   async #leave(exit: NodeExit): Promise<void> {
+    this.#events.stop();
     await this.#speech?.stop(exit.reason);
     this.#listener.close();
     const failure = this.#guardFailure;

@@ -107,6 +107,10 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     return this.#detector.heardAtUs;
   }
 
+  get peerSuspected(): boolean {
+    return this.#detector.suspected;
+  }
+
   /** True while a failover would lose nothing that the clients have seen. */
   get isProtected(): boolean {
     return this.#state.kind === 'session' && this.#state.committed && !this.#detector.suspected;

@@ -1,6 +1,6 @@
 /** What a primary's role is made of. */
 import type { Address, Configuration, NodeLogger } from '../config/index.js';
-import type { Guest, NodeIdentity, Speech } from '../guest/index.js';
+import type { Guest, NodeIdentity, RoleWatch, Speech } from '../guest/index.js';
 import type { EpochReserve, Policy } from '../replication/index.js';
 
 export interface PrimaryRoleOptions {
@@ -20,4 +20,5 @@ export interface PrimaryRoleOptions {
   readonly identity: NodeIdentity;
   /** Undefined without a witness; else it has let this node go on alone. */
   readonly speech: Speech | undefined;
+  readonly watch: RoleWatch;
 }

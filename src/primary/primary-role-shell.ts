@@ -16,6 +16,7 @@ import {
   type NodeLogger,
   type NodeStatus,
   type PeriodSetting,
+  type RoleView,
   type VerifyAnswer,
   type VerifyOptions,
 } from '../config/index.js';
@@ -55,7 +56,7 @@ import {
 } from './primary-core.js';
 import type { PrimaryRoleOptions } from './primary-role-options.js';
 import { failoverOfPrimary, listenToSpeech } from './primary-speech-shell.js';
-import { primaryStatus } from './primary-status.js';
+import { primaryStatus, primaryView } from './primary-status.js';
 import { Replicator } from './replicator-shell.js';
 import { CheckpointStatistics } from './statistics.js';
 import { verifyDisks } from './verify-shell.js';
@@ -121,7 +122,11 @@ export class PrimaryRole implements NodeRole {
       isLeaving: () => this.#leaving,
     });
     this.#diskRetry = new DiskRetry({ guest: pvm.emulator, log });
-    this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
+    this.#driver = new CoreDriver(
+      this.#core,
+      (output) => this.#perform(output),
+      () => options.watch.stepped(),
+    );
     pvm.hooks.onDisksOverBound = (epoch) =>
       this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound', epoch });
     pvm.hooks.onCheckpointNeeded = (trigger, epoch) =>
@@ -171,6 +176,10 @@ export class PrimaryRole implements NodeRole {
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
     });
+  }
+
+  get view(): RoleView {
+    return primaryView(this.#core, this.#lastFailure);
   }
 
   async failover({ force }: { force: boolean }): Promise<CommandResult> {
@@ -447,6 +456,7 @@ export class PrimaryRole implements NodeRole {
   #diskFailed(reason: string): void {
     this.#log.error('A disk failed', { reason });
     this.#lastFailure = `A disk failed: ${reason}`;
+    this.#options.watch.happened({ kind: 'disk', reason: this.#lastFailure });
     this.#driver.input({ kind: 'diskFailed', reason: `A disk failed: ${reason}` });
   }
 

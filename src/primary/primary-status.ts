@@ -3,8 +3,10 @@ import {
   type Address,
   type Configuration,
   formatAddress,
+  type NodePhase,
   type NodeStatus,
   type PeerState,
+  type RoleView,
 } from '../config/index.js';
 import { disksStatus, type Guest, type Speech } from '../guest/index.js';
 import type { PrimaryCore } from './primary-core.js';
@@ -38,6 +40,7 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     vm: configuration.vm,
     host: configuration.host,
     role: 'primary',
+    phase: phaseOf(core),
     state: stateName(core),
     mode: core.mode,
     peer: {
@@ -87,6 +90,39 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     speech: sources.speech?.status ?? null,
     lastFailure: sources.lastFailure,
   };
+}
+
+/** As its events are made from; `lastFailure` is why there is no secondary. */
+export function primaryView(core: PrimaryCore, lastFailure: string | null): RoleView {
+  const { state } = core;
+  const reason =
+    state.kind === 'session'
+      ? state.committed
+        ? 'The secondary has all that the clients have seen'
+        : 'A secondary is connected'
+      : state.kind === 'connecting'
+        ? (lastFailure ?? '')
+        : state.reason;
+  const { epoch } = core;
+  return { role: 'primary', phase: phaseOf(core), reason, peer: peerView(core), epoch };
+}
+
+function phaseOf({ state }: PrimaryCore): NodePhase {
+  switch (state.kind) {
+    case 'session':
+      if (!state.committed) return 'synchronising';
+      return state.phase.kind === 'running' ? 'protected' : 'checkpointing';
+    case 'alone':
+    case 'connecting':
+      return 'alone';
+    case 'left':
+      return 'leaving';
+  }
+}
+
+function peerView(core: PrimaryCore): RoleView['peer'] {
+  if (core.state.kind === 'session') return core.peerSuspected ? 'suspect' : 'alive';
+  return core.peerHeardAtUs === undefined ? 'none' : 'lost';
 }
 
 function syncStatus({ sync, guest }: StatusSources): NodeStatus['sync'] {

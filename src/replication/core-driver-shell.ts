@@ -11,14 +11,21 @@ import { monotonicUs } from '../linux/index.js';
 export class CoreDriver<In extends { readonly kind: string }, Out> {
   readonly #core: Core<In | { readonly kind: 'tick' }, Out>;
   readonly #perform: (output: Out) => void;
+  readonly #onStepped: () => void;
   readonly #waiting: (In | { readonly kind: 'tick' })[] = [];
   #busy = false;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(core: Core<In | { readonly kind: 'tick' }, Out>, perform: (output: Out) => void) {
+  /** `onStepped` is called when inputs have been carried out: the core's state may be another. */
+  constructor(
+    core: Core<In | { readonly kind: 'tick' }, Out>,
+    perform: (output: Out) => void,
+    onStepped: () => void = () => undefined,
+  ) {
     this.#core = core;
     this.#perform = perform;
+    this.#onStepped = onStepped;
   }
 
   /** Hands an input to the core; ignored once stopped. */
@@ -34,6 +41,7 @@ export class CoreDriver<In extends { readonly kind: string }, Out> {
     } finally {
       this.#busy = false;
     }
+    this.#onStepped();
     this.#schedule();
   }
 

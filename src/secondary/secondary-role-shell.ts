@@ -6,7 +6,13 @@
  * asks for, `#perform` has a line or two per instruction of the core, the rest are those that take
  * more.
  */
-import type { CommandResult, Configuration, NodeLogger, NodeStatus } from '../config/index.js';
+import type {
+  CommandResult,
+  Configuration,
+  NodeLogger,
+  NodeStatus,
+  RoleView,
+} from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import {
   checkSpeech,
@@ -15,6 +21,7 @@ import {
   type NodeIdentity,
   type NodeRole,
   type RoleEnd,
+  type RoleWatch,
   type Speech,
 } from '../guest/index.js';
 import { describeError, OperatorError, ProtocolError } from '../lib/index.js';
@@ -39,7 +46,7 @@ import {
 } from '../transport/index.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
-import { secondaryStatus } from './secondary-status.js';
+import { secondaryStatus, secondaryView } from './secondary-status.js';
 import { SvmApplier } from './svm-applier-shell.js';
 import { IMAGE_AT_STAKE, type Svm, startSvm } from './svm-shell.js';
 
@@ -52,6 +59,7 @@ export interface SecondaryRoleOptions {
   readonly speech: Speech | undefined;
   /** Learns the epochs that primaries use. */
   readonly reserve: EpochReserve;
+  readonly watch: RoleWatch;
 }
 
 /** A session and the SVM that it feeds. */
@@ -86,6 +94,8 @@ export class SecondaryRole implements NodeRole {
   /** That whose first commit the guard has been told of. */
   #standing: Current | undefined;
   #heartbeats = 0;
+  /** The SVM executes since the last apply: a failover goes on from there. */
+  #goesOnRunning = false;
   readonly #applier: SvmApplier;
   #downtimeUs: number | undefined;
   #lastFailure: string | null = null;
@@ -110,7 +120,11 @@ export class SecondaryRole implements NodeRole {
       hasWitness: options.speech !== undefined,
     });
     this.#applier = new SvmApplier(log);
-    this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
+    this.#driver = new CoreDriver(
+      this.#core,
+      (output) => this.#perform(output),
+      () => options.watch.stepped(),
+    );
     log.setContext({ role: 'secondary' });
     this.#listenToSpeech(options.speech);
   }
@@ -139,6 +153,10 @@ export class SecondaryRole implements NodeRole {
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
     });
+  }
+
+  get view(): RoleView {
+    return secondaryView(this.#core, this.#lastFailure);
   }
 
   failover(options: { force: boolean }): Promise<CommandResult> {
@@ -410,10 +428,12 @@ export class SecondaryRole implements NodeRole {
   }
 
   async #apply(epoch: number, svmRuns: boolean): Promise<void> {
+    this.#goesOnRunning = false;
     const current = this.#current;
     if (current === undefined) return;
     try {
       const durationUs = await this.#applier.apply(current, { epoch, svmRuns });
+      this.#goesOnRunning = svmRuns;
       this.#driver.input({ kind: 'applied', epoch, durationUs });
     } catch (error) {
       const reason = `Epoch ${epoch} can't be applied: ${describeError(error)}`;
@@ -437,6 +457,13 @@ export class SecondaryRole implements NodeRole {
       this.#log.warn('Failover: this node runs the guest now', {
         reason,
         downtimeMs: Math.round((this.#downtimeUs ?? 0) / 1000),
+      });
+      this.#options.watch.happened({
+        kind: 'failover',
+        continuedFrom: this.#goesOnRunning ? 'running' : 'checkpoint',
+        epoch: this.#core.committedEpoch ?? hello.epoch,
+        downtimeMs: this.#downtimeUs === undefined ? null : Math.round(this.#downtimeUs / 1000),
+        reason,
       });
       this.#driver.input({ kind: 'promoted' });
       if (this.#configuration.lanAnnounce) await guest.emulator.announce();
@@ -505,6 +532,7 @@ export class SecondaryRole implements NodeRole {
   /** In standby the primary goes on alone; a guest that has nobody else waits for its disk. */
   #diskFailed(reason: string): void {
     this.#log.error('A disk failed', { reason });
+    this.#options.watch.happened({ kind: 'disk', reason: `A disk failed: ${reason}` });
     if (this.#core.state.kind === 'active') this.#current?.diskRetry.failed(reason);
     else this.#driver.input({ kind: 'broken', reason: `A disk failed: ${reason}` });
   }

@@ -1,5 +1,5 @@
 /** The secondary's answer to `colo status`; after a failover it is the primary's. */
-import type { Configuration, NodeStatus, PeerState } from '../config/index.js';
+import type { Configuration, NodePhase, NodeStatus, PeerState, RoleView } from '../config/index.js';
 import { disksStatus, type Guest, type Speech } from '../guest/index.js';
 import type { Hello } from '../replication/index.js';
 import type { SecondaryCore } from './secondary-core.js';
@@ -30,6 +30,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     vm: configuration.vm,
     host: configuration.host,
     role: core.state.kind === 'active' ? 'primary' : 'secondary',
+    phase: phaseOf(core),
     state: core.state.kind,
     mode: core.svmRuns ? 'colo' : 'checkpoint',
     peer: {
@@ -59,6 +60,66 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     speech: sources.speech?.status ?? null,
     lastFailure: sources.lastFailure,
   };
+}
+
+/** As its events are made from; `lastFailure` is what ended the last session. */
+export function secondaryView(core: SecondaryCore, lastFailure: string | null): RoleView {
+  const { state } = core;
+  const epoch = core.committedEpoch ?? 0;
+  return {
+    role: state.kind === 'active' ? 'primary' : 'secondary',
+    phase: phaseOf(core),
+    reason: reasonOf(core, lastFailure),
+    peer: peerView(core),
+    epoch,
+  };
+
+  function peerView({ peerSuspected, peerHeardAtUs }: SecondaryCore): RoleView['peer'] {
+    const hasSession =
+      state.kind === 'synchronising' || (state.kind === 'standby' && state.next === undefined);
+    if (hasSession) return peerSuspected ? 'suspect' : 'alive';
+    return peerHeardAtUs === undefined ? 'none' : 'lost';
+  }
+}
+
+function phaseOf({ state }: SecondaryCore): NodePhase {
+  switch (state.kind) {
+    case 'waiting':
+      return 'joining';
+    case 'synchronising':
+      return 'synchronising';
+    case 'standby':
+      if (state.next !== undefined) return 'failing-over';
+      return state.applying ? 'checkpointing' : 'protected';
+    case 'waitingForOperator':
+    case 'claiming':
+    case 'promoting':
+      return 'failing-over';
+    case 'active':
+      return 'alone';
+    case 'left':
+      return 'leaving';
+  }
+}
+
+function reasonOf({ state }: SecondaryCore, lastFailure: string | null): string {
+  switch (state.kind) {
+    case 'waiting':
+      return lastFailure ?? 'It waits for a primary';
+    case 'synchronising':
+      return 'A primary is connected';
+    case 'standby':
+      return state.next === undefined ? 'A failover would lose nothing' : state.reason;
+    case 'waitingForOperator':
+      return 'The primary is lost, and "colo failover" decides';
+    case 'promoting':
+      return 'This node takes the guest over';
+    case 'active':
+      return 'The guest runs here';
+    case 'claiming':
+    case 'left':
+      return state.reason;
+  }
 }
 
 function peerState(core: SecondaryCore): PeerState {

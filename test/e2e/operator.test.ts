@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import test from 'ava';
 import { callAgent } from '../../scripts/harness/agent-control.js';
+import { EventReader } from './event-reader.js';
 import { controlGuest, socketPath, startClients, withPair } from './pair-harness.js';
 
 const run = promisify(execFile);
@@ -158,5 +159,44 @@ test('after a power cut of both hosts the guest waits for the other host, or for
       return status.state !== 'joining' && /discard-image/.test(status.lastFailure ?? '');
     });
     t.is(refused.role, 'primary');
+  });
+});
+
+test('colo events tells of a failover and the way back, over changes of role', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    const readers = [new EventReader(pair, 'hostb'), new EventReader(pair, 'hostb')];
+    const [reader] = readers;
+    if (reader === undefined) throw new Error('No reader');
+    await reader.until('protected', ({ kind, to }) => kind === 'state' && to === 'protected');
+    const status = await pair.status('hostb');
+    t.true(['protected', 'checkpointing'].includes(status.phase));
+    await pair.kill('hosta');
+    const failover = await reader.until('failover', ({ kind }) => kind === 'failover');
+    t.like(failover, { role: 'secondary', continuedFrom: 'running' });
+    t.true(Number(failover['epoch']) > 0 && Number(failover['downtimeMs']) > 0);
+    await pair.startPrimary();
+    await reader.until('the end of a resync as the primary', ({ kind, step, role }) => {
+      return kind === 'resync' && step === 'end' && role === 'primary';
+    });
+    await callAgent(socketPath(pair, 'hostb'), {
+      command: 'set-period',
+      arguments: { periodUs: 500_000 },
+    });
+    await reader.until('set-period', ({ command }) => command === 'set-period');
+    const states = reader.events.flatMap(({ kind, to }) => (kind === 'state' ? [to] : []));
+    t.deepEqual(states.slice(-5), [
+      ...['protected', 'failing-over', 'alone', 'synchronising', 'protected'],
+    ]);
+    const numbers = reader.events.map(({ sequence }) => sequence);
+    t.deepEqual(
+      numbers,
+      numbers.map((_, index) => index + 1),
+    );
+    await pair.kill('hostb');
+    t.deepEqual(await Promise.all(readers.map((each) => each.ended())), [69, 69]);
+    const [one, other] = readers.map((each) =>
+      each.events.filter(({ kind }) => kind !== undefined),
+    );
+    t.deepEqual(one, other);
   });
 });

@@ -2,6 +2,8 @@
 import type {
   CaptureOptions,
   CommandResult,
+  EventsAnswer,
+  EventsQuery,
   Mode,
   NodeControl,
   NodeStatus,
@@ -18,6 +20,7 @@ export function fullStatus(): NodeStatus {
     vm: 'web',
     host: 'hostA',
     role: 'primary',
+    phase: 'protected',
     state: 'protected',
     mode: 'checkpoint',
     peer: { address: '10.0.0.2:7800', state: 'connected', lastHeardMs: 12 },
@@ -96,6 +99,8 @@ export class FakeNode implements NodeControl {
   readonly calls: string[] = [];
   /** Given by every command. */
   result: CommandResult = { ok: true, detail: 'Done' };
+  /** To `events`, one after the other; then there are none. */
+  answers: EventsAnswer[] = [];
   /** While set, `checkpoint` waits for it. */
   gate: Promise<void> | undefined;
   /** Thrown by `failover` when set. */
@@ -137,6 +142,11 @@ export class FakeNode implements NodeControl {
     this.calls.push('checkpoint');
     await this.gate;
     return this.result;
+  }
+
+  async events({ after, waitMs }: EventsQuery): Promise<EventsAnswer> {
+    this.calls.push(`events after=${after} waitMs=${waitMs}`);
+    return this.answers.shift() ?? { events: [], next: after ?? 0 };
   }
 
   async verify({ disk, repair }: VerifyOptions): Promise<VerifyAnswer> {

@@ -12,6 +12,8 @@ interface Run {
 }
 
 interface Options {
+  /** To each call its own, then the failure. */
+  responses?: Omit<Response, 'id'>[];
   sockets?: string[];
   response?: Omit<Response, 'id'>;
   looks?: number;
@@ -34,6 +36,8 @@ async function run(argv: string[], options: Options = {}): Promise<Run> {
     },
     call: async (path, command, timeoutMs) => {
       result.calls.push({ path, command, timeoutMs });
+      const next = options.responses?.shift();
+      if (next !== undefined) return { id: 1, ...next } as Response;
       if (options.failure !== undefined) throw options.failure;
       return { id: 1, ...(options.response ?? { ok: true, result: fullStatus() }) } as Response;
     },
@@ -347,4 +351,51 @@ test('check-config exits 78 for an error and 0 for a warning, also in JSON', asy
   const json = await run(['check-config', '/a', '--json'], { report: report('error') });
   t.deepEqual([json.code, json.err], [78, '']);
   t.deepEqual(JSON.parse(json.out), { ok: false, files: [{ ...report('error'), ok: false }] });
+});
+
+const EVENT = { sequence: 3, timeUs: 1_795_234_974_864_361, role: 'secondary', reason: 'Silent' };
+
+function eventsAnswer(next: number, ...events: object[]): Omit<Response, 'id'> {
+  return { ok: true, result: { events, next } } as never;
+}
+
+test('events are shown one a line until there are no more', async (t) => {
+  const failover = { kind: 'failover', continuedFrom: 'running', epoch: 41, downtimeMs: 812 };
+  const lost = { ...EVENT, kind: 'lost', count: 2, sequence: 2, reason: 'lost 2 events' };
+  const responses = [
+    eventsAnswer(3, lost, { ...EVENT, ...failover }),
+    eventsAnswer(4, { ...EVENT, sequence: 4, kind: 'state', from: 'failing-over', to: 'alone' }),
+    eventsAnswer(4),
+  ];
+  const { code, out, calls } = await run(['events'], { responses });
+  t.is(code, 0);
+  t.deepEqual(out.split('\n'), [
+    '2026-11-21T04:22:54.864Z     2 secondary lost: lost 2 events',
+    '2026-11-21T04:22:54.864Z     3 secondary failover from as it ran, epoch 41, down 812 ms: Silent',
+    '2026-11-21T04:22:54.864Z     4 secondary state failing-over -> alone: Silent',
+    '',
+  ]);
+  const asked = calls.map(({ command }) => command.arguments);
+  t.deepEqual(
+    asked,
+    [null, 3, 4].map((after) => ({ after, waitMs: 0 })),
+  );
+});
+
+test('events are followed until the agent is gone, as lines of JSON', async (t) => {
+  const state = { ...EVENT, kind: 'guest', what: 'reset' };
+  const { code, out, calls } = await run(['events', '--follow', '--json', '--after', '2'], {
+    responses: [eventsAnswer(2), eventsAnswer(3, state)],
+    failure: new AgentUnreachable('The agent hung up'),
+  });
+  t.is(code, 69);
+  const [event, end] = out.trim().split('\n');
+  t.deepEqual(JSON.parse(event ?? ''), state);
+  t.like(JSON.parse(end ?? ''), { ok: false, code: 'COLO_E_UNREACHABLE' });
+  const waits = calls.map(({ command }) => (command.arguments as { waitMs: number }).waitMs > 0);
+  t.deepEqual(waits, [false, true, true]);
+});
+
+test('a sequence number that is none is a usage error', async (t) => {
+  t.is((await run(['events', '--after', 'x'])).code, 64);
 });

@@ -220,3 +220,13 @@ test('an answer that is none of ours is told as such', async (t) => {
   await once(stranger.listen(path), 'listening');
   await t.throwsAsync(callAgent(path, STATUS, TIMEOUT_MS), { code: 'COLO_E_PROTOCOL' });
 });
+
+test('events are asked for with what was seen last', async (t) => {
+  const { path, node } = await startServer(t);
+  const event = { sequence: 9, timeUs: 1, role: 'primary', kind: 'disk', reason: 'Full' } as const;
+  node.answers = [{ events: [event], next: 9 }];
+  const ask = { command: 'events', arguments: { after: 8, waitMs: 100 } } as const;
+  const answer = await callAgent(path, ask, TIMEOUT_MS);
+  t.deepEqual(answer, { id: 1, ok: true, result: { events: [event], next: 9 } });
+  t.deepEqual(node.calls, ['events after=8 waitMs=100']);
+});
