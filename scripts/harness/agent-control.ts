@@ -40,6 +40,9 @@ export type AgentCommand =
   | { readonly command: 'status'; readonly arguments: Record<string, never> }
   | { readonly command: 'failover'; readonly arguments: { readonly force: boolean } }
   | { readonly command: 'switchover'; readonly arguments: Record<string, never> }
+  | { readonly command: 'detach'; readonly arguments: Record<string, never> }
+  | { readonly command: 'attach'; readonly arguments: Record<string, never> }
+  | { readonly command: 'stop'; readonly arguments: { readonly peer: boolean } }
   | { readonly command: 'set-period'; readonly arguments: { readonly periodUs: number } }
   | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> };
 

@@ -13,7 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { nowUs } from '../clients/clock.js';
 import { type AgentStatus, agentStatus, isProtected } from './agent-control.js';
 import { Child } from './child.js';
-import type { Cleanup } from './cleanup.js';
+import { type Cleanup, withDeadline } from './cleanup.js';
 import { waitGuest } from './guest-control.js';
 import { copyImage, type GuestFiles } from './guest-files.js';
 import {
@@ -211,6 +211,14 @@ export class PairLab {
     const agent = this.#agents.get(host);
     if (agent === undefined) throw new Error(`No agent was started on ${host}`);
     agent.kill(signal);
+  }
+
+  /** Waits for the end of an agent that was told to; its exit code, null after a signal. */
+  async ended(host: HostName): Promise<number | null> {
+    const agent = this.#agents.get(host);
+    if (agent === undefined) throw new Error(`No agent was started on ${host}`);
+    const end = await withDeadline(agent.ended, PROTECTED_DEADLINE_MS, `The end of ${host}`);
+    return end.code;
   }
 
   /** Ends both agents, first by asking, then by force. */

@@ -251,6 +251,29 @@ function defineAgentCommands(base: Argv<CommonArguments>, { call }: Hands): void
       (args) => call(args as unknown as CommonArguments, { command: 'switchover', arguments: {} }),
     )
     .command(
+      'detach',
+      'Let the guest go on without its secondary, until colo attach',
+      (command) => command,
+      (args) => call(args as unknown as CommonArguments, { command: 'detach', arguments: {} }),
+    )
+    .command(
+      'attach',
+      'Look for a secondary again, after colo detach',
+      (command) => command,
+      (args) => call(args as unknown as CommonArguments, { command: 'attach', arguments: {} }),
+    )
+    .command(
+      'stop',
+      'End the agent in order; a protected guest goes on at the other host',
+      (command) =>
+        command.option('peer', {
+          type: 'boolean',
+          default: false,
+          describe: 'End the agent of the secondary instead; the guest goes on here',
+        }),
+      (args) => call(args, { command: 'stop', arguments: { peer: args.peer } }),
+    )
+    .command(
       'set-period <period>',
       'Change the longest time between checkpoints',
       (command) =>

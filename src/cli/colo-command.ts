@@ -29,7 +29,13 @@ import type { DiscardedDisk, DiscardPlan } from './discard-images.js';
 import { formatDiscarded, formatVerified } from './disk-text.js';
 import { formatEvent } from './event-text.js';
 import { AgentUnreachable, EXIT, exitCodeOf } from './exit-codes.js';
-import { ANSWER_MS_MAX, DEED_MS_MAX, EVENTS_WAIT_MS, VERIFY_MS_MAX } from './limits.js';
+import {
+  ANSWER_MS_MAX,
+  DEED_MS_MAX,
+  EVENTS_WAIT_MS,
+  STOP_MS_MAX,
+  VERIFY_MS_MAX,
+} from './limits.js';
 import { formatStatus, verifyText } from './status-text.js';
 
 /** The world of one run of `colo`. */
@@ -207,6 +213,8 @@ function answerMs(asked: Command): number {
     case 'status':
     case 'set-period':
       return ANSWER_MS_MAX;
+    case 'stop':
+      return STOP_MS_MAX;
     case 'capture':
       return asked.arguments.durationUs / 1000 + DEED_MS_MAX;
     default:

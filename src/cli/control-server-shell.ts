@@ -184,6 +184,12 @@ function deed(
       return control.failover({ force: asked.arguments.force });
     case 'switchover':
       return control.switchover();
+    case 'detach':
+      return control.detach();
+    case 'attach':
+      return control.attach();
+    case 'stop':
+      return asked.arguments.peer ? control.stopPeer() : control.stop();
     case 'set-period':
       return control.setPeriod(asked.arguments.periodUs);
     case 'set-mode':

@@ -60,6 +60,9 @@ export type Command =
   | { readonly command: 'status'; readonly arguments: Record<string, never> }
   | { readonly command: 'failover'; readonly arguments: { readonly force: boolean } }
   | { readonly command: 'switchover'; readonly arguments: Record<string, never> }
+  | { readonly command: 'detach'; readonly arguments: Record<string, never> }
+  | { readonly command: 'attach'; readonly arguments: Record<string, never> }
+  | { readonly command: 'stop'; readonly arguments: { readonly peer: boolean } }
   | { readonly command: 'set-period'; readonly arguments: { readonly periodUs: number | 'auto' } }
   | { readonly command: 'set-mode'; readonly arguments: { readonly mode: Mode } }
   | { readonly command: 'capture'; readonly arguments: CaptureOptions }
@@ -94,6 +97,9 @@ const COMMANDS = {
   status: noArguments,
   failover: z.strictObject({ force: z.boolean() }),
   switchover: noArguments,
+  detach: noArguments,
+  attach: noArguments,
+  stop: z.strictObject({ peer: z.boolean() }),
   'set-period': z.strictObject({
     periodUs: z.union([z.literal('auto'), integer(PERIOD_US_MIN, PERIOD_US_MAX)]),
   }),

@@ -24,6 +24,9 @@ export const ANSWER_MS_MAX = 5_000;
 /** How long `colo` waits for a checkpoint or a failover, milliseconds. Hit: exit 69. */
 export const DEED_MS_MAX = 60_000;
 
+/** How long `colo stop` waits for a guest to be handed over, milliseconds. Hit: exit 69. */
+export const STOP_MS_MAX = 90_000;
+
 /**
  * How long `colo verify` waits, milliseconds: some 10 TiB at the rate of a slow disk. Hit: exit 69;
  * the verification goes on.

@@ -63,12 +63,19 @@ export interface RoleControl {
   checkpoint(): Promise<CommandResult>;
   /** Resolves when the disks are compared, and repaired if asked for, or it was refused. */
   verify(options: VerifyOptions): Promise<VerifyAnswer>;
+  /** The guest goes on without a secondary, until `attach`; resolves when it does. */
+  detach(): Promise<CommandResult>;
+  attach(): Promise<CommandResult>;
+  /** Ends the agent of the secondary in order; resolves when that one has let go. */
+  stopPeer(): Promise<CommandResult>;
   /** What its events are made from; cheap. */
   readonly view: RoleView;
 }
 
 /** A running node, as its control socket sees it. */
 export interface NodeControl extends Omit<RoleControl, 'view'> {
+  /** Ends the node in order; resolves when it is about to end. */
+  stop(): Promise<CommandResult>;
   /** Resolves at once when there are such events, else with the next one or after `waitMs`. */
   events(query: EventsQuery): Promise<EventsAnswer>;
 }

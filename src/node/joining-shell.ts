@@ -51,6 +51,18 @@ export class Joining implements RoleControl {
     return this.#refusal();
   }
 
+  async detach(): Promise<CommandResult> {
+    return this.#refusal();
+  }
+
+  async attach(): Promise<CommandResult> {
+    return this.#refusal();
+  }
+
+  async stopPeer(): Promise<CommandResult> {
+    return this.#refusal();
+  }
+
   async capture(): Promise<CommandResult> {
     return this.#refusal();
   }

@@ -9,9 +9,10 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { readRecords, type Standing, standingOf } from '../blockrep/index.js';
 import type {
+  CommandResult,
   Configuration,
   NodeControl,
   NodeExit,
@@ -84,6 +85,9 @@ class Node implements RunningNode {
   /** Nothing becomes of this node any more. */
   #stopping: string | undefined;
   #finish: (exit: NodeExit) => void = () => undefined;
+  /** Nothing of the node is left but its end. */
+  readonly #ending: Promise<void>;
+  #tellEnding: () => void = () => undefined;
 
   constructor(configuration: Configuration, log: NodeLogger) {
     this.#configuration = configuration;
@@ -91,6 +95,9 @@ class Node implements RunningNode {
     this.#machine = new RoleMachine({ hasWitness: configuration.witness.kind !== 'none' });
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
+    });
+    this.#ending = new Promise((resolve) => {
+      this.#tellEnding = resolve;
     });
     this.#joining = new Joining({ configuration, force: () => this.#force() });
     this.#events = new NodeEvents({
@@ -127,6 +134,10 @@ class Node implements RunningNode {
       capture: (options) => role().capture(options),
       checkpoint: () => role().checkpoint(),
       verify: (options) => role().verify(options),
+      detach: async () => told('detach', await role().detach()),
+      attach: async () => told('attach', await role().attach()),
+      stopPeer: async () => told('stop --peer', await role().stopPeer()),
+      stop: () => this.#stopAsAsked(),
       events: (query) => this.#events.read(query),
     };
   }
@@ -160,6 +171,15 @@ class Node implements RunningNode {
       this.#listener.close();
       throw error;
     }
+  }
+
+  /** Its answer is on its way before the agent ends. */
+  async #stopAsAsked(): Promise<CommandResult> {
+    const result = { ok: true, detail: 'The agent ends' } as const;
+    this.#events.told('stop', result);
+    void this.stop('The operator stopped it');
+    await this.#ending;
+    return result;
   }
 
   async stop(reason: string): Promise<void> {
@@ -384,6 +404,8 @@ class Node implements RunningNode {
     this.#events.stop();
     await this.#speech?.stop(exit.reason);
     this.#listener.close();
+    this.#tellEnding();
+    await setImmediate();
     const failure = this.#guardFailure;
     this.#finish(failure === undefined ? exit : { exitCode: 1, reason: failure });
   }

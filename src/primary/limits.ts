@@ -55,3 +55,9 @@ export const VERIFY_RANGES_TOLD_MAX = 50;
 
 /** Longest epoch that `period = auto` chooses, for guests that always agree. */
 export const ADAPTIVE_PERIOD_US_MAX = 10_000_000;
+
+/**
+ * For the checkpoint under way and the secondary's answer to a `detach`. Hit: the session is ended
+ * and the secondary is asked what it has.
+ */
+export const PART_TIMEOUT_US = 10_000_000;

@@ -37,6 +37,7 @@ import {
   SYNC_ENOUGH_BYTES,
   SYNC_ROUNDS_MAX,
 } from './limits.js';
+import { Parting } from './parting.js';
 import type { PrimaryInput, PrimaryOutput } from './primary-instructions.js';
 import type {
   PrimaryOptions,
@@ -62,6 +63,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #handover: 'yielded' | 'goodbye' | undefined;
   /** The node is to end after that, or without it at `byUs`. */
   #leaving: { readonly reason: string; readonly byUs: number } | undefined;
+  /** The secondary is to be told so, and waited for. */
+  #parting: Parting | undefined;
+  #isDetached = false;
   #epoch: number;
   #resumedAtUs = 0;
   #heartbeatAtUs = 0;
@@ -107,6 +111,16 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     return this.#detector.heardAtUs;
   }
 
+  /** The guest is to go on at the peer: too late for anything else. */
+  get isHandingOver(): boolean {
+    return this.#handover !== undefined || this.#leaving !== undefined;
+  }
+
+  /** No secondary is looked for. */
+  get isDetached(): boolean {
+    return this.#isDetached;
+  }
+
   get peerSuspected(): boolean {
     return this.#detector.suspected;
   }
@@ -128,6 +142,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
         return Math.min(
           this.#heartbeatAtUs,
           this.#leaving?.byUs ?? Number.POSITIVE_INFINITY,
+          this.#parting?.byUs ?? Number.POSITIVE_INFINITY,
           this.#detector.deadlineUs() ?? Number.POSITIVE_INFINITY,
           this.#phaseDeadlineUs(state.phase),
         );
@@ -158,8 +173,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'captureFailed':
         return this.#dismiss(input.reason);
       case 'peerUnfit':
-        // It has let go of what it held.
-        return this.#state.kind === 'session' ? this.#alone(input.reason, nowUs) : [];
+        return this.#unfit(input.reason, nowUs);
       case 'granted':
         return this.#granted();
       case 'fenced':
@@ -186,6 +200,12 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
         return this.#switchOver('goodbye', nowUs);
       case 'guestEnded':
         return this.#guestEnded(input.goodbye, input.reason);
+      case 'partingRequested':
+        return this.#part(input.goodbye, nowUs);
+      case 'attachRequested':
+        this.#isDetached = false;
+        if (this.#state.kind === 'alone') this.#enterAlone(nowUs, this.#state.reason);
+        return [];
       case 'stopRequested':
         return this.#stop(input.reason, nowUs);
       case 'diskFailed':
@@ -199,7 +219,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     if (this.#detector.suspected) return Number.POSITIVE_INFINITY;
     switch (phase.kind) {
       case 'running':
-        return this.#isOver ? Number.POSITIVE_INFINITY : this.#beginAtUs();
+        return this.#mayBegin ? this.#beginAtUs() : Number.POSITIVE_INFINITY;
       case 'committing':
       case 'applying':
         return phase.sinceUs + COMMIT_TIMEOUT_US;
@@ -218,13 +238,17 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
 
   #tick(nowUs: number): PrimaryOutput[] {
     const state = this.#state;
-    if (state.kind === 'alone' && nowUs >= state.retryAtUs) {
+    if (state.kind === 'alone' && nowUs >= (state.retryAtUs ?? Number.POSITIVE_INFINITY)) {
       this.#state = { kind: 'connecting' };
       return [{ kind: 'connect' }];
     }
     if (state.kind !== 'session') return [];
     if (this.#leaving !== undefined && nowUs >= this.#leaving.byUs) {
       return this.#end('handover', this.#leaving.reason, 0);
+    }
+    if (this.#parting !== undefined && nowUs >= this.#parting.byUs) {
+      this.#parting.byUs = Number.POSITIVE_INFINITY;
+      return this.#dismiss('The secondary did not answer the goodbye');
     }
     const verdict = this.#detector.tick(nowUs);
     if (verdict?.kind === 'lost') {
@@ -253,6 +277,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       shared: false,
       phase: { kind: 'synchronising', round: 1 },
     };
+    if (this.#isDetached) return this.#part('detach', nowUs);
     return [{ kind: 'syncRound', epoch: this.#epoch, first: true }];
   }
 
@@ -280,6 +305,12 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     }
   }
 
+  /** The secondary has let go of what it held. */
+  #unfit(reason: string, nowUs: number): PrimaryOutput[] {
+    if (this.#state.kind !== 'session') return [];
+    return this.#alone(this.#parting?.said === true ? this.#parting.reason : reason, nowUs);
+  }
+
   #syncRound(remainingBytes: number): PrimaryOutput[] {
     const phase = this.#phase();
     if (phase?.kind !== 'synchronising') return [];
@@ -291,8 +322,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   }
 
   #maybeBegin(nowUs: number): PrimaryOutput[] {
-    if (this.#phase()?.kind !== 'running' || this.#detector.suspected || this.#isOver) return [];
-    if (nowUs < this.#beginAtUs()) return [];
+    if (this.#phase()?.kind !== 'running' || this.#detector.suspected) return [];
+    if (!this.#mayBegin || nowUs < this.#beginAtUs()) return [];
     const trigger = this.#pending ?? 'period';
     this.#pending = undefined;
     return this.#enterPresending(trigger);
@@ -387,6 +418,11 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     return this.#switchOver('goodbye', nowUs);
   }
 
+  /** Another transaction would make sense. */
+  get #mayBegin(): boolean {
+    return !this.#isOver && this.#parting === undefined;
+  }
+
   /** The last checkpoint was taken: there is nothing to do but to leave once it is released. */
   get #isOver(): boolean {
     return this.#isLast && this.#pending !== 'switchover';
@@ -403,6 +439,9 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
    */
   #switchOver(told: 'yielded' | 'goodbye', nowUs: number): PrimaryOutput[] {
     if (this.#state.kind !== 'session') return [];
+    if (this.#parting !== undefined) {
+      return [{ kind: 'checkpointFailed', reason: this.#parting.reason }];
+    }
     this.#handover = told;
     return this.#requested('switchover', nowUs);
   }
@@ -414,6 +453,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       return this.#dismiss(`Secondary applied epoch ${epoch} out of turn`);
     }
     this.#setPhase({ kind: 'running' });
+    if (this.#parting !== undefined) return this.#sayParting();
     const compare: PrimaryOutput[] = this.#svmRuns
       ? [{ kind: 'startCompare', epoch: this.#epoch }]
       : [];
@@ -448,7 +488,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   ): PrimaryOutput[] {
     const outputs = this.#alone(reason, nowUs);
     if (needsOperator === true) {
-      this.#state = { kind: 'alone', retryAtUs: nowUs + REFUSED_RETRY_US, reason };
+      this.#enterAlone(nowUs + REFUSED_RETRY_US, reason);
     }
     return outputs;
   }
@@ -464,11 +504,46 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     this.#handover = undefined;
     // Parts of the running epoch, and of the next, may have been sent: no later session uses them.
     this.#epoch += 2;
-    this.#state = { kind: 'alone', retryAtUs: nowUs + CONNECT_RETRY_US, reason };
+    this.#enterAlone(nowUs + CONNECT_RETRY_US, reason);
     const over: PrimaryOutput = this.#mayRunAlone
       ? { kind: 'runAlone', reason }
       : { kind: 'askAlone', proof, reason };
-    return [over, { kind: 'checkpointFailed', reason }];
+    return [over, { kind: 'checkpointFailed', reason }, ...this.#parted()];
+  }
+
+  #enterAlone(retryAtUs: number, reason: string): void {
+    this.#state = { kind: 'alone', retryAtUs: this.#isDetached ? undefined : retryAtUs, reason };
+  }
+
+  /** A checkpoint that is under way is finished first; the guest never stops for it. */
+  #part(goodbye: 'detach' | 'stop', nowUs: number): PrimaryOutput[] {
+    if (this.isHandingOver) return [];
+    this.#isDetached ||= goodbye === 'detach';
+    switch (this.#state.kind) {
+      case 'session':
+        this.#parting = new Parting(goodbye, nowUs);
+        return this.#sayParting();
+      case 'alone':
+        this.#enterAlone(nowUs, this.#state.reason);
+        return [{ kind: 'parted' }];
+      case 'connecting':
+      case 'left':
+        return [];
+    }
+  }
+
+  /** The secondary answers that it is unfit, and then it holds nothing any more. */
+  #sayParting(): PrimaryOutput[] {
+    const phase = this.#phase()?.kind;
+    const isCalm = phase === 'running' || phase === 'synchronising';
+    return isCalm ? (this.#parting?.say() ?? []) : [];
+  }
+
+  /** Who asked for it, if anybody, is answered. */
+  #parted(): PrimaryOutput[] {
+    const wasAsked = this.#parting !== undefined || this.#isDetached;
+    this.#parting = undefined;
+    return wasAsked ? [{ kind: 'parted' }] : [];
   }
 
   /** A guest that powered itself off stays off. One that died lives on where its state is held. */
@@ -505,7 +580,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   ): PrimaryOutput[] {
     this.#detector.stop();
     this.#state = { kind: 'left', reason: end.reason };
-    return [...outputs, end];
+    return [...outputs, ...this.#parted(), end];
   }
 
   #phase(): PrimaryPhase | undefined {

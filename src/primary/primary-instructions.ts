@@ -43,6 +43,12 @@ export type PrimaryInput =
   | { readonly kind: 'guestEnded'; readonly goodbye: GoodbyeKind; readonly reason: string }
   /** An image on this host can't be read, written or synced; the guest may stand still for it. */
   | { readonly kind: 'diskFailed'; readonly reason: string }
+  /**
+   * The operator wants the guest to go on without this secondary; `detach`: and without any, until
+   * `attachRequested`. `stop`: the secondary's agent ends.
+   */
+  | { readonly kind: 'partingRequested'; readonly goodbye: 'detach' | 'stop' }
+  | { readonly kind: 'attachRequested' }
   | { readonly kind: 'stopRequested'; readonly reason: string };
 
 export type PrimaryOutput =
@@ -79,6 +85,8 @@ export type PrimaryOutput =
   | { readonly kind: 'protecting' }
   | { readonly kind: 'checkpointDone'; readonly epoch: number; readonly trigger: Trigger }
   | { readonly kind: 'checkpointFailed'; readonly reason: string }
+  /** What `partingRequested` asked for, if it did, is done, or has become void. */
+  | { readonly kind: 'parted' }
   /** From here on no frame leaves this node, whatever happens. Before any `yielded` or goodbye. */
   | { readonly kind: 'silence' }
   | { readonly kind: 'sendYielded' }

@@ -48,6 +48,7 @@ import {
 import { HeldOutput } from './held-output-shell.js';
 import { GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
 import { type MetSecondary, meetSecondary } from './meet-secondary-shell.js';
+import { PartingCommands } from './parting-commands-shell.js';
 import {
   PrimaryCore,
   type PrimaryInput,
@@ -83,6 +84,7 @@ export class PrimaryRole implements NodeRole {
   readonly #statistics = new CheckpointStatistics();
   readonly #startedAtUs = monotonicUs();
   readonly #diskRetry: DiskRetry;
+  readonly #parting: PartingCommands;
   #current: CurrentSession | undefined;
   #bytesSentBefore = 0;
   #heartbeats = 0;
@@ -127,6 +129,7 @@ export class PrimaryRole implements NodeRole {
       (output) => this.#perform(output),
       () => options.watch.stepped(),
     );
+    this.#parting = new PartingCommands(this.#core, (input) => this.#driver.input(input));
     pvm.hooks.onDisksOverBound = (epoch) =>
       this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound', epoch });
     pvm.hooks.onCheckpointNeeded = (trigger, epoch) =>
@@ -239,6 +242,18 @@ export class PrimaryRole implements NodeRole {
     });
   }
 
+  detach(): Promise<CommandResult> {
+    return this.#parting.detach();
+  }
+
+  async attach(): Promise<CommandResult> {
+    return this.#parting.attach();
+  }
+
+  stopPeer(): Promise<CommandResult> {
+    return this.#parting.stopPeer();
+  }
+
   checkpoint(): Promise<CommandResult> {
     const done = this.#nextCheckpoint();
     this.#driver.input({ kind: 'checkpointRequested', trigger: 'operator' });
@@ -309,6 +324,9 @@ export class PrimaryRole implements NodeRole {
         return;
       case 'checkpointFailed':
         this.#answerWaiters({ ok: false, code: 'COLO_E_CHECKPOINT', reason: output.reason });
+        return;
+      case 'parted':
+        this.#parting.done();
         return;
       case 'silence':
         this.#silenced = this.#silence();

@@ -29,7 +29,12 @@ export type PrimaryPhase =
   | { readonly kind: 'applying'; readonly sinceUs: number };
 
 export type PrimaryState =
-  | { readonly kind: 'alone'; readonly retryAtUs: number; readonly reason: string }
+  /** `retryAtUs` undefined: it looks for no secondary. */
+  | {
+      readonly kind: 'alone';
+      readonly retryAtUs: number | undefined;
+      readonly reason: string;
+    }
   | { readonly kind: 'connecting' }
   | PrimarySession
   | { readonly kind: 'left'; readonly reason: string };

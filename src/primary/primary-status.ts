@@ -149,6 +149,7 @@ function verifyStatus(guest: Guest): NodeStatus['verify'] {
 
 function stateName(core: PrimaryCore): string {
   if (core.isProtected) return 'protected';
+  if (core.state.kind === 'alone' && core.isDetached) return 'detached';
   return core.state.kind === 'session' ? 'synchronising' : core.state.kind;
 }
 

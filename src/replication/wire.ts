@@ -62,11 +62,15 @@ export const MessageType = {
   translations: 0x0145,
 } as const;
 
+/** On the wire each is its place here, from 1. */
+const GOODBYES = ['handover', 'guest-off', 'detach', 'stop'] as const;
+
 /**
- * Why a primary leaves in order. `handover`: it is silent for good and the secondary shall go on.
- * `guest-off`: the guest powered itself off, which is to be respected, not failed over.
+ * Why a session ends in order. `handover`: it is silent for good and the secondary shall go on.
+ * `guest-off`: the guest powered itself off, which is to be respected, not failed over. `detach`: it
+ * goes on without a secondary, which is to say so (`unfit`) when it has let go; `stop`: and to end.
  */
-export type GoodbyeKind = 'handover' | 'guest-off';
+export type GoodbyeKind = (typeof GOODBYES)[number];
 
 /** What the secondary must have staged before it may commit `epoch` (DESIGN section 3, step 4). */
 export interface EndRecord {
@@ -181,7 +185,7 @@ function controlPayload(message: ControlMessage): Buffer {
     case 'unfit':
       return writer.text(cut(message.reason)).finish();
     case 'goodbye':
-      writer.uint8(message.goodbye === 'handover' ? 1 : 2);
+      writer.uint8(1 + GOODBYES.indexOf(message.goodbye));
       return writer.text(cut(message.reason)).finish();
     case 'takeover':
     case 'yielded':
@@ -230,8 +234,8 @@ function controlMessage(type: number, reader: ByteReader): ControlMessage {
       return { kind: 'unfit', reason: reader.text(REASON_BYTES) };
     case MessageType.goodbye: {
       const kind = reader.uint8();
-      if (kind !== 1 && kind !== 2) throw new ProtocolError(`Goodbye of unknown kind ${kind}`);
-      const goodbye = kind === 1 ? 'handover' : 'guest-off';
+      const goodbye = GOODBYES[kind - 1];
+      if (goodbye === undefined) throw new ProtocolError(`Goodbye of unknown kind ${kind}`);
       return { kind: 'goodbye', goodbye, reason: reader.text(REASON_BYTES) };
     }
     case MessageType.takeover:

@@ -461,9 +461,17 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
 
   #goodbye(goodbye: GoodbyeKind, reason: string): SecondaryOutput[] {
     if (this.#state.kind !== 'synchronising' && this.#state.kind !== 'standby') return [];
-    return goodbye === 'handover'
-      ? this.#peerGone('promote', { reason: `The primary left: ${reason}`, proof: true })
-      : this.#discard(`The guest ended: ${reason}`);
+    switch (goodbye) {
+      case 'handover':
+        return this.#peerGone('promote', { reason: `The primary left: ${reason}`, proof: true });
+      case 'guest-off':
+        return this.#discard(`The guest ended: ${reason}`);
+      case 'detach':
+        // The answer that the primary waits for: this side will not take over.
+        return [{ kind: 'sendUnfit', reason }, ...this.#discard(reason)];
+      case 'stop':
+        return this.#stop(reason);
+    }
   }
 
   #promoted(): SecondaryOutput[] {

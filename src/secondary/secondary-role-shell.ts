@@ -191,6 +191,18 @@ export class SecondaryRole implements NodeRole {
     return this.#notHere('Disks are compared by the primary: run "colo verify" there');
   }
 
+  async detach(): Promise<CommandResult> {
+    return this.#notHere('It is the primary that detaches: run "colo detach" there');
+  }
+
+  async attach(): Promise<CommandResult> {
+    return this.#notHere('It is the primary that attaches: run "colo attach" there');
+  }
+
+  async stopPeer(): Promise<CommandResult> {
+    return this.#notHere('The primary has the guest: run "colo switchover" first');
+  }
+
   #notHere(reason: string) {
     return { ok: false, code: 'COLO_E_ROLE', reason } as const;
   }
@@ -331,7 +343,7 @@ export class SecondaryRole implements NodeRole {
         this.#tell({ kind: 'applied', epoch: output.epoch, durationUs: output.durationUs });
         return;
       case 'sendUnfit':
-        this.#log.error('Unfit', { reason: output.reason });
+        this.#log.warn('Unfit', { reason: output.reason });
         this.#lastFailure = output.reason;
         this.#tell({ kind: 'unfit', reason: output.reason });
         return;

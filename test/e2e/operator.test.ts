@@ -2,12 +2,23 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
+import type { ClientReports } from '../../scripts/clients/client.js';
+import { nowUs } from '../../scripts/clients/clock.js';
 import { callAgent } from '../../scripts/harness/agent-control.js';
 import { EventReader } from './event-reader.js';
-import { controlGuest, socketPath, startClients, withPair } from './pair-harness.js';
+import { controlGuest, socketPath, startClients, waitSuccesses, withPair } from './pair-harness.js';
 
 const run = promisify(execFile);
+const DETACH = { command: 'detach', arguments: {} } as const;
+/** No client was cut off, and nothing that was acknowledged is missing. */
+function assertNothingMissed(t: ExecutionContext, { http, redis, stream }: ClientReports): void {
+  for (const report of [http, redis, stream]) t.is(report?.connectionsLost, 0);
+  t.is(redis?.acknowledgedLost, 0);
+  t.like(stream, { missing: 0, repeats: 0, malformed: 0 });
+}
+
+const STOP_PEER = { command: 'stop', arguments: { peer: true } } as const;
 
 test('colo checkpoint, set-period and failover do what they say, by hand', async (t) => {
   await withPair(t, {}, async (pair) => {
@@ -198,5 +209,47 @@ test('colo events tells of a failover and the way back, over changes of role', a
       each.events.filter(({ kind }) => kind !== undefined),
     );
     t.deepEqual(one, other);
+  });
+});
+
+test('detached, the guest runs on alone until it is attached; clients notice nothing', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    const [hosta, hostb] = [socketPath(pair, 'hosta'), socketPath(pair, 'hostb')];
+    const clients = await startClients(pair);
+    await t.throwsAsync(callAgent(hostb, DETACH), {
+      message: /on the primary|"colo detach" there/,
+    });
+    await callAgent(hosta, DETACH);
+    t.like(await pair.status('hosta'), { state: 'detached', phase: 'alone' });
+    await pair.waitStatus('hostb', 'it waits', ({ state }) => state === 'waiting');
+    const servedUs = nowUs();
+    await waitSuccesses(clients, { names: ['http', 'redis'], afterUs: servedUs, count: 50 });
+    // A secondary that is started anew is not taken either.
+    await callAgent(hostb, { command: 'stop', arguments: { peer: false } });
+    t.is(await pair.ended('hostb'), 0);
+    await pair.startSecondary();
+    t.like(await pair.status('hosta'), { state: 'detached', phase: 'alone' });
+    await callAgent(hosta, { command: 'attach', arguments: {} });
+    await pair.waitProtected();
+    await pair.kill('hosta');
+    await pair.waitStatus('hostb', 'hostb took over', ({ role }) => role === 'primary');
+    assertNothingMissed(t, await clients.stop());
+  });
+});
+
+test('colo stop --peer ends the secondary, colo stop hands the guest over', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    const [hosta, hostb] = [socketPath(pair, 'hosta'), socketPath(pair, 'hostb')];
+    const clients = await startClients(pair);
+    await t.throwsAsync(callAgent(hostb, STOP_PEER), { message: /colo switchover/ });
+    await callAgent(hosta, STOP_PEER);
+    t.is(await pair.ended('hostb'), 0);
+    await t.throwsAsync(callAgent(hosta, STOP_PEER), { message: /No secondary is connected/ });
+    await pair.startSecondary();
+    await pair.waitProtected();
+    await callAgent(hosta, { command: 'stop', arguments: { peer: false } }, 60_000);
+    t.is(await pair.ended('hosta'), 0);
+    await pair.waitStatus('hostb', 'hostb took over', ({ role }) => role === 'primary');
+    assertNothingMissed(t, await clients.stop());
   });
 });

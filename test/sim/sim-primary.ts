@@ -247,6 +247,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
         this.operatorWaits = false;
         return;
       case 'checkpointFailed':
+      case 'parted':
         this.operatorWaits = false;
         return;
       case 'silence':

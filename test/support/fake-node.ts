@@ -138,6 +138,26 @@ export class FakeNode implements NodeControl {
     return { ok: true, detail: 'done' };
   }
 
+  async detach(): Promise<CommandResult> {
+    this.calls.push('detach');
+    return this.result;
+  }
+
+  async attach(): Promise<CommandResult> {
+    this.calls.push('attach');
+    return this.result;
+  }
+
+  async stopPeer(): Promise<CommandResult> {
+    this.calls.push('stopPeer');
+    return this.result;
+  }
+
+  async stop(): Promise<CommandResult> {
+    this.calls.push('stop');
+    return this.result;
+  }
+
   async checkpoint(): Promise<CommandResult> {
     this.calls.push('checkpoint');
     await this.gate;

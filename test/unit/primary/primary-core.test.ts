@@ -374,3 +374,73 @@ test('alone, the mode changes at once', (t) => {
   t.deepEqual(talk.says({ kind: 'modeChanged', mode: 'colo' }), []);
   t.is(core.mode, 'colo');
 });
+
+const DETACH = { kind: 'partingRequested', goodbye: 'detach' } as const;
+const LET_GO = { kind: 'peerUnfit', reason: 'Said' } as const;
+const DETACHED = 'Detached, as asked: "colo attach" ends it';
+
+test('detached, it says goodbye, runs alone when the secondary has let go, and looks for none', (t) => {
+  const { core, talk } = pair();
+  t.deepEqual(talk.says(DETACH), [`sendGoodbye detach ${DETACHED}`]);
+  t.deepEqual(talk.says(LET_GO), [
+    `runAlone ${DETACHED}`,
+    `checkpointFailed ${DETACHED}`,
+    'parted',
+  ]);
+  t.true(core.isDetached);
+  t.is(core.deadlineUs(), undefined);
+  talk.nowUs += 100_000_000;
+  t.deepEqual(tick(talk), []);
+  t.deepEqual(talk.says({ kind: 'attachRequested' }), []);
+  t.deepEqual(tick(talk), ['connect']);
+});
+
+test('a checkpoint that is under way is finished before the goodbye, and none begins after it', (t) => {
+  const { talk } = pair();
+  talk.nowUs = 1_000_000;
+  t.deepEqual(tick(talk), ['presendRound 8']);
+  t.deepEqual(talk.says(DETACH), []);
+  t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 period false']);
+  talk.saysAll(captured(8, 1_000_000), { kind: 'committed', epoch: 8 });
+  t.deepEqual(talk.says({ kind: 'applied', epoch: 8 }), [`sendGoodbye detach ${DETACHED}`]);
+  talk.nowUs = 2_500_000;
+  t.deepEqual(talk.says({ kind: 'checkpointRequested', trigger: 'operator' }), []);
+});
+
+test('a secondary that does not answer the goodbye is asked what it has', (t) => {
+  const { talk } = pair();
+  talk.says(DETACH);
+  talk.nowUs = 10_000_000;
+  t.deepEqual(tick(talk), ['endSession', 'probe']);
+  t.is(talk.says({ kind: 'probed', result: 'alive' }).at(-1), 'parted');
+});
+
+test('without a secondary it is detached at once, also while it connects', (t) => {
+  const { core, talk } = start();
+  t.deepEqual(talk.says(DETACH), ['parted']);
+  t.deepEqual(tick(talk), []);
+  const other = start();
+  t.deepEqual(tick(other.talk), ['connect']);
+  t.deepEqual(other.talk.says(DETACH), []);
+  t.deepEqual(other.talk.says({ kind: 'peerConnected' }), [`sendGoodbye detach ${DETACHED}`]);
+  t.is(core.state.kind, 'alone');
+});
+
+test('a secondary that was stopped is looked for again', (t) => {
+  const { core, talk } = pair();
+  t.regex(talk.says({ kind: 'partingRequested', goodbye: 'stop' })[0] ?? '', /^sendGoodbye stop/);
+  t.is(talk.says(LET_GO).at(-1), 'parted');
+  t.false(core.isDetached);
+  talk.nowUs += 10_000_000;
+  t.deepEqual(tick(talk), ['connect']);
+});
+
+test('who hands the guest over can not be detached, nor the other way round', (t) => {
+  const { core, talk } = pair();
+  talk.says({ kind: 'switchoverRequested' });
+  t.deepEqual(talk.says(DETACH), []);
+  t.false(core.isDetached);
+  const other = pair();
+  other.talk.says(DETACH);
+  t.deepEqual(other.talk.says({ kind: 'switchoverRequested' }), [`checkpointFailed ${DETACHED}`]);
+});

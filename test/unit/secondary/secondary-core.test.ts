@@ -316,3 +316,19 @@ test('a claim that the witness does not answer is for the operator to force', (t
   t.deepEqual(forced, ['askTakeOver false true']);
   t.deepEqual(talk.saysAll({ kind: 'granted' }, { kind: 'promoted' }).at(-1), 'failoverDone');
 });
+
+test('a secondary that is detached lets go, says so, and waits', (t) => {
+  const { core, talk } = standby();
+  t.deepEqual(talk.says({ kind: 'goodbye', goodbye: 'detach', reason: 'Asked' }), [
+    'sendUnfit Asked',
+    'closeSession Asked',
+    'discard Asked',
+  ]);
+  t.is(core.state.kind, 'waiting');
+});
+
+test('a secondary that is stopped from the primary ends in order', (t) => {
+  const { talk } = standby();
+  const goodbye = { kind: 'goodbye', goodbye: 'stop', reason: 'Asked' } as const;
+  t.deepEqual(talk.says(goodbye), ['sendUnfit Asked', 'exit 0 Asked']);
+});
