@@ -3,7 +3,7 @@
  * behind src/cli takes this and never sees a flag or a file.
  */
 import type { DiskSetting, NicSetting } from './devices.js';
-import type { Mode, PeriodSetting } from './mode.js';
+import type { GuestPanicAction, Mode, PeriodSetting } from './mode.js';
 import type { Address } from './values.js';
 import type { HeartbeatPath, WitnessSetting } from './witness.js';
 
@@ -70,6 +70,7 @@ export interface PrimaryConfiguration extends CommonConfiguration {
   readonly minIntervalUs: number;
   readonly compareTimeoutUs: number;
   readonly verify: boolean;
+  readonly onGuestPanic: GuestPanicAction;
 }
 
 /** What a NIC of the primary is connected to on the secondary host. */

@@ -56,6 +56,8 @@ export {
 export {
   DEFAULT_PERIOD_US,
   formatPeriod,
+  GUEST_PANIC_ACTIONS,
+  type GuestPanicAction,
   MODES,
   type Mode,
   type PeriodSetting,

@@ -6,7 +6,7 @@
 import { parseDisk, parseNic } from './devices.js';
 import { parseDuration } from './duration.js';
 import * as limits from './limits.js';
-import { MODES, parsePeriod } from './mode.js';
+import { GUEST_PANIC_ACTIONS, MODES, parsePeriod } from './mode.js';
 import * as values from './values.js';
 import { parseHeartbeatPath, parseWitness } from './witness.js';
 
@@ -319,6 +319,16 @@ export const KEYS = {
     default: 'failover',
     example: 'wait',
     purpose: 'What a lost primary means: take over, or wait for `colo failover`.',
+  },
+  'on-guest-panic': {
+    roles: PRIMARY,
+    parse: values.choiceParser(GUEST_PANIC_ACTIONS),
+    value: 'reset, poweroff or none',
+    default: 'reset',
+    example: 'poweroff',
+    purpose:
+      'What becomes of a guest whose kernel reports a panic (pvpanic): it is reset; ends, as if it ' +
+      'had powered off; or is left to itself.',
   },
   'resync-rate': {
     roles: BOTH,

@@ -1,4 +1,4 @@
-/** Output policies and the checkpoint period that goes with each. */
+/** Output policies and the checkpoint period that goes with each; what a guest's panic means. */
 import { formatDuration, parseDuration } from './duration.js';
 import { PERIOD_US_MAX, PERIOD_US_MIN } from './limits.js';
 
@@ -9,6 +9,11 @@ import { PERIOD_US_MAX, PERIOD_US_MIN } from './limits.js';
 export type Mode = 'checkpoint' | 'colo';
 
 export const MODES = ['checkpoint', 'colo'] as const satisfies readonly Mode[];
+
+/** What is done when the guest's kernel says that it has panicked. */
+export type GuestPanicAction = (typeof GUEST_PANIC_ACTIONS)[number];
+
+export const GUEST_PANIC_ACTIONS = ['reset', 'poweroff', 'none'] as const;
 
 /** Longest time between checkpoints; `auto` follows how often the guests diverge. */
 export type PeriodSetting = number | 'auto';

@@ -248,6 +248,7 @@ function buildPrimary(reader: ValueReader, hostname: string): PrimaryConfigurati
   checkBoot(reader);
   const nics = primaryNics(reader, common);
   const compareTimeoutUs = reader.defaulted('compare-timeout');
+  const onGuestPanic = reader.defaulted('on-guest-panic');
   const verify = reader.defaulted('verify');
   if (peer === undefined) return undefined;
   return {
@@ -262,6 +263,7 @@ function buildPrimary(reader: ValueReader, hostname: string): PrimaryConfigurati
     minIntervalUs,
     compareTimeoutUs,
     verify,
+    onGuestPanic,
   };
 }
 

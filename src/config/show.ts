@@ -110,6 +110,7 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     period: c.periodUs === undefined ? undefined : formatPeriod(c.periodUs),
     'min-interval': formatDuration(c.minIntervalUs),
     'compare-timeout': formatDuration(c.compareTimeoutUs),
+    'on-guest-panic': c.onGuestPanic,
     verify: c.verify ? 'yes' : 'no',
   };
 }

@@ -42,9 +42,9 @@ export function formatCommandLine(options: CommandLineOptions): string[] {
     ...['-display', 'none', '-vga', 'none'],
     ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     ...machineArguments(options),
-    // A guest that powers off or panics stays, paused: the agent decides what becomes of it, and on
-    // the secondary the next checkpoint brings it back.
-    ...['-action', 'shutdown=pause,panic=pause'],
+    // A guest that powers off stays, paused, and one that panics runs on: the agent decides what
+    // becomes of it, and on the secondary the next checkpoint brings it back.
+    ...['-action', 'reboot=reset,shutdown=pause,watchdog=reset,panic=none'],
     ...(options.startPaused ? ['-S'] : []),
     ...['-chardev', `socket,id=qmp,fd=${CHILD_FD.qmp}`, '-mon', 'chardev=qmp,mode=control'],
     ...['-chardev', `socket,id=console,fd=${CHILD_FD.console}`, '-serial', 'chardev:console'],
@@ -61,6 +61,8 @@ export function formatCommandLine(options: CommandLineOptions): string[] {
     ...definition.disks.flatMap((disk, i) => diskArguments(disk, i, options.diskSockets[i] ?? '')),
     ...definition.nics.flatMap((nic, i) => nicArguments(nic.mac, i)),
     ...kernelArguments(definition),
+    // By which the guest's kernel reports a panic; at a port of its own, on the ISA bus.
+    ...(/^pc-/.test(definition.machineType) ? ['-device', 'pvpanic'] : []),
     ...definition.extraArguments,
   ];
 }

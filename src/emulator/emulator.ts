@@ -79,6 +79,8 @@ export interface Emulator {
    * hidden by private copies, and returns how many bytes. `dropPrivate` is wrong from then on.
    */
   releaseHidden(): number;
+  /** The machine's reset button; a guest that has powered off is started again. It stays paused. */
+  reset(): Promise<void>;
   /**
    * Makes the guest's NICs announce themselves (gratuitous packets of QEMU, no guest driver
    * needed).

@@ -7,8 +7,10 @@ export type GuestEvent =
   /** The guest was powered off (`byGuest`) or QEMU was asked to end; QEMU stays, paused. */
   | { readonly kind: 'shutdown'; readonly byGuest: boolean; readonly reason: string }
   | { readonly kind: 'reset'; readonly byGuest: boolean; readonly reason: string }
-  /** The guest's kernel reported a panic (pvpanic); it is paused. */
+  /** The guest's kernel reported a panic (pvpanic); it runs on. */
   | { readonly kind: 'panic' }
+  /** A watchdog of the guest's machine ran out; `action` is what QEMU did about it. */
+  | { readonly kind: 'watchdog'; readonly action: string }
   /** A disk request failed on this host; the guest is paused and the request not lost. */
   | { readonly kind: 'disk-error'; readonly device: string; readonly operation: string }
   /** The vCPUs stopped or started, asked for or not. */
@@ -31,6 +33,8 @@ export function parseGuestEvent(event: QmpEvent): GuestEvent | undefined {
       return { kind: 'reset', byGuest: data['guest'] === true, reason: text(data['reason']) };
     case 'GUEST_PANICKED':
       return { kind: 'panic' };
+    case 'WATCHDOG':
+      return { kind: 'watchdog', action: text(data['action']) };
     case 'BLOCK_IO_ERROR':
       return {
         kind: 'disk-error',

@@ -333,6 +333,10 @@ class QemuEmulator implements Emulator {
     return this.#privateRam?.releaseHidden() ?? 0;
   }
 
+  async reset(): Promise<void> {
+    await this.#qmp.executeUntil('system_reset', {}, (event) => event.name === 'RESET');
+  }
+
   async announce(): Promise<void> {
     // The defaults of QEMU's own migration: five packets in 700 ms.
     await this.#qmp.execute('announce-self', { initial: 50, max: 550, rounds: 5, step: 100 });
@@ -370,9 +374,7 @@ class QemuEmulator implements Emulator {
 
   async #leaveHaltedState(): Promise<void> {
     const status = object(await this.#qmp.execute('query-status'))?.['status'];
-    if (NEEDS_RESET.includes(status)) {
-      await this.#qmp.executeUntil('system_reset', {}, (event) => event.name === 'RESET');
-    }
+    if (NEEDS_RESET.includes(status)) await this.reset();
     this.#haltedByItself = false;
   }
 

@@ -326,7 +326,8 @@ class Node implements RunningNode {
   }
 
   async #boot(configuration: PrimaryConfiguration): Promise<NodeRole> {
-    const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify, peer } = configuration;
+    const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify } = configuration;
+    const { onGuestPanic, peer } = configuration;
     const { reserve, first } = await EpochReserve.open(this.#epochFile);
     const guest = await bootGuest(configuration, this.#log, this.#speech?.lease);
     return new PrimaryRole({
@@ -335,7 +336,7 @@ class Node implements RunningNode {
       guest,
       reserve,
       firstEpoch: first,
-      policy: { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify },
+      policy: { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify, onGuestPanic },
       peer,
       identity: this.#identity,
       speech: this.#speech,

@@ -45,6 +45,7 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
+import { GuestLife } from './guest-life-shell.js';
 import { HeldOutput } from './held-output-shell.js';
 import { GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
 import { type MetSecondary, meetSecondary } from './meet-secondary-shell.js';
@@ -85,6 +86,7 @@ export class PrimaryRole implements NodeRole {
   readonly #startedAtUs = monotonicUs();
   readonly #diskRetry: DiskRetry;
   readonly #parting: PartingCommands;
+  readonly #guestLife: GuestLife;
   #current: CurrentSession | undefined;
   #bytesSentBefore = 0;
   #heartbeats = 0;
@@ -139,6 +141,14 @@ export class PrimaryRole implements NodeRole {
     pvm.hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
     void pvm.emulator.exited.then(({ reason }) => {
       this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason: `QEMU: ${reason}` });
+    });
+    this.#guestLife = new GuestLife({
+      guest: pvm.emulator,
+      ...{ policy: policy.onGuestPanic, watch: options.watch, log },
+      onEnded: (goodbye, reason) => this.#driver.input({ kind: 'guestEnded', goodbye, reason }),
+      between: (work) => {
+        this.#work = this.#work.then(work);
+      },
     });
     pvm.emulator.onGuestEvent((event) => this.#onGuestEvent(event));
     log.setContext({ role: 'primary', epoch: this.#core.epoch });
@@ -555,10 +565,7 @@ export class PrimaryRole implements NodeRole {
       this.#diskFailed(reason);
       this.#diskRetry.failed(reason);
     }
-    if (event.kind !== 'shutdown') return;
-    const reason = event.byGuest ? 'The guest powered off' : `QEMU shut down (${event.reason})`;
-    const goodbye = event.byGuest ? 'guest-off' : 'handover';
-    this.#driver.input({ kind: 'guestEnded', goodbye, reason });
+    this.#guestLife.on(event);
   }
 
   /** Silent already. The peer closes the session once it has read the last message. */

@@ -101,7 +101,7 @@ export function primaryView(core: PrimaryCore, lastFailure: string | null): Role
         ? 'The secondary has all that the clients have seen'
         : 'A secondary is connected'
       : state.kind === 'connecting'
-        ? (lastFailure ?? '')
+        ? (lastFailure ?? 'The guest runs here')
         : state.reason;
   const { epoch } = core;
   return { role: 'primary', phase: phaseOf(core), reason, peer: peerView(core), epoch };

@@ -7,7 +7,7 @@
  * they are passed through as they are.
  */
 import { z } from 'zod';
-import { MODES } from '../config/index.js';
+import { GUEST_PANIC_ACTIONS, MODES } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 
 /** Raised whenever a message changes so that an older peer would misread it. */
@@ -25,6 +25,7 @@ const policy = z.object({
   compareTimeoutUs: z.number().int().positive(),
   /** A digest of all guest RAM goes with each checkpoint. */
   verify: z.boolean(),
+  onGuestPanic: z.enum(GUEST_PANIC_ACTIONS),
 });
 
 const ports = z.array(z.number().int().min(1).max(65535)).min(1).max(2);

@@ -48,6 +48,7 @@ import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
 import { secondaryStatus, secondaryView } from './secondary-status.js';
 import { SvmApplier } from './svm-applier-shell.js';
+import { SvmLife } from './svm-life-shell.js';
 import { IMAGE_AT_STAKE, type Svm, startSvm } from './svm-shell.js';
 
 /** What the role is made of. */
@@ -97,6 +98,7 @@ export class SecondaryRole implements NodeRole {
   /** The SVM executes since the last apply: a failover goes on from there. */
   #goesOnRunning = false;
   readonly #applier: SvmApplier;
+  readonly #svmLife: SvmLife;
   #downtimeUs: number | undefined;
   #lastFailure: string | null = null;
   #committing: Promise<boolean> = Promise.resolve(false);
@@ -120,6 +122,7 @@ export class SecondaryRole implements NodeRole {
       hasWitness: options.speech !== undefined,
     });
     this.#applier = new SvmApplier(log);
+    this.#svmLife = new SvmLife(log, options.watch);
     this.#driver = new CoreDriver(
       this.#core,
       (output) => this.#perform(output),
@@ -441,6 +444,7 @@ export class SecondaryRole implements NodeRole {
 
   async #apply(epoch: number, svmRuns: boolean): Promise<void> {
     this.#goesOnRunning = false;
+    this.#svmLife.beginApply();
     const current = this.#current;
     if (current === undefined) return;
     try {
@@ -462,6 +466,7 @@ export class SecondaryRole implements NodeRole {
       await Promise.all([this.#dropping, guest.emulator.pause()]);
       await guest.disks.promote();
       await guest.network.promote();
+      await this.#svmLife.promote(guest.emulator, hello.policy.onGuestPanic);
       await guest.emulator.resume();
       guest.network.goLive({ announce: this.#configuration.lanAnnounce });
       if (heardAtUs !== undefined) this.#downtimeUs = monotonicUs() - heardAtUs;
@@ -557,6 +562,7 @@ export class SecondaryRole implements NodeRole {
   #onGuestEvent(event: GuestEvent): void {
     this.#log.debug('Guest event', { event });
     if (event.kind === 'disk-error') this.#diskFailed(`${event.operation} of ${event.device}`);
+    this.#svmLife.on(event);
     if (event.kind !== 'shutdown' || this.#core.state.kind !== 'active') return;
     this.#driver.input({ kind: 'stopRequested', reason: 'The guest powered off' });
   }

@@ -128,6 +128,26 @@ serial(
   },
 );
 
+serial('a guest that was powered off is started again by a reset', async (t) => {
+  const { emulator, untilItRuns } = await tcg.launch({ ramMapping: 'private', startPaused: false });
+  await untilItRuns();
+  const off = new Promise<void>((resolve) => {
+    emulator.onGuestEvent(({ kind }) => {
+      if (kind === 'shutdown') resolve();
+    });
+  });
+  await emulator.pause();
+  // The guest has its own copy of that page, which hides the file's.
+  await emulator.dropPrivate(emulator.scanPrivate().filter(({ offset }) => offset === 0));
+  emulator.ram.writeFile(POWER_OFF_OFFSET, Buffer.of(1));
+  await emulator.resume();
+  await off;
+  await t.throwsAsync(emulator.resume(), { code: 'COLO_E_QEMU' });
+  await emulator.reset();
+  await emulator.resume();
+  t.pass();
+});
+
 serial('shared RAM is locked against reclaim, private RAM need not be', async (t) => {
   const locked = async (ramMapping: 'shared' | 'private'): Promise<number> => {
     const { emulator } = await tcg.launch({ ramMapping, startPaused: true });

@@ -39,6 +39,7 @@ export type FakeOperation =
   | 'saveDeviceState'
   | 'loadDeviceState'
   | 'dropPrivate'
+  | 'reset'
   | 'announce';
 
 const STATE_MAGIC = 0x46414b45; // 'FAKE'
@@ -168,6 +169,12 @@ export class FakeEmulator implements Emulator {
     if (this.#torn) throw new QemuError(`A device state of ${state.length} bytes is malformed`);
     this.#count = state.readUInt32BE(4);
     this.#random = state.readUInt32BE(8);
+  }
+
+  async reset(): Promise<void> {
+    await this.#begin('reset');
+    this.#resetDevices();
+    this.emit({ kind: 'reset', byGuest: false, reason: 'host-qmp-system-reset' });
   }
 
   scanPrivate(): PageRange[] {

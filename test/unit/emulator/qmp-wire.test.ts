@@ -91,6 +91,10 @@ test('events that matter become guest events, whatever their data are', (t) => {
     reason: 'unknown',
   });
   t.deepEqual(parseGuestEvent(event('GUEST_PANICKED')), { kind: 'panic' });
+  t.deepEqual(parseGuestEvent(event('WATCHDOG', { action: 'reset' })), {
+    kind: 'watchdog',
+    action: 'reset',
+  });
   t.deepEqual(
     parseGuestEvent(event('BLOCK_IO_ERROR', { 'node-name': 'disk-root', operation: 'write' })),
     { kind: 'disk-error', device: 'disk-root', operation: 'write' },
