@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { readRecords, type Standing, standingOf } from '../blockrep/index.js';
 import type {
+  Address,
   CommandResult,
   Configuration,
   NodeControl,
@@ -25,6 +26,7 @@ import type {
 } from '../config/index.js';
 import { NO_WITNESS_WARNING } from '../failover/index.js';
 import {
+  type Guest,
   type NodeIdentity,
   type NodeRole,
   type Promotion,
@@ -33,8 +35,8 @@ import {
 } from '../guest/index.js';
 import { ColoError, describeError } from '../lib/index.js';
 import { bootGuest, PrimaryRole } from '../primary/index.js';
-import { EpochReserve } from '../replication/index.js';
-import { SecondaryRole } from '../secondary/index.js';
+import { EpochReserve, type Policy } from '../replication/index.js';
+import { bootSaved, readMachine, type SavedMachine, SecondaryRole } from '../secondary/index.js';
 import {
   type AcceptDecision,
   INSTANCE_BYTES,
@@ -61,6 +63,9 @@ export async function startNode(
   return node;
 }
 
+/** Nobody was there, or nothing that makes sense. */
+const NO_ANSWER: readonly ProbeResult[] = ['refused', 'unreachable', 'silent'];
+
 class Node implements RunningNode {
   readonly finished: Promise<NodeExit>;
   readonly #configuration: Configuration;
@@ -80,6 +85,12 @@ class Node implements RunningNode {
   readonly #events: NodeEvents;
   /** What this host's images say, as long as no peer has been here. */
   #standing: Standing = 'none';
+  /** Of a secondary: what it can boot the guest from. */
+  #saved: SavedMachine | undefined;
+  /** An operator vouches for the boot. */
+  #isForced = false;
+  /** Questions of the peer, answered. */
+  #told = 0;
   /** How the last role ended. */
   #end: RoleEnd | undefined;
   /** Nothing becomes of this node any more. */
@@ -117,7 +128,10 @@ class Node implements RunningNode {
         if (this.#role === undefined) session.destroy();
         else this.#role.onSession(session);
       },
-      probeAnswer: () => this.#probeAnswer,
+      probeAnswer: () => {
+        this.#told += 1;
+        return this.#probeAnswer;
+      },
     });
   }
 
@@ -127,7 +141,7 @@ class Node implements RunningNode {
     const { told } = this.#events;
     return {
       status: () => this.#status(),
-      failover: async (options) => told('failover', await role().failover(options)),
+      failover: async (options) => told('failover', await this.#failover(options)),
       switchover: async () => told('switchover', await role().switchover()),
       setPeriod: (period) => told('set-period', role().setPeriod(period)),
       setMode: async (mode) => told('set-mode', await role().setMode(mode)),
@@ -164,7 +178,10 @@ class Node implements RunningNode {
     try {
       const { stateDir, vm } = this.#configuration;
       this.#standing = standingOf(await readRecords(stateDir, vm));
-      await this.#step({ kind: 'started', role, standing: this.#standing });
+      this.#saved = role === 'secondary' ? await this.#readSaved() : undefined;
+      const mayBoot = this.#saved !== undefined && this.#configuration.onPeerLoss === 'failover';
+      const standing = this.#standing;
+      await this.#step({ kind: 'started', role, standing, knowsMachine: mayBoot });
     } catch (error) {
       this.#events.stop();
       await this.#speech?.stop('The node can not start');
@@ -190,7 +207,9 @@ class Node implements RunningNode {
 
   /** Of a node without the guest: what its images say of who had it last. */
   get #probeAnswer(): ProbeAnswer {
-    const answer = this.#role?.probeAnswer ?? 'idle';
+    // On its way to be the primary: who would boot the guest himself is to ask again.
+    const isBooting = this.#role === undefined && this.#machine.state === 'primary';
+    const answer = isBooting ? 'holding' : (this.#role?.probeAnswer ?? 'idle');
     return answer === 'idle' && this.#standing !== 'none' ? this.#standing : answer;
   }
 
@@ -231,7 +250,12 @@ class Node implements RunningNode {
   async #perform(output: Exclude<NodeOutput, { kind: 'ask' | 'askWitness' }>): Promise<void> {
     switch (output.kind) {
       case 'boot':
-        this.#take(await this.#boot(this.#configuration as PrimaryConfiguration));
+        this.#role = undefined;
+        if (this.#isForced) {
+          await this.#startSpeech('primary');
+          this.#speech?.force();
+        }
+        this.#take(await this.#boot());
         return;
       case 'goOn':
         await this.#goOnWith(this.#end as Promotion);
@@ -242,7 +266,7 @@ class Node implements RunningNode {
         this.#take(await this.#beSecondary());
         return;
       case 'stopRole':
-        this.#role?.stop(this.#stopping ?? '');
+        this.#role?.stop(this.#stopping ?? 'The operator wants the guest to be booted here');
         return;
       case 'leave': {
         const left = this.#end?.kind === 'left' ? this.#end.exit : undefined;
@@ -257,8 +281,13 @@ class Node implements RunningNode {
 
   /** Asks the other host before a guest is started. */
   async #ask(): Promise<NodeOutput[]> {
-    const { peer } = this.#configuration as PrimaryConfiguration;
+    const peer = this.#peer;
+    if (peer === undefined) return this.#machine.step({ kind: 'answered', answer: 'unreachable' });
+    const toldBefore = this.#told;
     const answer = await probePeer({ ...peer, timeoutMs: JOIN_PROBE_TIMEOUT_MS });
+    // It was started in this moment, and has asked: it may have been told that it may boot.
+    const isMissed = NO_ANSWER.includes(answer) && this.#told !== toldBefore;
+    if (isMissed && this.#machine.state === 'joining') return this.#ask();
     if (answer !== this.#answer) this.#log.info('The peer was asked', { answer });
     this.#answer = answer;
     const joins = this.#machine.state === 'joining';
@@ -277,12 +306,19 @@ class Node implements RunningNode {
     return this.#machine.step({ kind: 'witnessed', answer });
   }
 
+  /** A waiting secondary holds nothing, but its host may have images, and know the machine. */
+  async #failover(options: { force: boolean }): Promise<CommandResult> {
+    const waits = this.#machine.state === 'secondary' && this.#view.phase === 'joining';
+    if (options.force && waits) {
+      this.#saved = await this.#readSaved();
+      if (this.#saved !== undefined) return this.#joining.failover(options);
+    }
+    return (this.#role ?? this.#joining).failover(options);
+  }
+
   /** The operator vouches that nobody else has newer data, and that the peer is silent. */
   async #force(): Promise<void> {
-    if (this.#machine.state === 'joining') {
-      await this.#startSpeech('primary');
-      this.#speech?.force();
-    }
+    this.#isForced = true;
     await this.#step({ kind: 'forced' });
   }
 
@@ -325,18 +361,58 @@ class Node implements RunningNode {
     }
   }
 
-  async #boot(configuration: PrimaryConfiguration): Promise<NodeRole> {
-    const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify } = configuration;
-    const { onGuestPanic, peer } = configuration;
+  /** Where the other host listens, as far as this one knows. */
+  get #peer(): Address | undefined {
+    const saved = this.#saved && { host: this.#saved.peer, port: this.#saved.hello.port };
+    return this.#configuration.peer ?? saved;
+  }
+
+  /** A damaged file is no reason not to be a secondary. */
+  async #readSaved(): Promise<SavedMachine | undefined> {
+    try {
+      return await readMachine(this.#configuration);
+    } catch (error) {
+      const reason = describeError(error);
+      this.#log.warn('The saved machine can not be used: no guest is booted here', { reason });
+      return undefined;
+    }
+  }
+
+  async #boot(): Promise<NodeRole> {
+    const configuration = this.#configuration;
+    const saved = this.#saved;
+    const peer = this.#peer;
+    const lease = this.#speech?.lease;
+    if (configuration.role === 'primary') {
+      return this.#primaryOf(configuration.peer, {
+        guest: () => bootGuest(configuration, this.#log, lease),
+        policy: policyOf(configuration),
+      });
+    }
+    if (saved === undefined || peer === undefined) {
+      throw new ColoError('COLO_E_MACHINE', 'This host does not know the machine to boot');
+    }
+    return this.#primaryOf(peer, {
+      guest: () => bootSaved(configuration, saved, { log: this.#log, lease }),
+      policy: saved.hello.policy,
+    });
+  }
+
+  async #primaryOf(
+    peer: Address,
+    parts: { readonly guest: () => Promise<Guest>; readonly policy: Policy },
+  ): Promise<NodeRole> {
+    const { policy } = parts;
+    const configuration = this.#configuration;
     const { reserve, first } = await EpochReserve.open(this.#epochFile);
-    const guest = await bootGuest(configuration, this.#log, this.#speech?.lease);
+    const guest = await parts.guest();
     return new PrimaryRole({
       configuration,
       log: this.#log,
       guest,
       reserve,
       firstEpoch: first,
-      policy: { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify, onGuestPanic },
+      policy,
       peer,
       identity: this.#identity,
       speech: this.#speech,
@@ -394,11 +470,22 @@ class Node implements RunningNode {
   async #next(end: RoleEnd): Promise<void> {
     this.#end = end;
     this.#instance = randomBytes(INSTANCE_BYTES);
+    if (this.#isForced && this.#machine.state === 'giving-up') {
+      // A guard that has followed has no right that an operator could vouch for.
+      await this.#speech?.stop('The operator wants the guest to be booted here');
+      this.#speech = undefined;
+    }
     if (end.kind === 'demoted') {
       const { reason } = end;
       this.#log.warn('The guest runs at the peer; this node is its secondary', { reason });
     }
-    await this.#step({ kind: 'ended', end: end.kind });
+    try {
+      await this.#step({ kind: 'ended', end: end.kind });
+    } catch (error) {
+      // Such as an image that is not there; what is no ColoError is a bug.
+      if (!(error instanceof ColoError)) throw error;
+      await this.#leave({ exitCode: 1, reason: describeError(error) });
+    }
   }
 
   async #leave(exit: NodeExit): Promise<void> {
@@ -410,4 +497,9 @@ class Node implements RunningNode {
     const failure = this.#guardFailure;
     this.#finish(failure === undefined ? exit : { exitCode: 1, reason: failure });
   }
+}
+
+function policyOf(configuration: PrimaryConfiguration): Policy {
+  const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify, onGuestPanic } = configuration;
+  return { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify, onGuestPanic };
 }

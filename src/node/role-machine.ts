@@ -8,7 +8,8 @@
  * first: a guest that runs there, or may run there in a moment, is not started twice (I4). Nor is
  * it started from old data: the witness knows, or else what the records of both hosts' images say
  * (`Standing`) decides, and where that is not enough it waits for the peer, or for an operator who
- * insists.
+ * insists. A node that was started as the secondary does the same if the guest ran there last, and
+ * it knows the machine.
  */
 import type { Standing } from '../blockrep/index.js';
 import type { ProbeResult } from '../transport/index.js';
@@ -19,6 +20,8 @@ export type NodeInput =
       readonly kind: 'started';
       readonly role: 'primary' | 'secondary';
       readonly standing: Standing;
+      /** As a secondary: it knows the machine and may boot it. A primary always does. */
+      readonly knowsMachine?: boolean;
     }
   /** By the other host, to `ask`. */
   | { readonly kind: 'answered'; readonly answer: ProbeResult }
@@ -47,12 +50,13 @@ export type NodeOutput =
   /** The input makes no sense in this state and changes nothing. */
   | { readonly kind: 'refused'; readonly reason: string };
 
-export type NodeState = 'new' | 'joining' | 'primary' | 'secondary' | 'left';
+/** `giving-up`: a secondary whose role ends, for the operator wants the guest to be booted here. */
+export type NodeState = 'new' | 'joining' | 'primary' | 'secondary' | 'giving-up' | 'left';
 
 const PEER_HOLDS = 'The peer has a state of the guest and may take over';
 const PEER_LEADS =
-  "The peer's images may be newer than this host's: start colo-primary there, or give them up there " +
-  'by colo discard-image, or run colo failover --force here to boot from what this host has';
+  "The peer's images may be newer than this host's: it boots the guest if it knows the machine, else " +
+  'start colo-primary there, or give them up there by colo discard-image, or run colo failover --force here to boot from what this host has';
 const PEER_MAY_LEAD =
   'The peer does not answer and may have gone on with the guest: start it, or, if it is off for ' +
   'good, run colo failover --force here to boot from what this host has';
@@ -82,9 +86,9 @@ export class RoleMachine {
       case 'started':
         if (state !== 'new') return this.#refuse('It has been started already');
         this.#standing = input.standing;
-        return input.role === 'secondary'
-          ? this.#become('secondary', { kind: 'beSecondary' })
-          : this.#become('joining', { kind: 'ask', waitsFor: undefined });
+        return this.#mayHaveNewest(input)
+          ? this.#become('joining', { kind: 'ask', waitsFor: undefined })
+          : this.#become('secondary', { kind: 'beSecondary' });
       case 'answered':
         if (state !== 'joining') return this.#refuse('Nobody has been asked');
         return this.#answered(input.answer);
@@ -94,13 +98,21 @@ export class RoleMachine {
       case 'ended':
         return this.#ended(input.end);
       case 'forced':
-        if (state !== 'joining') return this.#refuse('It does not wait for its peer');
-        return this.#become('primary', { kind: 'boot' });
+        if (state === 'joining') return this.#become('primary', { kind: 'boot' });
+        if (state !== 'secondary') return this.#refuse('It does not wait for its peer');
+        return this.#become('giving-up', { kind: 'stopRole' });
       case 'stopRequested':
         if (state === 'primary' || state === 'secondary') return [{ kind: 'stopRole' }];
+        if (state === 'giving-up') return this.#become('secondary', { kind: 'stopRole' });
         if (state === 'left') return this.#refuse('It has ended already');
         return this.#become('left', { kind: 'leave' });
     }
+  }
+
+  /** A secondary goes before its peer only if the guest ran here last. */
+  #mayHaveNewest({ role, standing, knowsMachine }: Extract<NodeInput, { kind: 'started' }>) {
+    const ranHere = standing === 'leading' || standing === 'shared';
+    return role === 'primary' || (knowsMachine === true && ranHere);
   }
 
   /** Without a witness no answer is no obstacle by itself; what is known to be held is. */
@@ -161,6 +173,7 @@ export class RoleMachine {
 
   #ended(end: 'left' | 'promoted' | 'demoted'): NodeOutput[] {
     const state = this.#state;
+    if (state === 'giving-up' && end === 'left') return this.#become('primary', { kind: 'boot' });
     if (state !== 'primary' && state !== 'secondary') {
       return this.#refuse(`It has no role that could be over`);
     }

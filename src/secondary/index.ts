@@ -7,9 +7,11 @@
  *
  * Reading order: secondary-core.ts, staging.ts, secondary-role-shell.ts (`#promote`),
  * svm-applier-shell.ts, the receiver, page-set.ts, svm-shell.ts (what the SVM stands on),
- * secondary-status.ts, limits.ts.
+ * svm-life-shell.ts (what it does by itself), saved-machine-shell.ts (what it could be booted from
+ * later), secondary-status.ts, limits.ts.
  * Invariants held here: I2, I3, I6.
  */
+export { bootSaved, readMachine, type SavedMachine, saveMachine } from './saved-machine-shell.js';
 export * from './secondary-core.js';
 export {
   SecondaryRole,

@@ -45,6 +45,7 @@ import {
   type Session,
 } from '../transport/index.js';
 import { RamReceiver } from './ram-receiver-shell.js';
+import { saveMachine } from './saved-machine-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
 import { secondaryStatus, secondaryView } from './secondary-status.js';
 import { SvmApplier } from './svm-applier-shell.js';
@@ -405,7 +406,7 @@ export class SecondaryRole implements NodeRole {
     try {
       await guest.disks.commit(epoch);
       await this.#options.reserve.used(epoch);
-      this.#standBy();
+      await this.#standBy();
       return true;
     } catch (error) {
       const reason = `Epoch ${epoch} can't be committed: ${describeError(error)}`;
@@ -415,10 +416,12 @@ export class SecondaryRole implements NodeRole {
   }
 
   /** Once a session: what is committed may be taken over from. */
-  #standBy(): void {
+  async #standBy(): Promise<void> {
     const current = this.#current;
     if (current === undefined || current === this.#standing) return;
     this.#standing = current;
+    const { hello, session } = current;
+    await saveMachine(this.#configuration, { hello, peer: plainAddress(session.remoteAddress) });
     const offer = current.hello.speech;
     if (offer !== null) this.#options.speech?.standBy(offer.session, offer.token);
   }
@@ -493,7 +496,7 @@ export class SecondaryRole implements NodeRole {
         guest,
         epoch: this.#core.committedEpoch ?? hello.epoch,
         policy: hello.policy,
-        peer: { host: session.remoteAddress.replace(/^::ffff:/, ''), port: hello.port },
+        peer: { host: plainAddress(session.remoteAddress), port: hello.port },
         downtimeUs: this.#downtimeUs,
         release: () => this.#release(),
       });
@@ -580,6 +583,10 @@ export class SecondaryRole implements NodeRole {
     const { type, parts } = encodeControl(message);
     session.links.control.send(type, parts);
   }
+}
+
+function plainAddress(address: string): string {
+  return address.replace(/^::ffff:/, '');
 }
 
 async function stopSvm({ guest, staging }: Svm): Promise<void> {

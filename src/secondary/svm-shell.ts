@@ -74,7 +74,8 @@ export async function startSvm(
   return { guest, staging, lineages, verdicts };
 }
 
-async function checkedDefinition(
+/** The machine, with this host's boot files, which must be the ones that it was booted from. */
+export async function checkedDefinition(
   configuration: Configuration,
   hello: Hello,
 ): Promise<ResolvedMachineDefinition> {

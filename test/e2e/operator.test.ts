@@ -1,5 +1,6 @@
 /** What an operator does to a pair, and what a guest or a daemon does on purpose. */
 import { execFile } from 'node:child_process';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
@@ -158,6 +159,8 @@ test('after a power cut of both hosts the guest waits for the other host, or for
     await pair.kill('hosta');
     await pair.waitStatus('hostb', 'it is alone', ({ peer }) => peer.state !== 'connected');
     await pair.kill('hostb');
+    // Nobody at hostb knows how to boot it, as after a change of versions.
+    await rm(join(pair.directory, 'hostb', 'state', 'demo.machine'));
     await pair.startSecondary();
     await pair.startPrimary();
     const old = await pair.waitStatus('hosta', 'it waits again', ({ state, lastFailure }) => {
@@ -251,5 +254,49 @@ test('colo stop --peer ends the secondary, colo stop hands the guest over', asyn
     t.is(await pair.ended('hosta'), 0);
     await pair.waitStatus('hostb', 'hostb took over', ({ role }) => role === 'primary');
     assertNothingMissed(t, await clients.stop());
+  });
+});
+
+test('after a full stop the configured secondary boots the guest that ran there last', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    await pair.kill('hosta');
+    await pair.waitStatus('hostb', 'hostb took over', ({ role }) => role === 'primary');
+    await pair.waitGuest();
+    const guest = controlGuest(pair);
+    await guest.exec('echo newest >/root/newest && sync');
+    guest.close();
+    await pair.kill('hostb');
+    await pair.startSecondary();
+    await pair.waitStatus('hostb', 'it has booted the guest', ({ role }) => role === 'primary');
+    await pair.waitGuest();
+    const again = controlGuest(pair);
+    t.is((await again.exec('cat /root/newest')).trim(), 'newest');
+    again.close();
+    // Whose configuration says that it is the primary has older data, and follows.
+    await pair.startPrimary();
+    await pair.waitProtected(undefined, 'hostb');
+    t.is((await pair.status('hosta')).role, 'secondary');
+    // Both are started at the same time: again it is hostb that boots.
+    await pair.kill('hosta');
+    await pair.waitStatus('hostb', 'it is alone', ({ phase }) => phase === 'alone');
+    await pair.kill('hostb');
+    await Promise.all([pair.startPrimary(), pair.startSecondary()]);
+    await pair.waitProtected(undefined, 'hostb');
+    await pair.waitGuest();
+  });
+});
+
+test('a secondary that waits boots the guest when its operator insists', async (t) => {
+  await withPair(t, {}, async (pair) => {
+    await pair.kill('hosta');
+    await pair.kill('hostb');
+    await pair.startSecondary();
+    const hostb = socketPath(pair, 'hostb');
+    t.is((await pair.status('hostb')).state, 'waiting');
+    const plain = { command: 'failover', arguments: { force: false } } as const;
+    await t.throwsAsync(callAgent(hostb, plain), { message: /no committed state/ });
+    await callAgent(hostb, { command: 'failover', arguments: { force: true } });
+    await pair.waitStatus('hostb', 'it has booted the guest', ({ role }) => role === 'primary');
+    await pair.waitGuest();
   });
 });

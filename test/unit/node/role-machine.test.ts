@@ -163,3 +163,61 @@ test('images that say the peer may have more are not booted from', (t) => {
     }
   }
 });
+
+const RAN_HERE: NodeInput = {
+  kind: 'started',
+  role: 'secondary',
+  standing: 'leading',
+  knowsMachine: true,
+};
+
+test('a secondary where the guest ran last asks its peer, and boots it if nobody has it', (t) => {
+  t.deepEqual(after(RAN_HERE).outputs, [{ kind: 'ask', waitsFor: undefined }]);
+  for (const answer of [
+    'refused',
+    'unreachable',
+    'silent',
+    'alive',
+    'following',
+    'shared',
+  ] as const) {
+    t.deepEqual(after(RAN_HERE, { kind: 'answered', answer }).outputs, [{ kind: 'boot' }], answer);
+  }
+  const serving: NodeInput = { kind: 'answered', answer: 'serving' };
+  t.deepEqual(after(RAN_HERE, serving).outputs, [{ kind: 'beSecondary' }]);
+  for (const answer of ['holding', 'leading'] as const) {
+    t.is(after(RAN_HERE, { kind: 'answered', answer }).outputs[0]?.kind, 'ask', answer);
+  }
+});
+
+test('a secondary that shared the guest waits for a peer that may have gone on with it', (t) => {
+  const start: NodeInput = { ...RAN_HERE, standing: 'shared' };
+  t.is(after(start, { kind: 'answered', answer: 'refused' }).outputs[0]?.kind, 'ask');
+  t.is(after(start, { kind: 'answered', answer: 'following' }).outputs[0]?.kind, 'boot');
+});
+
+test('a secondary that has less, or does not know the machine, is one at once', (t) => {
+  for (const standing of ['none', 'following'] as const) {
+    t.deepEqual(after({ ...RAN_HERE, standing }).outputs, [{ kind: 'beSecondary' }]);
+  }
+  t.deepEqual(after({ ...RAN_HERE, knowsMachine: false }).outputs, [{ kind: 'beSecondary' }]);
+});
+
+test('with a witness it decides for a secondary, too', (t) => {
+  const machine = new RoleMachine({ hasWitness: true });
+  t.deepEqual(stepped(machine, [RAN_HERE, ALONE]).outputs, [{ kind: 'askWitness' }]);
+});
+
+test('an operator who insists ends a secondary that waits, and the guest is booted there', (t) => {
+  const start: NodeInput = { kind: 'started', role: 'secondary', standing: 'following' };
+  const { machine, outputs } = after(start, { kind: 'forced' });
+  t.deepEqual(outputs, [{ kind: 'stopRole' }]);
+  t.deepEqual(machine.step({ kind: 'ended', end: 'left' }), [{ kind: 'boot' }]);
+  t.is(machine.state, 'primary');
+});
+
+test('a stop that comes meanwhile ends the node', (t) => {
+  const start: NodeInput = { kind: 'started', role: 'secondary', standing: 'following' };
+  const { machine } = after(start, { kind: 'forced' }, { kind: 'stopRequested' });
+  t.deepEqual(machine.step({ kind: 'ended', end: 'left' }), [{ kind: 'leave' }]);
+});
