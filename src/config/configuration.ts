@@ -37,6 +37,8 @@ export interface CommonConfiguration {
   /** Of disk data, while this host runs the guest and synchronises a secondary. */
   readonly resyncBytesPerSecond: number | undefined;
   readonly lanAnnounce: boolean;
+  /** Its file is for either role. */
+  readonly bothRoles: boolean;
   /** File for the guest's serial console on this host. */
   readonly consoleLog: string | undefined;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';

@@ -91,6 +91,17 @@ export const KEYS = {
     example: '10.0.0.2:7800',
     purpose: 'Where to wait for the other host.',
   },
+  'both-roles': {
+    roles: BOTH,
+    parse: values.parseBoolean,
+    value: 'yes or no',
+    default: 'no',
+    example: 'yes',
+    purpose:
+      "This file is for both agents of the host: what is only the other one's is left out, not " +
+      'refused. For a host whose agent is started in either role, as by Pacemaker.',
+    boolean: true,
+  },
   memory: {
     roles: PRIMARY,
     parse: values.parseMemory,

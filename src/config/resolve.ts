@@ -211,6 +211,7 @@ function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration
     onPeerLoss: reader.defaulted('on-peer-loss'),
     resyncBytesPerSecond: reader.optional('resync-rate'),
     lanAnnounce: reader.defaulted('lan-announce'),
+    bothRoles: reader.defaulted('both-roles'),
     consoleLog: reader.optional('console-log'),
     logLevel: reader.defaulted('log-level'),
     logFormat: reader.defaulted('log-format'),
@@ -287,9 +288,9 @@ function buildSecondary(reader: ValueReader, hostname: string): SecondaryConfigu
     ...common,
     peer: reader.optional('peer'),
     qemuArguments: reader.list('qemu-arg').map(({ value }) => value),
-    disks: secondaryDisks(reader),
+    disks: secondaryDisks(reader, common.bothRoles),
     diskDir: reader.optional('disk-dir') ?? common.stateDir,
-    nics: secondaryNics(reader),
+    nics: secondaryNics(reader, common.bothRoles),
     kernel: reader.optional('kernel'),
     initrd: reader.optional('initrd'),
   };
@@ -306,10 +307,13 @@ function primaryDisks(reader: ValueReader): DiskSetting[] {
   return listed.map(({ value }) => value);
 }
 
-function secondaryDisks(reader: ValueReader): DiskSetting[] {
+function secondaryDisks(reader: ValueReader, isShared: boolean): DiskSetting[] {
   const listed: { value: DiskSetting; setting: Setting }[] = [];
-  for (const { value, setting } of reader.list('disk')) {
-    if (value.name === undefined) {
+  for (const [index, { value, setting }] of reader.list('disk').entries()) {
+    if (isShared) {
+      const { readOnly: _, ...place } = value;
+      listed.push({ value: { ...place, name: value.name ?? `disk${index}` }, setting });
+    } else if (value.name === undefined) {
       const expected = 'expected name=PATH on the secondary; add the name the primary gives it';
       reader.complain(setting, `found ${quote(setting.text)}, ${expected}`);
     } else if (value.readOnly !== undefined) {
@@ -351,11 +355,14 @@ function primaryNics(reader: ValueReader, common: CommonConfiguration): NicSetti
   return listed.map(({ value }) => value);
 }
 
-function secondaryNics(reader: ValueReader): NicPlace[] {
+function secondaryNics(reader: ValueReader, isShared: boolean): NicPlace[] {
   const listed: { value: NicPlace; setting: Setting }[] = [];
-  for (const { value, setting } of reader.list('nic')) {
+  for (const [index, { value, setting }] of reader.list('nic').entries()) {
     const found = `found ${quote(setting.text)}`;
-    if (value.mac !== undefined) {
+    if (isShared) {
+      const { name = `nic${index}`, tap, bridge } = value;
+      listed.push({ value: { name, tap, bridge }, setting });
+    } else if (value.mac !== undefined) {
       reader.complain(setting, `${found}, expected no mac=; the primary sends it, remove it here`);
     } else if (value.name === undefined) {
       const advice = 'add the name the primary gives it, such as name=nic0';

@@ -49,6 +49,7 @@ export function readSettingsFile(path: string, bytes: Uint8Array, role: Role): S
     return { settings, problems };
   }
   const lines = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
+  const isShared = /^\s*both-roles\s*=\s*(?:yes|true)\s*$/m.test(lines);
   for (const [index, raw] of lines.split('\n').entries()) {
     // A wrong file is wrong in every line; reading on would tell nobody more.
     if (problems.length >= PROBLEMS_MAX) break;
@@ -63,6 +64,8 @@ export function readSettingsFile(path: string, bytes: Uint8Array, role: Role): S
     }
     const name = line.slice(0, equals).trim();
     const text = line.slice(equals + 1).trim();
+    const isForeign = isKey(name) && !keyDefinition(name).roles.includes(role);
+    if (isShared && isForeign) continue;
     addSetting({ settings, problems }, { role, name, text, from: 'file', place });
   }
   return { settings, problems };

@@ -77,6 +77,7 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     'resync-rate':
       c.resyncBytesPerSecond === undefined ? undefined : formatMemory(c.resyncBytesPerSecond),
     'lan-announce': c.lanAnnounce ? 'yes' : 'no',
+    'both-roles': c.bothRoles ? 'yes' : 'no',
     'console-log': c.consoleLog,
     'run-dir': c.runDir,
     socket: c.socketPath,

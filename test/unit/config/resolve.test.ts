@@ -284,3 +284,26 @@ test('a hopeless file is told in a bounded number of lines', (t) => {
   t.is(lines.length, 21);
   t.is(lines.at(-1), 'and 80 more problems; correct these first');
 });
+
+test('one file may be for both roles: each takes what is its own', (t) => {
+  const file = [
+    ...['both-roles = yes', 'vm = web', 'peer = 10.0.0.2', 'memory = 1GiB', 'period = 150ms'],
+    ...['disk = /images/root.img', 'disk = name=data,path=/images/data.img,readonly=on'],
+    ...['nic = mac=52:54:00:00:00:01,tap=tap7', 'disk-dir = /images', 'kernel = /boot/vmlinuz', ''],
+  ].join('\n');
+  const primary = resolvePrimary([], file);
+  t.like(primary, { bothRoles: true, periodUs: 150_000 });
+  t.is(primary.disks[1]?.readOnly, true);
+  const secondary = resolveSecondary([], file);
+  t.is(secondary.diskDir, '/images');
+  t.deepEqual(
+    secondary.disks.map(({ name, path }) => [name, path]),
+    [
+      ['disk0', '/images/root.img'],
+      ['data', '/images/data.img'],
+    ],
+  );
+  t.deepEqual(secondary.nics, [{ name: 'nic0', tap: 'tap7', bridge: undefined }]);
+  const without = file.replace('both-roles = yes\n', '');
+  t.throws(() => resolveSecondary([], without), { message: /memory: found on colo-secondary/ });
+});

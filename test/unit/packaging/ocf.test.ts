@@ -140,3 +140,14 @@ test('what a restart would not mend is told as such', async (t) => {
   t.is(await new Resource(t).run('validate-all'), OK);
   t.is(await new Resource(t).run('bogus'), 3);
 });
+
+test('one configuration serves both roles, if it is named', async (t) => {
+  const resource = new Resource(t, { OCF_RESKEY_config: '/etc/colo/both.conf' });
+  t.is(await resource.run('start'), OK);
+  t.is(await resource.run('promote'), OK);
+  const given = readFileSync(join(resource.folder, 'state.arguments'), 'utf8').trim().split('\n');
+  t.deepEqual(
+    given.map((line) => line.split(' ').slice(0, 3).join(' ')),
+    ['secondary --config /etc/colo/both.conf', 'primary --config /etc/colo/both.conf'],
+  );
+});
