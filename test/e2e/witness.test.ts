@@ -148,3 +148,31 @@ test('with a shared folder roles change on purpose, and by the death of a host',
     },
   );
 });
+
+test('with a witness a guest that is detached is heard, and so is one whose boot was forced', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'colo-witness-'));
+  t.teardown(() => rm(folder, { recursive: true }));
+  const flags = ['--witness', `file://${folder}`, '--witness-ttl', `${WITNESS_TTL_MS}ms`];
+  await withPair(t, { primaryFlags: flags, secondaryFlags: flags }, async (pair) => {
+    const [hosta, hostb] = [socketPath(pair, 'hosta'), socketPath(pair, 'hostb')];
+    const clients = await startClients(pair, CLIENTS);
+    await callAgent(hosta, { command: 'detach', arguments: {} });
+    const detachedUs = nowUs();
+    await pair.waitStatus('hosta', 'it speaks alone', ({ state, speech }) => {
+      return state === 'detached' && speech?.state === 'speaking';
+    });
+    await clientsGoOn(clients, detachedUs);
+    t.log(`detached: clients go on after ${Math.round((nowUs() - detachedUs) / 1000)} ms`);
+    await callAgent(hosta, { command: 'attach', arguments: {} });
+    await pair.waitProtected();
+    assertNothingLost(t, await clients.stop());
+    await pair.kill('hosta');
+    await pair.kill('hostb');
+    await pair.startSecondary();
+    await callAgent(hostb, { command: 'failover', arguments: { force: true } });
+    await pair.waitStatus('hostb', 'it speaks', ({ role, speech }) => {
+      return role === 'primary' && speech?.state === 'speaking';
+    });
+    await pair.waitGuest();
+  });
+});
