@@ -21,10 +21,11 @@ import {
   parseName,
   parseSize,
   type Role,
-  ValueError,
 } from '../config/index.js';
 import { assert, OperatorError } from '../lib/index.js';
 import type { Command } from './control-wire.js';
+import { defineMigrate, defineMigrateFollowUps, MIGRATE_SINGLE } from './migrate-arguments.js';
+import { named } from './named-argument.js';
 
 /** Which agent is meant. */
 export interface AgentChoice {
@@ -86,7 +87,7 @@ export type ColoWish =
       readonly watch: boolean;
     };
 
-interface CommonArguments {
+export interface CommonArguments {
   readonly socket?: string | undefined;
   readonly vm?: string | undefined;
   readonly 'run-dir': string;
@@ -98,6 +99,7 @@ const SINGLE = [
   ...['socket', 'vm', 'run-dir', 'dir', 'duration', 'nic', 'max-bytes'],
   ...['inbound', 'verdicts', 'compare-timeout', 'role'],
   ...['disk', 'state-dir', 'config', 'image'],
+  ...MIGRATE_SINGLE,
 ];
 
 /** What the grammar needs to know beside the arguments. */
@@ -105,9 +107,11 @@ export interface ColoPlace {
   readonly version: string;
   /** The absolute path of a capture's folder; without a name, of a new one. */
   readonly captureFolder: (dir: string | undefined) => string;
+  /** Of a file that the agent is to read. */
+  readonly absolutePath: (path: string) => string;
 }
 
-interface Hands {
+export interface Hands {
   readonly call: (args: CommonArguments, command: Command, watch?: boolean) => void;
   readonly compare: (wish: CompareWish) => void;
   readonly checkConfig: (wish: CheckConfigWish) => void;
@@ -160,6 +164,7 @@ function define(place: ColoPlace, hands: Hands): Argv<CommonArguments> {
   const commands = [
     ...[defineAgentCommands, defineVerify, defineCapture],
     ...[defineCompare, defineCheckConfig, defineDiscardImage],
+    ...[defineMigrate, defineMigrateFollowUps],
   ];
   const base = defineCommon();
   for (const add of commands) add(base, hands, place);
@@ -468,16 +473,6 @@ function finish(base: Argv<CommonArguments>, version: string): Argv<CommonArgume
 function parsePeriod(text: string): number | 'auto' {
   if (text === 'auto') return text;
   return parseDuration(text, { minUs: PERIOD_US_MIN, maxUs: PERIOD_US_MAX });
-}
-
-/** Puts the name of the argument before what is wrong with it. */
-function named<T>(name: string, parse: () => T): T {
-  try {
-    return parse();
-  } catch (error) {
-    if (error instanceof ValueError) error.message = `${name}: ${error.message}`;
-    throw error;
-  }
 }
 
 function reword(message: string): string {

@@ -9,7 +9,7 @@ import { chmod, lstat, mkdir, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { clearTimeout, setTimeout } from 'node:timers';
-import type { NodeControl } from '../config/index.js';
+import type { CommandResult, MigrationControl, NodeControl } from '../config/index.js';
 import { ColoError, type Logger, OperatorError, ProtocolError, unreachable } from '../lib/index.js';
 import {
   type Command,
@@ -21,6 +21,7 @@ import {
   type Response,
 } from './control-wire.js';
 import { CONNECTIONS_MAX, IDLE_MS_MAX } from './limits.js';
+import type { MigrationCommand } from './migration-wire.js';
 
 /** Counted since the start. */
 export interface ControlCounters {
@@ -187,8 +188,29 @@ function deed(control: NodeControl, asked: Exclude<Command, { command: 'status' 
     case 'checkpoint':
       return control.checkpoint();
     default:
+      return migrationDeed(control.migration ?? {}, asked);
+  }
+}
+
+/** What this node can't do in the role that it has now is refused. */
+function migrationDeed(migration: MigrationControl, asked: MigrationCommand) {
+  const { migrate, cancel, recover, finish } = migration;
+  switch (asked.command) {
+    case 'migrate':
+      return migrate?.(asked.arguments) ?? notNow('runs no guest that it could move');
+    case 'migrate-cancel':
+      return cancel?.() ?? notNow('moves no guest');
+    case 'migrate-recover':
+      return recover?.(asked.arguments.to) ?? notNow('moves no guest');
+    case 'migrate-finish':
+      return finish?.(asked.arguments.file) ?? notNow('waits for no pages of a guest');
+    default:
       return unreachable(asked);
   }
+}
+
+function notNow(what: string): CommandResult {
+  return { ok: false, code: 'COLO_E_ROLE', reason: `This node ${what}` };
 }
 
 /** Fires once, `limitMs` after the last `restart`, unless cancelled. */

@@ -30,6 +30,7 @@ import {
 } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 import { LINE_BYTES_MAX, PATH_LENGTH_MAX, REASON_LENGTH_MAX } from './limits.js';
+import { MIGRATION_COMMANDS, type MigrationCommand, migrationSchema } from './migration-wire.js';
 
 /** The envelope of a request; what it asks is not looked at yet. */
 export interface Request {
@@ -56,7 +57,8 @@ export type Command =
   | { readonly command: 'set-mode'; readonly arguments: { readonly mode: Mode } }
   | { readonly command: 'capture'; readonly arguments: CaptureOptions }
   | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> }
-  | { readonly command: 'verify'; readonly arguments: VerifyOptions };
+  | { readonly command: 'verify'; readonly arguments: VerifyOptions }
+  | MigrationCommand;
 
 const requestId = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const shortText = z.string().max(REASON_LENGTH_MAX);
@@ -97,6 +99,7 @@ const COMMANDS = {
   }),
   checkpoint: noArguments,
   verify: z.strictObject({ disk: z.string().max(64).nullable(), repair: z.boolean() }),
+  ...MIGRATION_COMMANDS,
 } as const satisfies Record<Command['command'], z.ZodType>;
 
 const count = z.number();
@@ -183,6 +186,7 @@ const statusSchema = z.object({
       trouble: z.string().nullable(),
     })
     .nullable(),
+  migration: migrationSchema.nullable(),
   lastFailure: z.string().nullable(),
 }) satisfies z.ZodType<NodeStatus>;
 

@@ -30,6 +30,9 @@ export const DEED_MS_MAX = 60_000;
  */
 export const VERIFY_MS_MAX = 24 * 3600 * 1000;
 
+/** How long `colo migrate` waits, milliseconds: as `colo verify`. Hit: exit 69; it goes on. */
+export const MIGRATE_MS_MAX = VERIFY_MS_MAX;
+
 /** Time between two looks of `colo status --watch`, milliseconds. */
 export const WATCH_MS = 1_000;
 

@@ -44,6 +44,21 @@ export {
   SOCKET_PATH_BYTES_MAX,
 } from './limits.js';
 export {
+  BANDWIDTH_MAX,
+  BANDWIDTH_MIN,
+  DOWNTIME_LIMIT_US_DEFAULT,
+  DOWNTIME_LIMIT_US_MAX,
+  DOWNTIME_LIMIT_US_MIN,
+  MIGRATION_METHODS,
+  type MigrateOptions,
+  type MigrationControl,
+  type MigrationMethod,
+  type MigrationStatus,
+  RECOVER_TIMEOUT_US_DEFAULT,
+  RECOVER_TIMEOUT_US_MAX,
+  RECOVER_TIMEOUT_US_MIN,
+} from './migration.js';
+export {
   DEFAULT_PERIOD_US,
   formatPeriod,
   MODES,
@@ -76,6 +91,7 @@ export {
   formatAddress,
   formatMemory,
   integerParser,
+  parseAddress,
   parseName,
   parseSize,
 } from './values.js';

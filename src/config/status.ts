@@ -2,6 +2,7 @@
  * What a running node tells and takes over its control socket. The node classes implement
  * `NodeControl`; src/cli carries it over the socket and prints it.
  */
+import type { MigrationControl, MigrationStatus } from './migration.js';
 import type { Mode, PeriodSetting } from './mode.js';
 
 /** What came of a command; a refusal is an answer, not an exception. */
@@ -62,6 +63,8 @@ export interface NodeControl {
   checkpoint(): Promise<CommandResult>;
   /** Resolves when the disks are compared, and repaired if asked for, or it was refused. */
   verify(options: VerifyOptions): Promise<VerifyAnswer>;
+  /** Undefined in a role that has nothing to do with migration. */
+  readonly migration?: MigrationControl | undefined;
 }
 
 /** Where the link to the other host stands. */
@@ -167,5 +170,7 @@ export interface NodeStatus {
   verified: number;
   /** Null without a witness. */
   speech: SpeechStatus | null;
+  /** Of a migration that is under way, or was the last. */
+  migration: MigrationStatus | null;
   lastFailure: string | null;
 }
