@@ -19,18 +19,24 @@ import type {
   PrimaryConfiguration,
   RunningNode,
 } from '../config/index.js';
+import { DestinationRole } from '../destination/index.js';
 import { NO_WITNESS_WARNING } from '../failover/index.js';
 import {
+  type Arrival,
+  type Departure,
   type NodeIdentity,
   type NodeRole,
   type Promotion,
   type RoleEnd,
+  readMigrationRecord,
+  removeMigrationRecord,
   Speech,
 } from '../guest/index.js';
 import { ColoError, describeError } from '../lib/index.js';
 import { bootGuest, PrimaryRole } from '../primary/index.js';
 import { EpochReserve } from '../replication/index.js';
 import { SecondaryRole } from '../secondary/index.js';
+import { SourceRole } from '../source/index.js';
 import {
   type AcceptDecision,
   INSTANCE_BYTES,
@@ -116,6 +122,9 @@ class Node implements RunningNode {
       capture: (options) => role().capture(options),
       checkpoint: () => role().checkpoint(),
       verify: (options) => role().verify(options),
+      get migration() {
+        return role().migration;
+      },
     };
   }
 
@@ -129,6 +138,7 @@ class Node implements RunningNode {
     try {
       const { stateDir, vm } = this.#configuration;
       this.#standing = standingOf(await readRecords(stateDir, vm));
+      if (await hasGivenUp({ stateDir, vm })) this.#standing = 'following';
       await this.#step({ kind: 'started', role, standing: this.#standing });
     } catch (error) {
       await this.#speech?.stop('The node can not start');
@@ -186,6 +196,8 @@ class Node implements RunningNode {
   async #perform(output: Exclude<NodeOutput, { kind: 'ask' | 'askWitness' }>): Promise<void> {
     switch (output.kind) {
       case 'boot':
+        // Whoever lets it boot knows where the guest is.
+        await removeMigrationRecord(this.#configuration);
         this.#take(await this.#boot(this.#configuration as PrimaryConfiguration));
         return;
       case 'goOn':
@@ -195,6 +207,12 @@ class Node implements RunningNode {
         await this.#speech?.leave('This node is a secondary');
         await this.#startSpeech('secondary');
         this.#take(await this.#beSecondary());
+        return;
+      case 'depart':
+        this.#take(this.#depart(this.#end as Departure));
+        return;
+      case 'arrive':
+        this.#take(await this.#arrive(this.#end as Arrival));
         return;
       case 'stopRole':
         this.#role?.stop(this.#stopping ?? '');
@@ -309,6 +327,26 @@ class Node implements RunningNode {
     });
   }
 
+  #depart(departure: Departure): NodeRole {
+    return new SourceRole({
+      configuration: this.#configuration,
+      log: this.#log,
+      departure,
+      identity: this.#identity,
+      speech: this.#speech,
+    });
+  }
+
+  async #arrive(arrival: Arrival): Promise<NodeRole> {
+    return new DestinationRole({
+      configuration: this.#configuration,
+      log: this.#log,
+      arrival,
+      speech: this.#speech,
+      reserve: await EpochReserve.watch(this.#epochFile),
+    });
+  }
+
   /** The guest that was this node's SVM speaks; this node looks for a secondary of its own. */
   async #goOnWith(promotion: Promotion): Promise<void> {
     const { guest, policy, epoch, downtimeUs } = promotion;
@@ -358,4 +396,10 @@ class Node implements RunningNode {
     const failure = this.#guardFailure;
     this.#finish(failure === undefined ? exit : { exitCode: 1, reason: failure });
   }
+}
+
+/** The guest was moved away from here, or nobody knows whether it was. */
+async function hasGivenUp(place: { stateDir: string; vm: string }): Promise<boolean> {
+  const record = await readMigrationRecord(place);
+  return record?.what === 'given-up' || record?.what === 'released';
 }

@@ -13,6 +13,8 @@ import {
   type CommandResult,
   type Configuration,
   formatPeriod,
+  type MigrateOptions,
+  type MigrationControl,
   type Mode,
   type NodeLogger,
   type NodeStatus,
@@ -25,8 +27,8 @@ import {
   checkSpeech,
   DiskRetry,
   type Guest,
+  guestHello,
   type NodeRole,
-  type Promotion,
   type RoleEnd,
 } from '../guest/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
@@ -38,6 +40,7 @@ import {
   type EpochReserve,
   encodeControl,
   firstControlMessage,
+  type Policy,
   parseHelloReply,
   type SpeechOffer,
 } from '../replication/index.js';
@@ -57,7 +60,6 @@ import {
   type PrimaryOutput,
   type Trigger,
 } from './primary-core.js';
-import { primaryHello } from './primary-hello.js';
 import type { PrimaryRoleOptions } from './primary-role-options.js';
 import { failoverOfPrimary, listenToSpeech } from './primary-speech-shell.js';
 import { primaryStatus } from './primary-status.js';
@@ -99,6 +101,7 @@ export class PrimaryRole implements NodeRole {
   #checkpointWaiters: ((result: CommandResult) => void)[] = [];
   #finish: (end: RoleEnd) => void = () => undefined;
   #leaving = false;
+  #connecting: Promise<void> = Promise.resolve();
 
   constructor(options: PrimaryRoleOptions) {
     const { configuration, log, guest: pvm, policy } = options;
@@ -158,6 +161,42 @@ export class PrimaryRole implements NodeRole {
 
   stop(reason: string): void {
     this.#driver.input({ kind: 'stopRequested', reason });
+  }
+
+  get migration(): MigrationControl {
+    return { migrate: (options) => this.#migrate(options) };
+  }
+
+  /** The guest changes hands as it is: from here on it is another role's, which answers. */
+  async #migrate(options: MigrateOptions): Promise<CommandResult> {
+    const { kind } = this.#core.state;
+    if ((kind !== 'alone' && kind !== 'connecting') || this.#leaving) {
+      const reason = `The guest can't be moved while this node is ${kind}: end its protection first`;
+      return { ok: false, code: 'COLO_E_MIGRATE', reason };
+    }
+    this.#leaving = true;
+    this.#driver.stop();
+    this.#diskRetry.stop();
+    this.#endReplication();
+    // An attempt that is under way lets go of the guest's threads at its end.
+    await this.#connecting;
+    await this.#held.parted;
+    return await new Promise((answer) => {
+      this.#finish({
+        kind: 'departing',
+        guest: this.#pvm,
+        epoch: this.#core.epoch,
+        policy: { ...this.#options.policy, ...this.#policyNow },
+        peer: this.#options.peer,
+        options,
+        answer,
+      });
+    });
+  }
+
+  /** What operators have changed since the start. */
+  get #policyNow(): Pick<Policy, 'mode' | 'period'> {
+    return { mode: this.#core.mode, period: this.#core.periodSetting };
   }
 
   status(): NodeStatus {
@@ -248,7 +287,7 @@ export class PrimaryRole implements NodeRole {
   #perform(output: PrimaryOutput): void {
     switch (output.kind) {
       case 'connect':
-        void this.#connect();
+        this.#connecting = this.#connect();
         return;
       case 'probe':
         void this.#probe();
@@ -381,12 +420,13 @@ export class PrimaryRole implements NodeRole {
     { offer, images }: { offer: SpeechOffer | null; images: readonly PrimaryImage[] },
   ): void {
     const { identity, policy: started } = this.#options;
-    const policy = { ...started, mode: this.#core.mode, period: this.#core.periodSetting };
-    const { type, parts } = primaryHello({
+    const policy = { ...started, ...this.#policyNow };
+    const json = guestHello({
       ...{ configuration: this.#configuration, guest: this.#pvm, images, identity, policy },
       speech: offer,
       epoch: this.#core.epoch,
     });
+    const { type, parts } = encodeControl({ kind: 'hello', json });
     session.links.control.send(type, parts);
   }
 
@@ -561,6 +601,7 @@ export class PrimaryRole implements NodeRole {
   }
 
   #onGuestEvent(event: GuestEvent): void {
+    if (this.#leaving) return;
     this.#log.debug('Guest event', { event });
     if (event.kind === 'disk-error') {
       const reason = `${event.operation} of ${event.device}`;
@@ -574,7 +615,7 @@ export class PrimaryRole implements NodeRole {
   }
 
   /** Silent already. The peer closes the session once it has read the last message. */
-  async #leave(end: Exclude<RoleEnd, Promotion>): Promise<void> {
+  async #leave(end: Extract<RoleEnd, { kind: 'left' | 'demoted' }>): Promise<void> {
     this.#leaving = true;
     this.#driver.stop();
     this.#diskRetry.stop();

@@ -9,12 +9,15 @@
 import type { CommandResult, Configuration, NodeLogger, NodeStatus } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import {
+  type Arrival,
   checkSpeech,
   DiskRetry,
   type Guest,
+  IMAGE_AT_STAKE,
   type NodeIdentity,
   type NodeRole,
   type RoleEnd,
+  SECTION_FRAME,
   type Speech,
 } from '../guest/index.js';
 import { describeError, OperatorError, ProtocolError } from '../lib/index.js';
@@ -26,7 +29,7 @@ import {
   digestRam,
   type EpochReserve,
   encodeControl,
-  firstControlMessage,
+  firstControlFrame,
   type Hello,
   parseHello,
   type SpeechAnswer,
@@ -42,7 +45,7 @@ import { EXPECTED_LOAD_US } from './limits.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
 import { secondaryStatus } from './secondary-status.js';
-import { IMAGE_AT_STAKE, type Svm, startSvm } from './svm-shell.js';
+import { type Svm, startSvm } from './svm-shell.js';
 
 /** What the role is made of. */
 export interface SecondaryRoleOptions {
@@ -197,7 +200,12 @@ export class SecondaryRole implements NodeRole {
     await this.#discarding;
     let svm: Svm | undefined;
     try {
-      const message = await firstControlMessage(session);
+      const frame = await firstControlFrame(session);
+      if (frame.type === SECTION_FRAME) {
+        this.#handOver({ kind: 'arriving', session, hello: frame });
+        return;
+      }
+      const message = decodeControl(frame.type, frame.payload);
       if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
       const hello = parseHello(message.json);
       const { speech } = this.#options;
@@ -228,6 +236,17 @@ export class SecondaryRole implements NodeRole {
       if (svm !== undefined) await stopSvm(svm);
       this.#occupied = false;
     }
+  }
+
+  /** A guest comes to stay: this host is its destination from now on. */
+  #handOver(arrival: Arrival): void {
+    this.#driver.stop();
+    this.#answerWaiters({
+      ok: false,
+      code: 'COLO_E_FAILOVER',
+      reason: 'A guest is being moved here',
+    });
+    this.#finish(arrival);
   }
 
   #begin(session: Session, begun: Begun): void {
