@@ -86,7 +86,14 @@ export type PageStream = 'ram' | 'demanded';
  * session.
  */
 export interface PagesSection {
-  readonly kind: 'pages' | 'demanded';
+  readonly kind: 'pages';
+  readonly sequence: number;
+  readonly batch: Buffer;
+}
+
+/** The same on the stream of demanded pages. */
+export interface DemandedSection {
+  readonly kind: 'demanded';
   readonly sequence: number;
   readonly batch: Buffer;
 }
@@ -106,12 +113,13 @@ export interface PendingSection {
   readonly ranges: readonly PageRange[];
 }
 
+/** A piece of the device state; the pieces follow each other. */
 export interface DeviceStateSection {
   readonly kind: 'deviceState';
   readonly bytes: Buffer;
 }
 
-/** The guest is paused at the source, and this is what the destination must have before it loads. */
+/** The guest is paused at the source; this is what the destination must have before it loads. */
 export interface SwitchoverSection {
   readonly kind: 'switchover';
   /** True: the pages of the `pending` sections follow after the guest runs. */
@@ -144,10 +152,13 @@ export interface ReleasedSection {
   readonly kind: 'released';
 }
 
-/** What the source makes of the destination's offer: `digests`: send them; `known`: it has them. */
+/**
+ * Answer to an `accepted` that offers an image. `digests`: send them; `known`: the source knows what
+ * has changed since that image and needs none.
+ */
 export interface AssistSection {
   readonly kind: 'assist';
-  readonly answer: 'digests' | 'known' | 'ignore';
+  readonly answer: 'digests' | 'known';
 }
 
 /** QEMU is there, paused, and everything can be received. */
@@ -247,6 +258,7 @@ export type SourceSection =
   | HelloSection
   | ResumeSection
   | PagesSection
+  | DemandedSection
   | RoundSection
   | PendingSection
   | DeviceStateSection

@@ -4,7 +4,9 @@ import type { DestinationSection, HelloSection, PageStream, SourceSection } from
 
 export type SourceInput =
   | { readonly kind: 'tick' }
-  /** Answer to `connect`. Sessions are numbered by the shell, ascending; of an old one nothing counts. */
+  /** The first input: answered by `connect`. */
+  | { readonly kind: 'start' }
+  /** Answer to `connect`. The shell numbers sessions, ascending; of an old one nothing counts. */
   | { readonly kind: 'connected'; readonly session: number }
   | { readonly kind: 'connectFailed'; readonly reason: string }
   /** Also for a malformed section. */
@@ -50,7 +52,7 @@ export type SourceInput =
   /** Switch over now and send the rest afterwards; only where the hello said postcopy or hybrid. */
   | { readonly kind: 'operatorPostcopy' }
   | { readonly kind: 'operatorRecover'; readonly address: string | undefined }
-  /** The destination is known to be silent (by an operator or a witness): the guest goes on here. */
+  /** The destination is known to be silent, by an operator or a witness: go on here. */
   | { readonly kind: 'operatorForce'; readonly by: string }
   /** The guest lives at the destination (it was finished from the file), or is given up. */
   | { readonly kind: 'operatorRelease' }
@@ -64,17 +66,18 @@ export type SourceInput =
 export type SourceOutput =
   /** Undefined: where the destination was last. Answer with `connected` or `connectFailed`. */
   | { readonly kind: 'connect'; readonly address: string | undefined }
+  /** Once what was put is sent, within a short while; answered by nothing. */
   | { readonly kind: 'closeSession'; readonly session: number; readonly reason: string }
   /** In order with `sendPages` on the link of the section (`LINK_OF`). */
   | { readonly kind: 'put'; readonly session: number; readonly section: SourceSection }
   | { readonly kind: 'startTracking' }
-  /** With `compareImage` in between, `scan` finds what was written since `trackingStarted`. */
+  /** What was written since the last scan, or since `trackingStarted`; never misses a write. */
   | { readonly kind: 'scan' }
   /** A section of digests came: compare these pages with RAM; the last one is to be answered. */
   | { readonly kind: 'compareImage'; readonly bytes: Buffer; readonly last: boolean }
   /** The destination's image is one of which this host knows what changed since. To be answered. */
   | { readonly kind: 'compareKnownImage'; readonly image: string }
-  /** Code these pages as they are now and put them on the stream. Batches in the order of outputs. */
+  /** Code these pages as they are now and put them on the stream, in the order of outputs. */
   | {
       readonly kind: 'sendPages';
       readonly session: number;
@@ -92,7 +95,7 @@ export type SourceOutput =
    * that the destination can open them. Answered by `gaveUp`; until then `resumeGuest` undoes it.
    */
   | { readonly kind: 'giveUp' }
-  /** Undo `pause`, and `giveUp` if that came: the guest runs here, tracking and throttle end. */
+  /** Undo `pause`, and `giveUp` if that came: the guest runs here again. */
   | { readonly kind: 'resumeGuest' }
   /** Durable before the next output. `given-up`: never run this guest without an operator. */
   | { readonly kind: 'record'; readonly what: SourceRecord }
@@ -102,6 +105,7 @@ export type SourceOutput =
   | { readonly kind: 'release' }
   | { readonly kind: 'alarm'; readonly message: string }
   | { readonly kind: 'commandRefused'; readonly command: string; readonly reason: string }
+  /** The last output: dirty tracking ends, and nothing is asked any more. */
   | { readonly kind: 'ended'; readonly outcome: SourceOutcome };
 
 export type SourceRecord = 'given-up' | 'taken-back' | 'released';
@@ -118,6 +122,30 @@ export type SourceOutcome =
       readonly reason: string;
     }
   | { readonly kind: 'gone'; readonly reason: string };
+
+/** For status and a progress bar. */
+export interface SourceProgress {
+  readonly state: SourceState;
+  readonly elapsedUs: number;
+  readonly rounds: number;
+  readonly pagesSent: number;
+  readonly bytesSent: number;
+  /** Of this round, or of postcopy: not on their way yet. */
+  readonly pagesLeft: number;
+  readonly demandedPages: number;
+  /** Bytes each second; undefined before it is known. */
+  readonly rate: number | undefined;
+  /** Pages that the guest writes each second. */
+  readonly dirtyRate: number;
+  /** Percent of its time that the guest loses. */
+  readonly throttle: number;
+  /** The last rounds brought it no nearer to the downtime limit. */
+  readonly stale: boolean;
+  readonly downtimeEstimateUs: number | undefined;
+  /** Until `pagesLeft` are sent. */
+  readonly leftUs: number | undefined;
+  readonly pausedAtUs: number | undefined;
+}
 
 export interface SourceOptions {
   readonly hello: HelloSection;
@@ -137,7 +165,7 @@ export interface SourceOptions {
   readonly movesDisks: boolean;
 }
 
-/** Postcopy and its end: what a source still has to do after `run`. */
+/** `run` is sent: the guest is the destination's, and this side only helps. */
 export interface HandedOver {
   readonly kind: 'handedOver';
   readonly postcopy: boolean;
@@ -155,17 +183,13 @@ export interface HandedOver {
 
 export type SourceState =
   | { readonly kind: 'idle' }
-  /** Connects, says hello, waits for `accepted`. */
-  | { readonly kind: 'greeting' }
-  /** The destination's digests are compared. */
-  | { readonly kind: 'comparing' }
+  /** Connects, says hello, waits for `accepted`; then for `trackingStarted`. */
+  | { readonly kind: 'greeting'; readonly accepted: boolean }
+  /** The destination's image is compared; `owed`: digests are still to come. */
+  | { readonly kind: 'comparing'; readonly owed: boolean }
   | { readonly kind: 'precopy'; readonly round: number; readonly scanning: boolean }
-  /** `pause`, the last scan, the rest of the pages, the devices, the disks: in this order. */
-  | {
-      readonly kind: 'switching';
-      readonly postcopy: boolean;
-      readonly step: 'pausing' | 'scanning' | 'sending' | 'capturing' | 'settling';
-    }
+  /** `pause` is asked; then the last scan, the devices and the disks, all at once. */
+  | { readonly kind: 'switching'; readonly postcopy: boolean; readonly paused: boolean }
   /** `switchover` is sent; waits for `loaded`. */
   | { readonly kind: 'loading'; readonly postcopy: boolean }
   /** `giveUp` is asked. The last state that can be undone. */

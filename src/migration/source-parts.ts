@@ -1,0 +1,25 @@
+/** What a source brings together while its guest is paused. */
+import { crc32c } from '../lib/index.js';
+
+export interface Collected {
+  /** The last scan is in. */
+  readonly scanned: boolean;
+  readonly devices: Buffer | undefined;
+  readonly ramDigest: number | undefined;
+  readonly disks: boolean;
+}
+
+export const NOTHING_COLLECTED: Collected = {
+  scanned: false,
+  devices: undefined,
+  ramDigest: undefined,
+  disks: false,
+};
+
+/** Of a device state, as `switchover` has it. */
+export function deviceDigest(bytes: Buffer): number {
+  return crc32c(bytes);
+}
+
+/** Expected of a device state before the first one is seen, bytes. */
+export const DEVICE_BYTES_GUESS = 128 * 1024;
