@@ -5,6 +5,7 @@ export { ByteWriter } from './byte-writer.js';
 export type { Core } from './core.js';
 export { crc32c } from './crc32c.js';
 export { ColoError, describeError, OperatorError, ProtocolError } from './errors.js';
+export { Histogram } from './histogram.js';
 export type { Logger } from './logger.js';
 export { appendRange, uniteRanges } from './page-ranges.js';
 export { PAGE_SIZE_BYTES, type PageRange } from './pages.js';
