@@ -1,5 +1,6 @@
 /** Small, pure, without project meaning: what any file may use. */
 export { AssertionFailed, assert, unreachable } from './assert.js';
+export { type BitRun, bitRuns, nextSetBit } from './bit-runs.js';
 export { ByteReader } from './byte-reader.js';
 export { ByteWriter } from './byte-writer.js';
 export type { Core } from './core.js';
