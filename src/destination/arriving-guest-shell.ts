@@ -11,7 +11,13 @@
 import type { Configuration } from '../config/index.js';
 import { type Guest, type ReceivedGuest, receiveGuest } from '../guest/index.js';
 import { type Logger, PAGE_SIZE_BYTES, type PageRange, ProtocolError } from '../lib/index.js';
-import { decodeBatch, PageBitmap, PageDecoder } from '../migration/index.js';
+import {
+  decodeBatch,
+  openBackup,
+  PageDecoder,
+  type PageTarget,
+  pageBitmapOf,
+} from '../migration/index.js';
 import type { Hello } from '../replication/index.js';
 import type { Session } from '../transport/index.js';
 import { LOAD_PAGES_MAX } from './limits.js';
@@ -30,6 +36,7 @@ export interface ArrivingOptions {
 export class ArrivingGuest {
   readonly #options: ArrivingOptions;
   readonly #received: ReceivedGuest;
+  readonly #target: PageTarget;
   readonly #decoder: PageDecoder;
   readonly #ramPages: number;
   /** Pages are placed, not written: the guest may touch them at any time. */
@@ -44,10 +51,11 @@ export class ArrivingGuest {
     this.#received = received;
     const { ram } = received.guest.emulator;
     this.#ramPages = ram.sizeBytes / PAGE_SIZE_BYTES;
-    this.#decoder = new PageDecoder(this.#ramPages, {
+    this.#target = {
       copyOut: (offset, target) => ram.copyOut(offset, target),
       writeFile: (offset, bytes) => this.#write(offset, bytes),
-    });
+    };
+    this.#decoder = new PageDecoder(this.#ramPages, this.#target);
   }
 
   /** Throws OperatorError or ProtocolError with what the source's operator must know. */
@@ -94,11 +102,7 @@ export class ArrivingGuest {
 
   /** Writes those pages of the batch that are in `ranges`. */
   apply(batch: Buffer, ranges: readonly PageRange[]): void {
-    const only = new PageBitmap(this.#ramPages);
-    for (const { offset, length } of ranges) {
-      only.set(offset / PAGE_SIZE_BYTES, length / PAGE_SIZE_BYTES);
-    }
-    this.#decoder.apply(batch, only);
+    this.#decoder.apply(batch, pageBitmapOf(this.#ramPages, ranges));
   }
 
   /** These pages come later: whoever touches one waits for it. */
@@ -106,10 +110,7 @@ export class ArrivingGuest {
     const pages = this.#missingPages;
     pages.onFault(({ offset }) => this.#options.onFault(offset));
     this.#kept = new Map();
-    const absent = new PageBitmap(this.#ramPages);
-    for (const { offset, length } of missing) {
-      absent.set(offset / PAGE_SIZE_BYTES, length / PAGE_SIZE_BYTES);
-    }
+    const absent = pageBitmapOf(this.#ramPages, missing);
     for (const offset of pagesOf(this.#loadPages)) {
       if (!absent.has(offset / PAGE_SIZE_BYTES)) this.#keep(offset);
     }
@@ -159,9 +160,28 @@ export class ArrivingGuest {
     if (this.#placing) this.#missingPages.finish();
   }
 
-  /** Pages that were sent outside of any batch. */
-  place(offset: number, bytes: Buffer): void {
-    this.#missingPages.place(offset, bytes);
+  /**
+   * Takes pages that are in `missing` from the source's backup file; gives those that it had.
+   * Rejects with BackupError, or the system's error, before anything is placed.
+   */
+  async fill(
+    path: string,
+    options: { readonly migration: string; readonly missing: readonly PageRange[] },
+  ): Promise<PageRange[]> {
+    const file = await openBackup(path);
+    try {
+      const found = file.migrationId.toString('hex');
+      if (found !== options.migration || file.ramPages !== this.#ramPages) {
+        throw new ProtocolError(`${path} is of migration ${found}, not of ${options.migration}`);
+      }
+      const only = pageBitmapOf(this.#ramPages, options.missing);
+      await file.apply(this.#target, { only });
+      return options.missing.flatMap(({ offset, length }) => [
+        ...file.pages.ranges(offset / PAGE_SIZE_BYTES, (offset + length) / PAGE_SIZE_BYTES),
+      ]);
+    } finally {
+      await file.close();
+    }
   }
 
   get missing(): PageRange[] {

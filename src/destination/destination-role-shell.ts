@@ -18,6 +18,7 @@ import type {
 } from '../config/index.js';
 import {
   type Arrival,
+  checkSpeech,
   guestFacts,
   type NodeRole,
   plainStatus,
@@ -37,7 +38,6 @@ import {
   type DestinationOutput,
   type DestinationSection,
   type HelloSection,
-  openBackupFile,
   type SourceSection,
 } from '../migration/index.js';
 import { CoreDriver, type EpochReserve, type Hello, parseHello } from '../replication/index.js';
@@ -112,6 +112,7 @@ export class DestinationRole implements NodeRole {
     });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
     log.setContext({ role: 'secondary' });
+    if (options.speech !== undefined) options.speech.hooks = {};
     this.#take(arrival.session);
     const section = sectionOf(arrival.hello) as SourceSection;
     this.#onSection(this.#sessions, section);
@@ -209,6 +210,7 @@ export class DestinationRole implements NodeRole {
         return;
       case 'commandRefused':
         this.#refusal = output.reason;
+        this.#answerFinish({ ok: false, code: 'COLO_E_MIGRATE', reason: output.reason });
         return;
       case 'ended':
         void this.#end(output.outcome);
@@ -238,6 +240,8 @@ export class DestinationRole implements NodeRole {
     };
     try {
       const json = parseHello(section.definitionJson);
+      const { host: ownHost } = configuration;
+      checkSpeech(speech, { host: json.host, peerHas: json.speech !== null, ownHost });
       await reserve.used(json.epoch);
       const guest = await ArrivingGuest.launch({
         configuration,
@@ -314,8 +318,9 @@ export class DestinationRole implements NodeRole {
   /** The source has left: the witness gives the right to whoever asks. */
   async #waitForGrant(): Promise<void> {
     const { speech } = this.#options;
-    if (speech === undefined) return;
-    speech.takeAlone();
+    const offer = this.#hello?.json.speech ?? null;
+    if (speech === undefined || offer === null) return;
+    speech.arrived(offer);
     const sinceUs = monotonicUs();
     let warned = false;
     while (!speech.isAlone && this.#stopping === undefined) {
@@ -330,13 +335,8 @@ export class DestinationRole implements NodeRole {
   async #applyBackup(path: string, missing: readonly PageRange[]): Promise<DestinationInput> {
     try {
       const migration = this.#hello?.section.migration ?? '';
-      const file = await openBackupFile({ path, migration });
-      try {
-        const ranges = await this.#mustHaveGuest().fill(file, missing);
-        return { kind: 'backupApplied', ranges };
-      } finally {
-        await file.close();
-      }
+      const ranges = await this.#mustHaveGuest().fill(path, { migration, missing });
+      return { kind: 'backupApplied', ranges };
     } catch (error) {
       if (!(error instanceof ColoError) && !isSystemError(error)) throw error;
       return { kind: 'backupRefused', reason: describeError(error) };
@@ -445,7 +445,11 @@ export class DestinationRole implements NodeRole {
   #leave(): void {
     this.#over = true;
     this.#driver.stop();
-    for (const answer of this.#finishing.splice(0)) answer({ ok: true, detail: 'It is complete' });
+    this.#answerFinish({ ok: true, detail: 'The guest lacks nothing any more' });
+  }
+
+  #answerFinish(result: CommandResult): void {
+    for (const answer of this.#finishing.splice(0)) answer(result);
   }
 
   stop(reason: string): void {
@@ -465,8 +469,8 @@ export class DestinationRole implements NodeRole {
 
   async #complete(path: string): Promise<CommandResult> {
     const done = new Promise<CommandResult>((resolve) => this.#finishing.push(resolve));
-    const refusal = this.#ask({ kind: 'operatorFinish', path });
-    return refusal ?? (await done);
+    this.#driver.input({ kind: 'operatorFinish', path });
+    return await done;
   }
 
   /** What the core refuses it refuses at once. */
@@ -515,7 +519,7 @@ export class DestinationRole implements NodeRole {
       faults:
         faults === undefined
           ? null
-          : { count: faults.count, p50Us: faults.p50Us ?? 0, p99Us: faults.p99Us ?? 0 },
+          : { count: faults.faults, p50Us: faults.p50Us, p99Us: faults.p99Us },
       problem: this.#problem,
     };
   }

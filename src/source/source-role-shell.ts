@@ -29,7 +29,7 @@ import {
   type NodeRole,
   plainStatus,
   type RoleEnd,
-  type SessionChannel,
+  SessionChannel,
   type Speech,
   writeMigrationRecord,
 } from '../guest/index.js';
@@ -42,13 +42,14 @@ import {
   LINK_OF,
   type PageBatch,
   PageEncoder,
+  pageBitmapOf,
   type PageEncoderOptions,
   SourceCore,
   type SourceInput,
   type SourceOutcome,
   type SourceOutput,
   type SourceSection,
-  writeBackupFile,
+  writeBackup,
 } from '../migration/index.js';
 import { CoreDriver } from '../replication/index.js';
 import {
@@ -276,8 +277,7 @@ export class SourceRole implements NodeRole {
   }
 
   #hello(): HelloSection {
-    const { guest, policy, epoch } = this.#departure;
-    const { definition, emulator } = guest;
+    const { definition, emulator } = this.#departure.guest;
     const { qemuVersion, accelerator, machineType } = emulator.description;
     const { method, background } = this.#wish;
     return {
@@ -468,7 +468,7 @@ export class SourceRole implements NodeRole {
       ...{ configuration: this.#configuration, guest, epoch, policy },
       images: await guest.disks.images(),
       identity: this.#options.identity,
-      speech: null,
+      speech: (await this.#options.speech?.offer(this.#mustHaveSession().session)) ?? null,
     });
     return { ...hello, definitionJson };
   }
@@ -492,7 +492,7 @@ export class SourceRole implements NodeRole {
       const { ram } = this.#departure.guest.emulator;
       const batches = [...this.#encoder.encode(ranges, ram)];
       assert(batches.length <= 1, `${batches.length} batches of pages that should be one`);
-      const batch = encodeBatch(batches[0] ?? EMPTY_BATCH);
+      const batch = Buffer.concat(encodeBatch(batches[0] ?? EMPTY_BATCH));
       current.channel.put({ kind: stream === 'ram' ? 'pages' : 'demanded', sequence, batch });
       this.#sentBytes += batch.length;
       if (stream === 'ram') await current.channel.drained();
@@ -510,7 +510,9 @@ export class SourceRole implements NodeRole {
     const path = join(stateDir, `${vm}.${this.#migration}.pages`);
     try {
       const { ram } = this.#departure.guest.emulator;
-      const bytes = await writeBackupFile({ path, migration: this.#migration, ram, ranges });
+      const missing = pageBitmapOf(ram.sizeBytes / PAGE_SIZE_BYTES, ranges);
+      const migrationId = Buffer.from(this.#migration, 'hex');
+      const { bytes } = await writeBackup({ path, migrationId, ram, missing });
       this.#log.warn('The missing pages are in a file', { path, bytes });
       return { kind: 'backupWritten', path, bytes };
     } catch (error) {
