@@ -4,17 +4,23 @@
  * Sections (messages.ts) come and go through a `MigrationChannel`; their bytes are section-wire.ts
  * (header, checksums, embedded sections) and section-codecs.ts (fields). source-core.ts decides at
  * the host that the guest leaves, destination-core.ts at the one that it comes to; what they want
- * and need is in source-state.ts and destination-state.ts. abilities.ts says what a destination
- * can't run. The protocol in words: docs/protocol/migration.md.
+ * and need is in source-state.ts and destination-state.ts. The protocol in words:
+ * docs/protocol/migration.md.
  *
- * Pages: RAM -> pages/page-encoder.ts (sent-pages.ts, page-delta.ts) -> pages/batch-compression.ts where
- * compression-advisor.ts says so -> pages/page-batch.ts -> the link -> pages/page-decoder.ts -> RAM.
- * Which are missing: pages/page-bitmap.ts, on the wire bitmap-wire.ts. store/ is what is kept on disk.
+ * Pages: RAM -> pages/page-encoder.ts (sent-pages.ts, page-delta.ts) -> pages/batch-compression.ts
+ * where compression-advisor.ts says so -> pages/page-batch.ts -> the link -> pages/page-decoder.ts
+ * -> RAM. Which are missing: pages/page-bitmap.ts, on the wire bitmap-wire.ts.
+ *
+ * Kept on disk: store/backup-file-shell.ts has pages of a postcopy whose network does not come back;
+ * store/ram-image-store-shell.ts the RAM of guests that have left, so that a return sends only what
+ * differs, or less: page-digest-shell.ts -> digest-wire.ts -> reuse.ts.
  *
  * Invariants: a guest runs at one host only; a source that has sent `run` never resumes by itself;
  * a destination that has not received it never runs by itself; a page that the running guest may
- * have written is never overwritten; a batch is written as a whole or not at all.
+ * have written is never overwritten; a batch is written as a whole or not at all; of a file nothing
+ * is used before all of it was verified, or of an image each page.
  */
+export { DestinationCore } from './destination-core.js';
 export * from './destination-state.js';
 export * from './messages.js';
 export { compressBatch } from './pages/batch-compression.js';
@@ -32,7 +38,7 @@ export {
   type PageBatch,
   type PageRun,
 } from './pages/page-batch.js';
-export { PageBitmap } from './pages/page-bitmap.js';
+export { PageBitmap, pageBitmapOf } from './pages/page-bitmap.js';
 export { type AppliedBatch, PageDecoder, type PageTarget } from './pages/page-decoder.js';
 export {
   PageEncoder,
@@ -42,3 +48,27 @@ export {
 } from './pages/page-encoder.js';
 export { SourceCore } from './source-core.js';
 export * from './source-state.js';
+export {
+  BackupFile,
+  openBackup,
+  type StoreProgress,
+  type WriteBackupOptions,
+  writeBackup,
+} from './store/backup-file-shell.js';
+export { type DigestBatch, DigestDecoder, encodeDigests } from './store/digest-wire.js';
+export { BackupError, RamImageError } from './store/errors.js';
+export { digestPages } from './store/page-digest-shell.js';
+export type { ImageHeader } from './store/ram-image-format.js';
+export { type DepartedRam, RamImage, type SaveImageOptions } from './store/ram-image-shell.js';
+export {
+  RamImageStore,
+  type RamImageStoreOptions,
+  type SavedImage,
+} from './store/ram-image-store-shell.js';
+export {
+  DigestComparison,
+  type GuestToMove,
+  type ImageOffer,
+  planReuse,
+  type ReusePlan,
+} from './store/reuse.js';

@@ -4,9 +4,9 @@
  * In: what coding a batch took and saved, what the link took in while it was the bottleneck, and
  * the time. Out: for each batch whether to compress it. With a link of L bytes/s, a coder of C
  * bytes/s and a ratio r (coded by raw), pages cross at L without the coder and at min(C, L / r)
- * with it: coding and sending overlap. That gain must exceed one bound to switch compression on, and
- * fall below a lower one to switch it off; switches have a distance. While it is off, one batch now
- * and then is compressed as a probe, since the guest's data and the host's load change.
+ * with it: coding and sending overlap. That gain must exceed one bound to switch compression on,
+ * and fall below a lower one to switch it off; switches have a distance. While it is off, one batch
+ * now and then is compressed as a probe, since the guest's data and the host's load change.
  *
  * Measured values fade with a half-life, so that the last seconds count.
  */

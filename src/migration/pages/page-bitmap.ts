@@ -125,3 +125,12 @@ function popCount(word: number): number {
   bits = (bits & 0x3333_3333) + ((bits >>> 2) & 0x3333_3333);
   return Math.imul((bits + (bits >>> 4)) & 0x0f0f_0f0f, 0x0101_0101) >>> 24;
 }
+
+/** A bitmap of so many pages with those of `ranges` set. */
+export function pageBitmapOf(pages: number, ranges: Iterable<PageRange>): PageBitmap {
+  const bitmap = new PageBitmap(pages);
+  for (const { offset, length } of ranges) {
+    bitmap.set(offset / PAGE_SIZE_BYTES, length / PAGE_SIZE_BYTES);
+  }
+  return bitmap;
+}

@@ -45,7 +45,11 @@ export class PageDecoder {
    * Throws `ProtocolError` before anything is written; what the target throws is passed on.
    */
   apply(bytes: Buffer, only?: PageBitmap): AppliedBatch {
-    const batch = decodeBatch(bytes, this.#ramPages);
+    return this.applyDecoded(decodeBatch(bytes, this.#ramPages), only);
+  }
+
+  /** The same for a batch that `decodeBatch` has checked for this RAM. */
+  applyDecoded(batch: PageBatch, only?: PageBitmap): AppliedBatch {
     const writes = this.#prepare(batch, only);
     let written = 0;
     for (const { first, count, data } of writes) {

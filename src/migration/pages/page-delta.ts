@@ -20,11 +20,16 @@ export interface PageWords {
 }
 
 /**
- * Writes the tokens to `target`, which has room for `DELTA_BYTES_MAX`, and returns their length: 0
- * if the pages are equal, undefined if they differ in too much.
+ * Writes the tokens that lead from `base` to `now` to `target`, which has room for
+ * `DELTA_BYTES_MAX`, and returns their length: 0 if the pages are equal, undefined if they differ
+ * in too much. `bytes` is the same page as `now`.
  */
-export function encodeDelta(now: PageWords, base: PageWords, target: Buffer): number | undefined {
-  const nowBytes = Buffer.from(now.words.buffer, now.words.byteOffset + now.start * 4);
+export function encodeDelta(
+  now: PageWords,
+  bytes: Buffer,
+  base: PageWords,
+  target: Buffer,
+): number | undefined {
   const differs = (word: number): boolean =>
     now.words[now.start + word] !== base.words[base.start + word];
   let length = 0;
@@ -34,12 +39,12 @@ export function encodeDelta(now: PageWords, base: PageWords, target: Buffer): nu
     if (start === WORDS) return length;
     let end = start + 1;
     while (end < WORDS && (differs(end) || (end + 1 < WORDS && differs(end + 1)))) end += 1;
-    const bytes = (end - start) * 4;
-    if (length + TOKEN_BYTES + bytes > DELTA_BYTES_MAX) return undefined;
+    const changedBytes = (end - start) * 4;
+    if (length + TOKEN_BYTES + changedBytes > DELTA_BYTES_MAX) return undefined;
     target.writeUInt16BE(start - at, length);
     target.writeUInt16BE(end - start, length + 2);
-    nowBytes.copy(target, length + TOKEN_BYTES, start * 4, end * 4);
-    length += TOKEN_BYTES + bytes;
+    bytes.copy(target, length + TOKEN_BYTES, start * 4, end * 4);
+    length += TOKEN_BYTES + changedBytes;
     at = end;
   }
 }

@@ -140,15 +140,13 @@ export class PageEncoder {
     if (wasZero) this.#zeroThere.clear(page);
     const base = wasZero || this.#sent.capacity === 0 ? undefined : this.#sent.find(page);
     if (base !== undefined) {
-      const now = {
-        words: builder.words,
-        start: (bytes.byteOffset - builder.buffer.byteOffset) / 4,
-      };
-      const length = encodeDelta(now, { words: this.#sent.words, start: base }, this.#delta);
-      if (length === 0) {
+      if (this.#sent.isEqual(base, bytes)) {
         this.#stats.same += 1;
         return;
       }
+      const now = { words: builder.words, start: bytes.byteOffset / 4 };
+      const there = { words: this.#sent.words, start: base };
+      const length = encodeDelta(now, bytes, there, this.#delta);
       if (length !== undefined && builder.deltas < BATCH_DELTAS) {
         this.#sent.put(page, bytes);
         builder.addDelta(page, crc32c(bytes), this.#delta.subarray(0, length));

@@ -35,6 +35,13 @@ export class SentPages {
     return slot * PAGE_WORDS;
   }
 
+  /** The page whose words begin at `start` is equal to `bytes`. */
+  isEqual(start: number, bytes: Buffer): boolean {
+    return (
+      this.#bytes.compare(bytes, 0, PAGE_SIZE_BYTES, start * 4, start * 4 + PAGE_SIZE_BYTES) === 0
+    );
+  }
+
   /** Copies the page's new version, in place of the oldest page if there is no room. */
   put(page: number, bytes: Buffer): void {
     let slot = this.#slotOf.get(page);
