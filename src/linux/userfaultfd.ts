@@ -158,14 +158,16 @@ export class Userfaultfd {
    * Gives the number of bytes placed: less than all where the next page was there already.
    */
   place(address: number, bytes: Buffer): number {
-    for (let at = 0; at < bytes.length; ) {
+    let at = 0;
+    while (at < bytes.length) {
       const piece = bytes.subarray(at, at + STAGING_BYTES);
       piece.copy(this.#staging);
+      // Less than all does not say why; the next call, from the page on that it ended at, does.
       const placed = this.#copy(address + at, STAGING_AT, piece.length);
+      if (placed === 0) break;
       at += placed;
-      if (placed < piece.length) return at;
     }
-    return bytes.length;
+    return at;
   }
 
   /** The same with one page of zeroes; false if the page was there already. */
