@@ -1,5 +1,6 @@
 /** Inputs, outputs, states and options of the destination's core (destination-core.ts). */
 import type { PageRange } from '../lib/index.js';
+import type { FaultReport } from './fault-statistics.js';
 import type {
   DestinationSection,
   Difference,
@@ -14,13 +15,12 @@ export type PlainSourceSection = Exclude<SourceSection, { kind: 'pages' | 'deman
 
 export type DestinationInput =
   | { readonly kind: 'tick' }
-  /**
-   * A session begins; its first section, `hello` or `resume`, follows. Sessions are numbered by the
-   * shell, ascending. A newer one takes the place of the one before.
-   */
-  | { readonly kind: 'connected'; readonly session: number }
   /** Also for a malformed section or batch. */
   | { readonly kind: 'sessionLost'; readonly session: number; readonly reason: string }
+  /**
+   * The shell numbers sessions. A session becomes this migration's with its first section: the
+   * `hello`, or a `resume` that names it, which takes the place of the session before.
+   */
   | {
       readonly kind: 'section';
       readonly session: number;
@@ -84,7 +84,8 @@ export type DestinationOutput =
   | { readonly kind: 'readDigests'; readonly image: ImageId }
   /**
    * Put these pages of the batch, and no other, into the guest's RAM. `place`: by userfaultfd, for
-   * a guest that may run; otherwise by writing. In order within a stream.
+   * a guest that may run, where a page that is there already stays as it is; otherwise by writing.
+   * In order within a stream. `ranges` may be empty; it is answered all the same.
    */
   | {
       readonly kind: 'apply';
@@ -105,12 +106,13 @@ export type DestinationOutput =
   | { readonly kind: 'start' }
   /** Every page is there: userfaultfd can go. */
   | { readonly kind: 'allPagesHere' }
-  /** The file's pages within `missing`. Answer `backupApplied` or `backupRefused`. */
+  /** Place the file's pages within `missing`, as `apply` does. Answer `backupApplied` or `backupRefused`. */
   | { readonly kind: 'applyBackup'; readonly path: string; readonly missing: readonly PageRange[] }
   /** Kill QEMU, forget RAM and staged disks. */
   | { readonly kind: 'discard'; readonly reason: string }
   | { readonly kind: 'alarm'; readonly message: string }
   | { readonly kind: 'commandRefused'; readonly command: string; readonly reason: string }
+  /** The session stays until the source closes it, within a short while. */
   | { readonly kind: 'ended'; readonly outcome: DestinationOutcome };
 
 /**
@@ -127,6 +129,17 @@ export type DestinationOutcome =
   | { readonly kind: 'completed' }
   | { readonly kind: 'discarded'; readonly reason: string }
   | { readonly kind: 'lost'; readonly reason: string };
+
+/** For status. */
+export interface DestinationProgress {
+  readonly state: DestinationState;
+  /** That came, those that came twice included. */
+  readonly pages: number;
+  readonly missingPages: number;
+  /** Pages that the guest waits for now. */
+  readonly waitingPages: number;
+  readonly faults: FaultReport;
+}
 
 export interface DestinationOptions {
   /** A session that owes something and is silent for so long is taken for lost. */
