@@ -26,18 +26,20 @@ import {
   removeMigrationRecord,
   SessionChannel,
   type Speech,
-  sectionOf,
+  sourceSectionOf,
   writeMigrationRecord,
 } from '../guest/index.js';
 import { ColoError, crc32c, describeError, type PageRange, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
+  DESTINATION_SECTIONS,
   DestinationCore,
   type DestinationInput,
   type DestinationOutcome,
   type DestinationOutput,
   type DestinationSection,
   type HelloSection,
+  SOURCE_SECTIONS,
   type SourceSection,
 } from '../migration/index.js';
 import { CoreDriver, type EpochReserve, type Hello, parseHello } from '../replication/index.js';
@@ -114,7 +116,7 @@ export class DestinationRole implements NodeRole {
     log.setContext({ role: 'secondary' });
     if (options.speech !== undefined) options.speech.hooks = {};
     this.#take(arrival.session);
-    const section = sectionOf(arrival.hello) as SourceSection;
+    const section = sourceSectionOf(arrival.hello);
     this.#onSection(this.#sessions, section);
   }
 
@@ -138,13 +140,15 @@ export class DestinationRole implements NodeRole {
   #take(session: Session): void {
     this.#sessions += 1;
     const number = this.#sessions;
-    const channel = new SessionChannel<DestinationSection, SourceSection>(session);
+    const channel = new SessionChannel<DestinationSection, SourceSection>(session, {
+      out: DESTINATION_SECTIONS,
+      in: SOURCE_SECTIONS,
+    });
     this.#current = { number, session, channel };
     channel.onClose(({ reason }) => {
       this.#problem = reason;
       this.#driver.input({ kind: 'sessionLost', session: number, reason });
     });
-    this.#driver.input({ kind: 'connected', session: number });
     channel.onSection((section) => this.#onSection(number, section));
   }
 

@@ -64,5 +64,5 @@ export {
   type ReceiveOptions,
   receiveGuest,
 } from './received-guest-shell.js';
-export { SECTION_FRAME, SessionChannel, sectionOf } from './session-channel-shell.js';
+export { SECTION_FRAME, SessionChannel, sourceSectionOf } from './session-channel-shell.js';
 export { checkSpeech, Speech, type SpeechOptions } from './speech-shell.js';

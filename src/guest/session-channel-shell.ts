@@ -4,12 +4,14 @@
  */
 import { describeError, ProtocolError } from '../lib/index.js';
 import {
-  decodeSection,
-  encodeSection,
   LINK_OF,
   type MigrationChannel,
   type MigrationLink,
   type Section,
+  type SectionTable,
+  SOURCE_SECTIONS,
+  type SourceSection,
+  unframeSection,
 } from '../migration/index.js';
 import type { Frame, Session } from '../transport/index.js';
 
@@ -22,15 +24,19 @@ export class SessionChannel<Out extends Section, In extends Section>
   implements MigrationChannel<Out, In>
 {
   readonly #session: Session;
+  readonly #out: SectionTable<Out>;
+  readonly #in: SectionTable<In>;
   #handler: ((section: In) => void) | undefined;
   #malformed: string | undefined;
 
-  constructor(session: Session) {
+  constructor(session: Session, tables: { out: SectionTable<Out>; in: SectionTable<In> }) {
     this.#session = session;
+    this.#out = tables.out;
+    this.#in = tables.in;
   }
 
   put(section: Out): void {
-    this.#session.links[LINK_OF[section.kind]].send(SECTION_FRAME, encodeSection(section));
+    this.#session.links[LINK_OF[section.kind]].send(SECTION_FRAME, this.#out.encode(section));
   }
 
   get writable(): boolean {
@@ -64,18 +70,26 @@ export class SessionChannel<Out extends Section, In extends Section>
   }
 
   #onFrame(name: MigrationLink, frame: Frame): void {
-    const section = sectionOf(frame);
+    const section = decode(frame, this.#in);
+    if (section === undefined) return;
     if (LINK_OF[section.kind] !== name) {
       throw new ProtocolError(`A ${section.kind} came on the ${name} link`);
     }
-    this.#handler?.(section as In);
+    this.#handler?.(section);
   }
 }
 
-/** Throws ProtocolError. */
-export function sectionOf(frame: Frame): Section {
+/** What a source says first. Throws ProtocolError. */
+export function sourceSectionOf(frame: Frame): SourceSection {
+  const section = decode(frame, SOURCE_SECTIONS);
+  if (section === undefined) throw new ProtocolError('A migration begins with an unknown section');
+  return section;
+}
+
+/** Undefined: of a newer version, and not required. */
+function decode<S extends Section>(frame: Frame, table: SectionTable<S>): S | undefined {
   if (frame.type !== SECTION_FRAME) {
     throw new ProtocolError(`A frame of type ${frame.type} is no section of a migration`);
   }
-  return decodeSection(frame.payload);
+  return table.decode(unframeSection(frame.payload, table.limit));
 }

@@ -323,14 +323,15 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
 
   // Up to the switchover.
 
-  #prepared({ host, qemuVersion, image }: InputOf<'prepared'>): DestinationOutput[] {
+  #prepared(input: InputOf<'prepared'>): DestinationOutput[] {
+    const { host, qemuVersion, image, verdictsJson } = input;
     const state = this.#state;
     if (state.kind !== 'preparing') return [];
     this.#image = state.hello.choices.assisted ? image : undefined;
     this.#state = { kind: 'receiving', hello: state.hello };
     return [
       { kind: 'record', what: 'taking' },
-      ...this.#put({ kind: 'accepted', host, qemuVersion, image: this.#image }),
+      ...this.#put({ kind: 'accepted', host, qemuVersion, image: this.#image, verdictsJson }),
     ];
   }
 

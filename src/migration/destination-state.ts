@@ -43,6 +43,7 @@ export type DestinationInput =
       readonly host: string;
       readonly qemuVersion: string;
       readonly image: ImageId | undefined;
+      readonly verdictsJson: string;
     }
   /** Answer to `prepare`. */
   | { readonly kind: 'unable'; readonly differences: readonly Difference[] }

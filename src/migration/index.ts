@@ -46,6 +46,9 @@ export {
   type PageEncoderStats,
   type PageSource,
 } from './pages/page-encoder.js';
+export { DESTINATION_SECTIONS, SOURCE_SECTIONS } from './section-codecs.js';
+export type { SectionTable } from './section-table.js';
+export { unframeSection } from './section-wire.js';
 export { SourceCore } from './source-core.js';
 export * from './source-state.js';
 export {

@@ -168,6 +168,8 @@ export interface AcceptedSection {
   readonly qemuVersion: string;
   /** An image of this guest's RAM that was kept here and is loaded; undefined: none. */
   readonly image: ImageId | undefined;
+  /** What becomes of its images of the moved disks; src/blockrep checks it. */
+  readonly verdictsJson: string;
 }
 
 /** One thing that the destination lacks or has otherwise. */
@@ -285,17 +287,18 @@ export type Section = SourceSection | DestinationSection;
 export type SectionKind = Section['kind'];
 
 /** A link of src/transport's session; sections of one link keep their order. */
-export type MigrationLink = 'control' | 'ram' | 'network';
+export type MigrationLink = 'control' | 'ram';
 
 /**
  * Which link carries what. `switchover` is on the ram link, behind all that it counts; demanded
- * pages, alone on a link of their own, overtake the rest.
+ * pages, on the control link, where little else is said, overtake the rest. The disk and network
+ * links are those of src/guest: moved disks, and input from the LAN that the guest has not had.
  */
 export const LINK_OF: Readonly<Record<SectionKind, MigrationLink>> = {
   hello: 'control',
   resume: 'control',
   pages: 'ram',
-  demanded: 'network',
+  demanded: 'control',
   round: 'ram',
   pending: 'ram',
   deviceState: 'ram',
@@ -307,7 +310,7 @@ export const LINK_OF: Readonly<Record<SectionKind, MigrationLink>> = {
   accepted: 'control',
   refused: 'control',
   digests: 'ram',
-  demand: 'network',
+  demand: 'control',
   received: 'ram',
   loaded: 'control',
   running: 'control',

@@ -264,8 +264,8 @@ const assist: CodecOf<'assist'> = section('assist', {
 });
 
 const accepted: CodecOf<'accepted'> = section('accepted', {
-  maxBytes: SMALL,
-  encode: ({ host, qemuVersion, image }) => ({
+  maxBytes: SMALL + DEFINITION_BYTES,
+  encode: ({ host, qemuVersion, image, verdictsJson }) => ({
     fields: [
       new ByteWriter()
         .text(host)
@@ -273,6 +273,7 @@ const accepted: CodecOf<'accepted'> = section('accepted', {
         .uint8(image === undefined ? 0 : 1)
         .finish(),
       ...(image === undefined ? [] : [idBytes(image)]),
+      new ByteWriter().text(verdictsJson).finish(),
     ],
   }),
   decode: ({ fields }) => ({
@@ -280,6 +281,7 @@ const accepted: CodecOf<'accepted'> = section('accepted', {
     host: fields.text(NAME_BYTES),
     qemuVersion: fields.text(NAME_BYTES),
     image: flag(fields) ? id(fields) : undefined,
+    verdictsJson: fields.text(DEFINITION_BYTES),
   }),
 });
 

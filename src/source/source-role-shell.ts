@@ -36,14 +36,16 @@ import {
 import { assert, crc32c, describeError, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
+  DESTINATION_SECTIONS,
   type DestinationSection,
   encodeBatch,
   type HelloSection,
   LINK_OF,
   type PageBatch,
   PageEncoder,
-  pageBitmapOf,
   type PageEncoderOptions,
+  pageBitmapOf,
+  SOURCE_SECTIONS,
   SourceCore,
   type SourceInput,
   type SourceOutcome,
@@ -409,7 +411,10 @@ export class SourceRole implements NodeRole {
     }
     this.#sessions += 1;
     const number = this.#sessions;
-    const channel = new SessionChannel<SourceSection, DestinationSection>(session);
+    const channel = new SessionChannel<SourceSection, DestinationSection>(session, {
+      out: SOURCE_SECTIONS,
+      in: DESTINATION_SECTIONS,
+    });
     this.#current = { number, session, channel };
     channel.onClose(({ reason }) => {
       this.#problem = reason;
