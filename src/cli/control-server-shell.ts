@@ -9,6 +9,7 @@ import { chmod, lstat, mkdir, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { clearTimeout, setTimeout } from 'node:timers';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { CommandResult, MigrationControl, NodeControl } from '../config/index.js';
 import { ColoError, type Logger, OperatorError, ProtocolError, unreachable } from '../lib/index.js';
 import {
@@ -20,7 +21,7 @@ import {
   type Request,
   type Response,
 } from './control-wire.js';
-import { CONNECTIONS_MAX, IDLE_MS_MAX } from './limits.js';
+import { CONNECTIONS_MAX, FLUSH_MS_MAX, IDLE_MS_MAX } from './limits.js';
 import type { MigrationCommand } from './migration-wire.js';
 
 /** Counted since the start. */
@@ -81,13 +82,22 @@ export class ControlServer {
     this.#control = control;
   }
 
-  /** Closes the socket and every connection, and removes the file. Idempotent. */
+  /**
+   * Closes the socket and every connection, and removes the file; answers that are there by now are
+   * sent before. Idempotent.
+   */
   async stop(): Promise<void> {
     if (!this.#server.listening) return;
     const closed = once(this.#server, 'close');
     this.#server.close();
-    for (const socket of this.#connections) socket.destroy();
+    // What was answered in this turn is written in the next.
+    await nextTurn();
+    for (const socket of this.#connections) socket.destroySoon();
+    const giveUp = setTimeout(() => {
+      for (const socket of this.#connections) socket.destroy();
+    }, FLUSH_MS_MAX);
     await closed;
+    clearTimeout(giveUp);
   }
 
   #accept(socket: Socket): void {

@@ -18,6 +18,9 @@ export const CONNECTIONS_MAX = 16;
  */
 export const IDLE_MS_MAX = 30_000;
 
+/** For clients to read their last answer when the agent ends, milliseconds. Hit: they lose it. */
+export const FLUSH_MS_MAX = 500;
+
 /** How long `colo` waits for an answer about what is there, milliseconds. Hit: exit 69. */
 export const ANSWER_MS_MAX = 5_000;
 

@@ -368,7 +368,7 @@ export class DestinationRole implements NodeRole {
   }
 
   /** Carries it out after what was begun before it, and tells the core what came of it. */
-  #inTurn(step: () => Promise<DestinationInput | void>): void {
+  #inTurn(step: () => Promise<DestinationInput> | Promise<void>): void {
     this.#turn = this.#turn.then(async () => {
       try {
         const input = await step();

@@ -6,8 +6,8 @@ const MIB = 1024 * KIB;
 /** Bytes of a batch of pages as coded: below a ram frame's bound. More is refused by both sides. */
 export const BATCH_BYTES = 3 * MIB;
 
-/** Pages that one `sendPages` asks for: 1 MiB, some milliseconds of a 1 Gbit/s link. */
-export const BATCH_PAGES = 256;
+/** Pages that one `sendPages` asks for: 512 KiB, which pages/page-encoder.ts makes one batch of. */
+export const BATCH_PAGES = 128;
 
 /** Bytes of one `deviceState` section; a larger state goes in several. */
 export const DEVICE_STATE_PIECE_BYTES = MIB;

@@ -104,7 +104,7 @@ export class DepartingGuest {
 
   /**
    * The guest runs here, unprotected, and its disks have gone on from what the destination has.
-   * Rejects when that can't be written down; nothing that is held may leave then.
+   * Rejects when that can't be written down; nothing that is held may leave then. Idempotent.
    */
   async goOn(): Promise<void> {
     const { emulator, network, disks } = this.#guest;

@@ -526,7 +526,7 @@ export class SourceRole implements NodeRole {
   }
 
   /** Carries it out after what was begun before it, and tells the core what came of it. */
-  #inTurn(step: () => Promise<SourceInput | void>): void {
+  #inTurn(step: () => Promise<SourceInput> | Promise<void>): void {
     this.#turn = this.#turn.then(async () => {
       try {
         const input = await step();
@@ -566,6 +566,7 @@ export class SourceRole implements NodeRole {
       case 'kept': {
         const { reason } = outcome;
         this.#log.warn('The guest goes on here', { reason });
+        await this.#guest.goOn();
         answer({ ok: false, code: 'COLO_E_MIGRATE', reason });
         const epoch = this.#guest.epoch;
         this.#finish({

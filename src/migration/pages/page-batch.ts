@@ -7,8 +7,8 @@
  * | version   | 4      | 1    | of this layout                                   | 1              |
  * | flags     | 5      | 1    | 1: the data is compressed (lz4)                  | 0, 1           |
  * | reserved  | 6      | 2    |                                                  | 0              |
- * | runs      | 8      | 4    | entries of the table                             | 1 to 4096      |
- * | pages     | 12     | 4    | pages of all runs                                | 1 to 65,536    |
+ * | runs      | 8      | 4    | entries of the table                             | 0 to 4096      |
+ * | pages     | 12     | 4    | pages of all runs                                | 0 to 65,536    |
  * | dataBytes | 16     | 4    | bytes of the data, uncompressed                  | 512 KiB        |
  * | length    | 20     | 4    | bytes of the data as it follows here             | see below      |
  * | checksum  | 24     | 4    | CRC-32C of bytes 0 to 23, then of all that follows | exact        |
@@ -64,7 +64,7 @@ export interface PageBatch {
 /** The parts to be sent, back to back; the last one is the data itself, not a copy. */
 export function encodeBatch(batch: PageBatch, compressed?: Buffer): Buffer[] {
   const { runs, data } = batch;
-  assert(runs.length > 0 && runs.length <= BATCH_RUNS, `A batch of ${runs.length} runs`);
+  assert(runs.length <= BATCH_RUNS, `A batch of ${runs.length} runs`);
   assert(data.length <= BATCH_DATA_BYTES, `A batch of ${data.length} bytes`);
   assert(compressed === undefined || compressed.length < data.length, 'Compressing did not pay');
   const stored = compressed ?? data;
@@ -104,7 +104,7 @@ export function decodeBatch(bytes: Buffer, ramPages: number): PageBatch {
   if (flags > FLAG_COMPRESSED || bytes.readUInt16BE(6) !== 0) {
     throw new ProtocolError(`A batch has flags ${flags} or reserved bits`);
   }
-  if (runCount < 1 || runCount > BATCH_RUNS || pages < 1 || pages > BATCH_PAGES) {
+  if (runCount > BATCH_RUNS || pages > BATCH_PAGES) {
     throw new ProtocolError(`A batch of ${runCount} runs with ${pages} pages`);
   }
   const plausible = compressed
