@@ -90,6 +90,8 @@ export class DestinationRole implements NodeRole {
   #downtimeUs: number | undefined;
   #stopping: string | undefined;
   #over = false;
+  /** A step went wrong; only `discard` and messages follow. */
+  #failed = false;
   readonly #staged = new Set<number>();
   readonly #released: Promise<void>;
   #onReleased: () => void = () => undefined;
@@ -194,7 +196,7 @@ export class DestinationRole implements NodeRole {
         });
         return;
       case 'record':
-        this.#inTurn(() => this.#record(output.what));
+        this.#inTurn(() => this.#record(output.what), true);
         return;
       case 'start':
         this.#inTurn(() => this.#start());
@@ -206,7 +208,7 @@ export class DestinationRole implements NodeRole {
         this.#inTurn(() => this.#applyBackup(output.path, output.missing));
         return;
       case 'discard':
-        this.#inTurn(() => this.#discard(output.reason));
+        this.#inTurn(() => this.#discard(output.reason), true);
         return;
       case 'alarm':
         this.#problem = output.message;
@@ -229,12 +231,12 @@ export class DestinationRole implements NodeRole {
     };
     // A page that somebody waits for is asked for at once.
     if (section.kind === 'demand') send();
-    else this.#inTurn(async () => send());
+    else this.#inTurn(async () => send(), true);
   }
 
   #closeSession(number: number): void {
     const current = this.#current;
-    if (current?.number === number) this.#inTurn(async () => current.session.close());
+    if (current?.number === number) this.#inTurn(async () => current.session.close(), true);
   }
 
   async #prepare(section: HelloSection): Promise<DestinationInput> {
@@ -368,12 +370,15 @@ export class DestinationRole implements NodeRole {
   }
 
   /** Carries it out after what was begun before it, and tells the core what came of it. */
-  #inTurn(step: () => Promise<DestinationInput> | Promise<void>): void {
+  #inTurn(step: () => Promise<DestinationInput> | Promise<void>, anyway = false): void {
     this.#turn = this.#turn.then(async () => {
+      // What came before it is not as this step needs it; the core is told, and ends it.
+      if (this.#failed && !anyway) return;
       try {
         const input = await step();
         if (input !== undefined) this.#driver.input(input);
       } catch (error) {
+        this.#failed = true;
         this.#broken(describeError(error));
       }
     });

@@ -71,6 +71,7 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
       nicFds,
       runtimeDir,
       startPaused: role !== 'live',
+      missingPages: options.lacksPages ?? false,
       tracker,
       ...(consoleLog === undefined ? {} : { consoleLog }),
       log,
