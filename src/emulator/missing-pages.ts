@@ -62,8 +62,8 @@ export interface MissingPages {
   waitedFor(): number[];
   /**
    * Ends it; nothing may be missing. The guest may run: `scanWritten` then begins anew, so its next
-   * result holds perhaps all of RAM. In a pause it stays exact.
+   * result holds perhaps all of RAM. In a pause it stays exact. QemuError when QEMU ends meanwhile.
    */
-  finish(): void;
+  finish(): Promise<void>;
   figures(): FaultFigures;
 }

@@ -440,11 +440,12 @@ class QemuEmulator implements Emulator {
           ram.hasMissing = true;
         },
         begun: () => this.#forgetWritten(),
-        end: (change) => {
-          const before = this.#running ? [] : this.#tracker.takeWritten();
-          change();
+        end: async (change) => {
+          const wasPaused = !this.#running;
+          const before = wasPaused ? this.#tracker.takeWritten() : [];
+          await change();
           ram.hasMissing = false;
-          if (this.#running) return;
+          if (!wasPaused || this.#running) return;
           this.#forgetWritten();
           this.#writtenBefore = before;
         },

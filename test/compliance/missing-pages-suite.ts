@@ -35,7 +35,7 @@ function registerMove(test: SerialFn, kind: SubjectKind): void {
     const written = await pushRest(source, missing, b);
     await b.untilItRuns();
     await b.emulator.pause();
-    missing.finish();
+    await missing.finish();
     await assertMoved(t, { source, b, written });
     const { faults, p50Us, maxUs, blockedUs } = missing.figures();
     t.true(faults > 0);
@@ -64,7 +64,7 @@ function registerMove(test: SerialFn, kind: SubjectKind): void {
       [...asked.keys()].filter((offset) => !late.includes(offset)),
       [],
     );
-    missing.finish();
+    await missing.finish();
   });
 }
 
@@ -150,7 +150,7 @@ function registerServing(test: SerialFn, kind: SubjectKind): void {
       return pageOf(b.emulator, offset).filter((byte) => byte !== 0).length > PAGE_SIZE_BYTES / 4;
     });
     t.deepEqual(wrong, []);
-    missing.finish();
+    await missing.finish();
   });
 }
 
@@ -159,7 +159,7 @@ function registerEndOfPostcopy(test: SerialFn, kind: SubjectKind): void {
     const { source, b, missing, state } = await switchOver(kind);
     serveFrom(source, missing);
     missing.start(source.ram.dataRanges());
-    t.throws(() => missing.finish(), { code: 'COLO_E_BUG' });
+    await t.throwsAsync(missing.finish(), { code: 'COLO_E_BUG' });
     t.throws(() => missing.start([]), { code: 'COLO_E_BUG' });
     await b.emulator.loadDeviceState(state);
     takeBackLoad(source, b.emulator, missing);
@@ -171,7 +171,7 @@ function registerEndOfPostcopy(test: SerialFn, kind: SubjectKind): void {
     }
     await pushRest(source, missing, b);
     missing.onFault(() => t.fail('nobody is asked'));
-    missing.finish();
+    await missing.finish();
     t.throws(() => missing.place(0, Buffer.alloc(PAGE_SIZE_BYTES)), { code: 'COLO_E_BUG' });
     await b.emulator.resume();
     await b.untilItRuns();
@@ -189,7 +189,7 @@ function registerEndOfPostcopy(test: SerialFn, kind: SubjectKind): void {
     await b.emulator.resume();
     const written = await pushRest(source, missing, b);
     await b.untilItRuns();
-    missing.finish();
+    await missing.finish();
     await b.untilItRuns();
     await b.emulator.pause();
     const found = pagesOf([...written, ...b.emulator.scanWritten()]);
@@ -216,7 +216,7 @@ function registerEndOfPostcopy(test: SerialFn, kind: SubjectKind): void {
     await b.emulator.kill();
     t.regex((await b.emulator.exited).reason, /kill/i);
     t.throws(() => missing.place(waited, pageOf(source, waited)), { code: 'COLO_E_QEMU' });
-    t.throws(() => missing.finish(), { code: 'COLO_E_QEMU' });
+    await t.throwsAsync(missing.finish(), { code: 'COLO_E_QEMU' });
   });
 
   test(`${kind.name}: a load that waits for a page fails with a kill`, async (t) => {

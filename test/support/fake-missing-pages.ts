@@ -95,7 +95,7 @@ export class FakeMissingPages implements MissingPages {
     return this.#statistics.waitedFor({ offset: 0, length: this.#options.file.length });
   }
 
-  finish(): void {
+  async finish(): Promise<void> {
     this.#checkStarted();
     assert(this.#missing.count === 0, `${this.#missing.count} pages are missing`);
     this.#state = 'finished';
