@@ -87,7 +87,7 @@ export class FaultServer implements MissingPages {
   }
 
   place(offset: number, bytes: Buffer): number {
-    this.#checkStarted();
+    this.#checkBegun();
     let placed = 0;
     for (const run of this.#missing.within({ offset, length: bytes.length })) {
       const start = run.offset - offset;
@@ -97,7 +97,7 @@ export class FaultServer implements MissingPages {
   }
 
   placeZero(range: PageRange): void {
-    this.#checkStarted();
+    this.#checkBegun();
     this.#missing.delete(range);
     for (const offset of this.#statistics.waitedFor(range)) this.#giveZeroes(offset);
     this.#statistics.placed(range, monotonicUs());
@@ -208,6 +208,12 @@ export class FaultServer implements MissingPages {
       this.#missing.add(range);
       discardPages(this.#handle.ramFd, range);
     }
+  }
+
+  /** After the end nothing is missing: what comes late is left alone. */
+  #checkBegun(): void {
+    this.#checkOpen();
+    assert(this.#state !== 'new', 'Missing pages have not begun');
   }
 
   #checkStarted(): void {

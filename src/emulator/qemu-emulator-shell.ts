@@ -289,6 +289,7 @@ class QemuEmulator implements Emulator {
       ...{ mapping, ramMapping: options.ramMapping, ram: this.ram },
     });
     parts.closers.push(() => this.#tracker.close());
+    qemu.exited.then(() => this.#throttle.suspend()).catch(() => undefined);
     qmp.onEvent((event) => this.#hear(event));
   }
 
@@ -300,6 +301,7 @@ class QemuEmulator implements Emulator {
       this.#running = false;
     } finally {
       this.#pausesUnderWay--;
+      this.#allowThrottle();
     }
   }
 
@@ -313,7 +315,7 @@ class QemuEmulator implements Emulator {
       this.#running = false;
       throw error;
     }
-    if (this.#running && this.#pausesUnderWay === 0) this.#throttle.allow();
+    this.#allowThrottle();
   }
 
   scanWritten(): PageRange[] {
@@ -420,6 +422,11 @@ class QemuEmulator implements Emulator {
   #checkAlive(): void {
     const alive = !this.#qemu.ended && this.#killed === undefined && this.#life.isThere;
     if (!alive) throw new QemuError('QEMU has ended');
+  }
+
+  #allowThrottle(): void {
+    const mayRun = this.#running && this.#pausesUnderWay === 0 && this.#killed === undefined;
+    if (mayRun && !this.#qemu.ended) this.#throttle.allow();
   }
 
   #makeFaultServer({ qemu, shim, report, parts, vcpuThreads }: QemuEmulatorParts) {
