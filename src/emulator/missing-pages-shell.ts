@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { assert, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import {
   discardPages,
@@ -8,6 +9,7 @@ import {
 } from '../linux/index.js';
 import { QemuError } from './errors.js';
 import { type FaultFigures, FaultStatistics } from './fault-statistics.js';
+import { TRACK_PART_BYTES } from './limits.js';
 import type { MissingPageFault, MissingPages } from './missing-pages.js';
 import { PageSet } from './page-set.js';
 
@@ -29,7 +31,7 @@ export interface MissingPagesHooks {
   /** After the first pages went: what was written so far is forgotten. */
   readonly begun: () => void;
   /** Calls `change`, by which all pages come to count as written. */
-  readonly end: (change: () => void) => void;
+  readonly end: (change: () => Promise<void>) => Promise<void>;
 }
 
 /** No such process: its memory is gone. */
@@ -44,7 +46,7 @@ export class FaultServer implements MissingPages {
   readonly #missing: PageSet;
   readonly #statistics: FaultStatistics;
   #listener: (fault: MissingPageFault) => void = () => undefined;
-  #state: 'new' | 'started' | 'finished' | 'closed' = 'new';
+  #state: 'new' | 'started' | 'finishing' | 'finished' | 'closed' = 'new';
 
   constructor(handle: MissingPagesHandle, hooks: MissingPagesHooks) {
     this.#handle = handle;
@@ -85,7 +87,7 @@ export class FaultServer implements MissingPages {
   }
 
   place(offset: number, bytes: Buffer): number {
-    this.#checkStarted();
+    this.#checkBegun();
     let placed = 0;
     for (const run of this.#missing.within({ offset, length: bytes.length })) {
       const start = run.offset - offset;
@@ -95,7 +97,7 @@ export class FaultServer implements MissingPages {
   }
 
   placeZero(range: PageRange): void {
-    this.#checkStarted();
+    this.#checkBegun();
     this.#missing.delete(range);
     for (const offset of this.#statistics.waitedFor(range)) this.#giveZeroes(offset);
     this.#statistics.placed(range, monotonicUs());
@@ -113,13 +115,12 @@ export class FaultServer implements MissingPages {
     return this.#statistics.waitedFor({ offset: 0, length: this.#handle.sizeBytes });
   }
 
-  finish(): void {
+  async finish(): Promise<void> {
     this.#checkStarted();
     assert(this.#missing.count === 0, `${this.#missing.count} pages are missing`);
-    const { address, sizeBytes } = this.#handle;
-    this.#guarded(() => {
-      this.#hooks.end(() => this.#userfaultfd.trackOnly(address, sizeBytes));
-    });
+    this.#state = 'finishing';
+    await this.#hooks.end(() => this.#trackOnly());
+    this.#checkOpen();
     this.#state = 'finished';
     this.#userfaultfd.close();
   }
@@ -151,7 +152,7 @@ export class FaultServer implements MissingPages {
   #serve(faults: readonly PageFault[]): void {
     for (const { address, write, threadId } of faults) {
       // A listener may have ended it.
-      if (this.#state !== 'started') return;
+      if (this.#state !== 'started' && this.#state !== 'finishing') return;
       const offset = address - this.#handle.address;
       if (!this.#missing.has(offset)) {
         this.#giveZeroes(offset);
@@ -191,11 +192,28 @@ export class FaultServer implements MissingPages {
     return placed;
   }
 
+  /** In parts, as QEMU's threads can't map pages meanwhile; who waits in between is served. */
+  async #trackOnly(): Promise<void> {
+    const { address, sizeBytes } = this.#handle;
+    for (let at = 0; at < sizeBytes; at += TRACK_PART_BYTES) {
+      const length = Math.min(TRACK_PART_BYTES, sizeBytes - at);
+      this.#guarded(() => this.#userfaultfd.trackOnly(address + at, length));
+      await nextTurn();
+      this.#checkOpen();
+    }
+  }
+
   #drop(ranges: readonly PageRange[]): void {
     for (const range of ranges) {
       this.#missing.add(range);
       discardPages(this.#handle.ramFd, range);
     }
+  }
+
+  /** After the end nothing is missing: what comes late is left alone. */
+  #checkBegun(): void {
+    this.#checkOpen();
+    assert(this.#state !== 'new', 'Missing pages have not begun');
   }
 
   #checkStarted(): void {

@@ -47,8 +47,8 @@ export interface MissingPages {
   onFault(listener: (fault: MissingPageFault) => void): void;
   /**
    * Places those of these pages that are missing, and lets go on who waits. Gives how many bytes
-   * that were; the others are left alone. Up to 1 MiB is one system call. QemuError when QEMU is
-   * gone.
+   * that were; the others are left alone, after the end all of them. Up to 1 MiB is one system
+   * call. QemuError when QEMU is gone.
    */
   place(offset: number, bytes: Buffer): number;
   /** The same with zeroes; memory is used only for those that somebody waits for. */
@@ -62,8 +62,8 @@ export interface MissingPages {
   waitedFor(): number[];
   /**
    * Ends it; nothing may be missing. The guest may run: `scanWritten` then begins anew, so its next
-   * result holds perhaps all of RAM. In a pause it stays exact.
+   * result holds perhaps all of RAM. In a pause it stays exact. QemuError when QEMU ends meanwhile.
    */
-  finish(): void;
+  finish(): Promise<void>;
   figures(): FaultFigures;
 }

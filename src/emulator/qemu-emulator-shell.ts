@@ -289,6 +289,7 @@ class QemuEmulator implements Emulator {
       ...{ mapping, ramMapping: options.ramMapping, ram: this.ram },
     });
     parts.closers.push(() => this.#tracker.close());
+    qemu.exited.then(() => this.#throttle.suspend()).catch(() => undefined);
     qmp.onEvent((event) => this.#hear(event));
   }
 
@@ -300,6 +301,7 @@ class QemuEmulator implements Emulator {
       this.#running = false;
     } finally {
       this.#pausesUnderWay--;
+      this.#allowThrottle();
     }
   }
 
@@ -313,7 +315,7 @@ class QemuEmulator implements Emulator {
       this.#running = false;
       throw error;
     }
-    if (this.#running && this.#pausesUnderWay === 0) this.#throttle.allow();
+    this.#allowThrottle();
   }
 
   scanWritten(): PageRange[] {
@@ -422,6 +424,11 @@ class QemuEmulator implements Emulator {
     if (!alive) throw new QemuError('QEMU has ended');
   }
 
+  #allowThrottle(): void {
+    const mayRun = this.#running && this.#pausesUnderWay === 0 && this.#killed === undefined;
+    if (mayRun && !this.#qemu.ended) this.#throttle.allow();
+  }
+
   #makeFaultServer({ qemu, shim, report, parts, vcpuThreads }: QemuEmulatorParts) {
     const { ram } = this;
     if (vcpuThreads === undefined || !(ram instanceof SharedRam)) return undefined;
@@ -440,11 +447,12 @@ class QemuEmulator implements Emulator {
           ram.hasMissing = true;
         },
         begun: () => this.#forgetWritten(),
-        end: (change) => {
-          const before = this.#running ? [] : this.#tracker.takeWritten();
-          change();
+        end: async (change) => {
+          const wasPaused = !this.#running;
+          const before = wasPaused ? this.#tracker.takeWritten() : [];
+          await change();
           ram.hasMissing = false;
-          if (this.#running) return;
+          if (!wasPaused || this.#running) return;
           this.#forgetWritten();
           this.#writtenBefore = before;
         },

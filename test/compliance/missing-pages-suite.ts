@@ -35,7 +35,7 @@ function registerMove(test: SerialFn, kind: SubjectKind): void {
     const written = await pushRest(source, missing, b);
     await b.untilItRuns();
     await b.emulator.pause();
-    missing.finish();
+    await missing.finish();
     await assertMoved(t, { source, b, written });
     const { faults, p50Us, maxUs, blockedUs } = missing.figures();
     t.true(faults > 0);
@@ -44,7 +44,7 @@ function registerMove(test: SerialFn, kind: SubjectKind): void {
     await assertTracked(t, b);
   });
 
-  test(`${kind.name}: pages sent before the switch-over are not asked for, those too old are`, async (t) => {
+  test(`${kind.name}: pages sent before the switchover are not asked for, those too old are`, async (t) => {
     const { source, b, missing, state } = await switchOver(kind);
     const ranges = source.ram.dataRanges();
     const stale = Buffer.alloc(PAGE_SIZE_BYTES, 0xee);
@@ -64,7 +64,7 @@ function registerMove(test: SerialFn, kind: SubjectKind): void {
       [...asked.keys()].filter((offset) => !late.includes(offset)),
       [],
     );
-    missing.finish();
+    await missing.finish();
   });
 }
 
@@ -150,7 +150,7 @@ function registerServing(test: SerialFn, kind: SubjectKind): void {
       return pageOf(b.emulator, offset).filter((byte) => byte !== 0).length > PAGE_SIZE_BYTES / 4;
     });
     t.deepEqual(wrong, []);
-    missing.finish();
+    await missing.finish();
   });
 }
 
@@ -159,7 +159,7 @@ function registerEndOfPostcopy(test: SerialFn, kind: SubjectKind): void {
     const { source, b, missing, state } = await switchOver(kind);
     serveFrom(source, missing);
     missing.start(source.ram.dataRanges());
-    t.throws(() => missing.finish(), { code: 'COLO_E_BUG' });
+    await t.throwsAsync(missing.finish(), { code: 'COLO_E_BUG' });
     t.throws(() => missing.start([]), { code: 'COLO_E_BUG' });
     await b.emulator.loadDeviceState(state);
     takeBackLoad(source, b.emulator, missing);
@@ -171,8 +171,9 @@ function registerEndOfPostcopy(test: SerialFn, kind: SubjectKind): void {
     }
     await pushRest(source, missing, b);
     missing.onFault(() => t.fail('nobody is asked'));
-    missing.finish();
-    t.throws(() => missing.place(0, Buffer.alloc(PAGE_SIZE_BYTES)), { code: 'COLO_E_BUG' });
+    await missing.finish();
+    t.is(missing.place(0, Buffer.alloc(PAGE_SIZE_BYTES, 1)), 0, 'what comes late is left alone');
+    t.throws(() => missing.discard([toRange(0)]), { code: 'COLO_E_BUG' });
     await b.emulator.resume();
     await b.untilItRuns();
     await assertTracked(t, b);
@@ -189,7 +190,7 @@ function registerEndOfPostcopy(test: SerialFn, kind: SubjectKind): void {
     await b.emulator.resume();
     const written = await pushRest(source, missing, b);
     await b.untilItRuns();
-    missing.finish();
+    await missing.finish();
     await b.untilItRuns();
     await b.emulator.pause();
     const found = pagesOf([...written, ...b.emulator.scanWritten()]);
@@ -216,7 +217,7 @@ function registerEndOfPostcopy(test: SerialFn, kind: SubjectKind): void {
     await b.emulator.kill();
     t.regex((await b.emulator.exited).reason, /kill/i);
     t.throws(() => missing.place(waited, pageOf(source, waited)), { code: 'COLO_E_QEMU' });
-    t.throws(() => missing.finish(), { code: 'COLO_E_QEMU' });
+    await t.throwsAsync(missing.finish(), { code: 'COLO_E_QEMU' });
   });
 
   test(`${kind.name}: a load that waits for a page fails with a kill`, async (t) => {
@@ -252,23 +253,25 @@ function registerSource(test: SerialFn, kind: SubjectKind): void {
     t.true(readCounters(emulator).memory > atPause.memory);
   });
 
-  test(`${kind.name}: a source whose pages were released gives them back and does not go on`, async (t) => {
-    const a = await kind.launch({ ramMapping: 'shared', startPaused: false });
-    await a.untilItRuns();
-    await a.emulator.pause();
-    const before = ramOf(a.emulator);
-    const [released, kept] = splitPages(a.emulator.ram.dataRanges());
-    await a.emulator.releasePages(released.map(toRange));
-    for (const offset of kept) {
-      const expected = before.subarray(offset, offset + PAGE_SIZE_BYTES);
-      t.true(pageOf(a.emulator, offset).equals(expected));
-    }
-    for (const offset of released) {
-      t.true(pageOf(a.emulator, offset).equals(Buffer.alloc(PAGE_SIZE_BYTES)));
-    }
-    await t.throwsAsync(a.emulator.resume(), { code: 'COLO_E_QEMU' });
-    await a.emulator.kill();
-  });
+  for (const ramMapping of ['shared', 'private'] as const) {
+    test(`${kind.name}: a source whose pages were released gives them back and does not go on, ${ramMapping} RAM`, async (t) => {
+      const a = await kind.launch({ ramMapping, startPaused: false });
+      await a.untilItRuns();
+      await a.emulator.pause();
+      const before = ramOf(a.emulator);
+      const [released, kept] = splitPages(a.emulator.ram.dataRanges());
+      await a.emulator.releasePages(released.map(toRange));
+      for (const offset of kept) {
+        const expected = before.subarray(offset, offset + PAGE_SIZE_BYTES);
+        t.true(pageOf(a.emulator, offset).equals(expected));
+      }
+      for (const offset of released) {
+        t.true(pageOf(a.emulator, offset).equals(Buffer.alloc(PAGE_SIZE_BYTES)));
+      }
+      await t.throwsAsync(a.emulator.resume(), { code: 'COLO_E_QEMU' });
+      await a.emulator.kill();
+    });
+  }
 }
 
 interface SwitchOver {

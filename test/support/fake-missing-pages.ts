@@ -67,7 +67,7 @@ export class FakeMissingPages implements MissingPages {
   }
 
   place(offset: number, bytes: Buffer): number {
-    this.#checkStarted();
+    this.#checkBegun();
     let placed = 0;
     for (const run of this.#missing.within({ offset, length: bytes.length })) {
       const start = run.offset - offset;
@@ -79,7 +79,7 @@ export class FakeMissingPages implements MissingPages {
   }
 
   placeZero(range: PageRange): void {
-    this.#checkStarted();
+    this.#checkBegun();
     this.#arrived(range);
   }
 
@@ -95,7 +95,7 @@ export class FakeMissingPages implements MissingPages {
     return this.#statistics.waitedFor({ offset: 0, length: this.#options.file.length });
   }
 
-  finish(): void {
+  async finish(): Promise<void> {
     this.#checkStarted();
     assert(this.#missing.count === 0, `${this.#missing.count} pages are missing`);
     this.#state = 'finished';
@@ -137,6 +137,11 @@ export class FakeMissingPages implements MissingPages {
     this.#missing.delete(range);
     this.#statistics.placed(range, this.#options.nowUs());
     for (const resolve of this.#waiters.splice(0)) resolve();
+  }
+
+  #checkBegun(): void {
+    this.#options.checkAlive();
+    assert(this.#state !== 'new', 'Missing pages have not begun');
   }
 
   #checkStarted(): void {

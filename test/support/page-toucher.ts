@@ -15,6 +15,14 @@ export interface PageToucherOptions {
   readonly stride: number;
 }
 
+/** What it says at the end. */
+export interface Touched {
+  /** Page and what was counted to. */
+  readonly counts: readonly (readonly [number, number])[];
+  /** How long the first touch of each page took. */
+  readonly waitsUs: readonly number[];
+}
+
 /** Numbers that are good in every thread. The worker keeps the mapping, the rest is handed over. */
 export interface ToucherMemory {
   readonly address: number;
@@ -32,10 +40,14 @@ const told = once(parentPort, 'message');
 parentPort.postMessage({ address, file, userfaultfd: Userfaultfd.open().fd });
 await told;
 const counts = new Map<number, number>();
+const waitsUs: number[] = [];
 for (let i = 0; i < pages * rounds; i++) {
   const page = (i * stride) % pages;
+  const began = i < pages ? performance.now() : 0;
   const count = memory.readUInt32LE(page * PAGE_SIZE_BYTES) + 1;
   memory.writeUInt32LE(count, page * PAGE_SIZE_BYTES);
+  if (i < pages) waitsUs.push(Math.round((performance.now() - began) * 1000));
   counts.set(page, count);
 }
-parentPort.postMessage([...counts]);
+const touched: Touched = { counts: [...counts], waitsUs };
+parentPort.postMessage(touched);
