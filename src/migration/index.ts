@@ -14,7 +14,7 @@
  * Held here: a batch is written as a whole or not at all, and nothing of it before it was checked;
  * of a file nothing is used before all of it was verified, or of an image each page.
  */
-export { compressBatch } from './pages/batch-compression.js';
+export { codeBatch, compressBatch } from './pages/batch-compression.js';
 export { BitmapAssembler, encodeBitmap } from './pages/bitmap-wire.js';
 export {
   type CompressionAdvice,
