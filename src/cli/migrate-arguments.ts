@@ -15,8 +15,7 @@ import {
   RECOVER_TIMEOUT_US_MIN,
 } from '../config/index.js';
 import { OperatorError } from '../lib/index.js';
-import type { ColoPlace, CommonArguments, Hands } from './colo-arguments.js';
-import { named } from './named-argument.js';
+import { type ColoPlace, type CommonArguments, type Hands, named } from './grammar-parts.js';
 
 /** Options that name one thing. */
 export const MIGRATE_SINGLE = [

@@ -9,6 +9,7 @@
  *
  * Bad input of any kind ends in one `ConfigurationError` that lists every problem, one line each.
  */
+export type { CommandResult } from './command-result.js';
 export type {
   CommonConfiguration,
   Configuration,
@@ -74,7 +75,6 @@ export { type Invocation, readArguments, readSettingsFile, type Setting } from '
 export { formatConfiguration, formatHelp } from './show.js';
 export type {
   CaptureOptions,
-  CommandResult,
   CompareStatus,
   DiskStatus,
   DiskSyncStatus,

@@ -2,7 +2,7 @@
  * What `colo migrate` asks of a node, and what a node tells of a migration. Bytes a second, bytes
  * and milliseconds as an operator reads them; the protocol's own units are in src/migration.
  */
-import type { CommandResult } from './status.js';
+import type { CommandResult } from './command-result.js';
 import type { Address } from './values.js';
 
 export const MIGRATION_METHODS = ['precopy', 'postcopy', 'hybrid'] as const;

@@ -2,13 +2,9 @@
  * What a running node tells and takes over its control socket. The node classes implement
  * `NodeControl`; src/cli carries it over the socket and prints it.
  */
+import type { CommandResult } from './command-result.js';
 import type { MigrationControl, MigrationStatus } from './migration.js';
 import type { Mode, PeriodSetting } from './mode.js';
-
-/** What came of a command; a refusal is an answer, not an exception. */
-export type CommandResult =
-  | { readonly ok: true; readonly detail: string }
-  | { readonly ok: false; readonly code: string; readonly reason: string };
 
 /** What `colo capture` asks of a node. */
 export interface CaptureOptions {

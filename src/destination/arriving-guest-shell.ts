@@ -156,8 +156,8 @@ export class ArrivingGuest {
   }
 
   /** Nothing is missing any more. */
-  complete(): void {
-    if (this.#placing) this.#missingPages.finish();
+  async complete(): Promise<void> {
+    if (this.#placing) await this.#missingPages.finish();
   }
 
   /**

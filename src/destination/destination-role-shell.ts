@@ -202,7 +202,7 @@ export class DestinationRole implements NodeRole {
         this.#inTurn(() => this.#start());
         return;
       case 'allPagesHere':
-        this.#inTurn(async () => this.#mustHaveGuest().complete());
+        this.#inTurn(() => this.#mustHaveGuest().complete());
         return;
       case 'applyBackup':
         this.#inTurn(() => this.#applyBackup(output.path, output.missing));

@@ -1,4 +1,4 @@
-/** The first message of a host that has a guest: what it runs, and what another host needs for it. */
+/** The first message of a host that has a guest: what another host needs to run it, too. */
 import type { PrimaryImage } from '../blockrep/index.js';
 import type { Configuration } from '../config/index.js';
 import { PAGE_SIZE_BYTES } from '../lib/index.js';

@@ -11,9 +11,9 @@
  * where compression-advisor.ts says so -> pages/page-batch.ts -> the link -> pages/page-decoder.ts
  * -> RAM. Which are missing: pages/page-bitmap.ts, on the wire bitmap-wire.ts.
  *
- * Kept on disk: store/backup-file-shell.ts has pages of a postcopy whose network does not come back;
- * store/ram-image-store-shell.ts the RAM of guests that have left, so that a return sends only what
- * differs, or less: page-digest-shell.ts -> digest-wire.ts -> reuse.ts.
+ * Kept on disk: store/backup-file-shell.ts has pages of a postcopy whose network does not come
+ * back; store/ram-image-store-shell.ts the RAM of guests that have left, so that a return sends
+ * only what differs, or less: page-digest-shell.ts -> digest-wire.ts -> reuse.ts.
  *
  * Invariants: a guest runs at one host only; a source that has sent `run` never resumes by itself;
  * a destination that has not received it never runs by itself; a page that the running guest may
@@ -23,7 +23,7 @@
 export { DestinationCore } from './destination-core.js';
 export * from './destination-state.js';
 export * from './messages.js';
-export { compressBatch } from './pages/batch-compression.js';
+export { codeBatch, compressBatch } from './pages/batch-compression.js';
 export { BitmapAssembler, encodeBitmap } from './pages/bitmap-wire.js';
 export {
   type CompressionAdvice,

@@ -462,7 +462,7 @@ export class SourceRole implements NodeRole {
     if (current?.number !== session) return;
     current.channel.put(section);
     if (section.kind !== 'switchover' || !section.postcopy) return;
-    // Each page is sent once from now on, and the destination has nothing that it could differ from.
+    // Each page is sent once from now on, whatever the destination had of it.
     this.#encoder = this.#newEncoder({ cacheBytes: 0, destinationIsZero: false });
   }
 

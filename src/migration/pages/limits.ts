@@ -16,9 +16,6 @@ export const BATCH_DELTAS = 1024;
 /** Bytes of one delta's tokens: half a page. A longer one is sent as a raw page. */
 export const DELTA_BYTES_MAX = 2048;
 
-/** Bytes by which lz4 may be longer than what went in: 255 in 256, and its header. */
-export const COMPRESSED_SLACK_BYTES = 4096;
-
 /** Pages of one guest's RAM, 8 TiB: indices stay 32-bit integers. More is refused. */
 export const RAM_PAGES_MAX = 2 ** 31;
 

@@ -1,13 +1,21 @@
+import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
-import { Prng, ProtocolError } from '../../../src/lib/index.js';
+import { PAGE_SIZE_BYTES, Prng, ProtocolError } from '../../../src/lib/index.js';
 import {
   DigestComparison,
   DigestDecoder,
+  digestPages,
+  encodeBatch,
   encodeDigests,
   PageBitmap,
+  PageDecoder,
+  PageEncoder,
   planReuse,
+  RamImageStore,
 } from '../../../src/migration/index.js';
+import { fillRandom, PageRam } from '../../support/page-ram.js';
+import { temporaryFolder } from '../../support/temporary.js';
 
 const BATCH_PAGES = 4096;
 
@@ -107,4 +115,44 @@ test('the plan asks for no digest only if the states are known to be the same', 
   t.is(planReuse(guest, { ...offer, vm: 'mail' }).kind, 'full');
   t.is(planReuse(guest, { ...offer, ramPages: 101 }).kind, 'full');
   t.is(planReuse(guest, undefined).kind, 'full');
+});
+
+test('a guest comes back for a twentieth of its bytes if it changed a twentieth', async (t) => {
+  const pages = 2000;
+  const ram = new PageRam(pages);
+  const prng = new Prng(6);
+  for (let page = 0; page < pages; page += 1) if (page % 4 !== 0) fillRandom(ram.page(page), prng);
+  const directory = join(temporaryFolder(t), 'ram');
+  const store = new RamImageStore({ directory, bytesMax: 2 ** 30, ageMaxMs: 3_600_000 });
+  const imageId = Buffer.alloc(16, 4);
+  await store.save({ vm: 'web', imageId, epoch: 1, ram });
+  // Elsewhere it goes on: pages change, become zero, and are used for the first time.
+  for (let n = 0; n < pages / 20; n++) {
+    const page = ram.page(prng.nextInt(0, pages - 1));
+    if (prng.chance(0.2)) page.fill(0);
+    else fillRandom(page, prng);
+  }
+  const there = new PageRam(pages);
+  const image = await store.open('web', pages);
+  if (image === undefined) return t.fail('It was not kept');
+  await image.load(there);
+  const offer = { vm: 'web', ramPages: pages, imageId: image.header.imageId };
+  const guest = { vm: 'web', ramPages: pages, trackedSince: undefined };
+  t.is(planReuse(guest, offer).kind, 'digests');
+  const ours = Buffer.alloc(pages * 16);
+  digestPages(image.header.salt, ram.bytes, ours);
+  const digests = [...encodeDigests(image.digests)];
+  let sentBytes = digests.reduce((bytes, batch) => bytes + batch.length, 0);
+  const toSend = compare(pages, digests, ours);
+  if (toSend === undefined) return t.fail('The comparison did not end');
+  const encoder = new PageEncoder({ ramPages: pages, cacheBytes: 0, destinationIsZero: false });
+  const decoder = new PageDecoder(pages, there);
+  for (const batch of encoder.encode(toSend.ranges(), ram)) {
+    const bytes = Buffer.concat(encodeBatch(batch));
+    sentBytes += bytes.length;
+    decoder.apply(bytes);
+  }
+  await image.close();
+  t.true(there.bytes.equals(ram.bytes));
+  t.true(sentBytes < 0.07 * pages * PAGE_SIZE_BYTES, `${sentBytes} bytes`);
 });

@@ -1,5 +1,7 @@
 import test from 'ava';
-import { CompressionAdvisor } from '../../../src/migration/index.js';
+import { PAGE_SIZE_BYTES, Prng } from '../../../src/lib/index.js';
+import { CompressionAdvisor, codeBatch, PageEncoder } from '../../../src/migration/index.js';
+import { fillHeap, fillRandom, PageRam } from '../../support/page-ram.js';
 
 const MIB = 1024 * 1024;
 
@@ -106,4 +108,45 @@ test('before anything is measured a batch is a probe, and then plain', (t) => {
   t.is(advisor.advise(1), 'plain');
   advisor.sent({ bytes: 100, busyUs: 0 }, 2);
   t.is(advisor.figures.linkRate, undefined);
+});
+
+/** The only batch of 100 pages of one kind. */
+function batchOf(fill: (page: Buffer, prng: Prng) => void) {
+  const ram = new PageRam(100);
+  const prng = new Prng(1);
+  for (let page = 0; page < 100; page++) fill(ram.page(page), prng);
+  const encoder = new PageEncoder({ ramPages: 100, cacheBytes: 0, destinationIsZero: true });
+  const [batch] = encoder.encode([{ offset: 0, length: 100 * PAGE_SIZE_BYTES }], ram);
+  if (batch === undefined) throw new Error('There is no batch');
+  return batch;
+}
+
+test('a batch is coded as advised, and the advisor learns from it', async (t) => {
+  const advisor = new CompressionAdvisor();
+  let nowUs = 0;
+  const clock = (): number => {
+    nowUs += 1000;
+    return nowUs;
+  };
+  const batch = batchOf(fillHeap);
+  const length = async (): Promise<number> =>
+    Buffer.concat(await codeBatch(batch, advisor, clock)).length;
+  const probed = await length();
+  t.true(probed < batch.data.length);
+  const ratio = advisor.figures.ratio as number;
+  t.true(Math.abs(ratio - probed / batch.data.length) < 0.01);
+  t.true(Math.abs((advisor.figures.coderRate as number) - batch.data.length * 1000) < 1);
+  t.true((await length()) > batch.data.length, 'Compressed although nothing is known of the link');
+  nowUs += 1_000_000;
+  advisor.sent({ bytes: 1000, busyUs: 1000 }, nowUs);
+  t.is(await length(), probed);
+  t.true(advisor.figures.compressing);
+});
+
+test('a batch that does not shrink is sent as it is, and counts as no gain', async (t) => {
+  const advisor = new CompressionAdvisor();
+  const batch = batchOf(fillRandom);
+  const parts = await codeBatch(batch, advisor, () => 5);
+  t.is(parts[1], batch.data);
+  t.is(advisor.figures.ratio, 1);
 });
