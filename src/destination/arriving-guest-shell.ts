@@ -18,7 +18,7 @@ import {
   type PageTarget,
   pageBitmapOf,
 } from '../migration/index.js';
-import type { Hello } from '../replication/index.js';
+import { digestRam, type Hello } from '../replication/index.js';
 import type { Session } from '../transport/index.js';
 import { LOAD_PAGES_MAX } from './limits.js';
 
@@ -118,9 +118,17 @@ export class ArrivingGuest {
     this.#placing = true;
   }
 
-  /** The guest stands at the point of the source's pause. */
-  async load(deviceState: Buffer): Promise<void> {
+  /** The guest stands at the point of the source's pause. Checks all of RAM by `ramDigest`. */
+  async load(deviceState: Buffer, ramDigest: number | undefined): Promise<void> {
     const { emulator } = this.guest;
+    if (ramDigest !== undefined) {
+      const found = await digestRam(emulator.ram);
+      const hex = (digest: number): string => digest.toString(16).padStart(8, '0');
+      if (found !== ramDigest) {
+        throw new ProtocolError(`RAM has the digest ${hex(found)}, not ${hex(ramDigest)}`);
+      }
+      this.#options.log.info('RAM verified', { digest: hex(found) });
+    }
     await emulator.loadDeviceState(deviceState);
     if (!this.#placing) {
       await emulator.dropPrivate(emulator.scanPrivate());

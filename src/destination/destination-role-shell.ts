@@ -191,7 +191,7 @@ export class DestinationRole implements NodeRole {
         return;
       case 'load':
         this.#inTurn(async () => {
-          await this.#mustHaveGuest().load(output.deviceState);
+          await this.#mustHaveGuest().load(output.deviceState, output.ramDigest);
           return { kind: 'guestLoaded' };
         });
         return;

@@ -53,7 +53,7 @@ import {
   type SourceSection,
   writeBackup,
 } from '../migration/index.js';
-import { CoreDriver } from '../replication/index.js';
+import { CoreDriver, digestRam } from '../replication/index.js';
 import {
   type AcceptDecision,
   connectSession,
@@ -350,7 +350,10 @@ export class SourceRole implements NodeRole {
         this.#inTurn(async () => {
           const { devices } = this.#guest;
           assert(devices !== undefined, 'Devices are captured in the pause');
-          return { kind: 'devicesCaptured', bytes: devices, ramDigest: undefined };
+          const { guest, policy, options } = this.#departure;
+          const isWhole = options.method === 'precopy' && policy.verify;
+          const ramDigest = isWhole ? await digestRam(guest.emulator.ram) : undefined;
+          return { kind: 'devicesCaptured', bytes: devices, ramDigest };
         });
         return;
       case 'settleDisks':

@@ -1,8 +1,9 @@
 /** A guest that is not protected, and a second host that would take it. */
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
-import { type HostName, REPLICATION_ADDRESS } from '../../scripts/harness/lab.js';
+import { type HostName, programOf, REPLICATION_ADDRESS } from '../../scripts/harness/lab.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
 import { socketPath, type TestPairOptions, withPairLab } from './pair-harness.js';
 
@@ -50,4 +51,16 @@ export function colo(pair: PairLab, host: HostName, args: readonly string[]): Pr
       resolve({ code, out, err });
     });
   });
+}
+
+/** The replication link of both hosts. */
+export async function setLink(pair: PairLab, state: 'up' | 'down'): Promise<void> {
+  const [ip, ...rest] = [...pair.lab.hosta.enter, 'ip', 'link', 'set', 'repl0', state];
+  await promisify(execFile)(ip as string, rest);
+}
+
+/** True if an emulator runs on the host. */
+export async function runsHere(pair: PairLab, host: HostName): Promise<boolean> {
+  const pids = await pair.lab[host].pids();
+  return pids.some((pid) => /^qemu/.test(programOf(pid)));
 }

@@ -13,7 +13,7 @@ const SUCCESSES_AFTER = 5;
 for (const method of [[], ['--hybrid'], ['--postcopy']]) {
   const name = method[0] ?? 'precopy';
   test.serial(`a guest under load moves there and back: ${name}`, async (t) => {
-    await withMovable(t, {}, async (pair) => {
+    await withMovable(t, { primaryFlags: ['--verify'] }, async (pair) => {
       const clients = await startClients(pair, { clients: CLIENT_NAMES });
       await waitSuccesses(clients, { names: CLIENT_NAMES, afterUs: 0, count: SUCCESSES_AFTER });
       for (const [from, to] of [
