@@ -60,7 +60,7 @@ export const WINDOW_POSTCOPY = 2;
 /** Batches that the destination holds unapplied; a source that sends more breaks the protocol. */
 export const UNAPPLIED_BATCHES = 64;
 
-/** Demanded pages not yet coded; the destination asks again for what is not there at a resume. */
+/** Demanded pages that wait for the list of missing ones. More, and the session is dropped. */
 export const DEMAND_QUEUE = 4096;
 
 /** Pages pushed after a fault, forwards, before the ascending order goes on. */
