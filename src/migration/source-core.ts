@@ -87,6 +87,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   }
 
   deadlineUs(): number | undefined {
+    if (this.#state.kind === 'ended') return undefined;
     if (this.#handover !== undefined) return this.#handover.deadlineUs();
     const times = [this.#silenceAtUs()];
     if (this.#sends()) times.push(this.#sender.readyAtUs({ postcopy: false }));

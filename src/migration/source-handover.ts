@@ -85,6 +85,7 @@ export class SourceHandover {
   }
 
   deadlineUs(): number | undefined {
+    if (this.#outcome !== undefined) return undefined;
     const times = [this.#silenceAtUs(), this.#reconnectAtUs, this.#recoverAtUs()];
     if (this.#sends()) times.push(this.#sender.readyAtUs({ postcopy: true }));
     const known = times.filter((time) => time !== undefined);

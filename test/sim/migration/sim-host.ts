@@ -34,6 +34,10 @@ export class SimHost<In extends object, Out extends { readonly kind: string }> {
     this.#stalledUntilUs = this.world.nowUs + us;
   }
 
+  get stalled(): boolean {
+    return this.world.nowUs < this.#stalledUntilUs;
+  }
+
   kill(): void {
     this.alive = false;
   }

@@ -239,7 +239,7 @@ class MigrationSimulation {
     // These two are refused unless the destination is out of sight; then they are a decision.
     const decides = command === 'release' || command === 'force';
     const open = state.kind === 'handedOver' && (state.link === 'lost' || state.link === 'stuck');
-    if (!decides || !open) host.step(inputs[command]);
+    if (!decides || (!open && !host.stalled)) host.step(inputs[command]);
   }
 
   #settle(): void {
