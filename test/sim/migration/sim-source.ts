@@ -120,7 +120,9 @@ export class SimSource {
         });
         return;
       case 'sendPages':
-        host.job(300, () => this.#send(output));
+        host.job(300, () => {
+          if (this.core.state.kind !== 'ended') this.#send(output);
+        });
         return;
       case 'compareImage': {
         this.#digests.push(...(decodePages(output.bytes) as [number, number][]));

@@ -272,9 +272,9 @@ class MigrationSimulation {
     if (!source.host.alive || here.kind === 'ended') {
       // The source has the guest, or nobody can send pages any more.
       if (there.kind === 'loaded' && there.lostAtUs !== undefined) {
-        const force = !source.host.alive || !this.#guest.runs('source');
-        if (!force) destination.host.step({ kind: 'operatorCancel' });
-        else this.#forceThere();
+        // What the source wrote down tells: without `given-up` the guest has run on there.
+        if (this.#guest.handedOver) this.#forceThere();
+        else destination.host.step({ kind: 'operatorCancel' });
       }
       this.#finishThere();
       return;
