@@ -1,11 +1,13 @@
 /**
  * Migration: a guest moves from one host to another, before, at and after its switchover.
  *
- * Sections (messages.ts) come and go through a `MigrationChannel`; their bytes are section-wire.ts
- * (header, checksums, embedded sections) and section-codecs.ts (fields). source-core.ts decides at
- * the host that the guest leaves, destination-core.ts at the one that it comes to; what they want
- * and need is in source-state.ts and destination-state.ts. The protocol in words:
- * docs/protocol/migration.md.
+ * Sections (messages.ts) come and go through a `MigrationChannel`. Their bytes: section-wire.ts
+ * (header, checksums, embedded sections) → section-table.ts (which codec, which version) →
+ * section-codecs.ts (fields). source-core.ts decides at the host that the guest leaves, with
+ * precopy-pace.ts (when to pause), page-sender.ts (which pages next) and source-handover.ts (from
+ * `run` on); destination-core.ts decides at the host that it comes to, with arrivals.ts (what has
+ * come, and what is missing). abilities.ts says what a destination can't run. The protocol in
+ * words: docs/protocol/migration.md.
  *
  * Pages: RAM -> pages/page-encoder.ts (sent-pages.ts, page-delta.ts) -> pages/batch-compression.ts
  * where compression-advisor.ts says so -> pages/page-batch.ts -> the link -> pages/page-decoder.ts
@@ -20,9 +22,38 @@
  * have written is never overwritten; a batch is written as a whole or not at all; of a file nothing
  * is used before all of it was verified, or of an image each page.
  */
+export { type Abilities, differencesOf } from './abilities.js';
 export { DestinationCore } from './destination-core.js';
-export * from './destination-state.js';
-export * from './messages.js';
+export type {
+  DestinationInput,
+  DestinationOptions,
+  DestinationOutcome,
+  DestinationOutput,
+  DestinationProgress,
+  DestinationRecord,
+  DestinationState,
+  PlainSourceSection,
+} from './destination-state.js';
+export type { FaultReport } from './fault-statistics.js';
+export {
+  type Compression,
+  type DestinationSection,
+  type Difference,
+  type DiskPlace,
+  type HelloSection,
+  LINK_OF,
+  type MigratedDisk,
+  type MigratedNic,
+  type MigrationChannel,
+  type MigrationChoices,
+  type MigrationId,
+  type MigrationLink,
+  type MigrationMode,
+  type PageStream,
+  type Section,
+  type SectionKind,
+  type SourceSection,
+} from './messages.js';
 export { codeBatch, compressBatch } from './pages/batch-compression.js';
 export { BitmapAssembler, encodeBitmap } from './pages/bitmap-wire.js';
 export {
@@ -47,10 +78,19 @@ export {
   type PageSource,
 } from './pages/page-encoder.js';
 export { DESTINATION_SECTIONS, SOURCE_SECTIONS } from './section-codecs.js';
-export type { SectionTable } from './section-table.js';
-export { unframeSection } from './section-wire.js';
+export { type SectionCodec, SectionTable } from './section-table.js';
+export { type RawSection, SectionReader, unframeSection } from './section-wire.js';
 export { SourceCore } from './source-core.js';
-export * from './source-state.js';
+export type {
+  HandedOver,
+  SourceInput,
+  SourceOptions,
+  SourceOutcome,
+  SourceOutput,
+  SourceProgress,
+  SourceRecord,
+  SourceState,
+} from './source-state.js';
 export {
   BackupFile,
   openBackup,

@@ -60,7 +60,7 @@ export const WINDOW_POSTCOPY = 2;
 /** Batches that the destination holds unapplied; a source that sends more breaks the protocol. */
 export const UNAPPLIED_BATCHES = 64;
 
-/** Demanded pages not yet coded; the destination asks again for what is not there at a resume. */
+/** Demanded pages that wait for the list of missing ones. More, and the session is dropped. */
 export const DEMAND_QUEUE = 4096;
 
 /** Pages pushed after a fault, forwards, before the ascending order goes on. */
@@ -74,14 +74,16 @@ export const THROTTLE_FIRST = 20;
 export const THROTTLE_STEP = 10;
 export const THROTTLE_MAX = 90;
 
-/** Rounds in a row without progress towards the downtime limit, before the guest is slowed down. */
+/** Rounds in a row, and microseconds, without progress before the guest is slowed down. */
 export const STALE_ROUNDS = 2;
+export const STALE_US = 200_000;
 
-/** Rounds in a row without progress and nothing left to slow down: it does not converge. */
+/** The same with nothing left to slow down: it does not converge. */
 export const HOPELESS_ROUNDS = 10;
+export const HOPELESS_US = 3_000_000;
 
 /** A round that found no more than this is not worth another one: 1 MiB. */
 export const SMALL_ROUND_PAGES = 256;
 
-/** Microseconds of downtime that do not depend on pages: pause, capture, load, messages. */
+/** Microseconds of downtime that do not depend on pages: pause, devices, load, messages. */
 export const FIXED_DOWNTIME_US = 20_000;

@@ -3,7 +3,7 @@
  * better, and what to do when it is not.
  *
  * The downtime is estimated as the time for what the scan found and what is still under way, at the
- * rate that was measured, plus the device state and a fixed part. It gets better while a scan finds
+ * rate that was measured, plus a fixed part. It gets better while a scan finds
  * a tenth less than the best so far. When it doesn't, the guest is slowed down step by step
  * (auto-converge); with nothing left to slow down, and some rounds later, it does not converge.
  */
@@ -11,8 +11,10 @@ import { PAGE_SIZE_BYTES } from '../lib/index.js';
 import {
   FIXED_DOWNTIME_US,
   HOPELESS_ROUNDS,
+  HOPELESS_US,
   SMALL_ROUND_PAGES,
   STALE_ROUNDS,
+  STALE_US,
   THROTTLE_FIRST,
   THROTTLE_MAX,
   THROTTLE_STEP,
@@ -32,7 +34,6 @@ export interface Round {
   readonly dirtyPages: number;
   /** Sent and not confirmed at its end. */
   readonly unconfirmedBytes: number;
-  readonly deviceBytes: number;
 }
 
 export type PaceVerdict =
@@ -55,6 +56,8 @@ export class PrecopyPace {
   #bytesPerPage = PAGE_SIZE_BYTES;
   #bestPages = Number.POSITIVE_INFINITY;
   #staleRounds = 0;
+  #staleUs = 0;
+  #toldHopeless = false;
   #throttle = 0;
   #estimateUs: number | undefined;
   #dirtyRate = 0;
@@ -94,10 +97,15 @@ export class PrecopyPace {
     return (pages * this.#bytesPerPage * SECOND_US) / this.#rate;
   }
 
+  /** The bandwidth is another one now: what was measured says nothing any more. */
+  forgetRate(): void {
+    this.#rate = undefined;
+  }
+
   judge(round: Round): PaceVerdict {
     this.#measure(round);
     const { dirtyPages } = round;
-    const bytes = dirtyPages * this.#bytesPerPage + round.unconfirmedBytes + round.deviceBytes;
+    const bytes = dirtyPages * this.#bytesPerPage + round.unconfirmedBytes;
     const transferUs = this.#rate === undefined ? 0 : (bytes * SECOND_US) / this.#rate;
     this.#estimateUs = Math.round(FIXED_DOWNTIME_US + transferUs);
     // A limit below what pages have no part in must not keep a guest that writes nothing.
@@ -108,20 +116,27 @@ export class PrecopyPace {
     if (dirtyPages < this.#bestPages * BETTER) {
       this.#bestPages = dirtyPages;
       this.#staleRounds = 0;
+      this.#staleUs = 0;
+      this.#toldHopeless = false;
       return { kind: 'round' };
     }
     this.#staleRounds += 1;
+    this.#staleUs += round.durationUs;
     if (this.#autoConverge && this.#throttle < THROTTLE_MAX) {
-      if (this.#staleRounds < STALE_ROUNDS) return { kind: 'round' };
+      if (this.#staleRounds < STALE_ROUNDS || this.#staleUs < STALE_US) return { kind: 'round' };
       this.#throttle =
         this.#throttle === 0
           ? THROTTLE_FIRST
           : Math.min(THROTTLE_MAX, this.#throttle + THROTTLE_STEP);
       this.#staleRounds = 0;
+      this.#staleUs = 0;
       this.#bestPages = dirtyPages;
       return { kind: 'throttle', percent: this.#throttle };
     }
-    return { kind: this.#staleRounds === HOPELESS_ROUNDS ? 'hopeless' : 'round' };
+    const hopeless = this.#staleRounds >= HOPELESS_ROUNDS && this.#staleUs >= HOPELESS_US;
+    if (!hopeless || this.#toldHopeless) return { kind: 'round' };
+    this.#toldHopeless = true;
+    return { kind: 'hopeless' };
   }
 
   #measure(round: Round): void {

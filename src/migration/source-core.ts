@@ -19,12 +19,7 @@ import { type BatchOrder, isDemand, PageSender } from './page-sender.js';
 import { PrecopyPace } from './precopy-pace.js';
 import { pieces } from './section-codecs.js';
 import { SourceHandover } from './source-handover.js';
-import {
-  type Collected,
-  DEVICE_BYTES_GUESS,
-  deviceDigest,
-  NOTHING_COLLECTED,
-} from './source-parts.js';
+import { type Collected, deviceDigest, NOTHING_COLLECTED } from './source-parts.js';
 import type {
   SourceInput,
   SourceOptions,
@@ -53,7 +48,6 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   #pauseAsked = false;
   #pausedAtUs: number | undefined;
   #postcopyWanted = false;
-  #deviceBytes = DEVICE_BYTES_GUESS;
   #collected: Collected = NOTHING_COLLECTED;
 
   constructor(options: SourceOptions) {
@@ -87,6 +81,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   }
 
   deadlineUs(): number | undefined {
+    if (this.#state.kind === 'ended') return undefined;
     if (this.#handover !== undefined) return this.#handover.deadlineUs();
     const times = [this.#silenceAtUs()];
     if (this.#sends()) times.push(this.#sender.readyAtUs({ postcopy: false }));
@@ -128,7 +123,6 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       case 'paused':
         return this.#paused(nowUs);
       case 'devicesCaptured':
-        this.#deviceBytes = input.bytes.length;
         return this.#collect({ devices: input.bytes, ramDigest: input.ramDigest }, nowUs);
       case 'disksSettled':
         return this.#collect({ disks: true }, nowUs);
@@ -155,7 +149,10 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   }
 
   #adjust(input: Extract<SourceInput, { kind: 'adjust' }>): void {
-    if ('maxBandwidth' in input) this.#sender.maxBandwidth = input.maxBandwidth;
+    if ('maxBandwidth' in input) {
+      this.#sender.maxBandwidth = input.maxBandwidth;
+      this.#pace.forgetRate();
+    }
     if (input.downtimeLimitUs !== undefined) this.#pace.downtimeLimitUs = input.downtimeLimitUs;
   }
 
@@ -349,7 +346,6 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       pages: this.#sender.pagesSent - this.#round.pages,
       dirtyPages,
       unconfirmedBytes: this.#sender.unconfirmedBytes,
-      deviceBytes: this.#deviceBytes,
     });
     switch (verdict.kind) {
       case 'pause':

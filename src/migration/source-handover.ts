@@ -7,9 +7,9 @@
  * destination has, and in postcopy its list of missing pages replaces what is known here.
  */
 import { PAGE_SIZE_BYTES, type PageRange, unreachable } from '../lib/index.js';
-import { RECONNECT_US } from './limits.js';
+import { DEMAND_QUEUE, RECONNECT_US } from './limits.js';
 import type { DestinationSection, ResumedState, SourceSection } from './messages.js';
-import { PageMap, withinRam } from './page-map.js';
+import { countPages, PageMap, withinRam } from './page-map.js';
 import { isDemand, type PageSender } from './page-sender.js';
 import type {
   HandedOver,
@@ -49,6 +49,8 @@ export class SourceHandover {
   #heardAtUs: number;
   /** The destination's list, while it comes. */
   readonly #missing: PageMap;
+  /** Demands that came before it. */
+  #early: PageRange[] = [];
   #alarmed = false;
 
   /** `put`s of `run` are `begin`'s. */
@@ -83,6 +85,7 @@ export class SourceHandover {
   }
 
   deadlineUs(): number | undefined {
+    if (this.#outcome !== undefined) return undefined;
     const times = [this.#silenceAtUs(), this.#reconnectAtUs, this.#recoverAtUs()];
     if (this.#sends()) times.push(this.#sender.readyAtUs({ postcopy: true }));
     const known = times.filter((time) => time !== undefined);
@@ -144,6 +147,7 @@ export class SourceHandover {
     this.#heardAtUs = nowUs;
     this.#reconnectAtUs = undefined;
     this.#missing.clear();
+    this.#early = [];
     this.#state = { ...this.#state, link: 'resuming' };
     const { migration, vm, host } = this.#options.hello;
     return this.#put({ kind: 'resume', migration, vm, host });
@@ -256,8 +260,13 @@ export class SourceHandover {
     if (!withinRam(ranges, this.#missing.pages) || !isDemand(ranges)) {
       return this.#drop('The destination demands pages that it can not lack', nowUs);
     }
-    // Before the list of what is missing has come, what was lost on the way is not known.
-    if (this.#state.link === 'resuming' || this.#state.link === 'stuck') return [];
+    if (this.#state.link === 'stuck') return [];
+    if (this.#state.link === 'resuming') {
+      // It has overtaken the list of what is missing, without which nothing can be sent again.
+      this.#early.push(...ranges);
+      if (countPages(this.#early) <= DEMAND_QUEUE) return [];
+      return this.#drop('The destination demands more than can wait', nowUs);
+    }
     if (!this.#sender.owed) this.#heardAtUs = nowUs;
     return [...this.#orders(this.#sender.demand(ranges)), ...this.#pump(nowUs)];
   }
@@ -298,7 +307,9 @@ export class SourceHandover {
       map.clear();
       map.addAll(this.#missing.ranges());
     }
-    return this.#reached(this.#state.confirmed ? 'sending' : 'asking', nowUs);
+    const demanded = this.#orders(this.#sender.demand(this.#early));
+    this.#early = [];
+    return [...demanded, ...this.#reached(this.#state.confirmed ? 'sending' : 'asking', nowUs)];
   }
 
   /** The destination has answered: it is not lost any more. */

@@ -20,6 +20,3 @@ export const NOTHING_COLLECTED: Collected = {
 export function deviceDigest(bytes: Buffer): number {
   return crc32c(bytes);
 }
-
-/** Expected of a device state before the first one is seen, bytes. */
-export const DEVICE_BYTES_GUESS = 128 * 1024;

@@ -105,7 +105,7 @@ export type SourceOutput =
   | { readonly kind: 'release' }
   | { readonly kind: 'alarm'; readonly message: string }
   | { readonly kind: 'commandRefused'; readonly command: string; readonly reason: string }
-  /** The last output: dirty tracking ends, and nothing is asked any more. */
+  /** The last output: dirty tracking ends, and pages that are not coded yet are forgotten. */
   | { readonly kind: 'ended'; readonly outcome: SourceOutcome };
 
 export type SourceRecord = 'given-up' | 'taken-back' | 'released';
