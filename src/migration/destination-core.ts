@@ -10,8 +10,8 @@
  * means that the source goes on, and everything is forgotten. See the table in
  * docs/protocol/migration.md.
  *
- * In postcopy a lost session pauses what waits for pages, no more: the next one begins with the list
- * of what is missing.
+ * In postcopy a lost session pauses what waits for pages, no more: the next one begins with the
+ * list of what is missing.
  */
 import { type Core, PAGE_SIZE_BYTES, type PageRange, unreachable } from '../lib/index.js';
 import { Arrivals } from './arrivals.js';

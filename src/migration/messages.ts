@@ -107,7 +107,7 @@ export interface RoundSection {
   readonly dirtyPages: number;
 }
 
-/** Postcopy: pages that the destination does not have at the switchover. Ascending over sections. */
+/** Postcopy: pages that the destination lacks at the switchover. Ascending over sections. */
 export interface PendingSection {
   readonly kind: 'pending';
   readonly ranges: readonly PageRange[];

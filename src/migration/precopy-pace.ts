@@ -5,7 +5,7 @@
  * The downtime is estimated as the time for what the scan found and what is still under way, at the
  * rate that was measured, plus a fixed part. It gets better while a scan finds
  * a tenth less than the best so far. When it doesn't, the guest is slowed down step by step
- * (auto-converge); with nothing left to slow down, and after some more rounds, it does not converge.
+ * (auto-converge); with nothing left to slow down, and some rounds later, it does not converge.
  */
 import { PAGE_SIZE_BYTES } from '../lib/index.js';
 import {
