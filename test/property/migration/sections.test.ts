@@ -186,6 +186,12 @@ function split(bytes: Buffer, random: Prng): Buffer[] {
   return [bytes.subarray(0, at), bytes.subarray(at)];
 }
 
+/** All that a guest is made of. */
+function partsOf(sections: readonly SourceSection[]): Buffer {
+  const kinds = ['hello', 'pages', 'deviceState', 'switchover'];
+  return sourceStream(sections.filter(({ kind }) => kinds.includes(kind)));
+}
+
 const ORIGINALS = new Set(PRECOPY.map((section) => sourceStream([section]).toString('latin1')));
 const FRESH = feed([sourceStream(PRECOPY)]);
 
@@ -224,7 +230,8 @@ test(`${STREAMS} mutated streams: no damage is applied, and no forgery does harm
       const known = effects.sections.every((section) =>
         ORIGINALS.has(sourceStream([section]).toString('latin1')),
       );
-      if (!known || effects.loaded) t.fail(`Seed ${seed}: damage was read`);
+      const same = partsOf(effects.sections).equals(partsOf(PRECOPY));
+      if (!known || (effects.loaded && !same)) t.fail(`Seed ${seed}: damage was read`);
     }
     if (effects.refusal === undefined) counts.cut += 1;
   }
