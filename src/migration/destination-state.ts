@@ -80,7 +80,7 @@ export type DestinationInput =
 export type DestinationOutput =
   | { readonly kind: 'put'; readonly session: number; readonly section: DestinationSection }
   | { readonly kind: 'closeSession'; readonly session: number; readonly reason: string }
-  /** Compare with what this host has; launch QEMU, paused, ready for postcopy if that is asked. */
+  /** Compare with what this host has; launch QEMU paused, ready for postcopy where asked. */
   | { readonly kind: 'prepare'; readonly hello: HelloSection }
   | { readonly kind: 'readDigests'; readonly image: ImageId }
   /**

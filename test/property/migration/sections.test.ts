@@ -192,6 +192,13 @@ function split(bytes: Buffer, random: Prng): Buffer[] {
   return [bytes.subarray(0, at), bytes.subarray(at)];
 }
 
+/** All that a guest is made of. */
+function partsOf(sections: readonly SourceSection[]): Buffer {
+  const kinds = ['hello', 'pages', 'deviceState', 'switchover'];
+  return sourceStream(sections.filter(({ kind }) => kinds.includes(kind)));
+}
+
+const ORIGINALS = new Set(PRECOPY.map((section) => sourceStream([section]).toString('latin1')));
 const FRESH = feed([sourceStream(PRECOPY)]);
 
 test('the stream that is mutated loads and runs the guest when it is whole', (t) => {
@@ -202,7 +209,7 @@ test('the stream that is mutated loads and runs the guest when it is whole', (t)
 test(`${STREAMS} mutated streams: no damage is applied, and no forgery does harm`, (t) => {
   const bytes = sourceStream(PRECOPY);
   const all = sourceStream([...PRECOPY, ...SOURCE_REST]);
-  const counts = { refused: 0, cut: 0, forgedLoads: 0 };
+  const counts = { refused: 0, cut: 0, whole: 0, forgedLoads: 0 };
   for (let seed = 1; seed <= STREAMS; seed += 1) {
     const random = new Prng(seed);
     const forged = seed % 2 === 0;
@@ -221,9 +228,17 @@ test(`${STREAMS} mutated streams: no damage is applied, and no forgery does harm
       if (effects.loaded) counts.forgedLoads += 1;
       continue;
     }
-    // What was read is a part of the original from its beginning on: damage is never read.
+    // What was read is what was sent, from the beginning on: damage is never read.
     const read = sourceStream(effects.sections);
-    if (!bytes.subarray(0, read.length).equals(read)) t.fail(`Seed ${seed}: damage was read`);
+    if (!bytes.subarray(0, read.length).equals(read)) {
+      // But for a wound that is a whole section by chance, cut out or doubled.
+      counts.whole += 1;
+      const known = effects.sections.every((section) =>
+        ORIGINALS.has(sourceStream([section]).toString('latin1')),
+      );
+      const same = partsOf(effects.sections).equals(partsOf(PRECOPY));
+      if (!known || (effects.loaded && !same)) t.fail(`Seed ${seed}: damage was read`);
+    }
     if (effects.refusal === undefined) counts.cut += 1;
   }
   t.log(counts);
