@@ -100,7 +100,13 @@ class Bench {
 
   accepted(): this {
     this.step({ kind: 'start' });
-    this.hear({ kind: 'accepted', host: 'b', qemuVersion: '7', image: undefined });
+    this.hear({
+      kind: 'accepted',
+      host: 'b',
+      qemuVersion: '7',
+      image: undefined,
+      verdictsJson: '[]',
+    });
     return this;
   }
 }
