@@ -2,7 +2,8 @@
  * Loaded into QEMU by LD_PRELOAD: does the four things that only code inside QEMU can do.
  * 1. Dies with the agent: PR_SET_PDEATHSIG, and SIGKILL when the control socket closes.
  * 2. Recognises the mmap of the guest RAM file (same inode as COLO_RAM_FD), registers it for
- *    asynchronous write tracking (userfaultfd(2), WP_ASYNC) and tells the agent where it is.
+ *    asynchronous write tracking (userfaultfd(2), WP_ASYNC) and tells the agent where it is. An agent
+ *    that wants to serve missing pages duplicates the userfaultfd and registers for them itself.
  * 3. Drops private pages (MADV_DONTNEED) on request: another process may not.
  * 4. Lets QEMU take our packet sockets for TAP devices: answers the TUN ioctls. QEMU then hands
  *    unfinished checksums and unsegmented TCP through, each packet behind a virtio_net_hdr of 10
@@ -36,6 +37,7 @@
 #define RANGES_MAX 8192              /* per request; the agent splits, more is a protocol error */
 #define FEATURE_WP_UNPOPULATED (1 << 13) /* Linux 6.4; older headers lack the names */
 #define FEATURE_WP_ASYNC (1 << 15)       /* Linux 6.7 */
+#define FEATURES (UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC)
 
 #define VNET_HEADER_BYTES 10
 #define OFFLOADS (TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN)
@@ -92,7 +94,7 @@ static void ram_mapped(void *start, size_t length, int shared) {
     uint64_t report[5] = {(uint64_t)start, length, (uint64_t)-1, ENOSYS, 0};
     if (track) {
         int fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-        struct uffdio_api api = {UFFD_API, UFFD_FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC, 0};
+        struct uffdio_api api = {UFFD_API, FEATURES, 0};
         struct uffdio_register range = {{(uint64_t)start, length}, UFFDIO_REGISTER_MODE_WP, 0};
         int failed = fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &range);
         report[2] = (uint64_t)fd;

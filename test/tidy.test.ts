@@ -17,7 +17,7 @@ const COLUMNS_MAX = 100;
 const LAYERS: readonly (readonly string[])[] = [
   ['cli'],
   ['node'],
-  ['primary', 'secondary'],
+  ['primary', 'secondary', 'source', 'destination'],
   ['guest'],
   ['proxy', 'blockrep', 'migration', 'emulator', 'failover', 'replication'],
   ['config'],

@@ -6,9 +6,9 @@
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { connect } from 'node:net';
+import { Histogram } from '../../src/lib/index.js';
 import { ANSWER_DEADLINE_MS } from '../clients/client.js';
 import { nowUs } from '../clients/clock.js';
-import { Histogram } from '../clients/histogram.js';
 import { httpGet } from '../clients/http-client.js';
 import { HttpResponse } from '../clients/http-response.js';
 import { RespConnection } from '../clients/resp-connection.js';

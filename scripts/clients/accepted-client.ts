@@ -4,11 +4,11 @@
  * are new, quiet, in the middle of a line, or just being opened.
  */
 import { connect, type Socket } from 'node:net';
+import { Histogram } from '../../src/lib/index.js';
 import type { DialogueReport, EventSink, LoadClient } from './client.js';
 import { nowUs } from './clock.js';
 import { type ConnectionRecord, Connections } from './connections.js';
 import { Asker } from './dialogue.js';
-import { Histogram } from './histogram.js';
 
 /** A turn is one to this many lines at once. */
 const TURN_LINES_MAX = 3;

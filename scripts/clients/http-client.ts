@@ -10,7 +10,7 @@
  */
 import { createHash } from 'node:crypto';
 import { connect } from 'node:net';
-import { describeError } from '../../src/lib/index.js';
+import { describeError, Histogram } from '../../src/lib/index.js';
 import {
   ANSWER_DEADLINE_MS,
   type EventSink,
@@ -20,7 +20,6 @@ import {
 } from './client.js';
 import { nowUs } from './clock.js';
 import { Continuity } from './continuity.js';
-import { Histogram } from './histogram.js';
 import { HttpResponse } from './http-response.js';
 
 /** Fetches under way at once; more would test the client's socket table, not the guest. */

@@ -5,7 +5,7 @@
  */
 import { createSocket, type Socket } from 'node:dgram';
 import { setTimeout as delay } from 'node:timers/promises';
-import { describeError } from '../../src/lib/index.js';
+import { describeError, Histogram } from '../../src/lib/index.js';
 import {
   ANSWER_DEADLINE_MS,
   type EventSink,
@@ -15,7 +15,6 @@ import {
 } from './client.js';
 import { nowUs } from './clock.js';
 import { ControlConnection } from './control-connection.js';
-import { Histogram } from './histogram.js';
 
 /** Half of what the guest remembers (datagrams.c); the load then pauses. */
 const QUESTIONS_MAX = 32_768;

@@ -6,7 +6,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { describeError } from '../../src/lib/index.js';
+import { describeError, Histogram } from '../../src/lib/index.js';
 import {
   ANSWER_DEADLINE_MS,
   type EventSink,
@@ -16,7 +16,6 @@ import {
 } from './client.js';
 import { nowUs } from './clock.js';
 import { Continuity } from './continuity.js';
-import { Histogram } from './histogram.js';
 import type { RespValue } from './resp.js';
 import { RespConnection } from './resp-connection.js';
 

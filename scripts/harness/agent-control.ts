@@ -34,6 +34,7 @@ export interface AgentStatus {
   /** Null without a witness. */
   readonly speech: { readonly state: string; readonly granted: boolean } | null;
   readonly compare: { readonly running: boolean; readonly confirmedFrames: number } | null;
+  readonly migration: { readonly state: string; readonly downtimeMs: number | null } | null;
 }
 
 export type AgentCommand =

@@ -45,6 +45,8 @@ export interface PairOptions {
   readonly logLevel?: 'debug' | 'info';
   /** Where hosta's image is copied to; default: with its logs and sockets. */
   readonly imageDirectory?: string;
+  /** Where the primary looks for its secondary; default: hostb. */
+  readonly peer?: string;
   /** More flags of colo-primary and colo-secondary. */
   readonly primaryFlags?: readonly string[];
   readonly secondaryFlags?: readonly string[];
@@ -113,10 +115,27 @@ export class PairLab {
     ]);
   }
 
+  /** hosta without a guest, waiting for one; what it has of the guest's disk it keeps. */
+  async startWaiting(): Promise<void> {
+    await this.#start('hosta', 'colo-secondary', [
+      ...['--allow-peer', REPLICATION_ADDRESS.hostb, '--listen', REPLICATION_ADDRESS.hosta],
+      ...['--nic', 'name=lan,tap=tap0', '--disk', `root=${this.imagePath}`],
+      ...(this.#options.secondaryFlags ?? []),
+    ]);
+  }
+
+  /** Waits until the agent of a host has ended by itself; resolves to its exit code. */
+  async waitEnded(host: HostName): Promise<number | null> {
+    const agent = this.#agents.get(host);
+    if (agent === undefined) throw new Error(`No agent was started on ${host}`);
+    const { code } = await agent.ended;
+    return code;
+  }
+
   async startPrimary(): Promise<void> {
     const { guest, memoryMib, periodMs, mode } = this.#options;
     await this.#start('hosta', 'colo-primary', [
-      ...['--peer', REPLICATION_ADDRESS.hostb, '--memory', `${memoryMib}MiB`],
+      ...['--peer', this.#options.peer ?? REPLICATION_ADDRESS.hostb, '--memory', `${memoryMib}MiB`],
       ...['--kernel', guest.kernel, '--initrd', guest.initrd, '--append', guest.commandLine],
       ...['--disk', `root=${this.imagePath}`],
       ...['--nic', `name=lan,mac=${GUEST_MAC},tap=tap0`],

@@ -28,7 +28,11 @@ const version = (
 ).version;
 /** What `colo` prints for arguments that only print. */
 async function printed(...argv: string[]): Promise<string> {
-  const wish = await parseColoArguments(argv, { version, captureFolder: () => '' });
+  const wish = await parseColoArguments(argv, {
+    version,
+    captureFolder: () => '',
+    absolutePath: (path) => path,
+  });
   if (wish.kind !== 'print') throw new Error(`colo ${argv.join(' ')} prints nothing`);
   return wish.text;
 }

@@ -5,6 +5,7 @@
  * `take` clears bits before anybody reads the clusters; a guest write that races with the reading
  * sets its bit again when it completes, so nothing is lost, at worst something is sent twice.
  */
+import { bitRuns } from '../lib/index.js';
 import type { ByteRange } from './block-layer-shell.js';
 import { DIRTY_CLUSTER_BYTES } from './limits.js';
 
@@ -104,24 +105,10 @@ export function* bitRanges(
   wordAt: (index: number) => number,
   sizeBytes: number,
 ): Generator<ByteRange> {
-  const clusters = Math.ceil(sizeBytes / DIRTY_CLUSTER_BYTES);
-  let start = -1;
-  const upTo = (end: number): ByteRange => {
-    const offset = start * DIRTY_CLUSTER_BYTES;
-    return { offset, length: Math.min(end * DIRTY_CLUSTER_BYTES, sizeBytes) - offset };
-  };
-  for (let word = 0; word * 32 < clusters; word++) {
-    const bits = wordAt(word) | 0;
-    // Most words are of one kind: nothing, or the middle of a long run.
-    if (bits === (start === -1 ? 0 : -1) && (word + 1) * 32 <= clusters) continue;
-    // Bits of clusters behind the end, as in a damaged file, mean nothing.
-    for (let cluster = word * 32; cluster < Math.min((word + 1) * 32, clusters); cluster++) {
-      const isSet = (bits & (1 << (cluster & 31))) !== 0;
-      if (isSet && start === -1) start = cluster;
-      if (isSet || start === -1) continue;
-      yield upTo(cluster);
-      start = -1;
-    }
+  // Bits of clusters behind the end, as in a damaged file, mean nothing.
+  for (const run of bitRuns(wordAt, 0, Math.ceil(sizeBytes / DIRTY_CLUSTER_BYTES))) {
+    const offset = run.first * DIRTY_CLUSTER_BYTES;
+    const end = Math.min(offset + run.count * DIRTY_CLUSTER_BYTES, sizeBytes);
+    yield { offset, length: end - offset };
   }
-  if (start !== -1) yield upTo(clusters);
 }

@@ -20,55 +20,28 @@ import {
   parseDuration,
   parseName,
   parseSize,
-  type Role,
-  ValueError,
 } from '../config/index.js';
 import { assert, OperatorError } from '../lib/index.js';
 import type { Command } from './control-wire.js';
+import {
+  type AgentChoice,
+  type CheckConfigWish,
+  type ColoPlace,
+  type CommonArguments,
+  type CompareWish,
+  type DiscardWish,
+  type Hands,
+  named,
+} from './grammar-parts.js';
+import { defineMigrate, defineMigrateFollowUps, MIGRATE_SINGLE } from './migrate-arguments.js';
 
-/** Which agent is meant. */
-export interface AgentChoice {
-  readonly socket: string | undefined;
-  readonly vm: string | undefined;
-  readonly runDir: string;
-}
-
-/** Two captures to be compared, without any agent. */
-export interface CompareWish {
-  readonly primary: string;
-  readonly secondary: string;
-  readonly inbound: string | undefined;
-  /** Of the capture; undefined: the one beside `primary` if there is one, `none`: not even that. */
-  readonly verdicts: string | undefined;
-  readonly compareTimeoutUs: number;
-  readonly split: boolean;
-  readonly json: boolean;
-}
-
-/** Configuration files to be checked on this host. */
-export interface CheckConfigWish {
-  /** None: all of /etc/colo. */
-  readonly files: readonly string[];
-  /** Undefined: the one that the file fits. */
-  readonly role: Role | undefined;
-  readonly json: boolean;
-}
-
-/** Images of this host whose data is given up. */
-export interface DiscardWish {
-  readonly vm: string;
-  /** Undefined: all of the VM's on this host. */
-  readonly disk: string | undefined;
-  /** Undefined: the configuration's. */
-  readonly stateDir: string | undefined;
-  /** Configuration file; undefined: the one in /etc/colo that is this VM's. */
-  readonly config: string | undefined;
-  /** Instead of a configuration. */
-  readonly image: string | undefined;
-  /** Do not ask. */
-  readonly yes: boolean;
-  readonly json: boolean;
-}
+export type {
+  AgentChoice,
+  CheckConfigWish,
+  ColoPlace,
+  CompareWish,
+  DiscardWish,
+} from './grammar-parts.js';
 
 /** What `colo` was asked to do. */
 export type ColoWish =
@@ -86,33 +59,13 @@ export type ColoWish =
       readonly watch: boolean;
     };
 
-interface CommonArguments {
-  readonly socket?: string | undefined;
-  readonly vm?: string | undefined;
-  readonly 'run-dir': string;
-  readonly json: boolean;
-}
-
 /** Options that name one thing. */
 const SINGLE = [
   ...['socket', 'vm', 'run-dir', 'dir', 'duration', 'nic', 'max-bytes'],
   ...['inbound', 'verdicts', 'compare-timeout', 'role'],
   ...['disk', 'state-dir', 'config', 'image', 'after'],
+  ...MIGRATE_SINGLE,
 ];
-
-/** What the grammar needs to know beside the arguments. */
-export interface ColoPlace {
-  readonly version: string;
-  /** The absolute path of a capture's folder; without a name, of a new one. */
-  readonly captureFolder: (dir: string | undefined) => string;
-}
-
-interface Hands {
-  readonly call: (args: CommonArguments, command: Command, watch?: boolean) => void;
-  readonly compare: (wish: CompareWish) => void;
-  readonly checkConfig: (wish: CheckConfigWish) => void;
-  readonly discardImage: (wish: DiscardWish) => void;
-}
 
 /** Reads the arguments of `colo` (without node and script). Never throws for what was typed. */
 export async function parseColoArguments(
@@ -160,6 +113,7 @@ function define(place: ColoPlace, hands: Hands): Argv<CommonArguments> {
   const commands = [
     ...[defineAgentCommands, defineVerify, defineCapture],
     ...[defineCompare, defineCheckConfig, defineDiscardImage],
+    ...[defineMigrate, defineMigrateFollowUps],
   ];
   const base = defineCommon();
   for (const add of commands) add(base, hands, place);
@@ -513,16 +467,6 @@ function finish(base: Argv<CommonArguments>, version: string): Argv<CommonArgume
 function parsePeriod(text: string): number | 'auto' {
   if (text === 'auto') return text;
   return parseDuration(text, { minUs: PERIOD_US_MIN, maxUs: PERIOD_US_MAX });
-}
-
-/** Puts the name of the argument before what is wrong with it. */
-function named<T>(name: string, parse: () => T): T {
-  try {
-    return parse();
-  } catch (error) {
-    if (error instanceof ValueError) error.message = `${name}: ${error.message}`;
-    throw error;
-  }
 }
 
 function reword(message: string): string {

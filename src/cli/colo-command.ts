@@ -33,10 +33,11 @@ import {
   ANSWER_MS_MAX,
   DEED_MS_MAX,
   EVENTS_WAIT_MS,
+  MIGRATE_MS_MAX,
   STOP_MS_MAX,
   VERIFY_MS_MAX,
 } from './limits.js';
-import { formatStatus, verifyText } from './status-text.js';
+import { formatStatus, migrationText, verifyText } from './status-text.js';
 
 /** The world of one run of `colo`. */
 export interface Surroundings extends ColoPlace {
@@ -57,6 +58,8 @@ export interface Surroundings extends ColoPlace {
   readonly confirm: (question: string) => Promise<boolean>;
   /** Waits for the next look of `--watch`; false ends it. */
   readonly nextLook: () => Promise<boolean>;
+  /** What Ctrl-C does, until the function that it gives is called: then the usual. */
+  readonly onInterrupt: (deed: () => Promise<void>) => () => void;
 }
 
 type Call = Extract<ColoWish, { kind: 'call' }>;
@@ -83,6 +86,7 @@ export async function runColo(argv: readonly string[], around: Surroundings): Pr
     case 'call':
       if (wish.command.command === 'verify') return await verify(wish, around);
       if (wish.command.command === 'events') return await tellEvents(wish, around);
+      if (wish.command.command === 'migrate') return await migrate(wish, around);
       return wish.watch ? await watch(wish, around) : await callOnce(wish, around);
   }
 }
@@ -105,35 +109,59 @@ async function callOnce(wish: Call, around: Surroundings, before = ''): Promise<
   }
 }
 
-/** Shows how far it is on stderr, as the agent's status tells it. */
 async function verify(wish: Call, around: Surroundings): Promise<number> {
+  return await lengthy(wish, around, {
+    limitMs: VERIFY_MS_MAX,
+    progress: (status) => (status.verify === null ? '' : verifyText(status.verify)),
+    finish: (result) => {
+      const disks = decodeVerified(result);
+      const ok = disks.every(({ remaining }) => remaining === 0);
+      around.print(wish.json ? `${JSON.stringify({ ok, disks })}\n` : formatVerified(disks));
+      return ok ? EXIT.ok : EXIT.failed;
+    },
+  });
+}
+
+async function migrate(wish: Call, around: Surroundings): Promise<number> {
+  return await lengthy(wish, around, {
+    limitMs: MIGRATE_MS_MAX,
+    progress: ({ migration }) => (migration === null ? '' : migrationText(migration)),
+    finish: (result) => {
+      around.print(formatResult(wish, result));
+      return EXIT.ok;
+    },
+    interrupted: { command: 'migrate-cancel', arguments: {} },
+  });
+}
+
+interface Lengthy {
+  readonly limitMs: number;
+  /** Empty while nothing is known. */
+  readonly progress: (status: NodeStatus) => string;
+  /** Prints what came of it; gives the exit code. */
+  readonly finish: (result: unknown) => number;
+  /** What the agent is told when the operator gives up; by default it goes on. */
+  readonly interrupted?: Command;
+}
+
+/** Shows how far it is on stderr, as the agent's status tells it. */
+async function lengthy(wish: Call, around: Surroundings, what: Lengthy): Promise<number> {
   try {
     const path = await findSocket(wish.agent, around.list);
-    const answer = around.call(path, wish.command, VERIFY_MS_MAX);
-    let isDone = false;
-    const done = answer.then(
-      () => {
-        isDone = true;
-      },
-      () => {
-        isDone = true;
-      },
-    );
-    let shown = '';
-    while (!wish.json && !isDone && (await Promise.race([done, around.nextLook()])) === true) {
-      const text = await verifyProgress(path, around);
-      if (text !== '' && text !== shown && !isDone) around.complain(`colo: ${text}\n`);
-      shown = text;
-    }
-    const response = await answer;
-    if (!response.ok) {
+    const { interrupted } = what;
+    const forget = around.onInterrupt(async () => {
+      if (interrupted !== undefined) await around.call(path, interrupted, ANSWER_MS_MAX);
+    });
+    try {
+      const answer = around.call(path, wish.command, what.limitMs);
+      await showProgress(path, answer, wish.json ? undefined : what.progress, around);
+      const response = await answer;
+      if (response.ok) return what.finish(response.result);
       report(around, wish.json, response.error);
       return EXIT.failed;
+    } finally {
+      forget();
     }
-    const disks = decodeVerified(response.result);
-    const ok = disks.every(({ remaining }) => remaining === 0);
-    around.print(wish.json ? `${JSON.stringify({ ok, disks })}\n` : formatVerified(disks));
-    return ok ? EXIT.ok : EXIT.failed;
   } catch (error) {
     if (!(error instanceof ColoError)) throw error;
     report(around, wish.json, { code: error.code, reason: describeError(error) });
@@ -141,12 +169,35 @@ async function verify(wish: Call, around: Surroundings): Promise<number> {
   }
 }
 
-/** Empty while nothing is known: the verification itself tells of an agent that is gone. */
-async function verifyProgress(path: string, around: Surroundings): Promise<string> {
+async function showProgress(
+  path: string,
+  answer: Promise<unknown>,
+  progress: ((status: NodeStatus) => string) | undefined,
+  around: Surroundings,
+): Promise<void> {
+  let isDone = false;
+  const finished = (): void => {
+    isDone = true;
+  };
+  const done = answer.then(finished, finished);
+  let shown = '';
+  while (progress !== undefined && !isDone) {
+    if ((await Promise.race([done, around.nextLook()])) !== true) return;
+    const text = await progressText(path, progress, around);
+    if (text !== '' && text !== shown && !isDone) around.complain(`colo: ${text}\n`);
+    shown = text;
+  }
+}
+
+/** Empty while nothing is known: the command itself tells of an agent that is gone. */
+async function progressText(
+  path: string,
+  progress: (status: NodeStatus) => string,
+  around: Surroundings,
+): Promise<string> {
   try {
     const status = await around.call(path, { command: 'status', arguments: {} }, ANSWER_MS_MAX);
-    const running = status.ok ? decodeStatus(status.result).verify : null;
-    return running === null ? '' : verifyText(running);
+    return status.ok ? progress(decodeStatus(status.result)) : '';
   } catch (error) {
     if (!(error instanceof ColoError)) throw error;
     return '';

@@ -27,6 +27,7 @@ const surroundings: Surroundings = {
   call: callAgent,
   list,
   captureFolder: (dir) => resolve(dir ?? `colo-capture-${timeInName()}`),
+  absolutePath: (path) => resolve(path),
   compareFiles: async (wish) => {
     const bar = new ProgressBar('comparing');
     const interrupt = new AbortController();
@@ -53,6 +54,15 @@ const surroundings: Surroundings = {
     const answer = await lines.question(question);
     lines.close();
     return answer.trim() === 'yes';
+  },
+  onInterrupt: (deed) => {
+    const onSignal = (): void => {
+      // A second one ends this command, whatever the agent does.
+      process.once('SIGINT', () => process.exit(130));
+      void deed();
+    };
+    process.once('SIGINT', onSignal);
+    return () => process.removeListener('SIGINT', onSignal);
   },
   nextLook: async () => {
     await setTimeout(WATCH_MS);

@@ -9,7 +9,8 @@ import { chmod, lstat, mkdir, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { clearTimeout, setTimeout } from 'node:timers';
-import type { NodeControl } from '../config/index.js';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { CommandResult, MigrationControl, NodeControl } from '../config/index.js';
 import { ColoError, type Logger, OperatorError, ProtocolError, unreachable } from '../lib/index.js';
 import {
   type Command,
@@ -20,7 +21,8 @@ import {
   type Request,
   type Response,
 } from './control-wire.js';
-import { CONNECTIONS_MAX, IDLE_MS_MAX } from './limits.js';
+import { CONNECTIONS_MAX, FLUSH_MS_MAX, IDLE_MS_MAX } from './limits.js';
+import type { MigrationCommand } from './migration-wire.js';
 
 /** Counted since the start. */
 export interface ControlCounters {
@@ -80,13 +82,22 @@ export class ControlServer {
     this.#control = control;
   }
 
-  /** Closes the socket and every connection, and removes the file. Idempotent. */
+  /**
+   * Closes the socket and every connection, and removes the file; answers that are there by now are
+   * sent before. Idempotent.
+   */
   async stop(): Promise<void> {
     if (!this.#server.listening) return;
     const closed = once(this.#server, 'close');
     this.#server.close();
-    for (const socket of this.#connections) socket.destroy();
+    // What was answered in this turn is written in the next.
+    await nextTurn();
+    for (const socket of this.#connections) socket.destroySoon();
+    const giveUp = setTimeout(() => {
+      for (const socket of this.#connections) socket.destroy();
+    }, FLUSH_MS_MAX);
     await closed;
+    clearTimeout(giveUp);
   }
 
   #accept(socket: Socket): void {
@@ -199,8 +210,29 @@ function deed(
     case 'checkpoint':
       return control.checkpoint();
     default:
+      return migrationDeed(control.migration ?? {}, asked);
+  }
+}
+
+/** What this node can't do in the role that it has now is refused. */
+function migrationDeed(migration: MigrationControl, asked: MigrationCommand) {
+  const { migrate, cancel, recover, finish } = migration;
+  switch (asked.command) {
+    case 'migrate':
+      return migrate?.(asked.arguments) ?? notNow('runs no guest that it could move');
+    case 'migrate-cancel':
+      return cancel?.() ?? notNow('moves no guest');
+    case 'migrate-recover':
+      return recover?.(asked.arguments.to) ?? notNow('moves no guest');
+    case 'migrate-finish':
+      return finish?.(asked.arguments.file) ?? notNow('waits for no pages of a guest');
+    default:
       return unreachable(asked);
   }
+}
+
+function notNow(what: string): CommandResult {
+  return { ok: false, code: 'COLO_E_ROLE', reason: `This node ${what}` };
 }
 
 /** Fires once, `limitMs` after the last `restart`, unless cancelled. */

@@ -38,6 +38,7 @@ import {
   PATH_LENGTH_MAX,
   REASON_LENGTH_MAX,
 } from './limits.js';
+import { MIGRATION_COMMANDS, type MigrationCommand, migrationSchema } from './migration-wire.js';
 
 /** The envelope of a request; what it asks is not looked at yet. */
 export interface Request {
@@ -68,7 +69,8 @@ export type Command =
   | { readonly command: 'capture'; readonly arguments: CaptureOptions }
   | { readonly command: 'checkpoint'; readonly arguments: Record<string, never> }
   | { readonly command: 'verify'; readonly arguments: VerifyOptions }
-  | { readonly command: 'events'; readonly arguments: EventsQuery };
+  | { readonly command: 'events'; readonly arguments: EventsQuery }
+  | MigrationCommand;
 
 const requestId = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const shortText = z.string().max(REASON_LENGTH_MAX);
@@ -116,6 +118,7 @@ const COMMANDS = {
     after: integer(0, Number.MAX_SAFE_INTEGER).nullable(),
     waitMs: integer(0, EVENTS_WAIT_MS_MAX),
   }),
+  ...MIGRATION_COMMANDS,
 } as const satisfies Record<Command['command'], z.ZodType>;
 
 const count = z.number();
@@ -203,6 +206,7 @@ const statusSchema = z.object({
       trouble: z.string().nullable(),
     })
     .nullable(),
+  migration: migrationSchema.nullable(),
   lastFailure: z.string().nullable(),
 }) satisfies z.ZodType<NodeStatus>;
 

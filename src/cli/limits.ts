@@ -18,6 +18,9 @@ export const CONNECTIONS_MAX = 16;
  */
 export const IDLE_MS_MAX = 30_000;
 
+/** For clients to read their last answer when the agent ends, milliseconds. Hit: they lose it. */
+export const FLUSH_MS_MAX = 500;
+
 /** How long `colo` waits for an answer about what is there, milliseconds. Hit: exit 69. */
 export const ANSWER_MS_MAX = 5_000;
 
@@ -40,6 +43,8 @@ export const VERIFY_MS_MAX = 24 * 3600 * 1000;
  */
 export const EVENTS_WAIT_MS_MAX = 20_000;
 export const EVENTS_WAIT_MS = 5_000;
+/** How long `colo migrate` waits, milliseconds: as `colo verify`. Hit: exit 69; it goes on. */
+export const MIGRATE_MS_MAX = VERIFY_MS_MAX;
 
 /** Time between two looks of `colo status --watch`, milliseconds. */
 export const WATCH_MS = 1_000;

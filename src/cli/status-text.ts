@@ -3,12 +3,14 @@ import type {
   CompareStatus,
   DiskStatus,
   DiskSyncStatus,
+  MigrationStatus,
   NodeStatus,
   SpeechStatus,
 } from '../config/index.js';
 
 const LABEL_WIDTH = 16;
 const BAR_WIDTH = 30;
+const MICROSECONDS_IN_MS = 1000;
 /** No lease is that long; beyond, an operator has vouched for the peer's silence. */
 const UNLIMITED_MS = 86_400_000;
 
@@ -26,6 +28,7 @@ export function formatStatus(status: NodeStatus): string {
     for (const disk of status.sync.disks) rows.push([`  disk ${disk.name}`, diskSyncText(disk)]);
   }
   if (status.verify !== null) rows.push(['Verifying', verifyText(status.verify)]);
+  if (status.migration !== null) rows.push(['Migration', migrationText(status.migration)]);
   rows.push(
     ['Checkpoints', checkpointText(status.checkpoints)],
     ['Pause', pauseText(status.pauseMs)],
@@ -120,6 +123,29 @@ function diskSyncText(disk: DiskSyncStatus): string {
 export function verifyText(verify: NonNullable<NodeStatus['verify']>): string {
   const { disk, compared, clusters, differing } = verify;
   return `${formatBar(compared, clusters)}  disk ${disk}, ${differing} clusters differ`;
+}
+
+/** `[####......]  40 %  precopy to 10.0.0.3, round 2, 812.0 MiB at 110.0 MiB/s, some 4 s left` */
+export function migrationText(migration: MigrationStatus): string {
+  const { direction, method, peer, state, round, doneBytes, totalBytes } = migration;
+  const where = direction === 'outgoing' ? `to ${peer}` : `from ${peer}`;
+  const parts = [`${method} ${where}`, state];
+  if (round > 0) parts.push(`round ${round}`);
+  parts.push(
+    `${formatBytes(migration.sentBytes)} at ${formatBytes(Math.round(migration.bytesPerSecond))}/s`,
+  );
+  const { remainingMs, throttlePercent, downtimeMs, faults, problem } = migration;
+  if (throttlePercent > 0) parts.push(`guest slowed down by ${throttlePercent} %`);
+  if (remainingMs !== null) parts.push(`some ${Math.ceil(remainingMs / 1000)} s left`);
+  if (downtimeMs !== null) parts.push(`downtime ${Math.round(downtimeMs)} ms`);
+  if (faults !== null) {
+    const [p50, p99] = [faults.p50Us, faults.p99Us].map((us) =>
+      (us / MICROSECONDS_IN_MS).toFixed(2),
+    );
+    parts.push(`${faults.count} faults, p50 ${p50} ms, p99 ${p99} ms`);
+  }
+  if (problem !== null) parts.push(problem);
+  return `${formatBar(doneBytes, totalBytes)}  ${parts.join(', ')}`;
 }
 
 /** The first digits of a generation are enough to tell it from others. */

@@ -6,6 +6,7 @@
 /**
  * Where a node stands, in words that both roles share; `state` of the status says it in the role's
  * own. `alone`: the guest runs here and nobody follows; `fenced`: the other host went on alone.
+ * `migrating`, `receiving`: the guest is being moved away from here, or here.
  */
 export const NODE_PHASES = [
   'joining',
@@ -16,6 +17,8 @@ export const NODE_PHASES = [
   'alone',
   'fenced',
   'leaving',
+  'migrating',
+  'receiving',
 ] as const;
 
 export type NodePhase = (typeof NODE_PHASES)[number];

@@ -9,6 +9,7 @@
  *
  * Bad input of any kind ends in one `ConfigurationError` that lists every problem, one line each.
  */
+export type { CommandResult } from './command-result.js';
 export type {
   CommonConfiguration,
   Configuration,
@@ -54,6 +55,21 @@ export {
   SOCKET_PATH_BYTES_MAX,
 } from './limits.js';
 export {
+  BANDWIDTH_MAX,
+  BANDWIDTH_MIN,
+  DOWNTIME_LIMIT_US_DEFAULT,
+  DOWNTIME_LIMIT_US_MAX,
+  DOWNTIME_LIMIT_US_MIN,
+  MIGRATION_METHODS,
+  type MigrateOptions,
+  type MigrationControl,
+  type MigrationMethod,
+  type MigrationStatus,
+  RECOVER_TIMEOUT_US_DEFAULT,
+  RECOVER_TIMEOUT_US_MAX,
+  RECOVER_TIMEOUT_US_MIN,
+} from './migration.js';
+export {
   DEFAULT_PERIOD_US,
   formatPeriod,
   GUEST_PANIC_ACTIONS,
@@ -71,7 +87,6 @@ export { type Invocation, readArguments, readSettingsFile, type Setting } from '
 export { formatConfiguration, formatHelp } from './show.js';
 export type {
   CaptureOptions,
-  CommandResult,
   CompareStatus,
   DiskStatus,
   DiskSyncStatus,
@@ -89,6 +104,7 @@ export {
   formatAddress,
   formatMemory,
   integerParser,
+  parseAddress,
   parseName,
   parseSize,
 } from './values.js';

@@ -2,13 +2,10 @@
  * What a running node tells and takes over its control socket. The node classes implement
  * `NodeControl`; src/cli carries it over the socket and prints it.
  */
+import type { CommandResult } from './command-result.js';
 import type { EventsAnswer, EventsQuery, NodePhase, RoleView } from './events.js';
+import type { MigrationControl, MigrationStatus } from './migration.js';
 import type { Mode, PeriodSetting } from './mode.js';
-
-/** What came of a command; a refusal is an answer, not an exception. */
-export type CommandResult =
-  | { readonly ok: true; readonly detail: string }
-  | { readonly ok: false; readonly code: string; readonly reason: string };
 
 /** What `colo capture` asks of a node. */
 export interface CaptureOptions {
@@ -68,6 +65,8 @@ export interface RoleControl {
   attach(): Promise<CommandResult>;
   /** Ends the agent of the secondary in order; resolves when that one has let go. */
   stopPeer(): Promise<CommandResult>;
+  /** Undefined in a role that has nothing to do with migration. */
+  readonly migration?: MigrationControl | undefined;
   /** What its events are made from; cheap. */
   readonly view: RoleView;
 }
@@ -185,5 +184,7 @@ export interface NodeStatus {
   verified: number;
   /** Null without a witness. */
   speech: SpeechStatus | null;
+  /** Of a migration that is under way, or was the last. */
+  migration: MigrationStatus | null;
   lastFailure: string | null;
 }

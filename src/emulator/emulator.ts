@@ -11,6 +11,7 @@
  */
 import type { PageRange } from '../lib/index.js';
 import type { GuestEvent } from './guest-event.js';
+import type { MissingPages } from './missing-pages.js';
 
 export type Accelerator = 'kvm' | 'tcg';
 export type DirtyTrackerKind = 'userfaultfd' | 'soft-dirty' | 'compare';
@@ -37,7 +38,7 @@ export interface GuestRam {
   writeFile(offset: number, bytes: Buffer): void;
   /**
    * The RAM itself, no copy: changes as the guest runs. Undefined on a private mapping, and where
-   * the range crosses a multiple of 1 GiB; use `copyOut` then.
+   * the range crosses a multiple of 1 GiB, and while pages are missing; use `copyOut` then.
    */
   view(offset: number, length: number): Buffer | undefined;
   /** All that may be other than zero, ascending: where a full synchronisation begins. */
@@ -52,6 +53,8 @@ export interface LoadOptions {
 export interface Emulator {
   readonly description: EmulatorDescription;
   readonly ram: GuestRam;
+  /** Of an emulator that was launched for it: a postcopy may end here. */
+  readonly missingPages: MissingPages | undefined;
   /** Stops the vCPUs and waits until every disk request is done. Idempotent. */
   pause(): Promise<void>;
   resume(): Promise<void>;
@@ -81,6 +84,17 @@ export interface Emulator {
   releaseHidden(): number;
   /** The machine's reset button; a guest that has powered off is started again. It stays paused. */
   reset(): Promise<void>;
+  /**
+   * For a source whose guest runs elsewhere by now: frees pages that the other side has. Only while
+   * paused; `resume` is refused from then on, and they read as zeroes.
+   */
+  releasePages(ranges: readonly PageRange[]): Promise<void>;
+  /**
+   * Lets the guest run only for the rest of the time, so that it writes less than is sent: `percent`
+   * from 0 (no throttle) to 99. Its clock goes on. Holds across `pause` and `resume`, which are as
+   * quick as ever; other commands may wait until the guest runs again, 1 s at 99.
+   */
+  setThrottle(percent: number): void;
   /**
    * Makes the guest's NICs announce themselves (gratuitous packets of QEMU, no guest driver
    * needed).

@@ -3,7 +3,7 @@
  * is the guest's RAM itself, on a private one it is the RAM cache, and what the guest sees is read
  * from its process.
  */
-import { closeSync } from 'node:fs';
+import { closeSync, readSync } from 'node:fs';
 import { assert, type PageRange, uniteRanges } from '../lib/index.js';
 import {
   createMemoryFile,
@@ -47,6 +47,22 @@ export class RamFile {
     return dataExtents(this.fd, this.sizeBytes);
   }
 
+  /** Fills `target` from `offset` on; pages that the file has not stay so and are read as zeroes. */
+  read(offset: number, target: Buffer): void {
+    assert(
+      offset >= 0 && offset + target.length <= this.sizeBytes,
+      `Range ${offset}+${target.length} exceeds guest RAM of ${this.sizeBytes} bytes`,
+    );
+    for (let at = 0; at < target.length; ) {
+      at += readSync(this.fd, target, at, target.length - at, offset + at);
+    }
+  }
+
+  /** Gives the pages back to the system. */
+  discard(ranges: readonly PageRange[]): void {
+    for (const range of ranges) discardPages(this.fd, range);
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -62,6 +78,11 @@ export class RamFile {
 export class SharedRam implements GuestRam {
   readonly sizeBytes: number;
   readonly #file: RamFile;
+  /**
+   * Some of its pages are still elsewhere. Touching such a page through a mapping would put zeroes
+   * there, and the guest would never be asked about it; reading the file does not.
+   */
+  hasMissing = false;
 
   constructor(file: RamFile) {
     this.#file = file;
@@ -69,15 +90,17 @@ export class SharedRam implements GuestRam {
   }
 
   copyOut(offset: number, target: Buffer): void {
-    this.#file.map.copyOut(offset, target);
+    if (this.hasMissing) this.#file.read(offset, target);
+    else this.#file.map.copyOut(offset, target);
   }
 
   writeFile(offset: number, bytes: Buffer): void {
+    assert(!this.hasMissing, 'The RAM file was written while pages were missing');
     this.#file.map.write(offset, bytes);
   }
 
   view(offset: number, length: number): Buffer | undefined {
-    return this.#file.map.view(offset, length);
+    return this.hasMissing ? undefined : this.#file.map.view(offset, length);
   }
 
   dataRanges(): PageRange[] {

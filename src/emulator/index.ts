@@ -2,7 +2,7 @@
  * The only code that knows QEMU. In reading order: emulator.ts (what a guest can do),
  * machine-definition.ts -> command-line.ts (how it is made), qemu-emulator-shell.ts (the real
  * thing, with qmp-*, shim-*, guest-ram-shell, dirty-tracker*, device-state.ts and vmstate-qcow2.ts
- * under it).
+ * under it). Pages that are still elsewhere: missing-pages.ts -> missing-pages-shell.ts.
  */
 export type {
   Accelerator,
@@ -13,6 +13,7 @@ export type {
   GuestRam,
 } from './emulator.js';
 export { QemuError } from './errors.js';
+export { type FaultFigures, FaultStatistics } from './fault-statistics.js';
 export type { GuestEvent } from './guest-event.js';
 export { DEVICE_STATE_BYTES_MAX } from './limits.js';
 export {
@@ -20,6 +21,9 @@ export {
   parseMachineDefinition,
   type ResolvedMachineDefinition,
 } from './machine-definition.js';
+export type { MissingPageFault, MissingPages } from './missing-pages.js';
+export { FaultServer, type MissingPagesHandle } from './missing-pages-shell.js';
+export { PageSet } from './page-set.js';
 export { type LaunchOptions, launchQemu } from './qemu-emulator-shell.js';
 export { resolveMachineDefinition } from './qemu-probe-shell.js';
 export type { NicFds } from './qemu-process-shell.js';

@@ -55,3 +55,18 @@ export const CONSOLE_LOG_BYTES_MAX = 64 * 2 ** 20;
 
 /** Unit of the compare tracker's reference copy, bytes: large enough to compare quickly. */
 export const COMPARE_CHUNK_BYTES = 256 * 1024;
+
+/**
+ * Guest RAM per step from serving missing pages to tracking only, bytes: up to 2 ms under TCG in
+ * which the guest waits if it touches a page for the first time.
+ */
+export const TRACK_PART_BYTES = 32 * 2 ** 20;
+
+/** Throttle, per cent: with 100 the guest would not run at all. A bug above. */
+export const THROTTLE_PERCENT_MAX = 99;
+/**
+ * Least length of the two parts of a throttle's period, us: timers are good to a millisecond, and a
+ * guest that runs for less only fills caches. QEMU's own auto-converge runs it for 10 ms, too.
+ */
+export const THROTTLE_RUN_US = 10_000;
+export const THROTTLE_STOP_US = 5_000;

@@ -3,8 +3,15 @@
  * -> memory file -> Buffer, and Buffer -> qcow2 memory file -> `snapshot-load`. Commands: QMP.
  */
 import { closeSync, fstatSync, readSync, writeSync } from 'node:fs';
-import { describeError, type Logger, OperatorError, type PageRange } from '../lib/index.js';
-import { createMemoryFile, ProcessMemory } from '../linux/index.js';
+import {
+  assert,
+  describeError,
+  type Logger,
+  OperatorError,
+  type PageRange,
+  uniteRanges,
+} from '../lib/index.js';
+import { createMemoryFile, ProcessLife, Userfaultfd } from '../linux/index.js';
 import { DEVICE_STATE_PATH, formatCommandLine, VM_STATE_NODE } from './command-line.js';
 import { ConsoleLog } from './console-log-shell.js';
 import { advanceClock, checkDeviceState, toLoadableState } from './device-state.js';
@@ -23,12 +30,14 @@ import { type GuestEvent, parseGuestEvent } from './guest-event.js';
 import { PrivateRam, RamFile, SharedRam } from './guest-ram-shell.js';
 import { DEVICE_STATE_BYTES_MAX, LAST_WORDS_MS, LAUNCH_DEADLINE_MS } from './limits.js';
 import type { MachineDefinition } from './machine-definition.js';
+import { FaultServer } from './missing-pages-shell.js';
 import { DEFAULT_QEMU_BINARY, resolveMachineDefinition } from './qemu-probe-shell.js';
 import { type NicFds, QemuProcess } from './qemu-process-shell.js';
 import { QmpClient } from './qmp-client-shell.js';
 import { object, type QmpEvent } from './qmp-wire.js';
 import { ShimClient } from './shim-shell.js';
 import type { ShimReport } from './shim-wire.js';
+import { Throttle } from './throttle-shell.js';
 import { encodeVmStateFile, VM_STATE_OFFSET, VM_STATE_TAG } from './vmstate-qcow2.js';
 
 export interface LaunchOptions {
@@ -49,6 +58,8 @@ export interface LaunchOptions {
   /** Exists already; nothing but the console log is put there. */
   readonly runtimeDir: string;
   readonly startPaused: boolean;
+  /** A postcopy may end here: `Emulator.missingPages`. Shared RAM and userfaultfd tracking only. */
+  readonly missingPages?: boolean;
   readonly tracker?: 'auto' | DirtyTrackerKind;
   readonly qemuBinary?: string;
   readonly commandDeadlineMs?: number;
@@ -68,6 +79,8 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
   checkSockets('diskSockets', options.diskSockets, definition.disks);
   checkSockets('nicFds', options.nicFds, definition.nics);
   const trackerKind = chooseTracker(options.tracker ?? 'auto', options.log);
+  const missingPages = options.missingPages ?? false;
+  if (missingPages) checkMissingPages(options.ramMapping, trackerKind);
   const parts = new Parts(definition.name, definition.memoryMib * 2 ** 20);
   try {
     const commandLine = formatCommandLine({ ...options, definition });
@@ -91,7 +104,8 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
       dirtyTracker: trackerKind,
     };
     options.log.info('QEMU runs', { ...description });
-    return new QemuEmulator({ options, description, parts, qemu, qmp, shim, report });
+    const vcpuThreads = missingPages ? await queryVcpuThreads(qmp) : undefined;
+    return new QemuEmulator({ options, description, parts, qemu, qmp, shim, report, vcpuThreads });
   } catch (error) {
     await parts.release();
     throw error;
@@ -178,6 +192,25 @@ function checkSockets(key: string, sockets: readonly unknown[], users: readonly 
   );
 }
 
+function checkMissingPages(ramMapping: 'shared' | 'private', tracker: DirtyTrackerKind): void {
+  assert(ramMapping === 'shared', 'Missing pages need shared RAM');
+  if (tracker === 'userfaultfd') return;
+  throw new OperatorError(
+    'COLO_E_TRACKER',
+    `A postcopy needs the dirty tracker userfaultfd, the one used here is ${tracker}`,
+  );
+}
+
+/** The thread of each vCPU; asked for early, as later QEMU itself may wait for a page. */
+async function queryVcpuThreads(qmp: QmpClient): Promise<number[]> {
+  const answer = await qmp.execute('query-cpus-fast');
+  const threads = (Array.isArray(answer) ? answer : []).map((cpu) => object(cpu)?.['thread-id']);
+  return threads.map((thread) => {
+    if (typeof thread !== 'number') throw new QemuError('query-cpus-fast gave no thread ids');
+    return thread;
+  });
+}
+
 function checkReport(
   report: ShimReport,
   ramBytes: number,
@@ -202,11 +235,14 @@ interface QemuEmulatorParts extends Omit<Meeting, 'qemuVersion'> {
   readonly description: EmulatorDescription;
   readonly parts: Parts;
   readonly qemu: QemuProcess;
+  /** When pages may be missing. */
+  readonly vcpuThreads: readonly number[] | undefined;
 }
 
 class QemuEmulator implements Emulator {
   readonly description: EmulatorDescription;
   readonly ram: GuestRam;
+  readonly missingPages: FaultServer | undefined;
   readonly exited: Promise<ExitReason>;
   readonly #parts: Parts;
   readonly #qemu: QemuProcess;
@@ -214,17 +250,21 @@ class QemuEmulator implements Emulator {
   readonly #shim: ShimClient;
   readonly #privateRam: PrivateRam | undefined;
   readonly #tracker: DirtyTracker;
-  readonly #memory: ProcessMemory;
-  readonly #ramAddress: number;
+  readonly #life: ProcessLife;
+  readonly #throttle: Throttle;
   readonly #listeners: ((event: GuestEvent) => void)[] = [];
   #running: boolean;
   #pausesUnderWay = 0;
   /** It stopped without being asked: perhaps in a state that only a reset leaves. */
   #haltedByItself = false;
   #loads = 0;
+  /** Found by a scan that `scanWritten` has not given yet. */
+  #writtenBefore: PageRange[] = [];
+  #pagesReleased = false;
   #killed: Promise<void> | undefined;
 
-  constructor({ options, description, parts, qemu, qmp, shim, report }: QemuEmulatorParts) {
+  constructor(given: QemuEmulatorParts) {
+    const { options, description, parts, qemu, qmp, shim, report } = given;
     this.description = description;
     this.exited = qemu.exited;
     this.#parts = parts;
@@ -232,10 +272,10 @@ class QemuEmulator implements Emulator {
     this.#qmp = qmp;
     this.#shim = shim;
     this.#running = !options.startPaused;
-    this.#ramAddress = report.address;
     const mapping = { pid: qemu.pid, address: report.address, length: report.length };
-    this.#memory = new ProcessMemory(qemu.pid);
-    parts.closers.push(() => this.#memory.close());
+    this.#life = new ProcessLife(qemu.pid);
+    parts.closers.push(() => this.#life.close());
+    this.#throttle = new Throttle((name) => qemu.signal(name), this.#running);
     if (options.ramMapping === 'private') {
       const ram = new PrivateRam(parts.ramFile, mapping);
       parts.closers.push(() => ram.close());
@@ -244,24 +284,29 @@ class QemuEmulator implements Emulator {
     } else {
       this.ram = new SharedRam(parts.ramFile);
     }
+    this.missingPages = this.#makeFaultServer(given);
     this.#tracker = openTracker(description.dirtyTracker, {
       ...{ mapping, ramMapping: options.ramMapping, ram: this.ram },
     });
     parts.closers.push(() => this.#tracker.close());
+    qemu.exited.then(() => this.#throttle.suspend()).catch(() => undefined);
     qmp.onEvent((event) => this.#hear(event));
   }
 
   async pause(): Promise<void> {
     this.#pausesUnderWay++;
+    this.#throttle.suspend();
     try {
       await this.#qmp.execute('stop');
       this.#running = false;
     } finally {
       this.#pausesUnderWay--;
+      this.#allowThrottle();
     }
   }
 
   async resume(): Promise<void> {
+    if (this.#pagesReleased) throw new QemuError('Pages of the guest were released');
     // Before the command, as the guest runs before its answer is here.
     this.#running = true;
     try {
@@ -270,6 +315,7 @@ class QemuEmulator implements Emulator {
       this.#running = false;
       throw error;
     }
+    this.#allowThrottle();
   }
 
   scanWritten(): PageRange[] {
@@ -277,7 +323,7 @@ class QemuEmulator implements Emulator {
     if (this.#running && !this.#tracker.worksLive) return [];
     const ranges = this.#tracker.takeWritten();
     this.#checkAlive();
-    return ranges;
+    return uniteRanges(this.#writtenBefore.splice(0), ranges);
   }
 
   async saveDeviceState(): Promise<Buffer> {
@@ -337,6 +383,17 @@ class QemuEmulator implements Emulator {
     await this.#qmp.executeUntil('system_reset', {}, (event) => event.name === 'RESET');
   }
 
+  async releasePages(ranges: readonly PageRange[]): Promise<void> {
+    assert(!this.#running, 'Pages are released in a pause');
+    this.#pagesReleased = true;
+    await this.dropPrivate(ranges);
+    this.#parts.ramFile.discard(ranges);
+  }
+
+  setThrottle(percent: number): void {
+    this.#throttle.set(percent);
+  }
+
   async announce(): Promise<void> {
     // The defaults of QEMU's own migration: five packets in 700 ms.
     await this.#qmp.execute('announce-self', { initial: 50, max: 550, rounds: 5, step: 100 });
@@ -352,6 +409,8 @@ class QemuEmulator implements Emulator {
   }
 
   async #kill(): Promise<void> {
+    this.#throttle.suspend();
+    this.missingPages?.close();
     try {
       await this.#parts.release();
     } finally {
@@ -365,11 +424,51 @@ class QemuEmulator implements Emulator {
    * A dead process has no pages: a scan of it is empty, which must not pass for "nothing written".
    */
   #checkAlive(): void {
-    const alive =
-      !this.#qemu.ended &&
-      this.#killed === undefined &&
-      this.#memory.copyOut(this.#ramAddress, Buffer.alloc(1));
+    const alive = !this.#qemu.ended && this.#killed === undefined && this.#life.isThere;
     if (!alive) throw new QemuError('QEMU has ended');
+  }
+
+  #allowThrottle(): void {
+    const mayRun = this.#running && this.#pausesUnderWay === 0 && this.#killed === undefined;
+    if (mayRun && !this.#qemu.ended) this.#throttle.allow();
+  }
+
+  #makeFaultServer({ qemu, shim, report, parts, vcpuThreads }: QemuEmulatorParts) {
+    const { ram } = this;
+    if (vcpuThreads === undefined || !(ram instanceof SharedRam)) return undefined;
+    assert(report.userfaultfd !== undefined, 'Tracking works without a userfaultfd');
+    const server = new FaultServer(
+      {
+        userfaultfd: Userfaultfd.duplicate(qemu.pid, report.userfaultfd),
+        ramFd: parts.ramFile.fd,
+        address: report.address,
+        sizeBytes: report.length,
+        vcpuThreads,
+      },
+      {
+        begin: () => {
+          assert(!this.#running, 'Missing pages begin in a pause');
+          ram.hasMissing = true;
+        },
+        begun: () => this.#forgetWritten(),
+        end: async (change) => {
+          const wasPaused = !this.#running;
+          const before = wasPaused ? this.#tracker.takeWritten() : [];
+          await change();
+          ram.hasMissing = false;
+          if (!wasPaused || this.#running) return;
+          this.#forgetWritten();
+          this.#writtenBefore = before;
+        },
+      },
+    );
+    shim.onClose(() => server.close());
+    return server;
+  }
+
+  #forgetWritten(): void {
+    this.#writtenBefore = [];
+    this.#tracker.takeWritten();
   }
 
   async #leaveHaltedState(): Promise<void> {

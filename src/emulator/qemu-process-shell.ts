@@ -95,6 +95,11 @@ export class QemuProcess {
     return streams[CHILD_FD[name]] as Duplex;
   }
 
+  /** Stops all of QEMU's threads, or lets them go on; nothing of it waits for an answer. */
+  signal(name: 'SIGSTOP' | 'SIGCONT'): void {
+    if (!this.#ended) this.#child.kill(name);
+  }
+
   /** SIGKILL, then waits until the process is reaped. */
   async kill(): Promise<void> {
     if (!this.#ended) this.#child.kill('SIGKILL');

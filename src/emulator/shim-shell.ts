@@ -51,6 +51,11 @@ export class ShimClient {
     }
   }
 
+  /** Calls `listener` when QEMU's end is closed, which is early in its own end. */
+  onClose(listener: () => void): void {
+    this.#stream.once('close', listener);
+  }
+
   /** Fails all that waits and all to come. Idempotent. */
   fail(error: Error): void {
     if (this.#failure !== undefined) return;

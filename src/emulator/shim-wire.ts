@@ -24,6 +24,8 @@ export const SHIM_ANSWER_BYTES = 8;
 export interface ShimReport {
   readonly address: number;
   readonly length: number;
+  /** Its number inside QEMU. */
+  readonly userfaultfd: number | undefined;
   readonly trackingErrno: number;
   readonly lockingErrno: number;
 }
@@ -33,6 +35,7 @@ export function decodeShimReport(bytes: Buffer): ShimReport {
   return {
     address: readNumber(bytes, 0),
     length: readNumber(bytes, 8),
+    userfaultfd: bytes.readInt32LE(16) < 0 ? undefined : readNumber(bytes, 16),
     trackingErrno: readNumber(bytes, 24),
     lockingErrno: readNumber(bytes, 32),
   };

@@ -19,6 +19,7 @@
  * disk-source-shell.ts and disk-target-shell.ts the two ends of a session's disk stream.
  *
  * launch-guest-shell.ts puts them and QEMU together; guest.ts is what comes of it,
+ * received-guest-shell.ts launches what another host's hello asks for,
  * node-role.ts what the two roles that can have it have in common, speech-shell.ts their right to
  * speak.
  *
@@ -35,11 +36,36 @@ export {
 } from './disks/disks-client-shell.js';
 export { disksStatus } from './disks/disks-status.js';
 export type { Guest, GuestHooks } from './guest.js';
+export { guestHello, type HelloParts } from './guest-hello.js';
 export { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
+export {
+  type MigrationFact,
+  readMigrationRecord,
+  removeMigrationRecord,
+  writeMigrationRecord,
+} from './migration-record-shell.js';
+export { MovingRole } from './moving-role.js';
 export { GuestNetwork, type GuestNetworkOptions } from './network/guest-network-shell.js';
 export type { NicPlace } from './network/guest-nic.js';
 export type { SessionRole } from './network/network-shell.js';
 export type { CompareStats, NetworkStats } from './network/network-stats.js';
 export type { CompareReason } from './network/source-role-shell.js';
-export type { NodeIdentity, NodeRole, Promotion, RoleEnd, RoleWatch } from './node-role.js';
+export type {
+  Arrival,
+  Departure,
+  NodeIdentity,
+  NodeRole,
+  Promotion,
+  RoleEnd,
+  RoleWatch,
+} from './node-role.js';
+export { guestFacts, plainStatus } from './plain-status.js';
+export {
+  checkedDefinition,
+  IMAGE_AT_STAKE,
+  type ReceivedGuest,
+  type ReceiveOptions,
+  receiveGuest,
+} from './received-guest-shell.js';
+export { SECTION_FRAME, SessionChannel, sourceSectionOf } from './session-channel-shell.js';
 export { checkSpeech, Speech, type SpeechOptions } from './speech-shell.js';

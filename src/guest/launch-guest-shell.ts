@@ -17,9 +17,12 @@ export interface LaunchOptions {
   readonly configuration: Configuration;
   /**
    * `live`: it boots and speaks. `standby`: it starts paused, on a private mapping of its RAM file,
-   * with its NICs silent: nothing of it can be heard before a promotion.
+   * with its NICs silent: nothing of it can be heard before a promotion. `arriving`: as that, but
+   * the RAM file is its RAM.
    */
-  readonly role: 'live' | 'standby';
+  readonly role: 'live' | 'standby' | 'arriving';
+  /** The guest may run before all of its RAM is there (postcopy); only with `arriving`. */
+  readonly lacksPages?: boolean;
   readonly disks: readonly DiskPlace[];
   readonly nics: readonly NicPlace[];
   readonly compareTimeoutUs: number;
@@ -45,7 +48,7 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
     const disks = hookedDisks(hooks, log);
     cleanups.push(() => disks.stop());
     const started = await disks.start({
-      role,
+      role: role === 'live' ? 'live' : 'standby',
       host,
       disks: options.disks,
       vm,
@@ -63,11 +66,12 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
     });
     const emulator = await launchQemu({
       definition,
-      ramMapping: role === 'live' ? 'shared' : 'private',
+      ramMapping: role === 'standby' ? 'private' : 'shared',
       diskSockets: started.sockets,
       nicFds,
       runtimeDir,
-      startPaused: role === 'standby',
+      startPaused: role !== 'live',
+      missingPages: options.lacksPages ?? false,
       tracker,
       ...(consoleLog === undefined ? {} : { consoleLog }),
       log,

@@ -2,9 +2,16 @@
  * One role of a node, from the moment it takes it to the moment it gives it up. src/node holds one
  * at a time and passes on what the listener and the operator bring.
  */
-import type { Address, EventBody, NodeExit, RoleControl } from '../config/index.js';
+import type {
+  Address,
+  CommandResult,
+  EventBody,
+  MigrateOptions,
+  NodeExit,
+  RoleControl,
+} from '../config/index.js';
 import type { Policy } from '../replication/index.js';
-import type { AcceptDecision, ProbeAnswer, Session } from '../transport/index.js';
+import type { AcceptDecision, Frame, ProbeAnswer, Session } from '../transport/index.js';
 import type { Guest } from './guest.js';
 
 /** Why a role is over. What it used is released, but for what the next role goes on with. */
@@ -13,7 +20,9 @@ export type RoleEnd =
   | { readonly kind: 'left'; readonly exit: NodeExit }
   /** The guest lives on at the peer: this node is its secondary from now on. */
   | { readonly kind: 'demoted'; readonly reason: string }
-  | Promotion;
+  | Promotion
+  | Departure
+  | Arrival;
 
 /** The guest speaks from here; who goes on with it calls `release` and then sets its hooks. */
 export interface Promotion {
@@ -28,6 +37,28 @@ export interface Promotion {
   readonly downtimeUs: number | undefined;
   /** Ends the role that has promoted it; nothing of the guest is told to that one any more. */
   release(): void;
+}
+
+/** The operator moves the guest to another host; it goes on speaking here for the time being. */
+export interface Departure {
+  readonly kind: 'departing';
+  readonly guest: Guest;
+  /** The one that the guest runs. */
+  readonly epoch: number;
+  readonly policy: Policy;
+  /** The other host of the pair, not the destination. */
+  readonly peer: Address;
+  readonly options: MigrateOptions;
+  /** Tells the operator what came of it. */
+  readonly answer: (result: CommandResult) => void;
+}
+
+/** A host wants to move its guest here. */
+export interface Arrival {
+  readonly kind: 'arriving';
+  readonly session: Session;
+  /** What it has sent by now. */
+  readonly hello: Frame;
 }
 
 /** By which a host that asks knows this role of this process. */

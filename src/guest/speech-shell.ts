@@ -163,6 +163,15 @@ export class Speech {
     this.#save(token);
   }
 
+  /**
+   * The guest has been moved here and its source has left for good: this node asks for the right to
+   * go on, and is `isAlone` once it has it.
+   */
+  arrived({ session, token }: SpeechOffer): void {
+    this.standBy(session, token);
+    this.peerLost({ proof: true });
+  }
+
   /** A session is over. Whoever may go on is told so by its hook. */
   peerLost({ proof }: { proof: boolean }): void {
     if (proof) this.#guard.input({ kind: 'peerGone', reason: 'process gone' });

@@ -4,48 +4,29 @@
  */
 import { closeSync } from 'node:fs';
 import { PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
-import { check, libc, SystemCallError } from './libc.js';
+import { SystemCallError } from './libc.js';
 import { createMemoryFile } from './memory-file.js';
 import { MemoryMap } from './memory-map.js';
 import { clearSoftDirty, type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
+import { Userfaultfd } from './userfaultfd.js';
 
-const SYS_USERFAULTFD = 323;
-const O_CLOEXEC_NONBLOCK = 0x80800;
-const UFFDIO_API = 0xc018aa3f;
-const UFFDIO_REGISTER = 0xc020aa00;
-const UFFD_API = 0xaan;
-const REGISTER_MODE_WP = 2n;
-/** WP_ASYNC, WP_UNPOPULATED, WP_HUGETLBFS_SHMEM: what the preload library asks for. */
-const FEATURES = 0xb000n;
 const PROBE_PAGES = 4;
 const WRITTEN_PAGE = 2;
-
-const syscall = libc.func('long syscall(long number, long flags)') as (
-  number: number,
-  flags: number,
-) => number;
-const ioctl = libc.func('int ioctl(int fd, unsigned long request, void *argument)') as (
-  fd: number,
-  request: number,
-  argument: Buffer,
-) => number;
 
 /** Undefined when userfaultfd tracking works here, else the reason why it does not. */
 export function probeUserfaultfd(): string | undefined {
   return probe((map, mapping) => {
-    const fd = check('userfaultfd', syscall(SYS_USERFAULTFD, O_CLOEXEC_NONBLOCK));
+    const userfaultfd = Userfaultfd.open();
     let scanner: PagemapScanner | undefined;
     try {
-      check('UFFDIO_API', ioctl(fd, UFFDIO_API, words(UFFD_API, FEATURES, 0n)));
-      const register = words(BigInt(map.address), BigInt(map.sizeBytes), REGISTER_MODE_WP, 0n);
-      check('UFFDIO_REGISTER', ioctl(fd, UFFDIO_REGISTER, register));
+      userfaultfd.track(map.address, map.sizeBytes);
       scanner = new PagemapScanner(mapping);
       scanner.takeWritten();
       writePage(map);
       return scanner.takeWritten();
     } finally {
       scanner?.close();
-      closeSync(fd);
+      userfaultfd.close();
     }
   });
 }
@@ -90,12 +71,4 @@ function probe(
 
 function writePage(map: MemoryMap): void {
   map.write(WRITTEN_PAGE * PAGE_SIZE_BYTES, Buffer.of(2));
-}
-
-function words(...values: readonly bigint[]): Buffer {
-  const bytes = Buffer.alloc(values.length * 8);
-  values.forEach((value, i) => {
-    bytes.writeBigUInt64LE(value, i * 8);
-  });
-  return bytes;
 }

@@ -1,14 +1,13 @@
 /** What an operator sees of a node that waits for its peer before it boots the guest. */
-import {
-  type CommandResult,
-  type Configuration,
-  DEFAULT_PERIOD_US,
-  formatAddress,
-  type NodeStatus,
-  type RoleControl,
-  type RoleView,
-  type VerifyAnswer,
+import type {
+  CommandResult,
+  Configuration,
+  NodeStatus,
+  RoleControl,
+  RoleView,
+  VerifyAnswer,
 } from '../config/index.js';
+import { plainStatus } from '../guest/index.js';
 import { describeError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 
@@ -81,43 +80,12 @@ export class Joining implements RoleControl {
   }
 
   status(): NodeStatus {
-    const { configuration } = this.#options;
-    const { vm, host, peer } = configuration;
-    const mode = configuration.role === 'primary' ? configuration.mode : 'colo';
-    return {
-      vm,
-      host,
-      role: configuration.role,
+    return plainStatus(this.#options.configuration, {
       phase: 'joining',
       state: 'joining',
-      mode,
-      peer: {
-        address: peer === undefined ? '' : formatAddress(peer),
-        state: 'none',
-        lastHeardMs: null,
-      },
-      epoch: 0,
-      committedEpoch: null,
-      periodMs: DEFAULT_PERIOD_US[mode] / 1000,
-      checkpoints: { total: 0, byTrigger: {}, failed: 0 },
-      pauseMs: { last: null, median: null, p99: null },
-      dirtyPages: { last: null, inPause: null },
-      bytesSent: 0,
-      held: { frames: 0, bytes: 0 },
-      compare: null,
-      downtimeMs: null,
-      dirtyTracker: 'none',
-      accelerator: 'none',
-      qemuVersion: 'none',
-      sync: null,
-      verify: null,
-      disks: [],
-      diskMemoryBytes: 0,
-      uptimeMs: Math.round((monotonicUs() - this.#startedAtUs) / 1000),
-      verified: 0,
-      speech: null,
+      uptimeUs: monotonicUs() - this.#startedAtUs,
       lastFailure: this.reason,
-    };
+    });
   }
 
   #refusal(): { ok: false; code: string; reason: string } {

@@ -24,19 +24,25 @@ import type {
   RoleView,
   RunningNode,
 } from '../config/index.js';
+import { DestinationRole } from '../destination/index.js';
 import { NO_WITNESS_WARNING } from '../failover/index.js';
 import {
+  type Arrival,
+  type Departure,
   type Guest,
   type NodeIdentity,
   type NodeRole,
   type Promotion,
   type RoleEnd,
+  readMigrationRecord,
+  removeMigrationRecord,
   Speech,
 } from '../guest/index.js';
 import { ColoError, describeError } from '../lib/index.js';
 import { bootGuest, PrimaryRole } from '../primary/index.js';
 import { EpochReserve, type Policy } from '../replication/index.js';
 import { bootSaved, readMachine, type SavedMachine, SecondaryRole } from '../secondary/index.js';
+import { SourceRole } from '../source/index.js';
 import {
   type AcceptDecision,
   INSTANCE_BYTES,
@@ -153,6 +159,9 @@ class Node implements RunningNode {
       stopPeer: async () => told('stop --peer', await role().stopPeer()),
       stop: () => this.#stopAsAsked(),
       events: (query) => this.#events.read(query),
+      get migration() {
+        return role().migration;
+      },
     };
   }
 
@@ -178,6 +187,7 @@ class Node implements RunningNode {
     try {
       const { stateDir, vm } = this.#configuration;
       this.#standing = standingOf(await readRecords(stateDir, vm));
+      if (await hasGivenUp({ stateDir, vm })) this.#standing = 'following';
       this.#saved = role === 'secondary' ? await this.#readSaved() : undefined;
       const mayBoot = this.#saved !== undefined && this.#configuration.onPeerLoss === 'failover';
       const standing = this.#standing;
@@ -250,6 +260,8 @@ class Node implements RunningNode {
   async #perform(output: Exclude<NodeOutput, { kind: 'ask' | 'askWitness' }>): Promise<void> {
     switch (output.kind) {
       case 'boot':
+        // Whoever lets it boot knows where the guest is.
+        await removeMigrationRecord(this.#configuration);
         this.#role = undefined;
         if (this.#isForced) {
           await this.#startSpeech('primary');
@@ -264,6 +276,12 @@ class Node implements RunningNode {
         await this.#speech?.leave('This node is a secondary');
         await this.#startSpeech('secondary');
         this.#take(await this.#beSecondary());
+        return;
+      case 'depart':
+        this.#take(this.#depart(this.#end as Departure));
+        return;
+      case 'arrive':
+        this.#take(await this.#arrive(this.#end as Arrival));
         return;
       case 'stopRole':
         this.#role?.stop(this.#stopping ?? 'The operator wants the guest to be booted here');
@@ -433,6 +451,26 @@ class Node implements RunningNode {
     });
   }
 
+  #depart(departure: Departure): NodeRole {
+    return new SourceRole({
+      configuration: this.#configuration,
+      log: this.#log,
+      departure,
+      identity: this.#identity,
+      speech: this.#speech,
+    });
+  }
+
+  async #arrive(arrival: Arrival): Promise<NodeRole> {
+    return new DestinationRole({
+      configuration: this.#configuration,
+      log: this.#log,
+      arrival,
+      speech: this.#speech,
+      reserve: await EpochReserve.watch(this.#epochFile),
+    });
+  }
+
   /** The guest that was this node's SVM speaks; this node looks for a secondary of its own. */
   async #goOnWith(promotion: Promotion): Promise<void> {
     const { guest, policy, epoch, downtimeUs } = promotion;
@@ -502,4 +540,10 @@ class Node implements RunningNode {
 function policyOf(configuration: PrimaryConfiguration): Policy {
   const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify, onGuestPanic } = configuration;
   return { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify, onGuestPanic };
+}
+
+/** The guest was moved away from here, or nobody knows whether it was. */
+async function hasGivenUp(place: { stateDir: string; vm: string }): Promise<boolean> {
+  const record = await readMigrationRecord(place);
+  return record?.what === 'given-up' || record?.what === 'released';
 }

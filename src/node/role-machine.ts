@@ -2,6 +2,9 @@
  * Which role a node has, one after the other, and what it becomes next.
  *
  *     started -> joining -> primary <-> secondary -> left
+ *                             |^            |^
+ *                             v|            v|
+ *                           source      destination -> primary
  *
  * In: the start, what the other host answered, the ends of roles, the operator's stop. Out: what
  * the shell is to do, in order. A node that its operator started as the primary asks the other host
@@ -13,6 +16,8 @@
  */
 import type { Standing } from '../blockrep/index.js';
 import type { ProbeResult } from '../transport/index.js';
+
+export type RoleEndKind = 'left' | 'promoted' | 'demoted' | 'departing' | 'arriving';
 
 export type NodeInput =
   /** With the role that the configuration names. */
@@ -28,7 +33,7 @@ export type NodeInput =
   /** What the witness let this node do, to `askWitness`. */
   | { readonly kind: 'witnessed'; readonly answer: 'granted' | 'fenced' | 'none' }
   /** The role is over; as RoleEnd. */
-  | { readonly kind: 'ended'; readonly end: 'left' | 'promoted' | 'demoted' }
+  | { readonly kind: 'ended'; readonly end: RoleEndKind }
   /** The operator takes it on himself that the guest is booted here. */
   | { readonly kind: 'forced' }
   | { readonly kind: 'stopRequested' };
@@ -43,6 +48,10 @@ export type NodeOutput =
   /** The guest that was this node's SVM speaks: be its primary. */
   | { readonly kind: 'goOn' }
   | { readonly kind: 'beSecondary' }
+  /** Move the guest to another host. */
+  | { readonly kind: 'depart' }
+  /** Take the guest of another host. */
+  | { readonly kind: 'arrive' }
   /** Tell the role to leave in order. */
   | { readonly kind: 'stopRole' }
   /** Nothing becomes of this node any more. */
@@ -50,8 +59,42 @@ export type NodeOutput =
   /** The input makes no sense in this state and changes nothing. */
   | { readonly kind: 'refused'; readonly reason: string };
 
-/** `giving-up`: a secondary whose role ends, for the operator wants the guest to be booted here. */
-export type NodeState = 'new' | 'joining' | 'primary' | 'secondary' | 'giving-up' | 'left';
+export type NodeState =
+  | 'new'
+  | 'joining'
+  | 'primary'
+  | 'secondary'
+  /** The guest runs here and is being moved away. */
+  | 'source'
+  /** A guest is being moved here. */
+  | 'destination'
+  /** A secondary whose role ends, for the operator wants the guest to be booted here. */
+  | 'giving-up'
+  | 'left';
+
+/** What becomes of a node whose role ends so; what is left out is impossible. */
+const NEXT: Partial<
+  Record<NodeState, Partial<Record<RoleEndKind, readonly [NodeState, NodeOutput]>>>
+> = {
+  primary: {
+    demoted: ['secondary', { kind: 'beSecondary' }],
+    departing: ['source', { kind: 'depart' }],
+  },
+  secondary: {
+    promoted: ['primary', { kind: 'goOn' }],
+    arriving: ['destination', { kind: 'arrive' }],
+  },
+  // The guest goes on here, or has gone to the other host of the pair.
+  source: {
+    promoted: ['primary', { kind: 'goOn' }],
+    demoted: ['secondary', { kind: 'beSecondary' }],
+  },
+  // It runs here, or it does not, and this host waits again.
+  destination: {
+    promoted: ['primary', { kind: 'goOn' }],
+    demoted: ['secondary', { kind: 'beSecondary' }],
+  },
+};
 
 const PEER_HOLDS = 'The peer has a state of the guest and may take over';
 const PEER_LEADS =
@@ -102,7 +145,7 @@ export class RoleMachine {
         if (state !== 'secondary') return this.#refuse('It does not wait for its peer');
         return this.#become('giving-up', { kind: 'stopRole' });
       case 'stopRequested':
-        if (state === 'primary' || state === 'secondary') return [{ kind: 'stopRole' }];
+        if (NEXT[state] !== undefined) return [{ kind: 'stopRole' }];
         if (state === 'giving-up') return this.#become('secondary', { kind: 'stopRole' });
         if (state === 'left') return this.#refuse('It has ended already');
         return this.#become('left', { kind: 'leave' });
@@ -171,20 +214,16 @@ export class RoleMachine {
     return ['none', 'following', 'shared', 'leading'].indexOf(standing);
   }
 
-  #ended(end: 'left' | 'promoted' | 'demoted'): NodeOutput[] {
+  #ended(end: RoleEndKind): NodeOutput[] {
     const state = this.#state;
     if (state === 'giving-up' && end === 'left') return this.#become('primary', { kind: 'boot' });
-    if (state !== 'primary' && state !== 'secondary') {
-      return this.#refuse(`It has no role that could be over`);
-    }
+    const ends = NEXT[state];
+    if (ends === undefined) return this.#refuse(`It has no role that could be over`);
     if (end === 'left') return this.#become('left', { kind: 'leave' });
-    if (end === 'promoted' && state === 'secondary') {
-      return this.#become('primary', { kind: 'goOn' });
-    }
-    if (end === 'demoted' && state === 'primary') {
-      return this.#become('secondary', { kind: 'beSecondary' });
-    }
-    return this.#refuse(`A ${state} can't be ${end}`);
+    const next = ends[end];
+    return next === undefined
+      ? this.#refuse(`A ${state} can't be ${end}`)
+      : this.#become(next[0], next[1]);
   }
 
   #become(state: NodeState, output: NodeOutput): NodeOutput[] {

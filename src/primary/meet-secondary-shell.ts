@@ -1,9 +1,16 @@
 /** The beginning of a session: connection, hello, the secondary's answer, the streams. */
 import { parseAcceptedImages } from '../blockrep/index.js';
 import type { Address, Configuration, NodeLogger } from '../config/index.js';
-import { checkSpeech, type Guest, type NodeIdentity, type Speech } from '../guest/index.js';
+import {
+  checkSpeech,
+  type Guest,
+  guestHello,
+  type NodeIdentity,
+  type Speech,
+} from '../guest/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
 import {
+  encodeControl,
   firstControlMessage,
   type Policy,
   parseHelloReply,
@@ -11,7 +18,6 @@ import {
 } from '../replication/index.js';
 import { connectSession, type Session } from '../transport/index.js';
 import { CONNECT_TIMEOUT_MS } from './limits.js';
-import { primaryHello } from './primary-hello.js';
 
 export interface MeetOptions {
   readonly configuration: Configuration;
@@ -59,7 +65,7 @@ export async function meetSecondary(options: MeetOptions): Promise<MetSecondary 
     const images = await guest.disks.images();
     const policy = options.policy();
     const hello = { configuration, guest, images, identity, policy, speech: offer, epoch };
-    const { type, parts } = primaryHello(hello);
+    const { type, parts } = encodeControl({ kind: 'hello', json: guestHello(hello) });
     session.links.control.send(type, parts);
     const message = await reply;
     if (message.kind !== 'helloReply') throw new ProtocolError(`A ${message.kind} is no reply`);

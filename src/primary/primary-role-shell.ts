@@ -12,6 +12,8 @@ import {
   type CommandResult,
   type Configuration,
   formatPeriod,
+  type MigrateOptions,
+  type MigrationControl,
   type Mode,
   type NodeLogger,
   type NodeStatus,
@@ -21,13 +23,7 @@ import {
   type VerifyOptions,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
-import {
-  DiskRetry,
-  type Guest,
-  type NodeRole,
-  type Promotion,
-  type RoleEnd,
-} from '../guest/index.js';
+import { DiskRetry, type Guest, type NodeRole, type RoleEnd } from '../guest/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
@@ -36,6 +32,7 @@ import {
   decodeControl,
   type EpochReserve,
   encodeControl,
+  type Policy,
   type SpeechOffer,
 } from '../replication/index.js';
 import {
@@ -46,6 +43,7 @@ import {
   type Session,
 } from '../transport/index.js';
 import { GuestLife } from './guest-life-shell.js';
+import { listenToThreads } from './guest-threads.js';
 import { HeldOutput } from './held-output-shell.js';
 import { GOODBYE_TIMEOUT_MS, QEMU_EXIT_MS } from './limits.js';
 import { type MetSecondary, meetSecondary } from './meet-secondary-shell.js';
@@ -56,6 +54,7 @@ import {
   type PrimaryOutput,
   type Trigger,
 } from './primary-core.js';
+import { NO_SECONDARY, NOT_COMPARED, NOT_MOVABLE, NOT_PROTECTED } from './primary-refusals.js';
 import type { PrimaryRoleOptions } from './primary-role-options.js';
 import { failoverOfPrimary, listenToSpeech } from './primary-speech-shell.js';
 import { primaryStatus, primaryView } from './primary-status.js';
@@ -99,6 +98,7 @@ export class PrimaryRole implements NodeRole {
   #checkpointWaiters: ((result: CommandResult) => void)[] = [];
   #finish: (end: RoleEnd) => void = () => undefined;
   #leaving = false;
+  #connecting: Promise<void> = Promise.resolve();
 
   constructor(options: PrimaryRoleOptions) {
     const { configuration, log, guest: pvm, policy } = options;
@@ -132,13 +132,11 @@ export class PrimaryRole implements NodeRole {
       () => options.watch.stepped(),
     );
     this.#parting = new PartingCommands(this.#core, (input) => this.#driver.input(input));
-    pvm.hooks.onDisksOverBound = (epoch) =>
-      this.#driver.input({ kind: 'checkpointRequested', trigger: 'bound', epoch });
-    pvm.hooks.onCheckpointNeeded = (trigger, epoch) =>
-      this.#driver.input({ kind: 'checkpointRequested', trigger, epoch });
-    pvm.hooks.onNetworkFailure = (error) => this.#threadFailed('network', error);
-    pvm.hooks.onDisksSilent = (reason) => this.#diskFailed(reason);
-    pvm.hooks.onDisksFailure = (error) => this.#threadFailed('disk', error);
+    listenToThreads(pvm, {
+      input: (input) => this.#driver.input(input),
+      onDiskFailed: (reason) => this.#diskFailed(reason),
+      onThreadFailed: (name, error) => this.#threadFailed(name, error),
+    });
     void pvm.emulator.exited.then(({ reason }) => {
       this.#driver.input({ kind: 'guestEnded', goodbye: 'handover', reason: `QEMU: ${reason}` });
     });
@@ -173,6 +171,34 @@ export class PrimaryRole implements NodeRole {
     this.#driver.input({ kind: 'stopRequested', reason });
   }
 
+  get migration(): MigrationControl {
+    return { migrate: (options) => this.#migrate(options) };
+  }
+
+  /** The guest changes hands as it is: from here on it is another role's, which answers. */
+  async #migrate(options: MigrateOptions): Promise<CommandResult> {
+    const { kind } = this.#core.state;
+    if ((kind !== 'alone' && kind !== 'connecting') || this.#leaving) return NOT_MOVABLE;
+    this.#leaving = true;
+    this.#driver.stop();
+    this.#diskRetry.stop();
+    this.#endReplication();
+    // An attempt that is under way lets go of the guest's threads at its end.
+    await this.#connecting;
+    await this.#held.parted;
+    const { peer } = this.#options;
+    const has = { guest: this.#pvm, epoch: this.#core.epoch, policy: this.#policy, peer };
+    return await new Promise((answer) => {
+      this.#finish({ kind: 'departing', ...has, options, answer });
+    });
+  }
+
+  /** With what operators have changed since the start. */
+  get #policy(): Policy {
+    const { mode, periodSetting: period } = this.#core;
+    return { ...this.#options.policy, mode, period };
+  }
+
   status(): NodeStatus {
     return primaryStatus({
       configuration: this.#configuration,
@@ -203,10 +229,7 @@ export class PrimaryRole implements NodeRole {
 
   /** Resolves when the guest goes on at the peer, and this node is its secondary. */
   async switchover(): Promise<CommandResult> {
-    if (!this.#core.isProtected) {
-      const reason = 'The guest is not protected: nobody could go on with it';
-      return { ok: false, code: 'COLO_E_FAILOVER', reason };
-    }
+    if (!this.#core.isProtected) return NOT_PROTECTED;
     const done = this.#nextCheckpoint();
     this.#driver.input({ kind: 'switchoverRequested' });
     const result = await done;
@@ -223,11 +246,9 @@ export class PrimaryRole implements NodeRole {
 
   /** A protected guest changes with the next checkpoint; it is waited for. */
   async setMode(mode: Mode): Promise<CommandResult> {
-    const before = this.#core.mode;
-    if (mode === before) return { ok: true, detail: `The mode is ${mode} already` };
+    if (mode === this.#core.mode) return { ok: true, detail: `The mode is ${mode} already` };
     this.#log.info('Mode changed', { mode });
-    const isSession = this.#core.state.kind === 'session';
-    const done = isSession ? this.#nextCheckpoint() : undefined;
+    const done = this.#core.state.kind === 'session' ? this.#nextCheckpoint() : undefined;
     this.#driver.input({ kind: 'modeChanged', mode });
     const result = await done;
     if (result?.ok === false) return result;
@@ -235,18 +256,11 @@ export class PrimaryRole implements NodeRole {
   }
 
   async capture(options: CaptureOptions): Promise<CommandResult> {
-    if (this.#core.mode !== 'colo') {
-      const reason = 'Nothing is compared in mode checkpoint: captures need mode colo';
-      return { ok: false, code: 'COLO_E_MODE', reason };
-    }
-    return this.#pvm.network.capture(options);
+    return this.#core.mode === 'colo' ? this.#pvm.network.capture(options) : NOT_COMPARED;
   }
 
-  verify(options: VerifyOptions): Promise<VerifyAnswer> {
-    if (this.#core.state.kind !== 'session') {
-      const reason = 'No secondary is connected';
-      return Promise.resolve({ ok: false, code: 'COLO_E_VERIFY', reason });
-    }
+  async verify(options: VerifyOptions): Promise<VerifyAnswer> {
+    if (this.#core.state.kind !== 'session') return NO_SECONDARY;
     return verifyDisks(options, this.#pvm, () => {
       this.#driver.input({ kind: 'checkpointRequested', trigger: 'operator' });
     });
@@ -277,7 +291,7 @@ export class PrimaryRole implements NodeRole {
   #perform(output: PrimaryOutput): void {
     switch (output.kind) {
       case 'connect':
-        void this.#connect();
+        this.#connecting = this.#connect();
         return;
       case 'probe':
         void this.#probe();
@@ -364,13 +378,13 @@ export class PrimaryRole implements NodeRole {
   }
 
   async #connect(): Promise<void> {
-    const { identity, policy: started, peer, speech } = this.#options;
+    const { identity, peer, speech } = this.#options;
     const result = await meetSecondary({
       configuration: this.#configuration,
       log: this.#log,
       guest: this.#pvm,
       ...{ identity, peer, speech, epoch: this.#core.epoch },
-      policy: () => ({ ...started, mode: this.#core.mode, period: this.#core.periodSetting }),
+      policy: () => this.#policy,
       // A generation that begins in the middle of a session would be unknown to the secondary.
       parted: this.#held.parted,
       isLeaving: () => this.#leaving,
@@ -559,6 +573,7 @@ export class PrimaryRole implements NodeRole {
   }
 
   #onGuestEvent(event: GuestEvent): void {
+    if (this.#leaving) return;
     this.#log.debug('Guest event', { event });
     if (event.kind === 'disk-error') {
       const reason = `${event.operation} of ${event.device}`;
@@ -569,7 +584,7 @@ export class PrimaryRole implements NodeRole {
   }
 
   /** Silent already. The peer closes the session once it has read the last message. */
-  async #leave(end: Exclude<RoleEnd, Promotion>): Promise<void> {
+  async #leave(end: Extract<RoleEnd, { kind: 'left' | 'demoted' }>): Promise<void> {
     this.#leaving = true;
     this.#driver.stop();
     this.#diskRetry.stop();

@@ -88,6 +88,7 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,
     speech: sources.speech?.status ?? null,
+    migration: null,
     lastFailure: sources.lastFailure,
   };
 }

@@ -12,7 +12,7 @@ export { CoreDriver } from './core-driver-shell.js';
 export { EpochBlocks } from './epoch-blocks.js';
 export { EpochReserve } from './epoch-reserve-shell.js';
 export { digestFile } from './file-digest-shell.js';
-export { firstControlMessage } from './first-message-shell.js';
+export { firstControlFrame, firstControlMessage } from './first-message-shell.js';
 export * from './hello.js';
 export * from './limits.js';
 export { type HandedLink, HandedLinks, LinkHandover } from './link-handover-shell.js';

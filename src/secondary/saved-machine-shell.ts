@@ -14,11 +14,10 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type Configuration, diskPlace, nicConnection } from '../config/index.js';
-import { type Guest, launchGuest } from '../guest/index.js';
+import { checkedDefinition, type Guest, launchGuest } from '../guest/index.js';
 import { crc32c, type Logger, OperatorError, ProtocolError } from '../lib/index.js';
 import { writeDurably } from '../linux/index.js';
 import { HELLO_BYTES, type Hello, parseHello } from '../replication/index.js';
-import { checkedDefinition } from './svm-shell.js';
 
 /** What a guest is booted from, beside this host's own configuration. */
 export interface SavedMachine {

@@ -15,13 +15,16 @@ import type {
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
 import {
+  type Arrival,
   checkSpeech,
   DiskRetry,
   type Guest,
+  IMAGE_AT_STAKE,
   type NodeIdentity,
   type NodeRole,
   type RoleEnd,
   type RoleWatch,
+  SECTION_FRAME,
   type Speech,
 } from '../guest/index.js';
 import { describeError, OperatorError, ProtocolError } from '../lib/index.js';
@@ -32,7 +35,7 @@ import {
   decodeControl,
   type EpochReserve,
   encodeControl,
-  firstControlMessage,
+  firstControlFrame,
   type Hello,
   parseHello,
   type SpeechAnswer,
@@ -44,13 +47,14 @@ import {
   probePeer,
   type Session,
 } from '../transport/index.js';
+import { PrimarysCommands } from './primarys-commands.js';
 import { RamReceiver } from './ram-receiver-shell.js';
 import { saveMachine } from './saved-machine-shell.js';
 import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './secondary-core.js';
 import { secondaryStatus, secondaryView } from './secondary-status.js';
 import { SvmApplier } from './svm-applier-shell.js';
 import { SvmLife } from './svm-life-shell.js';
-import { IMAGE_AT_STAKE, type Svm, startSvm } from './svm-shell.js';
+import { type Svm, startSvm } from './svm-shell.js';
 
 /** What the role is made of. */
 export interface SecondaryRoleOptions {
@@ -82,7 +86,7 @@ interface Begun {
 }
 
 /** Runs until the operator stops it, or it has become the primary. */
-export class SecondaryRole implements NodeRole {
+export class SecondaryRole extends PrimarysCommands implements NodeRole {
   readonly ended: Promise<RoleEnd>;
   readonly #options: SecondaryRoleOptions;
   readonly #configuration: Configuration;
@@ -109,6 +113,7 @@ export class SecondaryRole implements NodeRole {
   #finish: (end: RoleEnd) => void = () => undefined;
 
   constructor(options: SecondaryRoleOptions) {
+    super();
     const { configuration, log } = options;
     this.#options = options;
     this.#configuration = configuration;
@@ -175,42 +180,6 @@ export class SecondaryRole implements NodeRole {
     return this.failover({ force: false });
   }
 
-  setPeriod(): CommandResult {
-    return this.#notHere('The period is the primary\'s: run "colo set-period" there');
-  }
-
-  async setMode(): Promise<CommandResult> {
-    return this.#notHere('The mode is the primary\'s: run "colo set-mode" there');
-  }
-
-  async capture(): Promise<CommandResult> {
-    return this.#notHere('Output is compared on the primary: run "colo capture" there');
-  }
-
-  async checkpoint(): Promise<CommandResult> {
-    return this.#notHere('Checkpoints are begun by the primary: run "colo checkpoint" there');
-  }
-
-  async verify() {
-    return this.#notHere('Disks are compared by the primary: run "colo verify" there');
-  }
-
-  async detach(): Promise<CommandResult> {
-    return this.#notHere('It is the primary that detaches: run "colo detach" there');
-  }
-
-  async attach(): Promise<CommandResult> {
-    return this.#notHere('It is the primary that attaches: run "colo attach" there');
-  }
-
-  async stopPeer(): Promise<CommandResult> {
-    return this.#notHere('The primary has the guest: run "colo switchover" first');
-  }
-
-  #notHere(reason: string) {
-    return { ok: false, code: 'COLO_E_ROLE', reason } as const;
-  }
-
   accept(): AcceptDecision {
     if (!this.#occupied) return { ok: true };
     this.#driver.input({ kind: 'peerReturned' });
@@ -226,7 +195,12 @@ export class SecondaryRole implements NodeRole {
     await this.#discarding;
     let svm: Svm | undefined;
     try {
-      const message = await firstControlMessage(session);
+      const frame = await firstControlFrame(session);
+      if (frame.type === SECTION_FRAME) {
+        this.#handOver({ kind: 'arriving', session, hello: frame });
+        return;
+      }
+      const message = decodeControl(frame.type, frame.payload);
       if (message.kind !== 'hello') throw new ProtocolError(`A ${message.kind} is no hello`);
       const hello = parseHello(message.json);
       const { speech } = this.#options;
@@ -257,6 +231,17 @@ export class SecondaryRole implements NodeRole {
       if (svm !== undefined) await stopSvm(svm);
       this.#occupied = false;
     }
+  }
+
+  /** A guest comes to stay: this host is its destination from now on. */
+  #handOver(arrival: Arrival): void {
+    this.#driver.stop();
+    this.#answerWaiters({
+      ok: false,
+      code: 'COLO_E_FAILOVER',
+      reason: 'A guest is being moved here',
+    });
+    this.#finish(arrival);
   }
 
   #begin(session: Session, begun: Begun): void {

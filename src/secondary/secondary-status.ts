@@ -58,6 +58,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: sources.verified,
     speech: sources.speech?.status ?? null,
+    migration: null,
     lastFailure: sources.lastFailure,
   };
 }

@@ -1,8 +1,9 @@
 /** What every Emulator must do; run on QEMU and on the fake by emulator.test.ts. */
 import type { ExecutionContext, SerialFn } from 'ava';
 import type { Emulator } from '../../src/emulator/index.js';
-import { PAGE_SIZE_BYTES, type PageRange } from '../../src/lib/index.js';
+import { PAGE_SIZE_BYTES } from '../../src/lib/index.js';
 import { readCounters, type Subject, type SubjectKind } from '../support/emulator-subjects.js';
+import { differingPages, pagesOf, ramOf } from '../support/guest-pages.js';
 
 const ROUNDS = 5;
 
@@ -305,27 +306,4 @@ function medians(timings: readonly Record<string, number>[]): Record<string, num
       return [name, Number((sorted[sorted.length >> 1] ?? 0).toFixed(2))];
     }),
   );
-}
-
-function ramOf(emulator: Emulator): Buffer {
-  const ram = Buffer.alloc(emulator.ram.sizeBytes);
-  emulator.ram.copyOut(0, ram);
-  return ram;
-}
-
-function pagesOf(ranges: readonly PageRange[]): Set<number> {
-  const pages = new Set<number>();
-  for (const { offset, length } of ranges) {
-    for (let at = 0; at < length; at += PAGE_SIZE_BYTES) pages.add((offset + at) / PAGE_SIZE_BYTES);
-  }
-  return pages;
-}
-
-function differingPages(a: Buffer, b: Buffer): number[] {
-  const pages: number[] = [];
-  for (let at = 0; at < a.length; at += PAGE_SIZE_BYTES) {
-    const end = at + PAGE_SIZE_BYTES;
-    if (a.compare(b, at, end, at, end) !== 0) pages.push(at / PAGE_SIZE_BYTES);
-  }
-  return pages;
 }

@@ -38,6 +38,21 @@ export async function withPair(
   options: TestPairOptions,
   body: (pair: PairLab) => Promise<void>,
 ): Promise<void> {
+  await withPairLab(t, options, async (pair) => {
+    await pair.startSecondary();
+    await pair.startPrimary();
+    await pair.waitProtected();
+    await pair.waitGuest();
+    await body(pair);
+  });
+}
+
+/** Brings the lab up without any agent, runs `body`, takes everything down. */
+export async function withPairLab(
+  t: ExecutionContext,
+  options: TestPairOptions,
+  body: (pair: PairLab) => Promise<void>,
+): Promise<void> {
   const cleanup = new Cleanup();
   const stopListening = cleanup.onSignals();
   let pair: PairLab | undefined;
@@ -48,10 +63,6 @@ export async function withPair(
     const defaults = { root: ROOT, guest, memoryMib: 256, periodMs: 200 };
     pair = await PairLab.up({ ...defaults, ...options, primaryFlags, secondaryFlags }, cleanup);
     await options.before?.(pair, cleanup);
-    await pair.startSecondary();
-    await pair.startPrimary();
-    await pair.waitProtected();
-    await pair.waitGuest();
     await body(pair);
   } catch (error) {
     if (pair !== undefined) await printLogs(t, pair);

@@ -29,6 +29,7 @@ import { FakeEmulator } from './fake-emulator.js';
 export interface SubjectOptions {
   readonly ramMapping: 'shared' | 'private';
   readonly startPaused: boolean;
+  readonly missingPages?: boolean;
   readonly tracker?: 'auto' | DirtyTrackerKind;
 }
 
@@ -138,7 +139,14 @@ export function fakeSubject(): SubjectKind {
       return {
         emulator,
         async untilItRuns() {
+          const before = readCounters(emulator).memory;
           for (let i = 0; i < 10; i++) emulator.step();
+          // It may wait for a page: whoever has that gets a turn.
+          await until('A step of the fake', () => {
+            if (readCounters(emulator).memory !== before) return true;
+            emulator.step();
+            return false;
+          });
         },
       };
     },

@@ -23,12 +23,16 @@ import {
   type PageRange,
 } from '../../src/lib/index.js';
 import { COUNTERS_OFFSET } from './boot-sector-guest.js';
+import { FAKE_VCPU_THREAD, FakeMissingPages } from './fake-missing-pages.js';
 
 export interface FakeEmulatorOptions {
   readonly pages: number;
   readonly seed: number;
   readonly ramMapping: 'shared' | 'private';
   readonly startPaused: boolean;
+  /** A postcopy may end here; its times are those of `nowUs`. */
+  readonly missingPages?: boolean;
+  readonly nowUs?: () => number;
   /** Awaited inside every asynchronous operation, before it takes effect: where time passes. */
   readonly gate?: (operation: FakeOperation) => Promise<void>;
 }
@@ -40,6 +44,7 @@ export type FakeOperation =
   | 'loadDeviceState'
   | 'dropPrivate'
   | 'reset'
+  | 'releasePages'
   | 'announce';
 
 const STATE_MAGIC = 0x46414b45; // 'FAKE'
@@ -58,6 +63,7 @@ export class FakeEmulator implements Emulator {
     pid: 0,
   };
   readonly ram: GuestRam;
+  readonly missingPages: FakeMissingPages | undefined;
   readonly exited: Promise<ExitReason>;
   /** How often `announce` was called. */
   announcements = 0;
@@ -76,6 +82,10 @@ export class FakeEmulator implements Emulator {
   #random: number;
   /** No usable devices, after a load that failed. */
   #torn = false;
+  #released = false;
+  #throttlePercent = 0;
+  /** Steps are not made until it is 100. */
+  #throttleCredit = 0;
 
   constructor(options: FakeEmulatorOptions) {
     this.#options = options;
@@ -87,21 +97,33 @@ export class FakeEmulator implements Emulator {
       this.#resolveExit = resolve;
     });
     this.ram = this.#makeRam();
-    this.#resetDevices();
+    if (options.missingPages ?? false) this.missingPages = this.#makeMissingPages();
+    this.#pageForWrite(this.#romPage).fill(ROM_BYTE, 0, 16);
   }
 
   get running(): boolean {
     return this.#running && this.#gone === undefined;
   }
 
-  /** Lets the guest run a little, if it runs. */
+  get #romPage(): number {
+    return this.#options.pages - 1;
+  }
+
+  /** Lets the guest run a little, if it runs and waits for no page. */
   step(): void {
     if (!this.running) return;
+    this.#throttleCredit += 100 - this.#throttlePercent;
+    if (this.#throttleCredit < 100) return;
+    this.#throttleCredit -= 100;
     for (let i = 0; i < WRITES_PER_STEP; i++) {
-      this.#count = (this.#count + 1) >>> 0;
-      this.#random = (Math.imul(this.#random, 1664525) + 1013904223) >>> 0;
+      const random = (Math.imul(this.#random, 1664525) + 1013904223) >>> 0;
       // Page 0 has the counters, the last page is ROM.
-      const page = 1 + ((this.#random >>> 8) % (this.#options.pages - 2));
+      const page = 1 + ((random >>> 8) % (this.#options.pages - 2));
+      for (const needed of [page, 0]) {
+        if (!(this.missingPages?.touch(needed, FAKE_VCPU_THREAD) ?? true)) return;
+      }
+      this.#count = (this.#count + 1) >>> 0;
+      this.#random = random;
       this.#write(page * PAGE_SIZE_BYTES + ((this.#random >>> 4) & 0xff8), this.#count);
       this.#write(COUNTERS_OFFSET, this.#count);
       this.#write(COUNTERS_OFFSET + 4, this.#count);
@@ -117,6 +139,7 @@ export class FakeEmulator implements Emulator {
   crash(reason: string): void {
     if (this.#gone !== undefined) return;
     this.#gone = reason;
+    this.missingPages?.close();
     this.#resolveExit({ reason });
   }
 
@@ -137,6 +160,7 @@ export class FakeEmulator implements Emulator {
   async resume(): Promise<void> {
     await this.#begin('resume');
     if (this.#torn) throw new QemuError('The devices are in no usable state');
+    if (this.#released) throw new QemuError('Pages of the guest were released');
     this.#running = true;
   }
 
@@ -161,7 +185,7 @@ export class FakeEmulator implements Emulator {
   async loadDeviceState(state: Buffer): Promise<void> {
     await this.#begin('loadDeviceState');
     assert(!this.#running, 'Device state is loaded in a pause');
-    this.#resetDevices();
+    await this.#resetDevices();
     this.#torn =
       state.length !== STATE_BYTES ||
       state.readUInt32BE(0) !== STATE_MAGIC ||
@@ -173,7 +197,7 @@ export class FakeEmulator implements Emulator {
 
   async reset(): Promise<void> {
     await this.#begin('reset');
-    this.#resetDevices();
+    await this.#resetDevices();
     this.emit({ kind: 'reset', byGuest: false, reason: 'host-qmp-system-reset' });
   }
 
@@ -197,6 +221,23 @@ export class FakeEmulator implements Emulator {
       this.#file.fill(0, page * PAGE_SIZE_BYTES, (page + 1) * PAGE_SIZE_BYTES);
     }
     return this.#copies.size * PAGE_SIZE_BYTES;
+  }
+
+  async releasePages(ranges: readonly PageRange[]): Promise<void> {
+    await this.#begin('releasePages');
+    assert(!this.#running, 'Pages are released in a pause');
+    this.#released = true;
+    for (const { offset, length } of ranges) {
+      this.#file.fill(0, offset, offset + length);
+      for (let at = 0; at < length; at += PAGE_SIZE_BYTES) {
+        this.#copies.delete((offset + at) / PAGE_SIZE_BYTES);
+      }
+    }
+  }
+
+  setThrottle(percent: number): void {
+    assert(percent >= 0 && percent <= 99, `A throttle of ${percent} %`);
+    this.#throttlePercent = percent;
   }
 
   async announce(): Promise<void> {
@@ -224,8 +265,24 @@ export class FakeEmulator implements Emulator {
     if (this.#gone !== undefined) throw new QemuError(this.#gone);
   }
 
-  #resetDevices(): void {
-    this.#pageForWrite(this.#options.pages - 1).fill(ROM_BYTE, 0, 16);
+  async #resetDevices(): Promise<void> {
+    await this.missingPages?.untilTouched(this.#romPage);
+    this.#pageForWrite(this.#romPage).fill(ROM_BYTE, 0, 16);
+  }
+
+  #makeMissingPages(): FakeMissingPages {
+    const { ramMapping, pages, nowUs } = this.#options;
+    assert(ramMapping === 'shared', 'Missing pages need shared RAM');
+    return new FakeMissingPages({
+      file: this.#file,
+      nowUs: nowUs ?? (() => 0),
+      checkAlive: () => this.#checkAlive(),
+      isPaused: () => !this.#running,
+      setWritten: (written) => {
+        this.#written.clear();
+        for (let page = 0; written === 'all' && page < pages; page++) this.#written.add(page);
+      },
+    });
   }
 
   #write(offset: number, value: number): void {
@@ -248,6 +305,7 @@ export class FakeEmulator implements Emulator {
   #makeRam(): GuestRam {
     const file = this.#file;
     const shared = this.#options.ramMapping === 'shared';
+    const missing = (): boolean => this.missingPages?.started ?? false;
     return {
       sizeBytes: file.length,
       copyOut: (offset, target) => {
@@ -263,9 +321,11 @@ export class FakeEmulator implements Emulator {
       writeFile: (offset, bytes) => {
         this.#checkAlive();
         assert(offset + bytes.length <= file.length, `${offset}+${bytes.length} exceeds guest RAM`);
+        assert(!missing(), 'The RAM file was written while pages were missing');
         bytes.copy(file, offset);
       },
-      view: (offset, length) => (shared ? file.subarray(offset, offset + length) : undefined),
+      view: (offset, length) =>
+        shared && !missing() ? file.subarray(offset, offset + length) : undefined,
       dataRanges: () => [{ offset: 0, length: file.length }],
     };
   }

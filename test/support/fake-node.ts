@@ -77,6 +77,22 @@ export function fullStatus(): NodeStatus {
       gateway: 'reachable',
       trouble: null,
     },
+    migration: {
+      direction: 'outgoing',
+      peer: '10.0.0.3:7800',
+      method: 'hybrid',
+      state: 'postcopy',
+      round: 1,
+      doneBytes: 1024 ** 2,
+      totalBytes: 512 * 1024 ** 2,
+      sentBytes: 2_000_000,
+      bytesPerSecond: 100_000_000,
+      remainingMs: 4200,
+      throttlePercent: 10,
+      downtimeMs: 31,
+      faults: { count: 120, p50Us: 210, p99Us: 1900 },
+      problem: null,
+    },
     lastFailure: null,
   };
 }

@@ -43,6 +43,7 @@ async function run(argv: string[], options: Options = {}): Promise<Run> {
     },
     list: async () => options.sockets ?? ['web.sock'],
     captureFolder: (dir) => `/here/${dir ?? 'new'}`,
+    absolutePath: (path) => `/here/${path}`,
     compareFiles: async () => {
       throw new Error('Nothing is compared in this file');
     },
@@ -62,6 +63,7 @@ async function run(argv: string[], options: Options = {}): Promise<Run> {
       result.err += question;
       return options.confirms === true;
     },
+    onInterrupt: () => () => undefined,
     nextLook: async () => {
       looks -= 1;
       return looks > 0;
@@ -290,6 +292,9 @@ test('the table for people shows every fact', async (t) => {
     '  disk disk0     comparing, 120 of 4096 clusters compared, 3 differ, sent 64.0 KiB, ' +
       '128.0 KiB to send, some 12 s left',
     'Verifying        [#######.......................]  25 %  disk disk0, 1 clusters differ',
+    'Migration        [..............................]   0 %  hybrid to 10.0.0.3:7800, postcopy, ' +
+      'round 1, 1.9 MiB at 95.4 MiB/s, guest slowed down by 10 %, some 5 s left, downtime 31 ms, ' +
+      '120 faults, p50 0.21 ms, p99 1.90 ms',
     'Checkpoints      41 (period 40, operator 1), failed 0',
     'Pause            last 2.93 ms, median 2.8 ms, p99 4.1 ms',
     'Dirty pages      312 in the last checkpoint, 14 of them in the pause',

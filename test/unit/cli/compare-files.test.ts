@@ -35,6 +35,7 @@ async function run(
       result.err += text;
     },
     captureFolder: () => '/none',
+    absolutePath: (path) => path,
     compareFiles: (wish) => compareFiles(wish, { onProgress, signal }),
     call: nothing,
     list: nothing,
@@ -42,6 +43,7 @@ async function run(
     planDiscard: nothing,
     carryOutDiscard: nothing,
     confirm: nothing,
+    onInterrupt: () => () => undefined,
     nextLook: nothing,
   });
   return result;

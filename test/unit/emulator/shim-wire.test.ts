@@ -17,9 +17,12 @@ test('a report tells where guest RAM is, and whether it is tracked and locked', 
   t.deepEqual(decodeShimReport(bytes), {
     address: 0x7f12_3456_7000,
     length: 2 ** 33,
+    userfaultfd: undefined,
     trackingErrno: 38,
     lockingErrno: 12,
   });
+  bytes.writeBigUInt64LE(14n, 16);
+  t.is(decodeShimReport(bytes).userfaultfd, 14);
   bytes.fill(0xff);
   t.throws(() => decodeShimReport(bytes), { instanceOf: ProtocolError });
 });

@@ -1,6 +1,6 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { Histogram } from '../../../scripts/clients/histogram.js';
+import { Histogram } from '../../../src/lib/index.js';
 
 test('an empty histogram answers zero', (t) => {
   const histogram = new Histogram();

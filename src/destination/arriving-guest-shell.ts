@@ -1,0 +1,236 @@
+/**
+ * What the destination of a migration does with its guest, in the order of a migration: launch it,
+ * take its pages, load its devices, take its disks, let it run, take the pages that it lacks.
+ *
+ * Loading devices resets them first, which writes ROM contents into guest RAM over the pages of the
+ * source. A guest that has all its pages runs on a private mapping of the RAM file, like an SVM:
+ * the load's writes are dropped with its private copies. A guest that may lack pages can't (there
+ * are no faults to serve on private copies); there the pages that a load writes are kept aside and
+ * put back.
+ */
+import type { Configuration } from '../config/index.js';
+import { type Guest, type ReceivedGuest, receiveGuest } from '../guest/index.js';
+import { type Logger, PAGE_SIZE_BYTES, type PageRange, ProtocolError } from '../lib/index.js';
+import {
+  decodeBatch,
+  openBackup,
+  PageDecoder,
+  type PageTarget,
+  pageBitmapOf,
+} from '../migration/index.js';
+import { digestRam, type Hello } from '../replication/index.js';
+import type { Session } from '../transport/index.js';
+import { LOAD_PAGES_MAX } from './limits.js';
+
+export interface ArrivingOptions {
+  readonly configuration: Configuration;
+  readonly hello: Hello;
+  /** Postcopy: it may run before all its pages are here. */
+  readonly lacksPages: boolean;
+  readonly lease: SharedArrayBuffer | undefined;
+  readonly log: Logger;
+  /** Somebody waits for the page at this offset. */
+  readonly onFault: (offset: number) => void;
+}
+
+export class ArrivingGuest {
+  readonly #options: ArrivingOptions;
+  readonly #received: ReceivedGuest;
+  readonly #target: PageTarget;
+  readonly #decoder: PageDecoder;
+  readonly #ramPages: number;
+  /** Pages are placed, not written: the guest may touch them at any time. */
+  #placing = false;
+  /** While the devices are loaded: what the pages that a load writes had. */
+  #kept: Map<number, Buffer> | undefined;
+  /** The pages that a load writes. */
+  #loadPages: readonly PageRange[] = [];
+
+  private constructor(options: ArrivingOptions, received: ReceivedGuest) {
+    this.#options = options;
+    this.#received = received;
+    const { ram } = received.guest.emulator;
+    this.#ramPages = ram.sizeBytes / PAGE_SIZE_BYTES;
+    this.#target = {
+      copyOut: (offset, target) => ram.copyOut(offset, target),
+      writeFile: (offset, bytes) => this.#write(offset, bytes),
+    };
+    this.#decoder = new PageDecoder(this.#ramPages, this.#target);
+  }
+
+  /** Throws OperatorError or ProtocolError with what the source's operator must know. */
+  static async launch(options: ArrivingOptions): Promise<ArrivingGuest> {
+    const { configuration, hello, lacksPages, lease, log } = options;
+    const received = await receiveGuest(configuration, hello, {
+      role: lacksPages ? 'arriving' : 'standby',
+      lacksPages,
+      lease,
+      log,
+    });
+    const arriving = new ArrivingGuest(options, received);
+    try {
+      if (lacksPages) await arriving.#findLoadPages();
+      return arriving;
+    } catch (error) {
+      await received.guest.stop();
+      throw error;
+    }
+  }
+
+  get guest(): Guest {
+    return this.#received.guest;
+  }
+
+  /** What becomes of this host's images, for the source. */
+  get verdictsJson(): string {
+    return JSON.stringify(this.#received.verdicts);
+  }
+
+  /** The session's disk and network links are the guest's. */
+  async attach(session: Session): Promise<void> {
+    const { guest, lineages } = this.#received;
+    await guest.network.attach(session, { role: 'target' });
+    await guest.disks.attachTarget(session, lineages);
+  }
+
+  /** The pages of a batch that is whole and sound. Throws ProtocolError. */
+  rangesOf(batch: Buffer): PageRange[] {
+    return decodeBatch(batch, this.#ramPages).runs.map(({ first, count }) => {
+      return { offset: first * PAGE_SIZE_BYTES, length: count * PAGE_SIZE_BYTES };
+    });
+  }
+
+  /** Writes those pages of the batch that are in `ranges`. */
+  apply(batch: Buffer, ranges: readonly PageRange[]): void {
+    this.#decoder.apply(batch, pageBitmapOf(this.#ramPages, ranges));
+  }
+
+  /** These pages come later: whoever touches one waits for it. */
+  expect(missing: readonly PageRange[]): void {
+    const pages = this.#missingPages;
+    pages.onFault(({ offset }) => this.#options.onFault(offset));
+    this.#kept = new Map();
+    const absent = pageBitmapOf(this.#ramPages, missing);
+    for (const offset of pagesOf(this.#loadPages)) {
+      if (!absent.has(offset / PAGE_SIZE_BYTES)) this.#keep(offset);
+    }
+    pages.start(missing);
+    this.#placing = true;
+  }
+
+  /** The guest stands at the point of the source's pause. Checks all of RAM by `ramDigest`. */
+  async load(deviceState: Buffer, ramDigest: number | undefined): Promise<void> {
+    const { emulator } = this.guest;
+    if (ramDigest !== undefined) {
+      const found = await digestRam(emulator.ram);
+      const hex = (digest: number): string => digest.toString(16).padStart(8, '0');
+      if (found !== ramDigest) {
+        throw new ProtocolError(`RAM has the digest ${hex(found)}, not ${hex(ramDigest)}`);
+      }
+      this.#options.log.info('RAM verified', { digest: hex(found) });
+    }
+    await emulator.loadDeviceState(deviceState);
+    if (!this.#placing) {
+      await emulator.dropPrivate(emulator.scanPrivate());
+      return;
+    }
+    const kept = this.#kept ?? new Map<number, Buffer>();
+    this.#kept = undefined;
+    const written = emulator.scanWritten();
+    const pages = this.#missingPages;
+    for (const offset of pagesOf(written)) {
+      const bytes = kept.get(offset);
+      if (bytes === undefined) {
+        throw new ProtocolError(`Loading the devices has written the page at ${offset}`);
+      }
+      pages.discard([{ offset, length: PAGE_SIZE_BYTES }]);
+      pages.place(offset, bytes);
+    }
+  }
+
+  /** Makes the disks those of the end of `epoch`, and lets the guest run and speak. */
+  async start(epoch: number, announce: boolean): Promise<void> {
+    const { disks, network, emulator, definition } = this.guest;
+    if (definition.disks.length > 0) {
+      await disks.commit(epoch);
+      await disks.apply(epoch);
+    }
+    network.committed(epoch);
+    await disks.promote();
+    await network.promote();
+    await emulator.resume();
+    network.goLive({ announce });
+    if (announce) await emulator.announce();
+  }
+
+  /** Nothing is missing any more. */
+  async complete(): Promise<void> {
+    if (this.#placing) await this.#missingPages.finish();
+  }
+
+  /**
+   * Takes pages that are in `missing` from the source's backup file; gives those that it had.
+   * Rejects with BackupError, or the system's error, before anything is placed.
+   */
+  async fill(
+    path: string,
+    options: { readonly migration: string; readonly missing: readonly PageRange[] },
+  ): Promise<PageRange[]> {
+    const file = await openBackup(path);
+    try {
+      const found = file.migrationId.toString('hex');
+      if (found !== options.migration || file.ramPages !== this.#ramPages) {
+        throw new ProtocolError(`${path} is of migration ${found}, not of ${options.migration}`);
+      }
+      const only = pageBitmapOf(this.#ramPages, options.missing);
+      await file.apply(this.#target, { only });
+      return options.missing.flatMap(({ offset, length }) => [
+        ...file.pages.ranges(offset / PAGE_SIZE_BYTES, (offset + length) / PAGE_SIZE_BYTES),
+      ]);
+    } finally {
+      await file.close();
+    }
+  }
+
+  get missing(): PageRange[] {
+    return this.#placing ? this.#missingPages.missingRanges() : [];
+  }
+
+  #write(offset: number, bytes: Buffer): void {
+    if (!this.#placing) {
+      this.guest.emulator.ram.writeFile(offset, bytes);
+      return;
+    }
+    this.#missingPages.place(offset, bytes);
+    if (this.#kept === undefined) return;
+    for (let at = 0; at < bytes.length; at += PAGE_SIZE_BYTES) this.#keep(offset + at);
+  }
+
+  #keep(offset: number): void {
+    const kept = this.#kept;
+    if (kept === undefined || kept.size >= LOAD_PAGES_MAX) return;
+    const bytes = Buffer.alloc(PAGE_SIZE_BYTES);
+    this.guest.emulator.ram.copyOut(offset, bytes);
+    kept.set(offset, bytes);
+  }
+
+  /** A load of what it has just started with writes what every load does. */
+  async #findLoadPages(): Promise<void> {
+    const { emulator } = this.guest;
+    emulator.scanWritten();
+    await emulator.loadDeviceState(await emulator.saveDeviceState());
+    this.#loadPages = emulator.scanWritten();
+  }
+
+  get #missingPages() {
+    const { missingPages } = this.guest.emulator;
+    if (missingPages === undefined) throw new Error('The guest was not launched to lack pages');
+    return missingPages;
+  }
+}
+
+function* pagesOf(ranges: readonly PageRange[]): Generator<number> {
+  for (const { offset, length } of ranges) {
+    for (let at = offset; at < offset + length; at += PAGE_SIZE_BYTES) yield at;
+  }
+}

@@ -1,0 +1,10 @@
+/**
+ * The role of a node that a guest is being moved to.
+ *
+ *     limits.ts                 every bound
+ *     arriving-guest-shell.ts   what is done with the guest: launch, pages, load, disks, start
+ *     destination-role-shell.ts DestinationRole: the core of src/migration in real time, sessions
+ *
+ * It hands the guest on to the primary's role once it runs and lacks nothing.
+ */
+export { DestinationRole, type DestinationRoleOptions } from './destination-role-shell.js';

@@ -1,0 +1,141 @@
+/**
+ * What the source of a migration does with its guest. `pause` and what follows it until `giveUp`
+ * can be undone by `goOn`.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { AcceptedImage } from '../blockrep/index.js';
+import type { Guest } from '../guest/index.js';
+import type { PageRange } from '../lib/index.js';
+import type { Session } from '../transport/index.js';
+import { DISK_ENOUGH_BYTES, DISK_PASS_MS, DISK_PASSES_MAX } from './limits.js';
+
+export interface DepartingOptions {
+  readonly guest: Guest;
+  /** The one that the guest runs. */
+  readonly epoch: number;
+  readonly resyncBytesPerSecond: number | undefined;
+}
+
+export class DepartingGuest {
+  readonly #guest: Guest;
+  readonly #options: DepartingOptions;
+  #epoch: number;
+  /** Its disks' content goes along, and is tracked in this session. */
+  #moving = false;
+  #passing = false;
+  #passes: Promise<void> = Promise.resolve();
+  #paused = false;
+  #edged = false;
+  /** Saved in the pause, before the last pages are looked for: saving may write to guest RAM. */
+  #devices: Buffer | undefined;
+
+  constructor(options: DepartingOptions) {
+    this.#guest = options.guest;
+    this.#options = options;
+    this.#epoch = options.epoch;
+  }
+
+  /** The epoch that the guest runs, or would run. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** The destination has judged its images: the disks' content begins to move. */
+  async attach(session: Session, verdicts: readonly AcceptedImage[]): Promise<void> {
+    const { disks } = this.#guest;
+    const { resyncBytesPerSecond } = this.#options;
+    await disks.attachSource(session, { epoch: this.#epoch, verdicts, resyncBytesPerSecond });
+    this.#moving = true;
+    for (let pass = 0; pass < DISK_PASSES_MAX; pass += 1) {
+      if ((await disks.syncRound()) <= DISK_ENOUGH_BYTES) break;
+    }
+    this.#passing = true;
+    this.#passes = this.#passAgain();
+  }
+
+  /** What it writes from now on is found by `scan`. Gives all that may be other than zero. */
+  track(): PageRange[] {
+    this.#guest.emulator.scanWritten();
+    return this.#guest.emulator.ram.dataRanges();
+  }
+
+  scan(): PageRange[] {
+    return this.#guest.emulator.scanWritten();
+  }
+
+  /**
+   * The guest stands still and is drained; input that comes from now on waits here, and goes to the
+   * destination if `session` takes it.
+   */
+  async pause(session: Session): Promise<void> {
+    const { emulator, network, disks } = this.#guest;
+    await network.attach(session, { role: 'source', epoch: this.#epoch });
+    await this.#endPasses();
+    const exact = await network.quiesce();
+    this.#paused = true;
+    disks.beginPause();
+    const paused = emulator.pause();
+    const saving = emulator.saveDeviceState();
+    saving.catch(() => undefined);
+    await paused;
+    let devices = await saving;
+    while (!(await network.drain())) devices = await emulator.saveDeviceState();
+    await network.edge(this.#epoch, { exact, compares: false });
+    network.resume();
+    this.#devices = devices;
+  }
+
+  /** Only after `pause`. */
+  get devices(): Buffer | undefined {
+    return this.#devices;
+  }
+
+  /** The last of the disks' content is on its way, and this host's images hold it, too. */
+  async settleDisks(): Promise<void> {
+    if (!this.#moving) return;
+    this.#edged = true;
+    await this.#guest.disks.edge(this.#epoch);
+  }
+
+  /** Nothing of it leaves this host any more. */
+  async silence(): Promise<void> {
+    await this.#guest.network.silence();
+  }
+
+  /**
+   * The guest runs here, unprotected, and its disks have gone on from what the destination has.
+   * Rejects when that can't be written down; nothing that is held may leave then. Idempotent.
+   */
+  async goOn(): Promise<void> {
+    const { emulator, network, disks } = this.#guest;
+    await this.#endPasses();
+    const wasMoving = this.#moving;
+    this.#moving = false;
+    network.detach();
+    disks.detach();
+    if (this.#edged) this.#epoch += 1;
+    this.#edged = false;
+    this.#devices = undefined;
+    if (this.#paused) {
+      this.#paused = false;
+      await emulator.resume();
+      await disks.endPause();
+    }
+    if (wasMoving) await disks.beginAlone();
+    network.open();
+  }
+
+  /** Between the first passes and the pause: what is written to the disks is sent soon. */
+  async #passAgain(): Promise<void> {
+    while (this.#passing) {
+      await delay(DISK_PASS_MS);
+      if (this.#passing) await this.#guest.disks.syncRound();
+    }
+  }
+
+  async #endPasses(): Promise<void> {
+    this.#passing = false;
+    // A pass that fails is the session's end, which is told by the session.
+    await this.#passes.catch(() => undefined);
+  }
+}

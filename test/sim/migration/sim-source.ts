@@ -1,0 +1,227 @@
+/** The source's shell with a simulated guest, and what a shell has to promise to the core. */
+import { crc32c, PAGE_SIZE_BYTES, type PageRange } from '../../../src/lib/index.js';
+import {
+  type DestinationSection,
+  type HelloSection,
+  SourceCore,
+  type SourceInput,
+  type SourceOutput,
+} from '../../../src/migration/index.js';
+import type { World } from '../world.js';
+import type { SimGuest } from './guest.js';
+import type { SimLink } from './link.js';
+import type { Breakage, MigrationSimOptions } from './options.js';
+import { SimHost } from './sim-host.js';
+
+/** Pages and their versions. */
+export type PageList = readonly (readonly [page: number, version: number])[];
+
+export const encodePages = (pages: PageList): Buffer => Buffer.from(JSON.stringify(pages));
+export const decodePages = (bytes: Buffer): PageList => JSON.parse(bytes.toString()) as PageList;
+
+export interface SimFiles {
+  backup: PageList | undefined;
+  /** Kept at the destination by an earlier migration. */
+  image: Int32Array | undefined;
+}
+
+interface Parts {
+  readonly world: World;
+  readonly options: MigrationSimOptions;
+  readonly hello: HelloSection;
+  readonly guest: SimGuest;
+  readonly files: SimFiles;
+  readonly breakage: Breakage | undefined;
+  readonly link: () => SimLink;
+  /** In truth: the guest has not run at the destination and can not any more. */
+  readonly neverThere: () => boolean;
+}
+
+export class SimSource {
+  readonly #parts: Parts;
+  readonly core: SourceCore;
+  readonly host: SimHost<SourceInput, SourceOutput>;
+  #digests: [number, number][] = [];
+  #lastSession: number | undefined;
+
+  constructor(parts: Parts) {
+    const { options } = parts;
+    this.#parts = parts;
+    this.core = new SourceCore({
+      hello: parts.hello,
+      knownImages: options.image === 'known' ? ['0'.repeat(32)] : [],
+      maxBandwidth: options.maxBandwidth,
+      downtimeLimitUs: 100_000,
+      autoConverge: options.autoConverge,
+      onNoConvergence: options.onNoConvergence,
+      recoverTimeoutUs: 10_000_000,
+      silenceTimeoutUs: 5_000_000,
+      movesDisks: options.movesDisks,
+    });
+    this.host = new SimHost({
+      world: parts.world,
+      name: 'source',
+      core: this.core,
+      tick: { kind: 'tick' },
+      carryOut: (output) => this.#carryOut(output),
+    });
+  }
+
+  section(session: number, section: DestinationSection): void {
+    this.host.step({ kind: 'section', session, section });
+  }
+
+  lost(session: number, reason: string): void {
+    if (!this.host.alive) return;
+    const { guest, breakage } = this.#parts;
+    if (breakage === 'resume-after-run' && guest.handedOver) guest.run('source');
+    this.host.step({ kind: 'sessionLost', session, reason });
+  }
+
+  #carryOut(output: SourceOutput): void {
+    const { guest, files, breakage } = this.#parts;
+    const link = this.#parts.link();
+    const { host } = this;
+    switch (output.kind) {
+      case 'connect':
+        link.connect((session) => {
+          if (!host.alive) return;
+          if (session === undefined) host.step({ kind: 'connectFailed', reason: 'No answer' });
+          else {
+            this.#lastSession = session;
+            host.step({ kind: 'connected', session });
+          }
+        });
+        return;
+      case 'closeSession':
+        // In order with the pages that are still being coded.
+        host.job(1, () => link.close('source', output.session));
+        return;
+      case 'put':
+        if (output.section.kind === 'run') {
+          guest.handedOver = true;
+          if (breakage === 'early-release') guest.setMemory('source', undefined);
+        }
+        link.put('source', output.session, output.section);
+        return;
+      case 'startTracking': {
+        guest.dirty.clear();
+        const memory = guest.memory('source');
+        const touched = rangesOf([...memory.keys()].filter((page) => memory[page] !== 0));
+        host.job(2000, () => host.step({ kind: 'trackingStarted', ranges: touched }));
+        return;
+      }
+      case 'scan':
+        host.job(1000, () => {
+          const pages = [...guest.dirty].sort((a, b) => a - b);
+          if (breakage === 'lose-write' && host.random.chance(0.3)) pages.pop();
+          guest.dirty.clear();
+          host.step({ kind: 'scanned', ranges: rangesOf(pages) });
+        });
+        return;
+      case 'sendPages':
+        host.job(300, () => {
+          if (this.core.state.kind !== 'ended') this.#send(output);
+        });
+        return;
+      case 'compareImage': {
+        this.#digests.push(...(decodePages(output.bytes) as [number, number][]));
+        if (!output.last) return;
+        host.job(5000, () => this.#compare(this.#digests));
+        return;
+      }
+      case 'compareKnownImage':
+        host.job(5000, () => this.#compare([...(files.image ?? []).entries()]));
+        return;
+      case 'throttle':
+        guest.speed = 100 - output.percent;
+        return;
+      case 'pause':
+        host.job(2000, () => {
+          guest.pause('source');
+          host.step({ kind: 'paused' });
+        });
+        return;
+      case 'captureDevices': {
+        host.job(2000, () => {
+          const bytes = Buffer.from(JSON.stringify({ steps: guest.steps }));
+          host.step({ kind: 'devicesCaptured', bytes, ramDigest: undefined });
+        });
+        return;
+      }
+      case 'settleDisks':
+        host.job(3000, () => {
+          const session = this.#lastSession;
+          if (session !== undefined) link.putDisks(session, 1000);
+          host.step({ kind: 'disksSettled' });
+        });
+        return;
+      case 'giveUp':
+        host.job(2000, () => host.step({ kind: 'gaveUp' }));
+        return;
+      case 'resumeGuest':
+        host.job(2000, () => {
+          if (this.#parts.neverThere()) guest.handedOver = false;
+          guest.run('source');
+        });
+        return;
+      case 'writeBackup':
+        host.job(50_000, () => {
+          files.backup = this.#pagesOf(output.ranges);
+          host.step({ kind: 'backupWritten', path: 'backup', bytes: 0 });
+        });
+        return;
+      case 'release':
+        guest.setMemory('source', undefined);
+        return;
+      case 'record':
+      case 'alarm':
+      case 'commandRefused':
+      case 'ended':
+        return;
+    }
+  }
+
+  #send({ session, stream, sequence, ranges }: Extract<SourceOutput, { kind: 'sendPages' }>): void {
+    const { options } = this.#parts;
+    const pages = [...this.#pagesOf(ranges)];
+    const wanted = ranges.reduce((sum, { length }) => sum + length / PAGE_SIZE_BYTES, 0);
+    // What nobody asked for: the destination has to see for itself what it may use.
+    if (options.chatty && this.core.state.kind !== 'precopy') {
+      const most = options.pages - 1;
+      const extra = new Set(pages.map(([page]) => Math.min(most, page + wanted)));
+      for (const [page] of pages) extra.delete(page);
+      const memory = this.#parts.guest.memory('source');
+      for (const page of extra) pages.push([page, memory[page] as number]);
+      pages.sort(([a], [b]) => a - b);
+    }
+    const batch = encodePages(pages);
+    const kind = stream === 'ram' ? 'pages' : 'demanded';
+    this.#parts.link().put('source', session, { kind, sequence, batch });
+    const bytes = wanted * PAGE_SIZE_BYTES;
+    this.host.step({ kind: 'pagesSent', session, stream, sequence, bytes, crc: crc32c(batch) });
+  }
+
+  #pagesOf(ranges: readonly PageRange[]): PageList {
+    const memory = this.#parts.guest.memory('source');
+    return pagesIn(ranges).map((page) => [page, memory[page] as number] as const);
+  }
+
+  #compare(image: Iterable<readonly [number, number]>): void {
+    const memory = this.#parts.guest.memory('source');
+    const same = [...image].filter(([page, version]) => memory[page] === version);
+    const pages = same.map(([page]) => page);
+    this.host.step({ kind: 'imageCompared', same: rangesOf(pages) });
+  }
+}
+
+export function pagesIn(ranges: readonly PageRange[]): number[] {
+  return ranges.flatMap(({ offset, length }) =>
+    Array.from({ length: length / PAGE_SIZE_BYTES }, (_, i) => offset / PAGE_SIZE_BYTES + i),
+  );
+}
+
+/** Of ascending pages, each a range of its own. */
+export function rangesOf(pages: readonly number[]): PageRange[] {
+  return pages.map((page) => ({ offset: page * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES }));
+}

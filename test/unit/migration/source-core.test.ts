@@ -1,0 +1,242 @@
+import test from 'ava';
+import { PAGE_SIZE_BYTES } from '../../../src/lib/index.js';
+import {
+  type DestinationSection,
+  SourceCore,
+  type SourceInput,
+  type SourceOptions,
+  type SourceOutput,
+} from '../../../src/migration/index.js';
+import { HELLO } from '../../support/migration-sections.js';
+
+const PAGES = HELLO.ramSizeBytes / PAGE_SIZE_BYTES;
+const SECOND_US = 1_000_000;
+const ALL = [{ offset: 0, length: HELLO.ramSizeBytes }];
+
+/** A source whose shell does what it is told, in one piece. */
+class Bench {
+  readonly core: SourceCore;
+  readonly outputs: SourceOutput[] = [];
+  nowUs = 0;
+  /** What a scan finds. */
+  found: () => { offset: number; length: number }[] = () => [];
+  readonly #inputs: SourceInput[] = [];
+  #stepping = false;
+
+  constructor(mode: 'precopy' | 'postcopy' | 'hybrid', options: Partial<SourceOptions> = {}) {
+    const choices = { ...HELLO.choices, mode, assisted: false };
+    this.core = new SourceCore({
+      hello: { ...HELLO, choices },
+      knownImages: [],
+      maxBandwidth: undefined,
+      downtimeLimitUs: 100_000,
+      autoConverge: false,
+      onNoConvergence: 'keep-going',
+      recoverTimeoutUs: 60 * SECOND_US,
+      silenceTimeoutUs: 10 * SECOND_US,
+      movesDisks: false,
+      ...options,
+    });
+  }
+
+  step(input: SourceInput): void {
+    this.#inputs.push(input);
+    if (this.#stepping) return;
+    this.#stepping = true;
+    for (let next = this.#inputs.shift(); next !== undefined; next = this.#inputs.shift()) {
+      for (const output of this.core.step(next, this.nowUs)) {
+        this.outputs.push(output);
+        this.#carryOut(output);
+      }
+    }
+    this.#stepping = false;
+  }
+
+  #carryOut(output: SourceOutput): void {
+    if (output.kind === 'sendPages') {
+      const { session, stream, sequence } = output;
+      this.nowUs += 1000;
+      this.step({ kind: 'pagesSent', session, stream, sequence, bytes: 4096, crc: 1 });
+      this.hear({ kind: 'received', stream, sequence });
+    }
+    const answer = this.#answer(output.kind);
+    if (answer !== undefined) this.step(answer);
+  }
+
+  #answer(kind: SourceOutput['kind']): SourceInput | undefined {
+    switch (kind) {
+      case 'connect':
+        return { kind: 'connected', session: this.outputs.length };
+      case 'startTracking':
+        return { kind: 'trackingStarted', ranges: ALL };
+      case 'scan':
+        return { kind: 'scanned', ranges: this.found() };
+      case 'pause':
+        return { kind: 'paused' };
+      case 'captureDevices':
+        return { kind: 'devicesCaptured', bytes: Buffer.from('devices'), ramDigest: undefined };
+      case 'giveUp':
+        return { kind: 'gaveUp' };
+      default:
+        return undefined;
+    }
+  }
+
+  hear(section: DestinationSection): void {
+    this.step({ kind: 'section', session: this.session, section });
+  }
+
+  get session(): number {
+    const sessions = this.outputs.filter((output) => output.kind === 'put');
+    return sessions.at(-1)?.session ?? 0;
+  }
+
+  /** What was done, a word each. */
+  get words(): string[] {
+    return this.outputs.map((output) =>
+      output.kind === 'put' ? output.section.kind : output.kind,
+    );
+  }
+
+  accepted(): this {
+    this.step({ kind: 'start' });
+    this.hear({
+      kind: 'accepted',
+      host: 'b',
+      qemuVersion: '7',
+      image: undefined,
+      verdictsJson: '[]',
+    });
+    return this;
+  }
+}
+
+test('a precopy of a guest at rest: one round, pause, switchover, run, release, in this order', (t) => {
+  const bench = new Bench('precopy').accepted();
+  bench.hear({ kind: 'loaded' });
+  bench.hear({ kind: 'running', startUs: 1 });
+  t.deepEqual(bench.words, [
+    ...['connect', 'hello', 'startTracking', 'sendPages', 'scan', 'round', 'pause'],
+    ...['scan', 'captureDevices', 'deviceState', 'switchover'],
+    ...['giveUp', 'record', 'run', 'released', 'record', 'release', 'closeSession', 'ended'],
+  ]);
+  t.deepEqual(bench.core.state, { kind: 'ended', outcome: { kind: 'moved' } });
+});
+
+test('until run every loss gives the guest back at once', (t) => {
+  for (const lose of ['before', 'loading'] as const) {
+    const bench = new Bench('precopy');
+    if (lose === 'loading') bench.accepted();
+    else bench.step({ kind: 'start' });
+    bench.step({ kind: 'sessionLost', session: bench.session, reason: 'cut' });
+    t.is(bench.words.includes('resumeGuest'), lose === 'loading');
+    t.is(bench.core.state.kind, 'ended');
+    t.false(bench.words.includes('run'));
+  }
+});
+
+test('from run on no loss, no time and no command gives the guest back', (t) => {
+  const bench = new Bench('precopy').accepted();
+  bench.hear({ kind: 'loaded' });
+  bench.step({ kind: 'operatorCancel' });
+  bench.step({ kind: 'operatorForce', by: 'an operator' });
+  t.is(bench.words.filter((word) => word === 'commandRefused').length, 2);
+  bench.step({ kind: 'sessionLost', session: bench.session, reason: 'cut' });
+  for (let i = 0; i < 200; i += 1) {
+    bench.nowUs += SECOND_US;
+    bench.step({ kind: 'tick' });
+    const resuming = bench.core.state.kind === 'handedOver' && bench.core.state.link === 'resuming';
+    if (resuming) bench.step({ kind: 'sessionLost', session: bench.session, reason: 'cut' });
+  }
+  t.false(bench.words.includes('resumeGuest'));
+  t.is(bench.words.filter((word) => word === 'alarm').length, 1);
+  t.true(bench.words.filter((word) => word === 'resume').length > 50);
+  t.is(bench.core.state.kind, 'handedOver');
+  bench.step({ kind: 'operatorForce', by: 'an operator' });
+  t.deepEqual(bench.words.slice(-3), ['record', 'resumeGuest', 'ended']);
+});
+
+test('a destination that never ran the guest gives it back, one that may have does not', (t) => {
+  for (const [state, back] of [
+    ['discarded', true],
+    ['lost', false],
+    ['unknown', false],
+  ] as const) {
+    const bench = new Bench('precopy').accepted();
+    bench.hear({ kind: 'loaded' });
+    bench.step({ kind: 'sessionLost', session: bench.session, reason: 'cut' });
+    bench.step({ kind: 'tick' });
+    bench.hear({ kind: 'resumed', state });
+    t.is(bench.words.includes('resumeGuest'), back, state);
+  }
+});
+
+test('in postcopy a demanded page goes first, then those around it, then the rest ascending', (t) => {
+  const maxBandwidth = 4 * 8 * PAGE_SIZE_BYTES;
+  const bench = new Bench('postcopy', { maxBandwidth }).accepted();
+  t.false(bench.words.includes('sendPages'));
+  bench.hear({ kind: 'loaded' });
+  bench.hear({
+    kind: 'demand',
+    ranges: [{ offset: 40 * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES }],
+  });
+  bench.hear({ kind: 'running', startUs: 1 });
+  for (let i = 0; i < 20; i += 1) {
+    bench.nowUs += SECOND_US;
+    bench.step({ kind: 'tick' });
+  }
+  const sent = bench.outputs.filter((output) => output.kind === 'sendPages');
+  t.is(sent[0]?.stream, 'demanded');
+  t.deepEqual(sent[0]?.ranges, [{ offset: 40 * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES }]);
+  t.is(sent[1]?.ranges[0]?.offset, 24 * PAGE_SIZE_BYTES);
+  const pages = sent.flatMap(({ ranges }) =>
+    ranges.flatMap(({ offset, length }) =>
+      Array.from({ length: length / PAGE_SIZE_BYTES }, (_, i) => offset / PAGE_SIZE_BYTES + i),
+    ),
+  );
+  t.deepEqual(
+    [...pages].sort((a, b) => a - b),
+    Array.from({ length: PAGES }, (_, page) => page),
+  );
+});
+
+test('after the recover time-out the backup has what was not confirmed, once', (t) => {
+  const bench = new Bench('postcopy').accepted();
+  bench.hear({ kind: 'loaded' });
+  bench.hear({ kind: 'demand', ranges: [{ offset: 0, length: 2 * PAGE_SIZE_BYTES }] });
+  bench.step({ kind: 'sessionLost', session: bench.session, reason: 'cut' });
+  bench.nowUs += 61 * SECOND_US;
+  bench.step({ kind: 'tick' });
+  bench.step({ kind: 'sessionLost', session: bench.session, reason: 'cut' });
+  const backups = bench.outputs.filter((output) => output.kind === 'writeBackup');
+  t.deepEqual(backups, [
+    {
+      kind: 'writeBackup',
+      ranges: [{ offset: 2 * PAGE_SIZE_BYTES, length: HELLO.ramSizeBytes - 2 * PAGE_SIZE_BYTES }],
+    },
+  ]);
+});
+
+test('a guest that writes faster than the link is slowed down, or given up, as was asked', (t) => {
+  const busy = (options: Partial<SourceOptions>): Bench => {
+    const bench = new Bench('precopy', { ...options, downtimeLimitUs: 4 });
+    bench.found = () => {
+      bench.nowUs += SECOND_US / 4;
+      // It stops writing after a while, so that a run that keeps going ends.
+      return bench.nowUs < 20 * SECOND_US ? ALL : [];
+    };
+    return bench.accepted();
+  };
+  const throttled = busy({ autoConverge: true }).outputs.filter(({ kind }) => kind === 'throttle');
+  t.deepEqual(throttled.slice(0, 3), [
+    { kind: 'throttle', percent: 20 },
+    { kind: 'throttle', percent: 30 },
+    { kind: 'throttle', percent: 40 },
+  ]);
+  const given = busy({ onNoConvergence: 'give-up' });
+  t.deepEqual(given.words.slice(-3), ['cancel', 'closeSession', 'ended']);
+  t.false(given.words.includes('pause'));
+  const kept = busy({ onNoConvergence: 'keep-going' });
+  t.is(kept.words.filter((word) => word === 'alarm').length, 1);
+  t.true(kept.words.includes('switchover'));
+});
