@@ -43,6 +43,26 @@ export {
   type LinkReport,
 } from './link.js';
 export { type AcceptDecision, PeerListener, type PeerListenerOptions } from './peer-listener.js';
+export {
+  certificatesOf,
+  hasName,
+  isSignedBy,
+  namesOf,
+  refusalOfCertificate,
+  refusalOfTime,
+  refusalOfUse,
+  validityOf,
+} from './security/certificate.js';
+export {
+  ANY_PEER_NAME,
+  describeHandshakeFailure,
+  type LinkSecurity,
+  type PlainSecurity,
+  refusalOfPeer,
+  type TlsSecurity,
+  tlsClientOptions,
+  tlsServerOptions,
+} from './security/link-security.js';
 export { type MainThread, serveWorker } from './serve-worker.js';
 export { Session, type SessionCloseReason, type SessionInfo } from './session.js';
 export { descriptorOf, type Endpoint } from './stream.js';
