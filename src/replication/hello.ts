@@ -11,7 +11,7 @@ import { MODES } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 
 /** Raised whenever a message changes so that an older peer would misread it. */
-export const REPLICATION_VERSION = 4;
+export const REPLICATION_VERSION = 5;
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
@@ -31,8 +31,8 @@ const ports = z.array(z.number().int().min(1).max(65535)).min(1).max(2);
 
 /** What the hosts' guards need of each other; see src/failover/heartbeat. */
 const speechOffer = z.object({
-  /** Of this session's heartbeats, hexadecimal. */
-  key: z.string().regex(/^[0-9a-f]{32}$/),
+  /** The secret of this session's heartbeats, hexadecimal. */
+  key: z.string().regex(/^[0-9a-f]{64}$/),
   /** Tells this session from others in heartbeats. */
   session: z.number().int().nonnegative(),
   /** The newest alone token that the primary knows. */
