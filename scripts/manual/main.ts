@@ -28,7 +28,11 @@ const version = (
 ).version;
 /** What `colo` prints for arguments that only print. */
 async function printed(...argv: string[]): Promise<string> {
-  const wish = await parseColoArguments(argv, { version, captureFolder: () => '' });
+  const wish = await parseColoArguments(argv, {
+    version,
+    captureFolder: () => '',
+    absolute: (path) => path,
+  });
   if (wish.kind !== 'print') throw new Error(`colo ${argv.join(' ')} prints nothing`);
   return wish.text;
 }
@@ -45,7 +49,7 @@ const pages = await makePages({
   version,
   commands: await document('commands'),
   configuration: await document('configuration'),
-  help: (command) => printed(...(command === undefined ? [] : [command]), '--help'),
+  help: (command) => printed(...(command === undefined ? [] : command.split(' ')), '--help'),
 });
 for (const page of pages) {
   await put(`man/man${page.section}/${page.name}.${page.section}`, formatPage(page));

@@ -21,10 +21,11 @@ import {
   parseName,
   parseSize,
   type Role,
-  ValueError,
 } from '../config/index.js';
 import { assert, OperatorError } from '../lib/index.js';
 import type { Command } from './control-wire.js';
+import { named } from './named-argument.js';
+import { definePki, type PkiWish } from './pki/pki-arguments.js';
 
 /** Which agent is meant. */
 export interface AgentChoice {
@@ -78,6 +79,7 @@ export type ColoWish =
   | { readonly kind: 'compare'; readonly compare: CompareWish }
   | { readonly kind: 'check-config'; readonly check: CheckConfigWish }
   | { readonly kind: 'discard-image'; readonly discard: DiscardWish }
+  | { readonly kind: 'pki'; readonly pki: PkiWish }
   | {
       readonly kind: 'call';
       readonly command: Command;
@@ -97,7 +99,7 @@ interface CommonArguments {
 const SINGLE = [
   ...['socket', 'vm', 'run-dir', 'dir', 'duration', 'nic', 'max-bytes'],
   ...['inbound', 'verdicts', 'compare-timeout', 'role'],
-  ...['disk', 'state-dir', 'config', 'image'],
+  ...['disk', 'state-dir', 'config', 'image', 'days'],
 ];
 
 /** What the grammar needs to know beside the arguments. */
@@ -105,6 +107,8 @@ export interface ColoPlace {
   readonly version: string;
   /** The absolute path of a capture's folder; without a name, of a new one. */
   readonly captureFolder: (dir: string | undefined) => string;
+  /** From here, where it is not absolute. */
+  readonly absolute: (path: string) => string;
 }
 
 interface Hands {
@@ -112,6 +116,7 @@ interface Hands {
   readonly compare: (wish: CompareWish) => void;
   readonly checkConfig: (wish: CheckConfigWish) => void;
   readonly discardImage: (wish: DiscardWish) => void;
+  readonly pki: (wish: PkiWish) => void;
 }
 
 /** Reads the arguments of `colo` (without node and script). Never throws for what was typed. */
@@ -129,6 +134,9 @@ export async function parseColoArguments(
   const discardImage = (discard: DiscardWish): void => {
     wish = { kind: 'discard-image', discard };
   };
+  const pki = (asked: PkiWish): void => {
+    wish = { kind: 'pki', pki: asked };
+  };
   const call = (args: CommonArguments, command: Command, watch = false): void => {
     const agent = { socket: args.socket, vm: args.vm, runDir: args['run-dir'] };
     wish = { kind: 'call', command, agent, json: args.json, watch };
@@ -136,7 +144,7 @@ export async function parseColoArguments(
   let output = '';
   let failure: string | undefined;
   try {
-    await define(place, { call, compare, checkConfig, discardImage }).parseAsync(
+    await define(place, { call, compare, checkConfig, discardImage, pki }).parseAsync(
       [...argv],
       {},
       (error, _args, text) => {
@@ -163,6 +171,7 @@ function define(place: ColoPlace, hands: Hands): Argv<CommonArguments> {
   ];
   const base = defineCommon();
   for (const add of commands) add(base, hands, place);
+  definePki(base, hands.pki, place.absolute);
   return finish(base, place.version);
 }
 
@@ -468,16 +477,6 @@ function finish(base: Argv<CommonArguments>, version: string): Argv<CommonArgume
 function parsePeriod(text: string): number | 'auto' {
   if (text === 'auto') return text;
   return parseDuration(text, { minUs: PERIOD_US_MIN, maxUs: PERIOD_US_MAX });
-}
-
-/** Puts the name of the argument before what is wrong with it. */
-function named<T>(name: string, parse: () => T): T {
-  try {
-    return parse();
-  } catch (error) {
-    if (error instanceof ValueError) error.message = `${name}: ${error.message}`;
-    throw error;
-  }
 }
 
 function reword(message: string): string {

@@ -12,6 +12,8 @@ import { callAgent } from './control-client-shell.js';
 import { carryOutDiscard, planDiscard } from './discard-images.js';
 import { EXIT } from './exit-codes.js';
 import { WATCH_MS } from './limits.js';
+import { initAuthority, issueCertificate } from './pki/authority.js';
+import { showCertificates } from './pki/certificate-file.js';
 import { ProgressBar } from './progress-bar.js';
 import { packageVersion } from './version.js';
 
@@ -47,6 +49,15 @@ const surroundings: Surroundings = {
     return planDiscard({ ...wish, config, image }, { hostname, readFile, list });
   },
   carryOutDiscard,
+  absolute: (path) => resolve(path),
+  makeCertificate: (wish) => {
+    const interrupt = new AbortController();
+    process.once('SIGINT', () => interrupt.abort());
+    return wish.kind === 'init'
+      ? initAuthority(wish.init, interrupt.signal)
+      : issueCertificate(wish.issue, interrupt.signal);
+  },
+  showCertificates: ({ show }) => showCertificates(show, list),
   confirm: async (question) => {
     if (process.stdin.isTTY !== true) return false;
     const lines = createInterface({ input: process.stdin, output: process.stderr });

@@ -16,6 +16,7 @@ export type {
   NicPlace,
   PrimaryConfiguration,
   SecondaryConfiguration,
+  SecuritySettings,
 } from './configuration.js';
 export {
   type DiskFormat,
@@ -25,7 +26,15 @@ export {
   type NicSetting,
 } from './devices.js';
 export { formatDuration, parseDuration } from './duration.js';
-export { KEY_NAMES, type Key, type KeyDefinition, keyDefinition, type Role } from './keys.js';
+export {
+  KEY_NAMES,
+  type Key,
+  type KeyDefinition,
+  keyDefinition,
+  PKI_DIR,
+  type Role,
+  type TransportSecurity,
+} from './keys.js';
 export {
   CAPTURE_BYTES_DEFAULT,
   CAPTURE_BYTES_MAX,
@@ -38,11 +47,19 @@ export {
   COMPARE_TIMEOUT_US_MIN,
   CONFIG_FILE_BYTES_MAX,
   DISKS_MAX,
+  EXPIRY_WARNING_DAYS,
   NICS_MAX,
   PERIOD_US_MAX,
   PERIOD_US_MIN,
   SOCKET_PATH_BYTES_MAX,
 } from './limits.js';
+export {
+  examineLinkSecurity,
+  type LoadedSecurity,
+  loadLinkSecurity,
+  type SecurityFinding,
+  type SecurityPlace,
+} from './link-security-shell.js';
 export {
   DEFAULT_PERIOD_US,
   formatPeriod,
@@ -77,6 +94,7 @@ export {
   formatMemory,
   integerParser,
   parseName,
+  parsePeerName,
   parseSize,
 } from './values.js';
 export {

@@ -44,6 +44,8 @@ export {
 } from './link.js';
 export { type AcceptDecision, PeerListener, type PeerListenerOptions } from './peer-listener.js';
 export {
+  type CertificateFacts,
+  certificateFacts,
   certificatesOf,
   hasName,
   isSignedBy,

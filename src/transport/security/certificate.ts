@@ -105,3 +105,39 @@ export function hasName(certificate: X509Certificate, name: string): boolean {
   const found = certificate.checkHost(name, { subject: 'never', wildcards: false });
   return found !== undefined;
 }
+
+const DAY_MS = 24 * 3600 * 1000;
+
+/** What an operator asks of a certificate. */
+export interface CertificateFacts {
+  /** Such as "CN=hosta". */
+  readonly subject: string;
+  readonly issuer: string;
+  /** Of subjectAltName. */
+  readonly names: readonly string[];
+  readonly isCa: boolean;
+  /** ISO 8601, UTC. */
+  readonly validFrom: string;
+  readonly validUntil: string;
+  /** Whole days until the end, rounded down; negative once it is over. */
+  readonly daysLeft: number;
+  readonly state: 'valid' | 'expired' | 'not yet valid';
+  /** Of the whole certificate, SHA-256, as openssl prints it. */
+  readonly fingerprint: string;
+}
+
+/** `atMs`: when, by the host's clock. */
+export function certificateFacts(certificate: X509Certificate, atMs: number): CertificateFacts {
+  const { fromMs, untilMs } = validityOf(certificate);
+  return {
+    subject: certificate.subject.replaceAll('\n', ', '),
+    issuer: certificate.issuer.replaceAll('\n', ', '),
+    names: namesOf(certificate),
+    isCa: certificate.ca,
+    validFrom: new Date(fromMs).toISOString(),
+    validUntil: new Date(untilMs).toISOString(),
+    daysLeft: Math.floor((untilMs - atMs) / DAY_MS),
+    state: atMs > untilMs ? 'expired' : atMs < fromMs ? 'not yet valid' : 'valid',
+    fingerprint: certificate.fingerprint256,
+  };
+}
