@@ -241,7 +241,14 @@ async function compare(wish: CompareWish, around: Surroundings): Promise<number>
 
 /** Errors and warnings go to stderr, one line each; what is said of whole files to stdout. */
 async function checkConfig(wish: CheckConfigWish, around: Surroundings): Promise<number> {
-  const files = filesToCheck(wish.files, await around.list('/etc/colo'));
+  let files: string[];
+  try {
+    files = filesToCheck(wish.files, await around.list('/etc/colo'));
+  } catch (error) {
+    if (!(error instanceof ColoError)) throw error;
+    report(around, wish.json, { code: error.code, reason: describeError(error) });
+    return EXIT.configuration;
+  }
   if (files.length === 0) {
     const reason = 'found no *.conf in /etc/colo, expected one; write it, or name a file';
     report(around, wish.json, { code: 'COLO_E_CONFIGURATION', reason });

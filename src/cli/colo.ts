@@ -10,7 +10,7 @@ import { checkConfigFile } from './config-check.js';
 import { thisHost } from './config-check-host.js';
 import { callAgent } from './control-client-shell.js';
 import { carryOutDiscard, planDiscard } from './discard-images.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT, permissionDenied } from './exit-codes.js';
 import { WATCH_MS } from './limits.js';
 import { initAuthority, issueCertificate } from './pki/authority.js';
 import { showCertificates } from './pki/certificate-file.js';
@@ -75,7 +75,9 @@ async function list(folder: string): Promise<string[]> {
   try {
     return await readdir(folder);
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+    const code = (error as NodeJS.ErrnoException).code ?? '';
+    if (['ENOENT', 'ENOTDIR'].includes(code)) return [];
+    if (['EACCES', 'EPERM'].includes(code)) throw permissionDenied(folder, error);
     throw error;
   }
 }
