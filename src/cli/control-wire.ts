@@ -101,6 +101,12 @@ const COMMANDS = {
 
 const count = z.number();
 const countOrNone = z.number().nullable();
+const certificateSchema = z.object({
+  names: z.array(z.string()),
+  validUntil: z.string(),
+  daysLeft: z.number().int(),
+});
+
 const statusSchema = z.object({
   vm: z.string(),
   host: z.string(),
@@ -181,6 +187,13 @@ const statusSchema = z.object({
       peer: z.string(),
       gateway: z.enum(['reachable', 'unreachable']).nullable(),
       trouble: z.string().nullable(),
+    })
+    .nullable(),
+  security: z
+    .object({
+      transport: z.enum(['tls', 'plain']),
+      certificate: certificateSchema.nullable(),
+      peerCertificate: certificateSchema.nullable(),
     })
     .nullable(),
   lastFailure: z.string().nullable(),

@@ -76,6 +76,7 @@ export { type Invocation, readArguments, readSettingsFile, type Setting } from '
 export { formatConfiguration, formatHelp } from './show.js';
 export type {
   CaptureOptions,
+  CertificateStatus,
   CommandResult,
   CompareStatus,
   DiskStatus,
@@ -83,6 +84,7 @@ export type {
   NodeControl,
   NodeStatus,
   PeerState,
+  SecurityStatus,
   SpeechStatus,
   VerifiedDisk,
   VerifyAnswer,

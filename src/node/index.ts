@@ -12,3 +12,4 @@ export {
   type NodeState,
   RoleMachine,
 } from './role-machine.js';
+export { NodeSecurity } from './security-shell.js';

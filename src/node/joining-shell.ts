@@ -97,6 +97,7 @@ export class Joining implements NodeControl {
       uptimeMs: Math.round((monotonicUs() - this.#startedAtUs) / 1000),
       verified: 0,
       speech: null,
+      security: null,
       lastFailure: this.reason,
     };
   }

@@ -42,6 +42,7 @@ import {
 import { Joining } from './joining-shell.js';
 import { JOIN_PAUSE_MS, JOIN_PROBE_TIMEOUT_MS } from './limits.js';
 import { type NodeInput, type NodeOutput, RoleMachine } from './role-machine.js';
+import { NodeSecurity } from './security-shell.js';
 
 /** Starts a node in the role that its configuration names, unless the peer runs the guest. */
 export async function startNode(
@@ -62,6 +63,7 @@ class Node implements RunningNode {
   readonly #log: NodeLogger;
   /** Another one for each role: a peer that asks for an older one learns that its role is over. */
   #instance = randomBytes(INSTANCE_BYTES);
+  readonly #security: NodeSecurity;
   readonly #listener: PeerListener;
   readonly #machine: RoleMachine;
   #port = 0;
@@ -83,6 +85,7 @@ class Node implements RunningNode {
   constructor(configuration: Configuration, log: NodeLogger) {
     this.#configuration = configuration;
     this.#log = log;
+    this.#security = new NodeSecurity(configuration, log);
     this.#machine = new RoleMachine({ hasWitness: configuration.witness.kind !== 'none' });
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
@@ -108,7 +111,7 @@ class Node implements RunningNode {
   get control(): NodeControl {
     const role = (): NodeControl => this.#role ?? this.#joining;
     return {
-      status: () => role().status(),
+      status: () => ({ ...role().status(), security: this.#security.status }),
       failover: (options) => role().failover(options),
       switchover: () => role().switchover(),
       setPeriod: (period) => role().setPeriod(period),
@@ -132,6 +135,7 @@ class Node implements RunningNode {
       await this.#step({ kind: 'started', role, standing: this.#standing });
     } catch (error) {
       await this.#speech?.stop('The node can not start');
+      this.#security.stop();
       this.#listener.close();
       throw error;
     }
@@ -354,6 +358,7 @@ class Node implements RunningNode {
 
   async #leave(exit: NodeExit): Promise<void> {
     await this.#speech?.stop(exit.reason);
+    this.#security.stop();
     this.#listener.close();
     const failure = this.#guardFailure;
     this.#finish(failure === undefined ? exit : { exitCode: 1, reason: failure });

@@ -85,6 +85,7 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: 0,
     speech: sources.speech?.status ?? null,
+    security: null,
     lastFailure: sources.lastFailure,
   };
 }

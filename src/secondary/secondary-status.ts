@@ -57,6 +57,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     uptimeMs: Math.round((nowUs - sources.startedAtUs) / 1000),
     verified: sources.verified,
     speech: sources.speech?.status ?? null,
+    security: null,
     lastFailure: sources.lastFailure,
   };
 }

@@ -74,6 +74,19 @@ export function fullStatus(): NodeStatus {
       gateway: 'reachable',
       trouble: null,
     },
+    security: {
+      transport: 'tls',
+      certificate: {
+        names: ['hosta', '10.0.0.1'],
+        validUntil: '2030-01-02T03:04:05.000Z',
+        daysLeft: 400,
+      },
+      peerCertificate: {
+        names: ['hostb'],
+        validUntil: '2029-01-02T03:04:05.000Z',
+        daysLeft: 12,
+      },
+    },
     lastFailure: null,
   };
 }
