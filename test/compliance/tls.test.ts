@@ -5,7 +5,12 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { type AddressInfo, connect as connectPlain, createServer } from 'node:net';
-import { type ConnectionOptions, connect, createServer as createTlsServer } from 'node:tls';
+import {
+  type ConnectionOptions,
+  connect,
+  createServer as createTlsServer,
+  TLSSocket,
+} from 'node:tls';
 import test, { type ExecutionContext } from 'ava';
 import {
   ANY_PEER_NAME,
@@ -56,6 +61,8 @@ async function listen(t: ExecutionContext, mine: TlsSecurity): Promise<Listening
   });
   server.on('tlsClientError', (error, socket) => {
     verdicts.push(describeHandshakeFailure(error, socket));
+    // A handshake that takes too long is told, and goes on.
+    socket.destroy();
     server.emit('verdict');
   });
   server.listen(0, '127.0.0.1');
@@ -155,6 +162,43 @@ for (const [what, make, expected] of badPeers) {
   });
 }
 
+/** The refusal by a TLSSocket around a plain one, which no tls.Server looks after. */
+async function refusalByWrapper(t: ExecutionContext, theirs: ConnectionOptions): Promise<string> {
+  const mine = security(good);
+  const server = createServer((plain) => {
+    const socket = new TLSSocket(plain, { isServer: true, ...tlsServerOptions(mine, ALPN) });
+    socket.once('secure', () => {
+      server.emit('verdict', refusalOfPeer(socket, mine) ?? 'accepted');
+      socket.destroy();
+    });
+    socket.on('error', (error) => {
+      server.emit('verdict', describeHandshakeFailure(error, socket));
+      socket.destroy();
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => void server.close());
+  const verdict = once(server, 'verdict', { signal: AbortSignal.timeout(DEADLINE_MS) });
+  await dial((server.address() as AddressInfo).port, theirs);
+  return (await verdict)[0] as string;
+}
+
+test('a TLSSocket around a plain socket refuses the same peers', async (t) => {
+  const fine = tlsClientOptions(security(pki.issue()), ALPN);
+  t.is(await refusalByWrapper(t, fine), 'accepted');
+  for (const [what, make, expected] of badPeers) {
+    const bad = security(make(), { peerNames: [ANY_PEER_NAME] });
+    t.regex(await refusalByWrapper(t, tlsClientOptions(bad, ALPN)), expected, what);
+  }
+  const { cert: _cert, key: _key, ...bare } = fine;
+  t.is(await refusalByWrapper(t, bare), 'it showed no certificate');
+  const { ALPNProtocols: _none, ...silent } = fine;
+  t.is(await refusalByWrapper(t, silent), 'it named no protocol of ours (ALPN)');
+  const old = { minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2', ciphers: 'DEFAULT' } as const;
+  t.is(await refusalByWrapper(t, { ...fine, ...old }), 'it speaks no TLS 1.3');
+});
+
 test('a peer without a certificate gets nothing', async (t) => {
   const server = await listen(t, security(good));
   const { cert: _cert, key: _key, ...bare } = tlsClientOptions(security(good), ALPN);
@@ -210,6 +254,15 @@ test('bytes that are no TLS get nothing', async (t) => {
   }
 });
 
+test('who connects and says nothing is dropped', async (t) => {
+  const server = await listen(t, security(good));
+  const socket = connectPlain(server.port, '127.0.0.1');
+  socket.on('error', () => {});
+  socket.resume();
+  await once(socket, 'close');
+  t.is(await server.next(), 'it did not finish the handshake in time');
+});
+
 test('a listener that speaks no TLS is noticed', async (t) => {
   const server = createServer((socket) => {
     socket.on('error', () => {});
@@ -233,6 +286,7 @@ test('a session is not resumed: each connection proves anew who it is', async (t
   first.resume();
   await once(first, 'close');
   t.is(await server.next(), 'accepted');
+  t.log(`${sessions.length} sessions were offered`);
   for (const session of sessions) {
     const again = await dial(server.port, { ...options, session });
     t.is(again.got, 'welcome');

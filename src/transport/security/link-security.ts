@@ -7,6 +7,7 @@
  */
 import { constants, X509Certificate } from 'node:crypto';
 import type { ConnectionOptions, TLSSocket, TlsOptions } from 'node:tls';
+import { ATTACH_DEADLINE_MS } from '../limits.js';
 import { refusalOfCertificate } from './certificate.js';
 
 /** How a link is protected. Plain data: it goes to other threads by postMessage. PEM texts. */
@@ -57,7 +58,13 @@ export function tlsClientOptions(security: TlsSecurity, alpn: string): Connectio
 
 /** For `tls.createServer`, or for a TLSSocket with `isServer: true`. */
 export function tlsServerOptions(security: TlsSecurity, alpn: string): TlsOptions {
-  return { ...commonOptions(security, alpn), requestCert: true, honorCipherOrder: true };
+  return {
+    ...commonOptions(security, alpn),
+    requestCert: true,
+    honorCipherOrder: true,
+    // Only tells `tlsClientError`, whose owner must destroy the socket; and only of a tls.Server.
+    handshakeTimeout: ATTACH_DEADLINE_MS,
+  };
 }
 
 /**
@@ -105,6 +112,7 @@ const HANDSHAKE_FAILURES: Readonly<Record<string, string>> = {
   ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: 'it speaks no TLS 1.3',
   ERR_SSL_WRONG_VERSION_NUMBER: 'it speaks no TLS',
   ERR_SSL_PACKET_LENGTH_TOO_LONG: 'it speaks no TLS',
+  ERR_TLS_HANDSHAKE_TIMEOUT: 'it did not finish the handshake in time',
   ERR_SSL_HTTP_REQUEST: 'it speaks HTTP, not TLS',
   ERR_SSL_NO_APPLICATION_PROTOCOL: 'it named no protocol of ours (ALPN)',
   ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: 'it knows no protocol of ours (ALPN)',
