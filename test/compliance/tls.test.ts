@@ -191,6 +191,10 @@ test('a TLSSocket around a plain socket refuses the same peers', async (t) => {
     const bad = security(make(), { peerNames: [ANY_PEER_NAME] });
     t.regex(await refusalByWrapper(t, tlsClientOptions(bad, ALPN)), expected, what);
   }
+  // OpenSSL's words: its verdict counts, although nobody has acted on it.
+  const expired = security(pki.issue({ until: new Date(Date.now() - 60_000) }));
+  const verdict = await refusalByWrapper(t, tlsClientOptions(expired, ALPN));
+  t.is(verdict, 'its certificate has expired');
   const { cert: _cert, key: _key, ...bare } = fine;
   t.is(await refusalByWrapper(t, bare), 'it showed no certificate');
   const { ALPNProtocols: _none, ...silent } = fine;
