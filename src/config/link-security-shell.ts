@@ -73,12 +73,14 @@ function isOnLoopback({ listen, peer }: SecurityPlace): boolean {
   return isLoopback(listen.host) && (peer === undefined || isLoopback(peer.host));
 }
 
+/** Nobody gets links without protection by forgetting something. */
 function withoutFiles(place: SecurityPlace): SecurityFinding[] {
   if (isOnLoopback(place)) return [];
   const { ca, certificate, key } = place.security;
   const found = `found none of ${ca}, ${certificate} and ${key}`;
   const advice = 'make them with colo pki, or say transport-security = plain-trusted';
-  return [warning('tls-certificate', `${found}, expected all of them for TLS; ${advice}`)];
+  const text = `${found}, expected all of them for TLS; ${advice}`;
+  return [{ level: 'error', key: 'tls-certificate', text }];
 }
 
 type FileKey = 'tls-ca' | 'tls-certificate' | 'tls-key';

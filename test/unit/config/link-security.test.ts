@@ -157,6 +157,13 @@ test('without TLS: on loopback and on a link declared trusted', (t) => {
   const { links, warnings } = loadLinkSecurity(trusted);
   t.deepEqual(links, { kind: 'plain' });
   t.regex(warnings[0] ?? '', /^transport-security: found no protection/);
+  // Nobody has said that he wants it so.
+  for (const argv of [FAR, [], ['--listen', '127.0.0.1', '--peer', '10.0.0.1']]) {
+    t.throws(() => loadLinkSecurity(placeOf(t, none, argv)), {
+      code: 'COLO_E_TLS',
+      message: /^tls-certificate: found none of .*ca\.crt.*colo pki.*plain-trusted$/,
+    });
+  }
   // Some of the files: somebody wants TLS.
   t.throws(() => loadLinkSecurity(placeOf(t, { ...none, ca: 'x' }, loopback)));
 });
