@@ -31,6 +31,10 @@ export interface AgentStatus {
   readonly diskMemoryBytes: number;
   readonly verified: number;
   readonly lastFailure: string | null;
+  readonly security: {
+    readonly transport: 'tls' | 'plain';
+    readonly certificate: { readonly names: readonly string[]; readonly daysLeft: number } | null;
+  } | null;
   /** Null without a witness. */
   readonly speech: { readonly state: string; readonly granted: boolean } | null;
   readonly compare: { readonly running: boolean; readonly confirmedFrames: number } | null;

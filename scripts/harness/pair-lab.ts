@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nowUs } from '../clients/clock.js';
 import { type AgentStatus, agentStatus, isProtected } from './agent-control.js';
-import { Child } from './child.js';
+import { Child, run } from './child.js';
 import { type Cleanup, withDeadline } from './cleanup.js';
 import { waitGuest } from './guest-control.js';
 import { copyImage, type GuestFiles } from './guest-files.js';
@@ -47,6 +47,8 @@ export interface PairOptions {
   readonly imageDirectory?: string;
   /** Where the primary looks for its secondary; default: hostb. */
   readonly peer?: string;
+  /** How the hosts talk; with `tls` by certificates that `up` makes. Default: plain-trusted. */
+  readonly security?: 'tls' | 'plain-trusted';
   /** More flags of colo-primary and colo-secondary. */
   readonly primaryFlags?: readonly string[];
   readonly secondaryFlags?: readonly string[];
@@ -90,6 +92,7 @@ export class PairLab {
       await mkdir(join(directory, host, 'state'));
     }
     await copyImage(options.guest.image, pair.imagePath);
+    if (options.security === 'tls') await pair.#makeCertificates();
     return pair;
   }
 
@@ -258,6 +261,7 @@ export class PairLab {
         ...['--socket', this.#socketPath(host)],
         ...['--console-log', join(directory, 'console.log')],
         ...['--log-level', this.#options.logLevel ?? 'info'],
+        ...this.#securityFlags(host),
         ...flags,
       ],
       logPath: this.logPath(host),
@@ -269,6 +273,27 @@ export class PairLab {
         throw new Error(`${daemon} did not start: ${log.trim().slice(-1000)}`, { cause: error });
       },
     );
+  }
+
+  /** As docs/security.md says; the lab has one file system, and so both hosts one folder. */
+  async #makeCertificates(): Promise<void> {
+    const pki = [process.execPath, join(this.buildDir, 'src/cli/colo.js'), 'pki'];
+    const dir = ['--dir', this.#pkiDirectory];
+    await run([...pki, 'init', ...dir]);
+    for (const [host, address] of Object.entries(REPLICATION_ADDRESS)) {
+      await run([...pki, 'issue', host, address, ...dir]);
+    }
+  }
+
+  get #pkiDirectory(): string {
+    return join(this.directory, 'pki');
+  }
+
+  #securityFlags(host: HostName): string[] {
+    if (this.#options.security !== 'tls') return ['--transport-security', 'plain-trusted'];
+    const file = (name: string): string => join(this.#pkiDirectory, name);
+    const own = ['--tls-certificate', file(`${host}.crt`), '--tls-key', file(`${host}.key`)];
+    return ['--tls-ca', file('ca.crt'), ...own];
   }
 
   #socketPath(host: HostName): string {

@@ -31,7 +31,7 @@ async function printed(...argv: string[]): Promise<string> {
   const wish = await parseColoArguments(argv, {
     version,
     captureFolder: () => '',
-    absolutePath: (path) => path,
+    absolute: (path) => path,
   });
   if (wish.kind !== 'print') throw new Error(`colo ${argv.join(' ')} prints nothing`);
   return wish.text;
@@ -49,7 +49,7 @@ const pages = await makePages({
   version,
   commands: await document('commands'),
   configuration: await document('configuration'),
-  help: (command) => printed(...(command === undefined ? [] : [command]), '--help'),
+  help: (command) => printed(...(command === undefined ? [] : command.split(' ')), '--help'),
 });
 for (const page of pages) {
   await put(`man/man${page.section}/${page.name}.${page.section}`, formatPage(page));

@@ -3,7 +3,7 @@
  * `colo`, and docs/operating for the prose. Pure.
  */
 import { KEY_NAMES, type Key, keyDefinition, type Role } from '../../src/config/index.js';
-import { helpEntries } from './help-text.js';
+import { type HelpEntry, helpEntries } from './help-text.js';
 import { type Block, fromMarkdown, type Page, sectionOf } from './troff.js';
 
 export interface Sources {
@@ -41,7 +41,7 @@ function namePages(markdown: string): string {
 async function coloPage({ version, commands, help }: Sources): Promise<Page> {
   const overview = await help(undefined);
   const common = helpEntries(overview, 'Options:');
-  const names = helpEntries(overview, 'Commands:');
+  const names = await allCommands(overview, help);
   const blocks: Block[] = [
     section('Name'),
     paragraph('colo - look at and direct the agent of a protected VM'),
@@ -57,7 +57,7 @@ async function coloPage({ version, commands, help }: Sources): Promise<Page> {
     section('Commands'),
   ];
   for (const { term, text } of names) {
-    const name = term.split(' ')[1] ?? '';
+    const name = nameOf(term);
     const own = await help(name);
     const options = helpEntries(own, 'Options:').filter(
       (option) => !common.some((other) => other.term === option.term),
@@ -73,6 +73,23 @@ async function coloPage({ version, commands, help }: Sources): Promise<Page> {
   const seeAlso = 'colo-primary(8), colo-secondary(8), colo.conf(5)';
   const last = [...exitStatus(commands), section('See also'), paragraph(seeAlso)];
   return { name: 'colo', section: 1, version, blocks: [...blocks, ...last] };
+}
+
+/** Those below a command that has some instead of itself. */
+async function allCommands(overview: string, help: Sources['help']): Promise<HelpEntry[]> {
+  const all: HelpEntry[] = [];
+  for (const entry of helpEntries(overview, 'Commands:')) {
+    const below = helpEntries(await help(nameOf(entry.term)), 'Commands:');
+    all.push(...(below.length === 0 ? [entry] : below));
+  }
+  return all;
+}
+
+/** `pki issue` of `colo pki issue <name>`. */
+function nameOf(term: string): string {
+  const words = term.split(' ').slice(1);
+  const end = words.findIndex((word) => /^[<[]/.test(word));
+  return words.slice(0, end === -1 ? undefined : end).join(' ');
 }
 
 function agentPage({ version, commands }: Sources, role: Role): Page {
@@ -101,6 +118,7 @@ function agentPage({ version, commands }: Sources, role: Role): Page {
     entry('NOTIFY_SOCKET, WATCHDOG_USEC', 'Set by systemd: see sd_notify(3).'),
     section('Files'),
     entry('/etc/colo/VM.conf', 'What the unit of that VM is configured by.'),
+    entry('/etc/colo/pki', 'CA, certificate and key for the links between the hosts.'),
     entry('/etc/default/colo', 'Environment of the units.'),
     entry('/run/colo/VM.sock', 'Control socket, for colo(1).'),
     entry('/var/lib/colo', 'What must outlive the agent.'),

@@ -23,17 +23,18 @@ import {
 } from '../config/index.js';
 import { assert, OperatorError } from '../lib/index.js';
 import type { Command } from './control-wire.js';
-import {
-  type AgentChoice,
-  type CheckConfigWish,
-  type ColoPlace,
-  type CommonArguments,
-  type CompareWish,
-  type DiscardWish,
-  type Hands,
-  named,
+import type {
+  AgentChoice,
+  CheckConfigWish,
+  ColoPlace,
+  CommonArguments,
+  CompareWish,
+  DiscardWish,
+  Hands,
 } from './grammar-parts.js';
 import { defineMigrate, defineMigrateFollowUps, MIGRATE_SINGLE } from './migrate-arguments.js';
+import { named } from './named-argument.js';
+import { definePki, type PkiWish } from './pki/pki-arguments.js';
 
 export type {
   AgentChoice,
@@ -51,6 +52,7 @@ export type ColoWish =
   | { readonly kind: 'compare'; readonly compare: CompareWish }
   | { readonly kind: 'check-config'; readonly check: CheckConfigWish }
   | { readonly kind: 'discard-image'; readonly discard: DiscardWish }
+  | { readonly kind: 'pki'; readonly pki: PkiWish }
   | {
       readonly kind: 'call';
       readonly command: Command;
@@ -63,7 +65,7 @@ export type ColoWish =
 const SINGLE = [
   ...['socket', 'vm', 'run-dir', 'dir', 'duration', 'nic', 'max-bytes'],
   ...['inbound', 'verdicts', 'compare-timeout', 'role'],
-  ...['disk', 'state-dir', 'config', 'image', 'after'],
+  ...['disk', 'state-dir', 'config', 'image', 'after', 'days'],
   ...MIGRATE_SINGLE,
 ];
 
@@ -82,6 +84,9 @@ export async function parseColoArguments(
   const discardImage = (discard: DiscardWish): void => {
     wish = { kind: 'discard-image', discard };
   };
+  const pki = (asked: PkiWish): void => {
+    wish = { kind: 'pki', pki: asked };
+  };
   const call = (args: CommonArguments, command: Command, watch = false): void => {
     const agent = { socket: args.socket, vm: args.vm, runDir: args['run-dir'] };
     wish = { kind: 'call', command, agent, json: args.json, watch };
@@ -89,7 +94,7 @@ export async function parseColoArguments(
   let output = '';
   let failure: string | undefined;
   try {
-    await define(place, { call, compare, checkConfig, discardImage }).parseAsync(
+    await define(place, { call, compare, checkConfig, discardImage, pki }).parseAsync(
       [...argv],
       {},
       (error, _args, text) => {
@@ -117,6 +122,7 @@ function define(place: ColoPlace, hands: Hands): Argv<CommonArguments> {
   ];
   const base = defineCommon();
   for (const add of commands) add(base, hands, place);
+  definePki(base, hands.pki, place.absolute);
   return finish(base, place.version);
 }
 

@@ -37,6 +37,10 @@ import {
   STOP_MS_MAX,
   VERIFY_MS_MAX,
 } from './limits.js';
+import type { Made } from './pki/authority.js';
+import type { ShownCertificate } from './pki/certificate-file.js';
+import type { PkiWish } from './pki/pki-arguments.js';
+import { formatInit, formatIssued, formatShown } from './pki/pki-text.js';
 import { formatStatus, migrationText, verifyText } from './status-text.js';
 
 /** The world of one run of `colo`. */
@@ -54,6 +58,9 @@ export interface Surroundings extends ColoPlace {
   /** The images that a `discard-image` means. Throws OperatorError. */
   readonly planDiscard: (wish: DiscardWish) => Promise<DiscardPlan>;
   readonly carryOutDiscard: (plan: DiscardPlan) => Promise<DiscardedDisk[]>;
+  /** Makes a CA or a host's certificate. Throws ColoError. */
+  readonly makeCertificate: (wish: Exclude<PkiWish, { kind: 'show' }>) => Promise<Made>;
+  readonly showCertificates: (wish: PkiWish & { kind: 'show' }) => Promise<ShownCertificate[]>;
   /** False also where nobody can be asked. */
   readonly confirm: (question: string) => Promise<boolean>;
   /** Waits for the next look of `--watch`; false ends it. */
@@ -83,6 +90,8 @@ export async function runColo(argv: readonly string[], around: Surroundings): Pr
       return await checkConfig(wish.check, around);
     case 'discard-image':
       return await discardImages(wish.discard, around);
+    case 'pki':
+      return await pki(wish.pki, around);
     case 'call':
       if (wish.command.command === 'verify') return await verify(wish, around);
       if (wish.command.command === 'events') return await tellEvents(wish, around);
@@ -258,6 +267,39 @@ async function tellEvents(wish: Call, around: Surroundings): Promise<number> {
   }
 }
 
+/** Shown certificates of which one does not count now are a failure, for whoever watches them. */
+async function pki(wish: PkiWish, around: Surroundings): Promise<number> {
+  const json = jsonWanted(wish);
+  try {
+    if (wish.kind === 'show') {
+      const certificates = await around.showCertificates(wish);
+      const ok = certificates.every(({ state }) => state === 'valid');
+      const shown = json ? `${JSON.stringify({ ok, certificates })}\n` : formatShown(certificates);
+      around.print(shown);
+      return ok ? EXIT.ok : EXIT.failed;
+    }
+    const made = await around.makeCertificate(wish);
+    const text = wish.kind === 'init' ? formatInit(made) : formatIssued(wish.issue, made);
+    around.print(json ? `${JSON.stringify({ ok: true, ...made })}\n` : text);
+    return EXIT.ok;
+  } catch (error) {
+    if (!(error instanceof ColoError)) throw error;
+    report(around, json, { code: error.code, reason: describeError(error) });
+    return exitCodeOf(error);
+  }
+}
+
+function jsonWanted(wish: PkiWish): boolean {
+  switch (wish.kind) {
+    case 'init':
+      return wish.init.json;
+    case 'issue':
+      return wish.issue.json;
+    case 'show':
+      return wish.show.json;
+  }
+}
+
 /** How long an answer may take: some commands are done before they are answered. */
 function answerMs(asked: Command): number {
   switch (asked.command) {
@@ -291,7 +333,14 @@ async function compare(wish: CompareWish, around: Surroundings): Promise<number>
 
 /** Errors and warnings go to stderr, one line each; what is said of whole files to stdout. */
 async function checkConfig(wish: CheckConfigWish, around: Surroundings): Promise<number> {
-  const files = filesToCheck(wish.files, await around.list('/etc/colo'));
+  let files: string[];
+  try {
+    files = filesToCheck(wish.files, await around.list('/etc/colo'));
+  } catch (error) {
+    if (!(error instanceof ColoError)) throw error;
+    report(around, wish.json, { code: error.code, reason: describeError(error) });
+    return EXIT.configuration;
+  }
   if (files.length === 0) {
     const reason = 'found no *.conf in /etc/colo, expected one; write it, or name a file';
     report(around, wish.json, { code: 'COLO_E_CONFIGURATION', reason });

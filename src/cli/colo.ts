@@ -10,8 +10,10 @@ import { checkConfigFile } from './config-check.js';
 import { thisHost } from './config-check-host.js';
 import { callAgent } from './control-client-shell.js';
 import { carryOutDiscard, planDiscard } from './discard-images.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT, permissionDenied } from './exit-codes.js';
 import { WATCH_MS } from './limits.js';
+import { initAuthority, issueCertificate } from './pki/authority.js';
+import { showCertificates } from './pki/certificate-file.js';
 import { ProgressBar } from './progress-bar.js';
 import { packageVersion } from './version.js';
 
@@ -27,7 +29,7 @@ const surroundings: Surroundings = {
   call: callAgent,
   list,
   captureFolder: (dir) => resolve(dir ?? `colo-capture-${timeInName()}`),
-  absolutePath: (path) => resolve(path),
+  absolute: (path) => resolve(path),
   compareFiles: async (wish) => {
     const bar = new ProgressBar('comparing');
     const interrupt = new AbortController();
@@ -48,6 +50,14 @@ const surroundings: Surroundings = {
     return planDiscard({ ...wish, config, image }, { hostname, readFile, list });
   },
   carryOutDiscard,
+  makeCertificate: (wish) => {
+    const interrupt = new AbortController();
+    process.once('SIGINT', () => interrupt.abort());
+    return wish.kind === 'init'
+      ? initAuthority(wish.init, interrupt.signal)
+      : issueCertificate(wish.issue, interrupt.signal);
+  },
+  showCertificates: ({ show }) => showCertificates(show, list),
   confirm: async (question) => {
     if (process.stdin.isTTY !== true) return false;
     const lines = createInterface({ input: process.stdin, output: process.stderr });
@@ -74,7 +84,9 @@ async function list(folder: string): Promise<string[]> {
   try {
     return await readdir(folder);
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+    const code = (error as NodeJS.ErrnoException).code ?? '';
+    if (['ENOENT', 'ENOTDIR'].includes(code)) return [];
+    if (['EACCES', 'EPERM'].includes(code)) throw permissionDenied(folder, error);
     throw error;
   }
 }

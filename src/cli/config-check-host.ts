@@ -7,7 +7,12 @@ import { createConnection, createServer } from 'node:net';
 import { hostname, networkInterfaces, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import type { Address } from '../config/index.js';
+import {
+  type Address,
+  examineLinkSecurity,
+  type SecurityFinding,
+  type SecurityPlace,
+} from '../config/index.js';
 import { describeError } from '../lib/index.js';
 import { probeSoftDirty, probeUserfaultfd, seekSize } from '../linux/index.js';
 import { PROGRAM_MS_MAX, PROGRAM_OUTPUT_BYTES_MAX } from './limits.js';
@@ -45,6 +50,8 @@ export interface Host {
   /** Why written pages can't be found in this way; undefined when they can. */
   readonly trackerReason: (kind: 'userfaultfd' | 'soft-dirty') => string | undefined;
   readonly preloadExists: () => Promise<boolean>;
+  /** What is wrong with CA, certificate and key, as the agent would say it. */
+  readonly securityFindings: (place: SecurityPlace) => readonly SecurityFinding[];
 }
 
 const PRELOAD_PATH = fileURLToPath(new URL('../../native/ram-preload.so', import.meta.url));
@@ -91,6 +98,7 @@ export const thisHost: Host = {
     }
   },
   trackerReason: (kind) => (kind === 'userfaultfd' ? probeUserfaultfd() : probeSoftDirty()),
+  securityFindings: (place) => examineLinkSecurity(place, Date.now()).findings,
   preloadExists: async () => (await inspect(PRELOAD_PATH)) !== undefined,
 };
 

@@ -101,6 +101,7 @@ class HostCheck {
     await this.#checkFolders();
     await this.#checkNetwork();
     await this.#checkPeer();
+    this.#checkSecurity();
     await this.#checkDisks();
     for (const key of ['kernel', 'initrd'] as const) {
       const path =
@@ -196,6 +197,12 @@ class HostCheck {
     if (reason !== undefined) {
       const text = `found ${formatAddress(listen)} (${reason}), expected an address to listen on`;
       this.#tell('error', 'listen', `${text}; use one of this host, or end what has the port`);
+    }
+  }
+
+  #checkSecurity(): void {
+    for (const { level, key, text } of this.#host.securityFindings(this.#configuration)) {
+      this.#tell(level, key, text);
     }
   }
 

@@ -9,7 +9,7 @@ import {
   LineDecoder,
   type Response,
 } from './control-wire.js';
-import { AgentUnreachable } from './exit-codes.js';
+import { AgentUnreachable, permissionDenied } from './exit-codes.js';
 
 const REQUEST_ID = 1;
 
@@ -69,7 +69,7 @@ function explain(path: string, error: unknown): unknown {
       return new AgentUnreachable(`Nobody answers at ${path}; the agent is dead, start it again`);
     case 'EACCES':
     case 'EPERM':
-      return new AgentUnreachable(`Permission to ${path} is denied; run colo as root`);
+      return permissionDenied(path, error);
     case 'ECONNRESET':
     case 'EPIPE':
       return new AgentUnreachable(`The agent at ${path} hung up; it may be busy, ask again`);

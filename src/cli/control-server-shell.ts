@@ -5,7 +5,7 @@
  * connection and costs one log line; the others notice nothing.
  */
 import { once } from 'node:events';
-import { chmod, lstat, mkdir, unlink } from 'node:fs/promises';
+import { chmod, lstat, mkdir, stat, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { clearTimeout, setTimeout } from 'node:timers';
@@ -66,6 +66,7 @@ export class ControlServer {
     const server = new ControlServer(options);
     try {
       await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+      await mustBeOurs(dirname(path));
       await removeStale(path);
       await listen(server.#server, path);
     } catch (error) {
@@ -255,6 +256,17 @@ class IdleDeadline {
   cancel(): void {
     clearTimeout(this.#timer);
   }
+}
+
+/** Where everybody may rename files, anybody can put a socket of his in the place of ours. */
+async function mustBeOurs(folder: string): Promise<void> {
+  const { mode } = await stat(folder);
+  const others = 0o002;
+  const sticky = 0o1000;
+  if ((mode & others) === 0 || (mode & sticky) !== 0) return;
+  const expected = 'expected one that not everybody may write to; run chmod o-w on it';
+  const found = `Found ${folder} with mode ${(mode & 0o7777).toString(8).padStart(4, '0')}`;
+  throw new OperatorError('COLO_E_SOCKET', `${found}, ${expected}`);
 }
 
 async function removeStale(path: string): Promise<void> {

@@ -123,6 +123,12 @@ const COMMANDS = {
 
 const count = z.number();
 const countOrNone = z.number().nullable();
+const certificateSchema = z.object({
+  names: z.array(z.string()),
+  validUntil: z.string(),
+  daysLeft: z.number().int(),
+});
+
 const statusSchema = z.object({
   vm: z.string(),
   host: z.string(),
@@ -207,6 +213,13 @@ const statusSchema = z.object({
     })
     .nullable(),
   migration: migrationSchema.nullable(),
+  security: z
+    .object({
+      transport: z.enum(['tls', 'plain']),
+      certificate: certificateSchema.nullable(),
+      peerCertificate: certificateSchema.nullable(),
+    })
+    .nullable(),
   lastFailure: z.string().nullable(),
 }) satisfies z.ZodType<NodeStatus>;
 

@@ -28,6 +28,11 @@ export class AgentUnreachable extends ColoError {
   }
 }
 
+/** What is there is for root alone: an agent that can't be asked. */
+export function permissionDenied(path: string, cause: unknown): AgentUnreachable {
+  return new AgentUnreachable(`Permission to ${path} is denied; run colo as root`, { cause });
+}
+
 /** A file that `colo compare` was given is missing, or is no capture. */
 export class CaptureFileError extends ColoError {
   constructor(path: string, reason: string, options?: { cause?: unknown }) {

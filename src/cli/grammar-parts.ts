@@ -1,6 +1,7 @@
 /** What the parts of the grammar of `colo` share. */
-import { type Role, ValueError } from '../config/index.js';
+import type { Role } from '../config/index.js';
 import type { Command } from './control-wire.js';
+import type { PkiWish } from './pki/pki-arguments.js';
 
 /** Which agent is meant. */
 export interface AgentChoice {
@@ -60,7 +61,7 @@ export interface ColoPlace {
   /** The absolute path of a capture's folder; without a name, of a new one. */
   readonly captureFolder: (dir: string | undefined) => string;
   /** Of a file that the agent is to read. */
-  readonly absolutePath: (path: string) => string;
+  readonly absolute: (path: string) => string;
 }
 
 /** Where a command puts what was asked. */
@@ -69,14 +70,5 @@ export interface Hands {
   readonly compare: (wish: CompareWish) => void;
   readonly checkConfig: (wish: CheckConfigWish) => void;
   readonly discardImage: (wish: DiscardWish) => void;
-}
-
-/** Puts the name of the argument before what is wrong with it. */
-export function named<T>(name: string, parse: () => T): T {
-  try {
-    return parse();
-  } catch (error) {
-    if (error instanceof ValueError) error.message = `${name}: ${error.message}`;
-    throw error;
-  }
+  readonly pki: (wish: PkiWish) => void;
 }

@@ -4,6 +4,7 @@
  *
  * colo:   arguments -> colo-arguments.ts -> colo-command.ts -> control-client-shell.ts -> socket
  *         config-check.ts -> config-check-host.ts (check-config, without an agent)
+ *         pki/ (a CA and certificates, without an agent)
  * agents: arguments -> src/config -> daemon.ts -> startPrimary or startSecondary
  *         socket -> control-server-shell.ts -> control-wire.ts -> NodeControl
  *         service-manager.ts -> service-notice.ts -> systemd

@@ -60,3 +60,14 @@ export const PROGRAM_MS_MAX = 10_000;
 
 /** What such a program may print, bytes; QEMU's list of CPUs is 10 KiB. Hit: as above. */
 export const PROGRAM_OUTPUT_BYTES_MAX = 1024 ** 2;
+
+/** Validity of a CA's certificate, days: ten years, since all hosts must get the next one. */
+export const CA_DAYS_DEFAULT = 3650;
+export const CA_DAYS_MAX = 7300;
+
+/** Validity of a host's certificate, days: two years; what was stolen is of use no longer. */
+export const HOST_DAYS_DEFAULT = 730;
+export const HOST_DAYS_MAX = 3650;
+
+/** Names and addresses of one host beside the first. */
+export const HOST_NAMES_MAX = 32;

@@ -15,7 +15,8 @@ import {
   RECOVER_TIMEOUT_US_MIN,
 } from '../config/index.js';
 import { OperatorError } from '../lib/index.js';
-import { type ColoPlace, type CommonArguments, type Hands, named } from './grammar-parts.js';
+import type { ColoPlace, CommonArguments, Hands } from './grammar-parts.js';
+import { named } from './named-argument.js';
 
 /** Options that name one thing. */
 export const MIGRATE_SINGLE = [
@@ -151,7 +152,7 @@ export function defineMigrateFollowUps(
           describe: 'The backup file, on the destination',
         }),
       (args) => {
-        const file = place.absolutePath(args.from);
+        const file = place.absolute(args.from);
         call(args, { command: 'migrate-finish', arguments: { file } });
       },
     );

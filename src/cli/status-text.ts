@@ -1,11 +1,14 @@
 /** `colo status` for people: one line a fact, the name left, the value right. Pure. */
-import type {
-  CompareStatus,
-  DiskStatus,
-  DiskSyncStatus,
-  MigrationStatus,
-  NodeStatus,
-  SpeechStatus,
+import {
+  type CertificateStatus,
+  type CompareStatus,
+  type DiskStatus,
+  type DiskSyncStatus,
+  EXPIRY_WARNING_DAYS,
+  type MigrationStatus,
+  type NodeStatus,
+  type SecurityStatus,
+  type SpeechStatus,
 } from '../config/index.js';
 
 const LABEL_WIDTH = 16;
@@ -51,6 +54,7 @@ export function formatStatus(status: NodeStatus): string {
     rows.push([`Disk ${disk.name}`, parts.join(', ')]);
   }
   if (status.speech !== null) rows.push(...speechRows(status.speech));
+  if (status.security !== null) rows.push(...securityRows(status.security));
   rows.push(['Disk memory', formatBytes(status.diskMemoryBytes)]);
   rows.push(['Up', uptimeText(status.uptimeMs)]);
   rows.push(['Last failure', status.lastFailure ?? 'none']);
@@ -177,6 +181,21 @@ function speechRows(speech: SpeechStatus): [string, string][] {
     ['Heartbeats', `the peer is ${peer}`],
   ];
   return gateway === null ? rows : [...rows, ['Gateway', gateway]];
+}
+
+function securityRows(security: SecurityStatus): [string, string][] {
+  const { transport, certificate, peerCertificate } = security;
+  if (transport === 'plain') return [['Links', 'plain: anybody on them can read and change them']];
+  const rows: [string, string][] = [['Links', 'mutual TLS 1.3']];
+  if (certificate !== null) rows.push(['Certificate', certificateText(certificate)]);
+  if (peerCertificate !== null) rows.push(["Peer's", certificateText(peerCertificate)]);
+  return rows;
+}
+
+function certificateText({ names, validUntil, daysLeft }: CertificateStatus): string {
+  const left = daysLeft < 0 ? 'EXPIRED' : `${daysLeft} ${daysLeft === 1 ? 'day' : 'days'} left`;
+  const renew = daysLeft >= 0 && daysLeft < EXPIRY_WARNING_DAYS ? ', RENEW IT' : '';
+  return `${names.join(', ')}, until ${validUntil.slice(0, 10)}: ${left}${renew}`;
 }
 
 function pauseText(pause: NodeStatus['pauseMs']): string {

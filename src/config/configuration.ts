@@ -3,9 +3,21 @@
  * behind src/cli takes this and never sees a flag or a file.
  */
 import type { DiskSetting, NicSetting } from './devices.js';
+import type { TransportSecurity } from './keys.js';
 import type { GuestPanicAction, Mode, PeriodSetting } from './mode.js';
 import type { Address } from './values.js';
 import type { HeartbeatPath, WitnessSetting } from './witness.js';
+
+/** How the links between the hosts are protected; link-security-shell.ts reads the files. */
+export interface SecuritySettings {
+  readonly transport: TransportSecurity;
+  /** Paths of PEM files. */
+  readonly ca: string;
+  readonly certificate: string;
+  readonly key: string;
+  /** Of which the peer's certificate must have one; "*" alone: any that the CA has signed. */
+  readonly peerNames: readonly string[];
+}
 
 /** What both roles have. */
 export interface CommonConfiguration {
@@ -19,6 +31,7 @@ export interface CommonConfiguration {
   readonly listen: Address;
   /** The only address that a primary may come from. */
   readonly allowPeer: string | undefined;
+  readonly security: SecuritySettings;
   /** Bridge for every NIC that names none; undefined leaves those TAPs unconnected. */
   readonly bridge: string | undefined;
   readonly tracker: 'auto' | 'userfaultfd' | 'soft-dirty' | 'compare';

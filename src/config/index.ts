@@ -17,6 +17,7 @@ export type {
   NicPlace,
   PrimaryConfiguration,
   SecondaryConfiguration,
+  SecuritySettings,
 } from './configuration.js';
 export {
   type DiskFormat,
@@ -36,7 +37,15 @@ export {
   type NodePhase,
   type RoleView,
 } from './events.js';
-export { KEY_NAMES, type Key, type KeyDefinition, keyDefinition, type Role } from './keys.js';
+export {
+  KEY_NAMES,
+  type Key,
+  type KeyDefinition,
+  keyDefinition,
+  PKI_DIR,
+  type Role,
+  type TransportSecurity,
+} from './keys.js';
 export {
   CAPTURE_BYTES_DEFAULT,
   CAPTURE_BYTES_MAX,
@@ -49,11 +58,19 @@ export {
   COMPARE_TIMEOUT_US_MIN,
   CONFIG_FILE_BYTES_MAX,
   DISKS_MAX,
+  EXPIRY_WARNING_DAYS,
   NICS_MAX,
   PERIOD_US_MAX,
   PERIOD_US_MIN,
   SOCKET_PATH_BYTES_MAX,
 } from './limits.js';
+export {
+  examineLinkSecurity,
+  type LoadedSecurity,
+  loadLinkSecurity,
+  type SecurityFinding,
+  type SecurityPlace,
+} from './link-security-shell.js';
 export {
   BANDWIDTH_MAX,
   BANDWIDTH_MIN,
@@ -87,6 +104,7 @@ export { type Invocation, readArguments, readSettingsFile, type Setting } from '
 export { formatConfiguration, formatHelp } from './show.js';
 export type {
   CaptureOptions,
+  CertificateStatus,
   CompareStatus,
   DiskStatus,
   DiskSyncStatus,
@@ -94,6 +112,7 @@ export type {
   NodeStatus,
   PeerState,
   RoleControl,
+  SecurityStatus,
   SpeechStatus,
   VerifiedDisk,
   VerifyAnswer,
@@ -106,6 +125,7 @@ export {
   integerParser,
   parseAddress,
   parseName,
+  parsePeerName,
   parseSize,
 } from './values.js';
 export {

@@ -10,6 +10,13 @@ import { GUEST_PANIC_ACTIONS, MODES, parsePeriod } from './mode.js';
 import * as values from './values.js';
 import { parseHeartbeatPath, parseWitness } from './witness.js';
 
+/** How the hosts may talk to each other. */
+export const TRANSPORT_SECURITIES = ['tls', 'plain-trusted'] as const;
+export type TransportSecurity = (typeof TRANSPORT_SECURITIES)[number];
+
+/** Where `colo pki` puts what the hosts know each other by. */
+export const PKI_DIR = '/etc/colo/pki';
+
 /** What an agent is when it starts. */
 export type Role = 'primary' | 'secondary';
 
@@ -386,6 +393,53 @@ export const KEYS = {
     defaultFrom: 'not kept',
     example: '/var/log/colo/web-console.log',
     purpose: "File for the output of the guest's serial console on this host.",
+  },
+  'transport-security': {
+    roles: BOTH,
+    parse: values.choiceParser(TRANSPORT_SECURITIES),
+    value: 'tls or plain-trusted',
+    default: 'tls',
+    example: 'plain-trusted',
+    purpose:
+      'How the hosts talk: by mutual TLS 1.3; or plainly, on a link that nobody else can reach. ' +
+      'The same on both hosts.',
+  },
+  'tls-ca': {
+    roles: BOTH,
+    parse: values.parsePath,
+    value: 'path',
+    default: `${PKI_DIR}/ca.crt`,
+    example: '/etc/ssl/pair/ca.pem',
+    purpose: 'Certificates of the CAs of which one has signed those of both hosts.',
+  },
+  'tls-certificate': {
+    roles: BOTH,
+    parse: values.parsePath,
+    value: 'path',
+    default: undefined,
+    defaultFrom: `${PKI_DIR}/HOST.crt, HOST as \`host\` says`,
+    example: '/etc/ssl/pair/hosta.pem',
+    purpose: 'Certificate of this host.',
+  },
+  'tls-key': {
+    roles: BOTH,
+    parse: values.parsePath,
+    value: 'path',
+    default: undefined,
+    defaultFrom: `${PKI_DIR}/HOST.key, HOST as \`host\` says`,
+    example: '/etc/ssl/pair/hosta.key',
+    purpose: 'Its key; a file that only its owner may read.',
+  },
+  'tls-peer-names': {
+    roles: BOTH,
+    parse: values.parsePeerNames,
+    value: 'names with commas between them, or *',
+    default: undefined,
+    defaultFrom: 'the hosts of `peer` and `allow-peer`; without either *',
+    example: 'hostb,10.0.0.2',
+    purpose:
+      "Names and addresses, one of which the other host's certificate must have; *: any that " +
+      'the CA has signed.',
   },
   'run-dir': {
     roles: BOTH,

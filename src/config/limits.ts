@@ -88,3 +88,12 @@ export const CAPTURE_DURATION_US_DEFAULT = 10_000_000;
 export const CAPTURE_BYTES_MIN = 1024 ** 2;
 export const CAPTURE_BYTES_MAX = 1024 ** 4;
 export const CAPTURE_BYTES_DEFAULT = 1024 ** 3;
+
+/** Names that a peer's certificate may have one of: two hosts with a few addresses each. */
+export const PEER_NAMES_MAX = 16;
+
+/** A file with certificates or a key, bytes: a chain has some 10 KiB. Hit: the file is refused. */
+export const TLS_FILE_BYTES_MAX = 64 * 1024;
+
+/** An end that is nearer than this is warned of, days: time to renew without haste. */
+export const EXPIRY_WARNING_DAYS = 30;

@@ -14,14 +14,16 @@ import type {
   NicPlace,
   PrimaryConfiguration,
   SecondaryConfiguration,
+  SecuritySettings,
 } from './configuration.js';
 import { type DiskSetting, defaultMac, defaultTap, type NicSetting } from './devices.js';
 import { formatDuration } from './duration.js';
-import { KEYS, type Key, type KeyValue, keyDefinition, type Role } from './keys.js';
+import { KEYS, type Key, type KeyValue, keyDefinition, PKI_DIR, type Role } from './keys.js';
 import { DISKS_MAX, NICS_MAX, SOCKET_PATH_BYTES_MAX } from './limits.js';
 import { DEFAULT_PERIOD_US } from './mode.js';
 import { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 import { readArguments, readSettingsFile, type Setting } from './settings.js';
+import type { Address } from './values.js';
 
 /** Everything a configuration is made from; the caller does the reading. */
 export interface ConfigurationSource {
@@ -166,7 +168,11 @@ class ValueReader {
   }
 }
 
-function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration {
+function buildCommon(
+  reader: ValueReader,
+  hostname: string,
+  peer: Address | undefined,
+): CommonConfiguration {
   const vm = reader.defaulted('vm');
   const runDir = reader.defaulted('run-dir');
   const socketPath = reader.optional('socket') ?? `${runDir}/${vm}.sock`;
@@ -191,14 +197,17 @@ function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration
     const text = `${found}, expected ${expected}; lower witness-timeout or raise witness-ttl`;
     reader.complainAbout(['witness-timeout', 'witness-ttl'], text);
   }
+  const host = reader.optional('host') ?? hostname;
+  const allowPeer = reader.optional('allow-peer');
   return {
     vm,
-    host: reader.optional('host') ?? hostname,
+    host,
     runDir,
     stateDir: reader.defaulted('state-dir'),
     socketPath,
     listen: reader.defaulted('listen'),
-    allowPeer: reader.optional('allow-peer'),
+    allowPeer,
+    security: buildSecurity(reader, host, [peer?.host, allowPeer]),
     bridge: reader.optional('bridge'),
     tracker: reader.defaulted('tracker'),
     peerTimeoutUs,
@@ -218,9 +227,29 @@ function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration
   };
 }
 
+/** `expected`: what the configuration says of the peer elsewhere. */
+function buildSecurity(
+  reader: ValueReader,
+  host: string,
+  expected: readonly (string | undefined)[],
+): SecuritySettings {
+  // The zone of an address is this host's business, and stands in no certificate.
+  const names = expected
+    .filter((name) => name !== undefined)
+    .map((name) => name.replace(/%.*/, ''));
+  const fallback = names.length === 0 ? ['*'] : [...new Set(names)];
+  return {
+    transport: reader.defaulted('transport-security'),
+    ca: reader.defaulted('tls-ca'),
+    certificate: reader.optional('tls-certificate') ?? `${PKI_DIR}/${host}.crt`,
+    key: reader.optional('tls-key') ?? `${PKI_DIR}/${host}.key`,
+    peerNames: reader.optional('tls-peer-names') ?? fallback,
+  };
+}
+
 function buildPrimary(reader: ValueReader, hostname: string): PrimaryConfiguration | undefined {
-  const common = buildCommon(reader, hostname);
   const peer = reader.optional('peer');
+  const common = buildCommon(reader, hostname, peer);
   if (reader.settings('peer').length === 0) {
     reader.missing(['peer'], 'found none, expected host[:port] of the secondary; add it');
   }
@@ -282,11 +311,12 @@ function checkBoot(reader: ValueReader): void {
 }
 
 function buildSecondary(reader: ValueReader, hostname: string): SecondaryConfiguration {
-  const common = buildCommon(reader, hostname);
+  const peer = reader.optional('peer');
+  const common = buildCommon(reader, hostname, peer);
   return {
     role: 'secondary',
     ...common,
-    peer: reader.optional('peer'),
+    peer,
     qemuArguments: reader.list('qemu-arg').map(({ value }) => value),
     disks: secondaryDisks(reader, common.bothRoles),
     diskDir: reader.optional('disk-dir') ?? common.stateDir,

@@ -140,6 +140,25 @@ export interface SpeechStatus {
   trouble: string | null;
 }
 
+/** One certificate, as of now. */
+export interface CertificateStatus {
+  /** Host names and addresses that it is for. */
+  readonly names: readonly string[];
+  /** ISO 8601. */
+  readonly validUntil: string;
+  /** Whole days; negative once it has expired. */
+  readonly daysLeft: number;
+}
+
+/** How the links between the hosts are protected. */
+export interface SecurityStatus {
+  readonly transport: 'tls' | 'plain';
+  /** Ours; null without TLS. */
+  readonly certificate: CertificateStatus | null;
+  /** Of the last peer that a session was made with. */
+  readonly peerCertificate: CertificateStatus | null;
+}
+
 /** Everything an operator can ask of a node. Times are milliseconds: this is the CLI's side. */
 export interface NodeStatus {
   vm: string;
@@ -186,5 +205,7 @@ export interface NodeStatus {
   speech: SpeechStatus | null;
   /** Of a migration that is under way, or was the last. */
   migration: MigrationStatus | null;
+  /** Null: a role alone does not know; its node does. */
+  security: SecurityStatus | null;
   lastFailure: string | null;
 }

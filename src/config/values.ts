@@ -7,6 +7,7 @@ import {
   MEMORY_BYTES_MAX,
   MEMORY_BYTES_MIN,
   NAME_LENGTH_MAX,
+  PEER_NAMES_MAX,
 } from './limits.js';
 import { ValueError } from './problem.js';
 
@@ -49,6 +50,31 @@ export function parseIpAddress(text: string): string {
   const isIpv4 = octets.length === 4 && octets.every((o) => /^\d{1,3}$/.test(o) && Number(o) < 256);
   if (isIpv4 || IPV6.test(text)) return text;
   throw new ValueError(text, 'an IP address', 'write it such as 10.0.0.1 or fd00::1');
+}
+
+/** A host's name or address, as it may stand in a certificate. */
+export function parsePeerName(text: string): string {
+  const looksLikeAddress = /^[0-9.]+$/.test(text) || text.includes(':');
+  const isName = HOST_NAME.test(text) && !/\.\.|\.$/.test(text);
+  if (looksLikeAddress ? text.includes('%') : !isName) {
+    throw new ValueError(
+      text,
+      'a host name or an IP address',
+      'write it such as hostb or 10.0.0.2',
+    );
+  }
+  return looksLikeAddress ? parseIpAddress(text) : text;
+}
+
+/** Names and addresses with commas between them, each once; or "*" alone, for any. */
+export function parsePeerNames(text: string): readonly string[] {
+  if (text === '*') return [text];
+  const names = text.split(',');
+  if (names.length > PEER_NAMES_MAX) {
+    const expected = `at most ${PEER_NAMES_MAX} names`;
+    throw new ValueError(text, expected, 'remove some, or write "*" for any of your CA');
+  }
+  return [...new Set(names.map(parsePeerName))];
 }
 
 /** `host`, `host:port`, `[v6]:port` or a bare IPv6 address. */

@@ -22,12 +22,16 @@ export {
   type HeartbeatPeer,
   stampAlive,
 } from './heartbeat/guard-shell.js';
+export { createHeartbeatSeal, type HeartbeatSide } from './heartbeat/heartbeat-seal-shell.js';
 export {
   decodeHeartbeat,
   encodeHeartbeat,
   HEARTBEAT_BYTES,
+  HEARTBEAT_ID_BYTES,
   HEARTBEAT_KEY_BYTES,
+  HEARTBEAT_MAC_BYTES,
   type HeartbeatMessage,
+  type HeartbeatSeal,
 } from './heartbeat/heartbeat-wire.js';
 export { PeerMonitor, type PeerReason, type PeerView } from './heartbeat/peer-monitor.js';
 export {

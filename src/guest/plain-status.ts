@@ -44,6 +44,7 @@ export function plainStatus(
     uptimeMs: Math.round(uptimeUs / 1000),
     verified: 0,
     speech: null,
+    security: null,
     migration: null,
     lastFailure: null,
     ...rest,

@@ -15,6 +15,7 @@ import {
   type GuardNews,
   type GuardStatus,
   HEARTBEAT_KEY_BYTES,
+  type HeartbeatSide,
   TokenFile,
 } from '../failover/index.js';
 import { describeError, type Logger, OperatorError } from '../lib/index.js';
@@ -135,20 +136,13 @@ export class Speech {
   async accept(session: Session, offer: SpeechOffer): Promise<SpeechAnswer> {
     await this.#tokens.save(0);
     const ports = await this.#listen(session);
-    this.meet(session, offer.key, offer.ports);
+    this.#connect(session, offer.key, offer.ports, 'accepting');
     return { ports };
   }
 
-  /** From now on heartbeats go to the peer's ports and come from there. */
+  /** Primary: the offer is accepted; heartbeats go to the peer's ports and come from there. */
   meet(session: Session, key: string, ports: readonly number[]): void {
-    const { heartbeatPath } = this.#configuration;
-    const addresses = [plainAddress(session.remoteAddress), heartbeatPath?.peer];
-    const peers = addresses.flatMap((address, index) => {
-      const port = ports[index];
-      return address === undefined || port === undefined ? [] : [{ address, port }];
-    });
-    this.#guard.connect(peers, Buffer.from(key, 'hex'));
-    this.#guard.input({ kind: 'joined' });
+    this.#connect(session, key, ports, 'offering');
   }
 
   /** Primary, before the secondary gets its first state. Resolves once it counts. */
@@ -200,6 +194,17 @@ export class Speech {
   async stop(reason: string): Promise<void> {
     clearInterval(this.#poll);
     await this.#guard.stop(reason);
+  }
+
+  #connect(session: Session, key: string, ports: readonly number[], side: HeartbeatSide): void {
+    const { heartbeatPath } = this.#configuration;
+    const addresses = [plainAddress(session.remoteAddress), heartbeatPath?.peer];
+    const peers = addresses.flatMap((address, index) => {
+      const port = ports[index];
+      return address === undefined || port === undefined ? [] : [{ address, port }];
+    });
+    this.#guard.connect(peers, Buffer.from(key, 'hex'), side);
+    this.#guard.input({ kind: 'joined' });
   }
 
   #listen(session: Session): Promise<number[]> {

@@ -7,6 +7,8 @@ export async function writeDurably(path: string, contents: string | Buffer): Pro
   const temporary = `${path}.new`;
   const file = await open(temporary, 'w', 0o600);
   try {
+    // Whatever the umask says, and whoever has left a temporary file there.
+    await file.chmod(0o600);
     await file.writeFile(contents);
     await file.sync();
   } finally {

@@ -16,3 +16,4 @@ export {
   type NodeState,
   RoleMachine,
 } from './role-machine.js';
+export { NodeSecurity } from './security-shell.js';

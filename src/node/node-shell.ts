@@ -55,6 +55,7 @@ import { Joining } from './joining-shell.js';
 import { JOIN_PAUSE_MS, JOIN_PROBE_TIMEOUT_MS } from './limits.js';
 import { NodeEvents } from './node-events-shell.js';
 import { type NodeInput, type NodeOutput, RoleMachine } from './role-machine.js';
+import { NodeSecurity } from './security-shell.js';
 
 /** Starts a node in the role that its configuration names, unless the peer runs the guest. */
 export async function startNode(
@@ -78,6 +79,7 @@ class Node implements RunningNode {
   readonly #log: NodeLogger;
   /** Another one for each role: a peer that asks for an older one learns that its role is over. */
   #instance = randomBytes(INSTANCE_BYTES);
+  readonly #security: NodeSecurity;
   readonly #listener: PeerListener;
   readonly #machine: RoleMachine;
   #port = 0;
@@ -109,6 +111,7 @@ class Node implements RunningNode {
   constructor(configuration: Configuration, log: NodeLogger) {
     this.#configuration = configuration;
     this.#log = log;
+    this.#security = new NodeSecurity(configuration, log);
     this.#machine = new RoleMachine({ hasWitness: configuration.witness.kind !== 'none' });
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
@@ -195,6 +198,7 @@ class Node implements RunningNode {
     } catch (error) {
       this.#events.stop();
       await this.#speech?.stop('The node can not start');
+      this.#security.stop();
       this.#listener.close();
       throw error;
     }
@@ -529,6 +533,7 @@ class Node implements RunningNode {
   async #leave(exit: NodeExit): Promise<void> {
     this.#events.stop();
     await this.#speech?.stop(exit.reason);
+    this.#security.stop();
     this.#listener.close();
     this.#tellEnding();
     await setImmediate();

@@ -251,8 +251,7 @@ export class PrimaryRole implements NodeRole {
     const done = this.#core.state.kind === 'session' ? this.#nextCheckpoint() : undefined;
     this.#driver.input({ kind: 'modeChanged', mode });
     const result = await done;
-    if (result?.ok === false) return result;
-    return { ok: true, detail: `The mode is ${mode}` };
+    return result?.ok === false ? result : { ok: true, detail: `The mode is ${mode}` };
   }
 
   async capture(options: CaptureOptions): Promise<CommandResult> {

@@ -89,6 +89,7 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     verified: 0,
     speech: sources.speech?.status ?? null,
     migration: null,
+    security: null,
     lastFailure: sources.lastFailure,
   };
 }

@@ -32,8 +32,8 @@ const ports = z.array(z.number().int().min(1).max(65535)).min(1).max(2);
 
 /** What the hosts' guards need of each other; see src/failover/heartbeat. */
 const speechOffer = z.object({
-  /** Of this session's heartbeats, hexadecimal. */
-  key: z.string().regex(/^[0-9a-f]{32}$/),
+  /** The secret of this session's heartbeats, hexadecimal. */
+  key: z.string().regex(/^[0-9a-f]{64}$/),
   /** Tells this session from others in heartbeats. */
   session: z.number().int().nonnegative(),
   /** The newest alone token that the primary knows. */

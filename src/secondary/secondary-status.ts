@@ -59,6 +59,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     verified: sources.verified,
     speech: sources.speech?.status ?? null,
     migration: null,
+    security: null,
     lastFailure: sources.lastFailure,
   };
 }

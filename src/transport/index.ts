@@ -5,7 +5,7 @@
  * end) → attach-wire.ts, peer-listener.ts, connect.ts (which connection is for what) → session.ts →
  * the owner's handlers; and back. A link can go on in another thread (attach-link.ts), and
  * worker-client.ts with serve-worker.ts are how the threads of an agent talk. Bounds are in
- * limits.ts; the formats in docs/protocol/transport.md.
+ * limits.ts; the formats in docs/protocol/transport.md. Who is let in is in security/.
  *
  * Invariants: lengths are bounded before anything is allocated; a malformed byte ends the link and
  * is told in one log line; nothing is dropped without being counted.
@@ -43,6 +43,28 @@ export {
   type LinkReport,
 } from './link.js';
 export { type AcceptDecision, PeerListener, type PeerListenerOptions } from './peer-listener.js';
+export {
+  type CertificateFacts,
+  certificateFacts,
+  certificatesOf,
+  hasName,
+  isSignedBy,
+  namesOf,
+  refusalOfCertificate,
+  refusalOfTime,
+  refusalOfUse,
+  validityOf,
+} from './security/certificate.js';
+export {
+  ANY_PEER_NAME,
+  describeHandshakeFailure,
+  type LinkSecurity,
+  type PlainSecurity,
+  refusalOfPeer,
+  type TlsSecurity,
+  tlsClientOptions,
+  tlsServerOptions,
+} from './security/link-security.js';
 export { type MainThread, serveWorker } from './serve-worker.js';
 export { Session, type SessionCloseReason, type SessionInfo } from './session.js';
 export { descriptorOf, type Endpoint } from './stream.js';

@@ -108,6 +108,7 @@ function startAgent(
   const place = path.join(directory, program);
   fs.mkdirSync(place);
   const common = ['--vm', 'disks', '--host', program, '--run-dir', place, '--state-dir', place];
+  common.push('--transport-security', 'plain-trusted');
   const words = [path.join(CLI, `${program}.js`), ...common, '--peer-timeout', '3s', ...flags];
   const child = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'pipe'] });
   t.teardown(async () => {

@@ -75,7 +75,8 @@ setInterval(look, 1);
 for await (const line of createInterface({ input: process.stdin })) {
   const order = JSON.parse(line) as GuardChildOrder;
   if (order.kind === 'connect') {
-    guard.connect([order.peer], Buffer.from(order.key, 'hex'));
+    const side = settings.role === 'primary' ? 'offering' : 'accepting';
+    guard.connect([order.peer], Buffer.from(order.key, 'hex'), side);
     guard.input({ kind: 'joined' });
   } else if (order.kind === 'input') {
     guard.input(order.input);

@@ -3,7 +3,7 @@
  * protected guest. There is no systemd as process 1 here: the test starts what the units start, and
  * listens where systemd would.
  */
-import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -21,6 +21,7 @@ const PROTECTED_DEADLINE_MS = 120_000;
 
 const PRIMARY = (guest: GuestFiles): string => `# as in docs/install.md
 vm = web
+host = hosta
 peer = ${REPLICATION_ADDRESS.hostb}
 memory = 256MiB
 kernel = ${guest.kernel}
@@ -32,6 +33,7 @@ bridge = ${BRIDGE}
 peer-timeout = 3s
 `;
 const SECONDARY = `vm = web
+host = hostb
 listen = ${REPLICATION_ADDRESS.hostb}
 allow-peer = ${REPLICATION_ADDRESS.hosta}
 bridge = ${BRIDGE}
@@ -80,15 +82,19 @@ test.serial('the package is the same byte by byte, and goes in and out cleanly',
     }
     for (const line of found.trim().split('\n')) t.regex(line, /: found .*, expected .*; /);
 
+    t.is(await root.sh('stat -c %a /etc/colo/pki'), '700\n');
+    await root.sh('colo pki init; colo pki issue hosta 10.0.0.1');
+    t.regex(await root.sh('colo pki show'), /host hosta, 10\.0\.0\.1/);
+
     await root.sh('mkdir -p /var/lib/colo; cd /var/lib/colo; touch web-root.img web.epoch');
     await root.sh('apt-get remove -y colo; test ! -e /usr/lib/colo; test ! -e /usr/bin/colo');
     t.is(
       await root.sh('ls /etc/colo /etc/default/colo'),
-      '/etc/default/colo\n\n/etc/colo:\nweb.conf\n',
+      '/etc/default/colo\n\n/etc/colo:\npki\nweb.conf\n',
     );
     await root.sh('dpkg --purge colo');
     const left = await root.sh('ls /etc/colo /var/lib/colo; test ! -e /etc/default/colo');
-    t.is(left, '/etc/colo:\nweb.conf\n\n/var/lib/colo:\nweb-root.img\n');
+    t.is(left, '/etc/colo:\npki\nweb.conf\n\n/var/lib/colo:\nweb-root.img\n');
   } finally {
     await cleanup.run();
     stopListening();
@@ -145,6 +151,7 @@ test.serial('the units start, protect a guest, stay alive and stop in order', as
     await writeFile(join(hosta.directory, 'etc/web.conf'), PRIMARY(guest));
     await writeFile(join(hostb.directory, 'etc/web.conf'), SECONDARY);
     await copyImage(guest.image, join(hosta.directory, 'lib/web.img'));
+    await makeCertificates(hosta, hostb);
     for (const [host, role] of [
       [hosta, 'primary'],
       [hostb, 'secondary'],
@@ -169,6 +176,10 @@ test.serial('the units start, protect a guest, stay alive and stop in order', as
     const [secondary, secondaryManager] = await start(hostb, 'colo-secondary@.service');
     const [primary, primaryManager] = await start(hosta, 'colo-primary@.service');
     await waitStatus(hosta, ({ committedEpoch }) => committedEpoch !== null);
+    for (const host of [hosta, hostb]) {
+      const { security } = JSON.parse(await host.run('colo', 'status', '--json')) as Status;
+      t.like(security, { transport: 'tls', certificate: { daysLeft: 729 } });
+    }
     for (const manager of [primaryManager, secondaryManager]) {
       await manager.waitFor(/WATCHDOG=1/, manager.datagrams.length);
     }
@@ -189,7 +200,21 @@ test.serial('the units start, protect a guest, stay alive and stop in order', as
 
 interface Status {
   readonly role: string;
+  readonly security: unknown;
   readonly committedEpoch: number | null;
+}
+
+/** As docs/security.md says. */
+async function makeCertificates(hosta: PackageHost, hostb: PackageHost): Promise<void> {
+  await hosta.run('colo', 'pki', 'init');
+  for (const host of ['hosta', 'hostb'] as const) {
+    await hosta.run('colo', 'pki', 'issue', host, REPLICATION_ADDRESS[host]);
+  }
+  const [from, to] = [join(hosta.directory, 'etc/pki'), join(hostb.directory, 'etc/pki')];
+  await mkdir(to, { mode: 0o700 });
+  for (const name of ['ca.crt', 'hostb.crt', 'hostb.key']) {
+    await copyFile(join(from, name), join(to, name));
+  }
 }
 
 /** Asks with `colo status` until it holds. */

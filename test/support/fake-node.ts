@@ -93,6 +93,19 @@ export function fullStatus(): NodeStatus {
       faults: { count: 120, p50Us: 210, p99Us: 1900 },
       problem: null,
     },
+    security: {
+      transport: 'tls',
+      certificate: {
+        names: ['hosta', '10.0.0.1'],
+        validUntil: '2030-01-02T03:04:05.000Z',
+        daysLeft: 400,
+      },
+      peerCertificate: {
+        names: ['hostb'],
+        validUntil: '2029-01-02T03:04:05.000Z',
+        daysLeft: 12,
+      },
+    },
     lastFailure: null,
   };
 }

@@ -15,6 +15,7 @@ import {
   stampAlive,
 } from './guard-shell.js';
 import type { GuardCalls, GuardNotices } from './guard-thread-shell.js';
+import type { HeartbeatSide } from './heartbeat-seal-shell.js';
 import type { GuardInput } from './speech-guard.js';
 
 export interface GuardClientOptions {
@@ -49,9 +50,9 @@ export class GuardClient {
     return this.#worker.call('listen', addresses);
   }
 
-  /** `key` as told in the session's hello; then `input({ kind: 'joined' })`. */
-  connect(peers: readonly HeartbeatPeer[], key: Uint8Array): void {
-    this.#worker.notify('connect', peers, key);
+  /** `secret` as told in the session's hello; then `input({ kind: 'joined' })`. */
+  connect(peers: readonly HeartbeatPeer[], secret: Uint8Array, side: HeartbeatSide): void {
+    this.#worker.notify('connect', peers, secret, side);
   }
 
   input(input: GuardInput): void {

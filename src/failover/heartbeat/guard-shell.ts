@@ -12,7 +12,8 @@ import { LeaseWriter } from '../permit/lease.js';
 import type { PermitOptions, PermitState } from '../permit/speech-permit.js';
 import { openWitness } from '../witness/open-witness-shell.js';
 import type { Witness, WitnessIdentity, WitnessRequest } from '../witness/witness.js';
-import { decodeHeartbeat, encodeHeartbeat, HEARTBEAT_KEY_BYTES } from './heartbeat-wire.js';
+import { createHeartbeatSeal, type HeartbeatSide } from './heartbeat-seal-shell.js';
+import { decodeHeartbeat, encodeHeartbeat, type HeartbeatSeal } from './heartbeat-wire.js';
 import type { PeerView } from './peer-monitor.js';
 import { type GuardInput, type GuardOutput, SpeechGuard } from './speech-guard.js';
 
@@ -81,7 +82,8 @@ export class GuardShell {
   #addresses: readonly string[] = [];
   #sockets: Socket[] = [];
   #peers: readonly HeartbeatPeer[] = [];
-  #key: Buffer = Buffer.alloc(HEARTBEAT_KEY_BYTES);
+  /** Undefined before the first session. */
+  #seal: HeartbeatSeal | undefined;
   #strange = 0;
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
@@ -134,11 +136,10 @@ export class GuardShell {
     return this.#sockets.map((socket) => socket.address().port);
   }
 
-  /** From now on heartbeats go to these addresses, and come from them with this key. */
-  connect(peers: readonly HeartbeatPeer[], key: Uint8Array): void {
-    assert(key.length === HEARTBEAT_KEY_BYTES, `A key of ${key.length} bytes`);
+  /** From now on heartbeats go to these addresses, and come from them, sealed with `secret`. */
+  connect(peers: readonly HeartbeatPeer[], secret: Uint8Array, side: HeartbeatSide): void {
     this.#peers = peers;
-    this.#key = Buffer.from(key);
+    this.#seal = createHeartbeatSeal(secret, side);
   }
 
   input(input: GuardInput): void {
@@ -186,7 +187,7 @@ export class GuardShell {
   #perform(output: GuardOutput): void {
     switch (output.kind) {
       case 'send':
-        this.#send(encodeHeartbeat(output.message, this.#key));
+        if (this.#seal !== undefined) this.#send(encodeHeartbeat(output.message, this.#seal));
         return;
       case 'extend':
         this.#lease.extend(output.untilUs);
@@ -247,8 +248,8 @@ export class GuardShell {
   }
 
   #receive(bytes: Buffer, from: string, index: number): void {
-    const expected = this.#peers[index];
-    const message = from === expected?.address ? decodeHeartbeat(bytes, this.#key) : undefined;
+    const seal = from === this.#peers[index]?.address ? this.#seal : undefined;
+    const message = seal === undefined ? undefined : decodeHeartbeat(bytes, seal);
     if (message === undefined) this.#strange += 1;
     else this.input({ kind: 'arrived', message });
   }

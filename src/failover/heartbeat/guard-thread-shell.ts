@@ -7,13 +7,14 @@ import {
   type GuardStatus,
   type HeartbeatPeer,
 } from './guard-shell.js';
+import type { HeartbeatSide } from './heartbeat-seal-shell.js';
 import type { GuardInput } from './speech-guard.js';
 
 /** What the main thread may ask; see GuardShell. */
 export interface GuardCalls {
   start(settings: GuardSettings): void;
   listen(addresses: readonly string[]): Promise<number[]>;
-  connect(peers: readonly HeartbeatPeer[], key: Uint8Array): void;
+  connect(peers: readonly HeartbeatPeer[], secret: Uint8Array, side: HeartbeatSide): void;
   input(input: GuardInput): void;
   status(): GuardStatus;
   stop(reason: string): Promise<void>;
@@ -35,7 +36,7 @@ serveWorker<GuardCalls, GuardNotices>((main) => {
       guard = new GuardShell(settings, main.log, (news) => main.notify('news', news));
     },
     listen: (addresses) => started().listen(addresses),
-    connect: (peers, key) => started().connect(peers, key),
+    connect: (peers, secret, side) => started().connect(peers, secret, side),
     input: (input) => started().input(input),
     status: () => started().status,
     async stop(reason) {

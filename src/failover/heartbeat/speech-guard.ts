@@ -54,8 +54,10 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
   /** When each of the last heartbeats was sent. */
   readonly #sentAtUs = new Map<number, number>();
   #sequence = 0;
-  /** The newest heartbeat heard: an older one, by a slower path, is no news. */
+  /** The newest heartbeat heard: an older one, by a slower path or repeated, is no news. */
   #heardSequence = 0;
+  /** The newest of our heartbeats whose confirmation was heard. */
+  #confirmedSequence = 0;
   #sendAtUs: number;
   #hung = false;
 
@@ -145,22 +147,30 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
   }
 
   #arrived(message: HeartbeatMessage, nowUs: number): GuardOutput[] {
-    const outputs = viewChange(this.#monitor.heard(nowUs));
-    if (message.kind === 'confirmation') {
-      // Anybody's number would do for a claim to be confirmed, so only ours count.
-      const sentAtUs = this.#sentAtUs.get(message.sequence);
-      if (sentAtUs === undefined || this.#hung) return outputs;
-      const { token } = message;
-      return [...outputs, ...this.#permitted({ kind: 'confirmed', sentAtUs, token }, nowUs)];
-    }
+    if (message.kind === 'confirmation') return this.#heardConfirmation(message, nowUs);
     const { sequence, asks, token, session } = message;
-    const isNew = sequence > this.#heardSequence;
-    this.#heardSequence = Math.max(this.#heardSequence, sequence);
-    if (!isNew || this.#hung) return outputs;
+    // What somebody has kept and sends again must not make the peer look alive.
+    if (sequence <= this.#heardSequence) return [];
+    this.#heardSequence = sequence;
+    const outputs = viewChange(this.#monitor.heard(nowUs));
+    if (this.#hung) return outputs;
     for (const output of this.#permit.step({ kind: 'heard', asks, token, session }, nowUs)) {
       outputs.push(output.kind === 'confirm' ? this.#confirmation(sequence) : output);
     }
     return outputs;
+  }
+
+  #heardConfirmation(
+    { sequence, token }: Extract<HeartbeatMessage, { kind: 'confirmation' }>,
+    nowUs: number,
+  ): GuardOutput[] {
+    // Anybody's number would do for a claim to be confirmed, so only ours count, and each once.
+    const sentAtUs = this.#sentAtUs.get(sequence);
+    if (sentAtUs === undefined || sequence <= this.#confirmedSequence) return [];
+    this.#confirmedSequence = sequence;
+    const outputs = viewChange(this.#monitor.heard(nowUs));
+    if (this.#hung) return outputs;
+    return [...outputs, ...this.#permitted({ kind: 'confirmed', sentAtUs, token }, nowUs)];
   }
 
   #confirmation(sequence: number): GuardOutput {

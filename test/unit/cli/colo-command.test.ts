@@ -1,13 +1,17 @@
+import { resolve } from 'node:path';
 import test from 'ava';
 import type { FileReport } from '../../../src/cli/config-check.js';
 import type { Command, Response } from '../../../src/cli/control-wire.js';
 import { AgentUnreachable, runColo } from '../../../src/cli/index.js';
+import type { ShownCertificate } from '../../../src/cli/pki/certificate-file.js';
+import type { PkiWish } from '../../../src/cli/pki/pki-arguments.js';
 import { fullStatus, verifiedDisk } from '../../support/fake-node.js';
 
 interface Run {
   code: number;
   out: string;
   err: string;
+  pki?: PkiWish;
   calls: { path: string; command: Command; timeoutMs: number }[];
 }
 
@@ -19,6 +23,7 @@ interface Options {
   looks?: number;
   failure?: Error;
   report?: FileReport;
+  certificates?: ShownCertificate[];
   confirms?: boolean;
 }
 
@@ -43,7 +48,22 @@ async function run(argv: string[], options: Options = {}): Promise<Run> {
     },
     list: async () => options.sockets ?? ['web.sock'],
     captureFolder: (dir) => `/here/${dir ?? 'new'}`,
-    absolutePath: (path) => `/here/${path}`,
+    absolute: (path) => resolve('/here', path),
+    makeCertificate: async (wish) => {
+      result.pki = wish;
+      if (options.failure !== undefined) throw options.failure;
+      return {
+        ca: '/etc/colo/pki/ca.crt',
+        certificate: '/etc/colo/pki/hosta.crt',
+        key: '/etc/colo/pki/hosta.key',
+        names: ['hosta', '10.0.0.1'],
+        validUntil: '2030-01-02T03:04:05.000Z',
+      };
+    },
+    showCertificates: async (wish) => {
+      result.pki = wish;
+      return options.certificates ?? [];
+    },
     compareFiles: async () => {
       throw new Error('Nothing is compared in this file');
     },
@@ -307,6 +327,9 @@ test('the table for people shows every fact', async (t) => {
     'Right to speak   speaking, for 480 ms more',
     'Heartbeats       the peer is alive',
     'Gateway          reachable',
+    'Links            mutual TLS 1.3',
+    'Certificate      hosta, 10.0.0.1, until 2030-01-02: 400 days left',
+    "Peer's           hostb, until 2029-01-02: 12 days left, RENEW IT",
     'Disk memory      24.0 MiB',
     'Up               1 h 2 min',
     'Last failure     none',
@@ -403,4 +426,84 @@ test('events are followed until the agent is gone, as lines of JSON', async (t) 
 
 test('a sequence number that is none is a usage error', async (t) => {
   t.is((await run(['events', '--after', 'x'])).code, 64);
+});
+
+const CERTIFICATE: ShownCertificate = {
+  file: '/etc/colo/pki/hosta.crt',
+  subject: 'CN=hosta',
+  issuer: 'CN=Colo CA 1',
+  names: ['hosta', '10.0.0.1'],
+  isCa: false,
+  validFrom: '2028-01-02T03:04:05.000Z',
+  validUntil: '2030-01-02T03:04:05.000Z',
+  daysLeft: 12,
+  state: 'valid',
+  fingerprint: 'AA:BB',
+};
+
+test('pki: what was typed reaches the CA, with its defaults', async (t) => {
+  const dir = '/etc/colo/pki';
+  t.deepEqual((await run(['pki', 'init'])).pki, {
+    kind: 'init',
+    init: { dir, days: 3650, json: false },
+  });
+  const issue = { dir, name: 'hosta', others: [], days: undefined, renew: false, json: false };
+  t.deepEqual((await run(['pki', 'issue', 'hosta'])).pki, { kind: 'issue', issue });
+  const more = ['10.0.0.1', 'fd00::1', '--days', '9', '--renew', '--json', '--dir', 'p'];
+  t.deepEqual((await run(['pki', 'issue', 'hosta', ...more])).pki, {
+    kind: 'issue',
+    issue: {
+      ...{ dir: '/here/p', name: 'hosta', others: ['10.0.0.1', 'fd00::1'] },
+      ...{ days: 9, renew: true, json: true },
+    },
+  });
+  t.deepEqual((await run(['pki', 'show', 'a.crt', '/b'])).pki, {
+    kind: 'show',
+    show: { files: ['/here/a.crt', '/b'], dir, json: false },
+  });
+});
+
+test('pki: what makes no sense is refused before anything is done', async (t) => {
+  for (const argv of [
+    ['pki'],
+    ['pki', 'nonsense'],
+    ['pki', 'init', 'more'],
+    ['pki', 'init', '--days', '0'],
+    ['pki', 'init', '--days', '1', '--days', '2'],
+    ['pki', 'issue'],
+    ['pki', 'issue', '*'],
+    ['pki', 'issue', '../etc/passwd'],
+    ['pki', 'issue', 'a,IP:10.0.0.9'],
+    ['pki', 'issue', 'hosta', '10.0.0.300'],
+    ['pki', 'issue', 'hosta', 'fe80::1%eth0'],
+    ['pki', 'issue', 'h'.repeat(65)],
+    ['pki', 'issue', 'hosta', '--days', '99999'],
+  ]) {
+    const { code, pki, err } = await run(argv);
+    t.is(code, 64, argv.join(' '));
+    t.is(pki, undefined);
+    t.regex(err, /COLO_E_USAGE/);
+  }
+});
+
+test('pki: what was made is told with what to do next, and as JSON', async (t) => {
+  t.regex((await run(['pki', 'init'])).out, /never leaves this host[\s\S]*colo pki issue/);
+  const { code, out } = await run(['pki', 'issue', 'hosta', '10.0.0.1']);
+  t.is(code, 0);
+  t.regex(out, /for hosta, 10\.0\.0\.1, until 2030-01-02/);
+  t.regex(out, /scp \S+ca\.crt \S+hosta\.crt \S+hosta\.key hosta:\/etc\/colo\/pki\//);
+  const made = JSON.parse((await run(['pki', 'issue', 'hosta', '--json'])).out);
+  t.like(made, { ok: true, certificate: '/etc/colo/pki/hosta.crt' });
+});
+
+test('pki show: an end that is near is told, and one that is past is a failure', async (t) => {
+  const near = await run(['pki', 'show'], { certificates: [CERTIFICATE] });
+  t.is(near.code, 0);
+  t.regex(near.out, /host hosta, 10\.0\.0\.1[\s\S]*12 days left, RENEW IT[\s\S]*AA:BB/);
+  const expired = { ...CERTIFICATE, state: 'expired', daysLeft: -1 } as const;
+  const past = await run(['pki', 'show'], { certificates: [CERTIFICATE, expired] });
+  t.is(past.code, 1);
+  t.regex(past.out, /EXPIRED/);
+  const json = await run(['pki', 'show', '--json'], { certificates: [CERTIFICATE] });
+  t.deepEqual(JSON.parse(json.out), { ok: true, certificates: [CERTIFICATE] });
 });

@@ -35,11 +35,15 @@ async function run(
       result.err += text;
     },
     captureFolder: () => '/none',
-    absolutePath: (path) => path,
+    absolute: (path) => path,
     compareFiles: (wish) => compareFiles(wish, { onProgress, signal }),
     call: nothing,
     list: nothing,
     checkConfig: nothing,
+    makeCertificate: async () => {
+      throw new Error('No certificate is made in this file');
+    },
+    showCertificates: async () => [],
     planDiscard: nothing,
     carryOutDiscard: nothing,
     confirm: nothing,

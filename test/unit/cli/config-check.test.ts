@@ -66,6 +66,7 @@ function hostWith(text: string, change: Change = {}): Host {
       return 'ip utility\n';
     },
     trackerReason: () => undefined,
+    securityFindings: () => [],
     preloadExists: async () => true,
     ...change,
   };
@@ -136,6 +137,20 @@ const BROKEN: readonly (readonly [string, Change, RegExp])[] = [
     `${PRIMARY}tracker = soft-dirty\n`,
     { trackerReason: () => 'not here' },
     /^\/c:10: tracker: found no soft-dirty \(not here\), expected a kernel/,
+  ],
+  [
+    `${PRIMARY}tls-key = /k\n`,
+    {
+      securityFindings: () => [{ level: 'error', key: 'tls-key', text: 'found x, expected y; z' }],
+    },
+    /^\/c:10: tls-key: found x, expected y; z$/,
+  ],
+  [
+    PRIMARY,
+    {
+      securityFindings: () => [{ level: 'warning', key: 'tls-ca', text: 'found x, expected y; z' }],
+    },
+    /^warning \/c: tls-ca: found x, expected y; z$/,
   ],
   [PRIMARY, { trackerReason: () => 'old' }, /^warning \/c: tracker: found no userfaultfd \(old\)/],
   [PRIMARY, { userId: 1000 }, /^warning \/c: found user id 1000, expected root/],

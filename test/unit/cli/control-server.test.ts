@@ -1,7 +1,9 @@
+import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, statSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { AgentUnreachable, ControlServer, callAgent } from '../../../src/cli/index.js';
 import { CONNECTIONS_MAX } from '../../../src/cli/limits.js';
@@ -87,6 +89,47 @@ test('the socket is for its owner only, and is gone after the stop', async (t) =
   await server.stop();
   await server.stop();
   t.false(existsSync(path));
+});
+
+test('another user is told that the socket is not for him', async (t) => {
+  if (process.getuid?.() !== 0) {
+    t.log('Skipped: only root can become another user');
+    t.pass();
+    return;
+  }
+  const folder = temporaryFolder(t);
+  chmodSync(folder, 0o755);
+  const path = join(folder, 'web.sock');
+  const server = await ControlServer.start({ path, log: new CollectingLog() });
+  t.teardown(() => server.stop());
+  const script = `const { callAgent } = await import(process.argv[1]);
+    process.seteuid(65534);
+    await callAgent(process.argv[2], { command: 'status', arguments: {} }, 10000)
+      .catch((error) => console.log(error.code, error.message));`;
+  const client = new URL('../../../src/cli/control-client-shell.js', import.meta.url).href;
+  const asked = promisify(execFile)(process.execPath, [
+    ...['--input-type=module', '-e', script, client, path],
+  ]);
+  const told = `COLO_E_UNREACHABLE Permission to ${path} is denied; run colo as root\n`;
+  t.is((await asked).stdout, told);
+});
+
+test('a folder that everybody may write to is refused, unless it is sticky', async (t) => {
+  const folder = temporaryFolder(t);
+  const path = join(folder, 'web.sock');
+  chmodSync(folder, 0o777);
+  await t.throwsAsync(ControlServer.start({ path, log: new CollectingLog() }), {
+    instanceOf: OperatorError,
+    message: /with mode 0777, expected one that not everybody may write to/,
+  });
+  chmodSync(folder, 0o1777);
+  const server = await ControlServer.start({ path, log: new CollectingLog() });
+  await server.stop();
+});
+
+test('a folder that is made for the socket is for its owner only', async (t) => {
+  const { path } = await startServer(t);
+  t.is(statSync(dirname(path)).mode & 0o777, 0o700);
 });
 
 test('requests of one connection are answered in their order, half-closed or not', async (t) => {

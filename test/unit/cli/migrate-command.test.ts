@@ -8,7 +8,7 @@ import type { MigrationStatus } from '../../../src/config/index.js';
 const PLACE = {
   version: '9.9.9',
   captureFolder: () => '/none',
-  absolutePath: (path: string) => `/here/${path}`,
+  absolute: (path: string) => `/here/${path}`,
 };
 
 async function asked(...argv: string[]): Promise<unknown> {

@@ -39,6 +39,7 @@ const OUT_OF_RANGE: Partial<Record<Key, readonly string[]>> = {
   'peer-timeout': ['49999us', '60001ms'],
   'heartbeat-interval': ['999us', '10001ms'],
   gateway: ['10.0.0.256', '10.0.0.1:7800'],
+  'tls-peer-names': ['10.0.0.256', 'a,', 'a,*', '10.0.0.1:7800', Array(17).fill('a').join()],
   'witness-ttl': ['1999ms', '60001ms'],
   'witness-timeout': ['99ms', '30001ms'],
 };

@@ -67,7 +67,7 @@ test('every key and command is in its pages, and man has nothing to complain abo
   }
   const own = read('man/man1/colo.1');
   t.notRegex(own + read('man/man5/colo.conf.5') + read('man/man8/colo-primary.8'), /\.md\b/);
-  for (const name of ['status', 'failover', 'capture', 'check\\-config']) {
+  for (const name of ['status', 'failover', 'capture', 'check\\-config', 'pki issue']) {
     t.regex(own, new RegExp(`^\\.SS "colo ${name.replace('\\', '\\\\')}`, 'm'));
   }
   const pages = ['1/colo.1', '5/colo.conf.5', '8/colo-primary.8', '8/colo-secondary.8'];

@@ -7,6 +7,7 @@ import {
   createLeaseMemory,
   GuardClient,
   type GuardNews,
+  HEARTBEAT_BYTES,
   HEARTBEAT_KEY_BYTES,
   OutputLease,
 } from '../../../../src/failover/index.js';
@@ -73,8 +74,8 @@ async function protectedPair(t: ExecutionContext, options: { firstPath: boolean 
       // The discard port: nobody listens there.
       port: index === 0 && !options.firstPath ? 9 : port,
     }));
-  a.client.connect(peers(portsB), key);
-  b.client.connect(peers(portsA), key);
+  a.client.connect(peers(portsB), key, 'offering');
+  b.client.connect(peers(portsA), key, 'accepting');
   for (const side of [a, b]) side.client.input({ kind: 'joined' });
   await a.until('goAlone');
   await a.until('speak');
@@ -121,7 +122,7 @@ test('strange datagrams are counted, and change nothing', async (t) => {
   const { a, portsA } = await protectedPair(t, { firstPath: true });
   const stranger = createSocket('udp4');
   t.teardown(() => stranger.close());
-  for (const bytes of [Buffer.alloc(0), Buffer.alloc(52), randomBytes(1400)]) {
+  for (const bytes of [Buffer.alloc(0), Buffer.alloc(HEARTBEAT_BYTES), randomBytes(1400)]) {
     stranger.send(bytes, portsA[0] as number, ADDRESSES[0]);
   }
   while ((await a.client.status()).strangeDatagrams < 3) {

@@ -56,6 +56,29 @@ test('only the confirmation of an own, recent heartbeat gives a right', (t) => {
   t.like(arrive(2, P + 1), [{ kind: 'speak' }]);
 });
 
+test('what was heard before and is sent again does not make the peer look alive', (t) => {
+  const g = guard();
+  const arrive = (message: HeartbeatMessage, nowUs: number) =>
+    g.step({ kind: 'arrived', message }, nowUs);
+  g.step({ kind: 'joined' }, 0);
+  g.step({ kind: 'tick', mainAliveAtUs: 0 }, 0);
+  arrive(beat(7), 1);
+  arrive({ kind: 'confirmation', sequence: 1, token: 0 }, 2);
+  const views: string[] = [];
+  for (let nowUs = 50_000; nowUs <= 2 * P; nowUs += 50_000) {
+    const outputs = [
+      ...g.step({ kind: 'tick', mainAliveAtUs: nowUs }, nowUs),
+      ...arrive(beat(7), nowUs + 1),
+      ...arrive(beat(3), nowUs + 2),
+      ...arrive({ kind: 'confirmation', sequence: 1, token: 0 }, nowUs + 3),
+      // Never sent by us.
+      ...arrive({ kind: 'confirmation', sequence: 1_000_000, token: 0 }, nowUs + 4),
+    ];
+    for (const output of outputs) if (output.kind === 'peer') views.push(output.view.kind);
+  }
+  t.deepEqual(views, ['suspect', 'lost']);
+});
+
 test('a hung main thread is not taken for alive: nothing is sent until it is back', (t) => {
   const g = guard();
   const hungUs = MAIN_SILENCE_US_MAX + 1;
