@@ -19,7 +19,8 @@ import { CHANNELS, type Channel } from './channels.js';
 import { connectErrorKind, LinkError } from './errors.js';
 import type { Frame } from './frame-wire.js';
 import { CHANNEL_LIMITS, PROBE_PAUSE_MS, UNATTACHED_LIMITS } from './limits.js';
-import { Link, type LinkCloseReason } from './link.js';
+import { Link } from './link.js';
+import type { LinkCloseReason } from './link-types.js';
 import { Session } from './session.js';
 import { type Endpoint, openStream } from './stream.js';
 
@@ -28,6 +29,8 @@ export interface ConnectOptions extends Endpoint {
   readonly timeoutMs: number;
   readonly log: Logger;
   readonly signal?: AbortSignal;
+  /** The session survives the loss of connections if they are back within so many milliseconds. */
+  readonly resumeWithinMs?: number;
 }
 
 /**
@@ -35,7 +38,7 @@ export interface ConnectOptions extends Endpoint {
  * peer's answer is malformed or of another version, with ProtocolError; then nothing stays open.
  */
 export async function connectSession(options: ConnectOptions): Promise<Session> {
-  const { host, port, timeoutMs, log, signal } = options;
+  const { host, port, timeoutMs, log, signal, resumeWithinMs } = options;
   const where = `${host}:${port}`;
   const sessionId = randomBytes(SESSION_ID_BYTES);
   const opened: Link[] = [];
@@ -63,13 +66,21 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
     ]);
     const id = sessionId.toString('hex');
     const info = { id, remoteAddress, protocolVersion: version };
-    return new Session(info, Object.fromEntries(links) as Record<Channel, Link>);
+    const resumes = resumeWithinMs !== undefined;
+    for (const [channel, link] of links) link.join({ sessionId, channel, resumes });
+    const record = Object.fromEntries(links) as Record<Channel, Link>;
+    const endpoint = endpointOf(options);
+    return new Session(info, record, resumes ? { withinMs: resumeWithinMs, endpoint } : undefined);
   } catch (error) {
     for (const link of opened) link.destroy();
     throw error;
   } finally {
     interruption.cancel();
   }
+}
+
+function endpointOf({ host, port, localAddress }: Endpoint): Endpoint {
+  return localAddress === undefined ? { host, port } : { host, port, localAddress };
 }
 
 /**

@@ -10,7 +10,7 @@
  * Invariants: lengths are bounded before anything is allocated; a malformed byte ends the link and
  * is told in one log line; nothing is dropped without being counted.
  */
-export { attachLink, discardLink, reportLink } from './attach-link.js';
+export { attachLink, closeConnection, discardLink, reportLink } from './attach-link.js';
 export {
   INSTANCE_BYTES,
   PROTOCOL_VERSIONS,
@@ -33,18 +33,24 @@ export {
   FrameDecoder,
 } from './frame-wire.js';
 export { CHANNEL_LIMITS, type LinkLimits } from './limits.js';
-export {
-  type DetachedLink,
-  Link,
-  type LinkCloseReason,
-  type LinkCounters,
-  type LinkKeeper,
-  type LinkOptions,
-  type LinkReport,
-} from './link.js';
+export { Link } from './link.js';
+export type {
+  DetachedLink,
+  LinkCloseReason,
+  LinkConnection,
+  LinkCounters,
+  LinkKeeper,
+  LinkOptions,
+  LinkReport,
+} from './link-types.js';
 export { type AcceptDecision, PeerListener, type PeerListenerOptions } from './peer-listener.js';
 export { type MainThread, serveWorker } from './serve-worker.js';
-export { Session, type SessionCloseReason, type SessionInfo } from './session.js';
+export {
+  type InterruptionHandlers,
+  Session,
+  type SessionCloseReason,
+  type SessionInfo,
+} from './session.js';
 export { descriptorOf, type Endpoint } from './stream.js';
 export { WorkerClient, type WorkerClientOptions } from './worker-client.js';
 export type { Handlers } from './worker-wire.js';

@@ -24,14 +24,16 @@ import {
 } from './attach-wire.js';
 import { CHANNELS, type Channel } from './channels.js';
 import { LinkError } from './errors.js';
-import type { Frame } from './frame-wire.js';
+import { encodeFrame, type Frame } from './frame-wire.js';
 import {
   ATTACH_DEADLINE_MS,
   CHANNEL_LIMITS,
   PENDING_CONNECTIONS_MAX,
   UNATTACHED_LIMITS,
 } from './limits.js';
-import { Link, type LinkCloseReason } from './link.js';
+import { Link } from './link.js';
+import type { LinkCloseReason } from './link-types.js';
+import { decodeResume } from './resume-wire.js';
 import { Session, type SessionInfo } from './session.js';
 import { createStreamServer } from './stream.js';
 
@@ -52,6 +54,8 @@ export interface PeerListenerOptions {
   readonly probeAnswer?: () => ProbeAnswer;
   /** Someone asked whether we are here, and has been answered. */
   readonly onProbe?: (remoteAddress: string) => void;
+  /** Sessions survive the loss of connections that are back within so many milliseconds. */
+  readonly resumeWithinMs?: number;
   /** Default ATTACH_DEADLINE_MS. */
   readonly attachDeadlineMs?: number;
 }
@@ -72,12 +76,17 @@ interface Gathering {
   readonly members: Map<Channel, Pending>;
 }
 
+/** Nobody passes anything on to a connection that has become a link's. */
+const NO_KEEPER = { close() {}, destroy() {}, reconnect() {}, renew() {} };
+
 export class PeerListener {
   readonly #options: PeerListenerOptions;
   readonly #server: Server;
   /** In order of arrival. */
   readonly #pending = new Set<Pending>();
   readonly #gatherings = new Map<string, Gathering>();
+  /** Those that a peer may ask to resume, by id. */
+  readonly #sessions = new Map<string, Session>();
 
   constructor(options: PeerListenerOptions) {
     this.#options = options;
@@ -146,6 +155,10 @@ export class PeerListener {
 
   #onFrame(pending: Pending, frame: Frame): void {
     if (pending.settled) return;
+    if (frame.type === FRAME_TYPES.resume && pending.gathering === undefined) {
+      this.#resume(pending, frame);
+      return;
+    }
     if (frame.type !== FRAME_TYPES.attach) {
       throw new ProtocolError(`The first frame is of type ${frame.type} instead of an attach`);
     }
@@ -165,6 +178,25 @@ export class PeerListener {
     pending.link.close();
     this.#options.log.debug('Probe answered', { remote: pending.link.remoteAddress });
     this.#options.onProbe?.(pending.host);
+  }
+
+  /** The link itself answers, in whichever thread it is. */
+  #resume(pending: Pending, frame: Frame): void {
+    const resume = decodeResume(frame.payload);
+    const session = this.#sessions.get(resume.sessionId.toString('hex'));
+    this.#settle(pending);
+    if (session === undefined || session.remoteAddress !== pending.host) {
+      const reason = 'There is no such session here';
+      this.#options.log.info('Resume refused', { remote: pending.link.remoteAddress, reason });
+      pending.link.send(FRAME_TYPES.resumeRefused, [encodeAttachRefused(reason)]);
+      pending.link.close();
+      return;
+    }
+    this.#pending.delete(pending);
+    const { fd, leftover } = pending.link.detach(NO_KEEPER);
+    if (fd === undefined) return;
+    const asked = Buffer.concat([...encodeFrame(frame.type, [frame.payload]), leftover]);
+    session.reconnect(resume.channel, { fd, leftover: asked, attempt: undefined });
   }
 
   #refuseVersion(pending: Pending, attach: Attach): void {
@@ -206,6 +238,9 @@ export class PeerListener {
       for (const pending of members.values()) this.#refuse(pending, decision.reason);
       return;
     }
+    const { resumeWithinMs } = this.#options;
+    const resumes = resumeWithinMs !== undefined;
+    const sessionId = Buffer.from(info.id, 'hex');
     const links = {} as Record<Channel, Link>;
     for (const [channel, pending] of members) {
       this.#settle(pending);
@@ -213,9 +248,15 @@ export class PeerListener {
       pending.link.onFrame(undefined);
       pending.link.setLimits(CHANNEL_LIMITS[channel]);
       pending.link.send(FRAME_TYPES.attachOk, [encodeAttachOk(info.protocolVersion)]);
+      pending.link.join({ sessionId, channel, resumes });
       links[channel] = pending.link;
     }
-    this.#options.onSession(new Session(info, links));
+    const session = new Session(info, links, resumes ? { withinMs: resumeWithinMs } : undefined);
+    if (resumes) {
+      this.#sessions.set(info.id, session);
+      session.onClose(() => this.#sessions.delete(info.id));
+    }
+    this.#options.onSession(session);
   }
 
   #refuse(pending: Pending, reason: string): void {

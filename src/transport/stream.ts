@@ -55,6 +55,19 @@ export function takeUnread(socket: net.Socket): Buffer[] {
   return unread;
 }
 
+/** Writes with one system call if nothing is queued; `onWritten` when the kernel has the last. */
+export function writeAll(
+  socket: net.Socket,
+  buffers: readonly Buffer[],
+  onWritten: () => void,
+): void {
+  const last = buffers.length - 1;
+  if (last > 0) socket.cork();
+  for (let i = 0; i < last; i += 1) socket.write(buffers[i] as Buffer);
+  socket.write(buffers[last] as Buffer, onWritten);
+  if (last > 0) socket.uncork();
+}
+
 /** A socket on a connection whose descriptor came from another thread; it owns `fd` from now on. */
 export function adoptStream(fd: number): net.Socket {
   return new net.Socket({ fd, readable: true, writable: true });
