@@ -101,6 +101,7 @@ class Node implements RunningNode {
         else this.#role.onSession(session);
       },
       probeAnswer: () => this.#probeAnswer,
+      resumeWithinMs: configuration.peerTimeoutUs / 1000,
     });
   }
 

@@ -23,7 +23,7 @@
  * (`granted`), or until the next secondary has committed it. Who starts this core has that right.
  */
 import type { Mode, PeriodSetting } from '../config/index.js';
-import { FailureDetector, type ProbeResult } from '../failover/index.js';
+import { FailureDetector } from '../failover/index.js';
 import { assert, type Core } from '../lib/index.js';
 import type { GoodbyeKind } from '../replication/index.js';
 import { CheckpointPace } from './checkpoint-pace.js';
@@ -37,6 +37,7 @@ import {
   SYNC_ENOUGH_BYTES,
   SYNC_ROUNDS_MAX,
 } from './limits.js';
+import type { PrimaryInput } from './primary-input.js';
 import type {
   PrimaryOptions,
   PrimaryPhase,
@@ -46,52 +47,14 @@ import type {
   Trigger,
 } from './primary-state.js';
 
+export type { PrimaryInput } from './primary-input.js';
 export type { PrimaryOptions, PrimaryState, Trigger } from './primary-state.js';
-
-export type PrimaryInput =
-  | { readonly kind: 'tick' }
-  | { readonly kind: 'peerConnected' }
-  /** `needsOperator`: it will refuse again until somebody has decided something. */
-  | { readonly kind: 'peerRefused'; readonly reason: string; readonly needsOperator?: boolean }
-  | { readonly kind: 'linkLost'; readonly reason: string }
-  | { readonly kind: 'probed'; readonly result: ProbeResult }
-  | { readonly kind: 'heard' }
-  /** A round of the initial synchronisation was sent; this much has been written since. */
-  | { readonly kind: 'syncRound'; readonly remainingBytes: number }
-  /** A round of live pre-send was sent; it had this many pages. */
-  | { readonly kind: 'presendRound'; readonly pages: number }
-  /** The guest runs the next epoch; the state of the old one is on its way. */
-  | { readonly kind: 'captured'; readonly epoch: number; readonly atUs: number }
-  | { readonly kind: 'captureFailed'; readonly reason: string }
-  | { readonly kind: 'committed'; readonly epoch: number }
-  | { readonly kind: 'released'; readonly epoch: number }
-  | { readonly kind: 'applied'; readonly epoch: number }
-  | { readonly kind: 'peerUnfit'; readonly reason: string }
-  /** The answer to `askAlone`: this node may go on alone. */
-  | { readonly kind: 'granted' }
-  /** The other node has gone on alone: this one must not speak any more. */
-  | { readonly kind: 'fenced'; readonly reason: string }
-  /** `epoch`: the one that it is about; a request about an epoch that is over is void. */
-  | {
-      readonly kind: 'checkpointRequested';
-      readonly trigger: Exclude<RequestedTrigger, 'mode' | 'switchover'>;
-      readonly epoch?: number;
-    }
-  | { readonly kind: 'periodChanged'; readonly period: PeriodSetting }
-  | { readonly kind: 'modeChanged'; readonly mode: Mode }
-  /** The secondary asks for the guest. */
-  | { readonly kind: 'takeoverRequested' }
-  /** The operator wants the guest to go on at the peer. */
-  | { readonly kind: 'switchoverRequested' }
-  /** The guest can't go on: QEMU died (`handover`) or the guest powered off (`guest-off`). */
-  | { readonly kind: 'guestEnded'; readonly goodbye: GoodbyeKind; readonly reason: string }
-  /** An image on this host can't be read, written or synced; the guest may stand still for it. */
-  | { readonly kind: 'diskFailed'; readonly reason: string }
-  | { readonly kind: 'stopRequested'; readonly reason: string };
 
 export type PrimaryOutput =
   | { readonly kind: 'connect' }
   | { readonly kind: 'probe' }
+  /** Connect the session anew: the peer answers, but not there. */
+  | { readonly kind: 'renew' }
   | { readonly kind: 'heartbeat' }
   /** Send everything written so far; answer with `syncRound`. `first`: start tracking. */
   | { readonly kind: 'syncRound'; readonly epoch: number; readonly first: boolean }
@@ -148,6 +111,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #heartbeatAtUs = 0;
   /** A trigger that came while a transaction was under way or too early. */
   #pending: RequestedTrigger | undefined;
+  /** The epoch that was released while the session was interrupted. */
+  #releasedMeanwhile: number | undefined;
   /** What the last captured end record says. */
   #svmRuns = false;
   /** No other node has a state that it may go on from. */
@@ -221,8 +186,11 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'peerRefused':
         return this.#state.kind === 'connecting' ? this.#refused(input, nowUs) : [];
       case 'linkLost':
+      case 'interrupted':
       case 'probed':
         return this.#link(input, nowUs);
+      case 'resumed':
+        return this.#resumed(nowUs);
       case 'heard':
         this.#detector.heard(nowUs);
         return [];
@@ -310,7 +278,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const outputs: PrimaryOutput[] = verdict?.kind === 'probe' ? [{ kind: 'probe' }] : [];
     if (nowUs >= this.#heartbeatAtUs) {
       this.#heartbeatAtUs = nowUs + this.#options.heartbeatUs;
-      if (!this.#detector.suspected) outputs.push({ kind: 'heartbeat' });
+      if (!this.#detector.isOver) outputs.push({ kind: 'heartbeat' });
     }
     const { phase } = state;
     const waits = phase.kind === 'committing' || phase.kind === 'applying';
@@ -334,19 +302,17 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   }
 
   #link(
-    input: Extract<PrimaryInput, { kind: 'linkLost' | 'probed' }>,
+    input: Extract<PrimaryInput, { kind: 'linkLost' | 'interrupted' | 'probed' }>,
     nowUs: number,
   ): PrimaryOutput[] {
     if (this.#state.kind !== 'session') return [];
-    const verdict =
-      input.kind === 'linkLost'
-        ? this.#detector.linkLost(input.reason)
-        : this.#detector.probed(input.result);
+    const verdict = this.#detector.told(input);
     switch (verdict?.kind) {
       case undefined:
         return [];
       case 'probe':
-        return [{ kind: 'probe' }];
+      case 'renew':
+        return [verdict];
       case 'superseded':
         // It was stopped for a while, and the secondary has taken over.
         return this.#demote([SILENCE], verdict.reason);
@@ -355,6 +321,15 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'abandoned':
         return this.#alone(`Secondary abandoned: ${verdict.reason}`, nowUs);
     }
+  }
+
+  /** What had to wait while the peer was in doubt. */
+  #resumed(nowUs: number): PrimaryOutput[] {
+    if (this.#state.kind !== 'session' || !this.#detector.interrupted) return [];
+    this.#detector.resumed();
+    const epoch = this.#releasedMeanwhile;
+    this.#releasedMeanwhile = undefined;
+    return [...(epoch === undefined ? [] : this.#released(epoch)), ...this.#maybeBegin(nowUs)];
   }
 
   #syncRound(remainingBytes: number): PrimaryOutput[] {
@@ -446,7 +421,10 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   /** The last checkpoint's output has left: all that the clients will ever hear from here. */
   #released(epoch: number): PrimaryOutput[] {
     if (!this.#isLast || this.#state.kind !== 'session' || epoch !== this.#epoch - 1) return [];
-    if (this.#detector.suspected) return [];
+    if (this.#detector.suspected) {
+      this.#releasedMeanwhile = epoch;
+      return [];
+    }
     const reason = this.#leaving?.reason ?? 'The guest goes on at the peer, as asked';
     const said: PrimaryOutput =
       this.#handover === 'yielded'
@@ -539,6 +517,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     this.#detector.stop();
     this.#pending = undefined;
     this.#handover = undefined;
+    this.#releasedMeanwhile = undefined;
     // Parts of the running epoch, and of the next, may have been sent: no later session uses them.
     this.#epoch += 2;
     this.#state = { kind: 'alone', retryAtUs: nowUs + CONNECT_RETRY_US, reason };

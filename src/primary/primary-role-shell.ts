@@ -40,6 +40,7 @@ import {
   firstControlMessage,
   parseHelloReply,
   type SpeechOffer,
+  watchSession,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
@@ -253,6 +254,9 @@ export class PrimaryRole implements NodeRole {
       case 'probe':
         void this.#probe();
         return;
+      case 'renew':
+        this.#current?.session.renew();
+        return;
       case 'heartbeat':
         this.#heartbeats += 1;
         this.#tell({ kind: 'heartbeat', sequence: this.#heartbeats });
@@ -336,7 +340,10 @@ export class PrimaryRole implements NodeRole {
     let session: Session | undefined;
     let needsOperator = false;
     try {
-      session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log });
+      session = await connectSession({
+        ...{ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: this.#log },
+        resumeWithinMs: this.#configuration.peerTimeoutUs / 1000,
+      });
       if (this.#leaving) throw new Error('The node is leaving');
       const { speech } = this.#options;
       const offer = (await speech?.offer(session)) ?? null;
@@ -400,11 +407,8 @@ export class PrimaryRole implements NodeRole {
     });
     this.#current = { session, replicator, instance, speech };
     session.links.control.onFrame((frame) => this.#onControl(frame));
-    session.onClose(({ kind, channel, error }) => {
-      if (this.#current?.session !== session) return;
-      const why = error === undefined ? '' : `: ${describeError(error)}`;
-      const reason = `Link ${channel ?? ''} ${kind}${why}`;
-      this.#driver.input({ kind: 'linkLost', reason });
+    watchSession(session, this.#log, (input) => {
+      if (this.#current?.session === session) this.#driver.input(input);
     });
     this.#driver.input({ kind: 'peerConnected' });
   }
