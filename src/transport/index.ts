@@ -3,12 +3,14 @@
  *
  * Bytes from TCP → stream.ts → frame-wire.ts (frames) → link.ts (back-pressure, one reason at the
  * end) → attach-wire.ts, peer-listener.ts, connect.ts (which connection is for what) → session.ts →
- * the owner's handlers; and back. A link can go on in another thread (attach-link.ts), and
+ * the owner's handlers; and back. When a connection is lost: resume-core.ts (who has which frames),
+ * link-resumption.ts, connect-again.ts, answer-resume.ts (the next connection). A link can go on in another thread (attach-link.ts), and
  * worker-client.ts with serve-worker.ts are how the threads of an agent talk. Bounds are in
  * limits.ts; the formats in docs/protocol/transport.md.
  *
  * Invariants: lengths are bounded before anything is allocated; a malformed byte ends the link and
- * is told in one log line; nothing is dropped without being counted.
+ * is told in one log line; nothing is dropped without being counted; a session that is resumed has
+ * lost, doubled and reordered nothing.
  */
 export { attachLink, closeConnection, discardLink, reportLink } from './attach-link.js';
 export {
