@@ -20,7 +20,7 @@ export interface ResumeEvents {
  * Fails when the peer says more than a resume before it has its answer, when the connection ends
  * first, and after ATTACH_DEADLINE_MS.
  */
-export function answerResume(socket: Socket, leftover: Buffer, events: ResumeEvents): void {
+export function answerResume(socket: Socket, events: ResumeEvents): void {
   const decoder = new FrameDecoder({ maxPayloadBytes: RESUME_BYTES });
   let resume: Resume | undefined;
   const stop = (): void => {
@@ -51,7 +51,6 @@ export function answerResume(socket: Socket, leftover: Buffer, events: ResumeEve
     fail(new ProtocolError(`No resume came within ${ATTACH_DEADLINE_MS} ms`));
   }, ATTACH_DEADLINE_MS);
   socket.on('data', onData).on('close', onClose).on('error', fail);
-  if (leftover.length > 0) onData(leftover);
 }
 
 function onlyResume([frame, ...others]: readonly Frame[]): Resume | undefined {

@@ -21,6 +21,9 @@ import type { Frame } from './frame-wire.js';
 import { CHANNEL_LIMITS, PROBE_PAUSE_MS, UNATTACHED_LIMITS } from './limits.js';
 import { Link } from './link.js';
 import type { LinkCloseReason } from './link-types.js';
+import { ATTACH_PROTOCOL } from './resume-wire.js';
+import { secureClient } from './secure-stream.js';
+import { type LinkSecurity, PLAIN } from './security/link-security.js';
 import { Session } from './session.js';
 import { type Endpoint, openStream } from './stream.js';
 
@@ -31,6 +34,8 @@ export interface ConnectOptions extends Endpoint {
   readonly signal?: AbortSignal;
   /** The session survives the loss of connections if they are back within so many milliseconds. */
   readonly resumeWithinMs?: number;
+  /** Default: plain. */
+  readonly security?: LinkSecurity;
 }
 
 /**
@@ -38,14 +43,14 @@ export interface ConnectOptions extends Endpoint {
  * peer's answer is malformed or of another version, with ProtocolError; then nothing stays open.
  */
 export async function connectSession(options: ConnectOptions): Promise<Session> {
-  const { host, port, timeoutMs, log, signal, resumeWithinMs } = options;
+  const { host, port, timeoutMs, log, signal, resumeWithinMs, security = PLAIN } = options;
   const where = `${host}:${port}`;
   const sessionId = randomBytes(SESSION_ID_BYTES);
   const opened: Link[] = [];
   let version = 0;
   let remoteAddress = host;
   const attachChannel = async (channel: Channel): Promise<[Channel, Link]> => {
-    const socket = openStream(options);
+    const socket = secureClient(openStream(options), security, ATTACH_PROTOCOL);
     const link = new Link(socket, {
       log,
       limits: CHANNEL_LIMITS[channel],
@@ -67,7 +72,7 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
     const id = sessionId.toString('hex');
     const info = { id, remoteAddress, protocolVersion: version };
     const resumes = resumeWithinMs !== undefined;
-    for (const [channel, link] of links) link.join({ sessionId, channel, resumes });
+    for (const [channel, link] of links) link.join({ sessionId, channel, resumes }, security);
     const record = Object.fromEntries(links) as Record<Channel, Link>;
     const endpoint = endpointOf(options);
     return new Session(info, record, resumes ? { withinMs: resumeWithinMs, endpoint } : undefined);
@@ -112,6 +117,8 @@ export interface ProbeOptions extends Endpoint {
   readonly timeoutMs: number;
   /** Of the process that is asked for; any, if left out. */
   readonly instance?: Buffer;
+  /** Default: plain. */
+  readonly security?: LinkSecurity;
 }
 
 /**
@@ -139,7 +146,8 @@ async function probeOnce(
   options: ProbeOptions,
   timeout: Promise<never>,
 ): Promise<ProbeResult | 'lost'> {
-  const link = new Link(openStream(options), {
+  const socket = secureClient(openStream(options), options.security ?? PLAIN, ATTACH_PROTOCOL);
+  const link = new Link(socket, {
     log: SILENT,
     limits: UNATTACHED_LIMITS,
     remoteAddress: `${options.host}:${options.port}`,

@@ -4,9 +4,11 @@
  * Bytes from TCP → stream.ts → frame-wire.ts (frames) → link.ts (back-pressure, one reason at the
  * end) → attach-wire.ts, peer-listener.ts, connect.ts (which connection is for what) → session.ts →
  * the owner's handlers; and back. When a connection is lost: resume-core.ts (who has which frames),
- * link-resumption.ts, connect-again.ts, answer-resume.ts (the next connection). A link can go on in another thread (attach-link.ts), and
- * worker-client.ts with serve-worker.ts are how the threads of an agent talk. Bounds are in
- * limits.ts; the formats in docs/protocol/transport.md.
+ * link-resumption.ts, connect-again.ts, answer-resume.ts (the next connection). TLS around a
+ * connection is secure-stream.ts, client-hello.ts (where it goes) and security/ (who may be there).
+ * A link can go on in another thread (attach-link.ts), and worker-client.ts with serve-worker.ts
+ * are how the threads of an agent talk. Bounds are in limits.ts; the formats in
+ * docs/protocol/transport.md.
  *
  * Invariants: lengths are bounded before anything is allocated; a malformed byte ends the link and
  * is told in one log line; nothing is dropped without being counted; a session that is resumed has
@@ -46,6 +48,17 @@ export type {
   LinkReport,
 } from './link-types.js';
 export { type AcceptDecision, PeerListener, type PeerListenerOptions } from './peer-listener.js';
+export {
+  ANY_PEER_NAME,
+  describeHandshakeFailure,
+  type LinkSecurity,
+  PLAIN,
+  type PlainSecurity,
+  refusalOfPeer,
+  type TlsSecurity,
+  tlsClientOptions,
+  tlsServerOptions,
+} from './security/link-security.js';
 export { type MainThread, serveWorker } from './serve-worker.js';
 export {
   type InterruptionHandlers,

@@ -12,6 +12,8 @@ import type { LinkCloseReason, LinkConnection, LinkReport } from './link-types.j
 import { unpackReason } from './reason-parcel.js';
 import type { ResumeCore } from './resume-core.js';
 import type { Resume } from './resume-wire.js';
+import { secureClient, secureServer, streamError } from './secure-stream.js';
+import { type LinkSecurity, PLAIN } from './security/link-security.js';
 import { adoptStream } from './stream.js';
 
 /** The link, as far as it is needed here. */
@@ -38,6 +40,7 @@ export class LinkResumption {
   interruptions = 0;
   readonly interruptedHandlers: Handler<LinkCloseReason>[] = [];
   readonly resumedHandlers: Handler<undefined>[] = [];
+  security: LinkSecurity = PLAIN;
   #answerTimer: NodeJS.Timeout | undefined;
 
   constructor(link: ResumableLink) {
@@ -56,12 +59,17 @@ export class LinkResumption {
   /** Another one, once both sides have agreed; it may come to nothing. */
   reconnect(core: ResumeCore | undefined, connection: LinkConnection): void {
     const { leftover, attempt } = connection;
-    const socket = adoptStream(connection.fd);
+    const plain = adoptStream(connection.fd);
     const asks = attempt !== undefined;
     if (!this.#link.takesConnections() || core === undefined || (asks && core.live)) {
-      discard(socket);
-    } else if (asks) this.#ask(core, socket, attempt);
-    else this.#beAsked(core, socket, leftover);
+      discard(plain);
+      return;
+    }
+    const { security } = this;
+    const { buffer, byteOffset, length } = leftover;
+    const hello = { protocol: core.protocol, leftover: Buffer.from(buffer, byteOffset, length) };
+    if (asks) this.#ask(core, secureClient(plain, security, hello.protocol), attempt);
+    else this.#beAsked(core, secureServer(plain, security, hello));
   }
 
   /** Both sides know where to go on. */
@@ -102,10 +110,10 @@ export class LinkResumption {
   }
 
   /** Listening side: the present connection stays until another one has proved to be the next. */
-  #beAsked(core: ResumeCore, socket: Socket, { buffer, byteOffset, length }: Uint8Array): void {
-    answerResume(socket, Buffer.from(buffer, byteOffset, length), {
+  #beAsked(core: ResumeCore, socket: Socket): void {
+    answerResume(socket, {
       onResume: (resume) => this.#answer(core, socket, resume),
-      onFailure: (error) => this.#logRefusal(error),
+      onFailure: (error) => this.#logRefusal(streamError(error, socket)),
     });
   }
 

@@ -5,6 +5,7 @@ import type { Logger } from '../lib/index.js';
 import type { ErrorParcel } from './error-parcel.js';
 import type { LinkLimits } from './limits.js';
 import type { ResumeState } from './resume-core.js';
+import type { LinkSecurity } from './security/link-security.js';
 
 /**
  * Why a link is over.
@@ -37,7 +38,7 @@ export interface LinkOptions {
   /** For log lines. Default: the socket's own remote address and port. */
   readonly remoteAddress?: string;
   /** The link goes on where another one stopped. */
-  readonly continued?: Pick<DetachedLink, 'fd' | 'leftover' | 'counters' | 'resume'>;
+  readonly continued?: Pick<DetachedLink, 'fd' | 'leftover' | 'counters' | 'resume' | 'security'>;
 }
 
 /**
@@ -55,6 +56,7 @@ export interface DetachedLink {
   readonly counters: Readonly<LinkCounters>;
   /** Of a link of a session. */
   readonly resume: ResumeState | undefined;
+  readonly security: LinkSecurity;
 }
 
 /** Another connection for a link; plain data. Whoever gets it must use or close `fd`. */

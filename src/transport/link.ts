@@ -26,7 +26,7 @@ import { Acknowledger } from './acknowledger.js';
 import { FRAME_TYPES } from './attach-wire.js';
 import { LinkError, lossKind } from './errors.js';
 import { encodeFrame, FRAME_HEADER_BYTES, type Frame, FrameDecoder } from './frame-wire.js';
-import { CLOSE_DEADLINE_MS, KEEP_ALIVE_MS, type LinkLimits } from './limits.js';
+import { CLOSE_DEADLINE_MS, type LinkLimits } from './limits.js';
 import { LinkResumption } from './link-resumption.js';
 import type {
   DetachedLink,
@@ -37,8 +37,10 @@ import type {
   LinkOptions,
   LinkReport,
 } from './link-types.js';
-import { unpackReason } from './reason-parcel.js';
+import { endOfStream, unpackReason } from './reason-parcel.js';
 import { type LinkIdentity, ResumeCore } from './resume-core.js';
+import { streamError } from './secure-stream.js';
+import { type LinkSecurity, PLAIN } from './security/link-security.js';
 import { descriptorOf, takeUnread, writeAll } from './stream.js';
 import { Waiters } from './waiters.js';
 
@@ -109,6 +111,7 @@ export class Link {
     });
     const state = options.continued?.resume;
     if (state !== undefined) this.#setCore(new ResumeCore(state));
+    this.#resumption.security = options.continued?.security ?? PLAIN;
     this.#listenTo(socket);
     if (options.continued !== undefined) this.#goOn(options.continued);
   }
@@ -203,8 +206,9 @@ export class Link {
    * The link belongs to a session from now on: what is sent and comes is numbered, also what has
    * come and was not taken. Both ends do it right after the attach.
    */
-  join(identity: LinkIdentity): void {
+  join(identity: LinkIdentity, security: LinkSecurity = PLAIN): void {
     this.#mustBeHere();
+    this.#resumption.security = security;
     const core = this.#setCore(new ResumeCore(identity));
     const inbox = this.#inbox.slice(this.#inboxAt);
     this.#inbox = [];
@@ -315,13 +319,17 @@ export class Link {
   detach(keeper: LinkKeeper): DetachedLink {
     if (!this.#isHere()) throw this.#closedError();
     assert(this.queuedBytes === 0, `${this.queuedBytes} bytes are queued on a link to be detached`);
-    const ended = this.#end !== undefined || this.#core?.live === false;
+    // What TLS knows of its connection can't go along: the link goes on over another one.
+    const isPlain = this.#resumption.security.kind === 'plain';
+    assert(isPlain || this.#core?.resumes === true, 'A secured link needs to be resumed');
+    const ended = this.#end !== undefined || this.#core?.live === false || !isPlain;
     const fd = ended ? undefined : duplicateDescriptor(descriptorOf(this.#socket));
     const unread = takeUnread(this.#socket);
     const inbox = this.#inbox.slice(this.#inboxAt);
     const counted = inbox.flatMap(({ type, payload }) => encodeFrame(type, [payload]));
-    counted.push(this.#decoder.takeRest());
-    const countedBytes = counted.reduce((sum, { length }) => sum + length, 0);
+    const rest = this.#decoder.takeRest();
+    const more = isPlain ? [rest, ...unread] : [];
+    const countedBytes = counted.reduce((sum, { length }) => sum + length, rest.length);
     const bytesReceived = this.#counters.bytesReceived - countedBytes;
     this.#inbox = [];
     this.#inboxAt = 0;
@@ -334,11 +342,12 @@ export class Link {
     this.#rejectWaiters();
     return {
       fd,
-      leftover: Buffer.concat([...counted, ...unread]),
+      leftover: Buffer.concat([...counted, ...more]),
       limits: this.#limits,
       remoteAddress: this.remoteAddress,
       counters: { ...this.#counters, bytesReceived },
       resume: this.#core?.state(inbox.length),
+      security: this.#resumption.security,
     };
   }
 
@@ -383,10 +392,9 @@ export class Link {
       if (this.#socket === socket) handle();
     };
     socket.setNoDelay(true);
-    socket.setKeepAlive(true, KEEP_ALIVE_MS);
     socket.on('data', (chunk: Buffer) => ifPresent(() => this.#onData(chunk)));
     socket.on('end', () => ifPresent(() => this.#onEnd()));
-    socket.on('error', (error) => ifPresent(() => this.#onError(error)));
+    socket.on('error', (error) => ifPresent(() => this.#onError(streamError(error, socket))));
     socket.on('close', () => ifPresent(() => this.#onSocketClose()));
   }
 
@@ -523,24 +531,16 @@ export class Link {
 
   #onEnd(): void {
     if (!this.#isOpen() || this.#end !== undefined) return;
-    let end: LinkCloseReason = { kind: 'ended' };
-    try {
-      this.#decoder.end();
-    } catch (error) {
-      end = { kind: 'ended', error: error as Error };
-    }
-    if (this.#core?.resumes === true) {
-      this.#lose(end);
-      return;
-    }
-    this.#end = end;
+    const end = endOfStream(this.#decoder);
+    if (this.#core?.resumes !== true) this.#end = end;
     // Node may tell of the FIN while the socket is paused; the frames before it come first.
-    if (this.#inbox.length === 0 && !this.#paused) this.#finish(this.#end);
+    if (this.#end === undefined) this.#lose(end);
+    else if (this.#inbox.length === 0 && !this.#paused) this.#finish(end);
   }
 
   #onError(error: Error): void {
     if (this.#closing !== undefined) this.#finish({ kind: 'local' });
-    const kind = lossKind(error);
+    const kind = lossKind(error) ?? (this.#core?.asking === true ? 'reset' : undefined);
     if (kind === undefined) this.#finish({ kind: 'local', error });
     else this.#lose({ kind, error });
   }

@@ -11,6 +11,7 @@
  */
 import type { Server, Socket } from 'node:net';
 import { describeError, type Logger, ProtocolError } from '../lib/index.js';
+import { duplicateDescriptor } from '../linux/index.js';
 import {
   type Attach,
   decodeAttach,
@@ -33,9 +34,11 @@ import {
 } from './limits.js';
 import { Link } from './link.js';
 import type { LinkCloseReason } from './link-types.js';
-import { decodeResume } from './resume-wire.js';
+import { ATTACH_PROTOCOL, decodeResume, linkOfProtocol } from './resume-wire.js';
+import { awaitHello, secureServer } from './secure-stream.js';
+import { type LinkSecurity, PLAIN } from './security/link-security.js';
 import { Session, type SessionInfo } from './session.js';
-import { createStreamServer } from './stream.js';
+import { createStreamServer, descriptorOf, takeUnread } from './stream.js';
 
 /** The owner's answer to a complete session. `reason` is told to the peer. */
 export type AcceptDecision =
@@ -56,6 +59,8 @@ export interface PeerListenerOptions {
   readonly onProbe?: (remoteAddress: string) => void;
   /** Sessions survive the loss of connections that are back within so many milliseconds. */
   readonly resumeWithinMs?: number;
+  /** Default: plain. */
+  readonly security?: LinkSecurity;
   /** Default ATTACH_DEADLINE_MS. */
   readonly attachDeadlineMs?: number;
 }
@@ -85,12 +90,14 @@ export class PeerListener {
   /** In order of arrival. */
   readonly #pending = new Set<Pending>();
   readonly #gatherings = new Map<string, Gathering>();
+  /** Connections whose first words are awaited, oldest first. */
+  readonly #greeting = new Set<Socket>();
   /** Those that a peer may ask to resume, by id. */
   readonly #sessions = new Map<string, Session>();
 
   constructor(options: PeerListenerOptions) {
     this.#options = options;
-    this.#server = createStreamServer((socket) => this.#onStream(socket));
+    this.#server = createStreamServer((socket) => this.#onConnection(socket));
   }
 
   /** Resolves with the port, for those who asked for port 0. Rejects with LinkError `listen`. */
@@ -116,6 +123,7 @@ export class PeerListener {
   /** Stops listening and drops what is pending. Sessions belong to their owner and stay. */
   close(): void {
     this.#server.close();
+    for (const socket of this.#greeting) socket.destroy();
     for (const pending of this.#pending) {
       this.#settle(pending);
       pending.link.destroy();
@@ -123,10 +131,51 @@ export class PeerListener {
     this.#gatherings.clear();
   }
 
-  #onStream(socket: Socket): void {
+  #onConnection(socket: Socket): void {
+    const { security = PLAIN, attachDeadlineMs = ATTACH_DEADLINE_MS } = this.#options;
+    if (security.kind === 'plain') {
+      this.#onStream(socket, socket);
+      return;
+    }
+    this.#greeting.add(socket);
+    awaitHello(socket, attachDeadlineMs, {
+      onHello: (protocol, leftover) => {
+        this.#greeting.delete(socket);
+        if (this.#routed(socket, protocol, leftover)) return;
+        // One for a session that is not here is refused in its own words.
+        const asked = linkOfProtocol(protocol) === undefined ? undefined : protocol;
+        const hello = { protocol: asked ?? ATTACH_PROTOCOL, leftover };
+        this.#onStream(secureServer(socket, security, hello), socket);
+      },
+      onFailure: (reason) => {
+        this.#greeting.delete(socket);
+        const remote = socket.remoteAddress ?? 'unknown';
+        this.#options.log.warn('Connection dropped', { remote, reason, attached: 0 });
+      },
+    });
+    const [oldest] = this.#greeting;
+    if (this.#greeting.size > PENDING_CONNECTIONS_MAX) oldest?.destroy();
+  }
+
+  /** A connection for a link that is here goes to it as it is, and is secured in its thread. */
+  #routed(socket: Socket, protocol: string | undefined, leftover: Buffer): boolean {
+    const wanted = linkOfProtocol(protocol);
+    const session = this.#sessions.get(wanted?.session ?? '');
+    const channel = CHANNELS.find((name) => name === wanted?.channel);
+    const isFromPeer = session?.remoteAddress === socket.remoteAddress;
+    if (session === undefined || channel === undefined || !isFromPeer) return false;
+    const fd = duplicateDescriptor(descriptorOf(socket));
+    const all = Buffer.concat([leftover, ...takeUnread(socket)]);
+    socket.destroy();
+    session.reconnect(channel, { fd, leftover: all, attempt: undefined });
+    return true;
+  }
+
+  #onStream(socket: Socket, connection: Socket): void {
     const { log, attachDeadlineMs = ATTACH_DEADLINE_MS } = this.#options;
-    const link = new Link(socket, { log, limits: UNATTACHED_LIMITS });
-    const host = socket.remoteAddress ?? 'unknown';
+    const { remoteAddress: host = 'unknown', remotePort = 0 } = connection;
+    const remoteAddress = `${host}:${remotePort}`;
+    const link = new Link(socket, { log, limits: UNATTACHED_LIMITS, remoteAddress });
     const pending: Pending = {
       link,
       host,
@@ -185,7 +234,8 @@ export class PeerListener {
     const resume = decodeResume(frame.payload);
     const session = this.#sessions.get(resume.sessionId.toString('hex'));
     this.#settle(pending);
-    if (session === undefined || session.remoteAddress !== pending.host) {
+    const isSecured = this.#options.security?.kind === 'tls';
+    if (session === undefined || session.remoteAddress !== pending.host || isSecured) {
       const reason = 'There is no such session here';
       this.#options.log.info('Resume refused', { remote: pending.link.remoteAddress, reason });
       pending.link.send(FRAME_TYPES.resumeRefused, [encodeAttachRefused(reason)]);
@@ -238,7 +288,7 @@ export class PeerListener {
       for (const pending of members.values()) this.#refuse(pending, decision.reason);
       return;
     }
-    const { resumeWithinMs } = this.#options;
+    const { resumeWithinMs, security = PLAIN } = this.#options;
     const resumes = resumeWithinMs !== undefined;
     const sessionId = Buffer.from(info.id, 'hex');
     const links = {} as Record<Channel, Link>;
@@ -248,7 +298,7 @@ export class PeerListener {
       pending.link.onFrame(undefined);
       pending.link.setLimits(CHANNEL_LIMITS[channel]);
       pending.link.send(FRAME_TYPES.attachOk, [encodeAttachOk(info.protocolVersion)]);
-      pending.link.join({ sessionId, channel, resumes });
+      pending.link.join({ sessionId, channel, resumes }, security);
       links[channel] = pending.link;
     }
     const session = new Session(info, links, resumes ? { withinMs: resumeWithinMs } : undefined);

@@ -15,7 +15,13 @@ import { decodeAttachRefused, FRAME_TYPES, USER_TYPES_MIN } from './attach-wire.
 import type { Channel } from './channels.js';
 import { encodeFrame, FRAME_HEADER_BYTES, type Frame } from './frame-wire.js';
 import { ACK_BYTES } from './limits.js';
-import { decodeReceived, encodeReceived, encodeResume, type Resume } from './resume-wire.js';
+import {
+  decodeReceived,
+  encodeReceived,
+  encodeResume,
+  type Resume,
+  resumeProtocol,
+} from './resume-wire.js';
 
 /** Which link it is. */
 export interface LinkIdentity {
@@ -83,6 +89,11 @@ export class ResumeCore {
       this.#held.push({ buffers: [Buffer.from(buffer, byteOffset, length)], bytes: length });
       this.#heldBytes += length;
     }
+  }
+
+  /** What a connection asks for, in clear, that is to be this link's next. */
+  get protocol(): string {
+    return resumeProtocol(this.#identity.sessionId, this.#identity.channel);
   }
 
   get resumes(): boolean {

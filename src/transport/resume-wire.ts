@@ -23,6 +23,22 @@ import { CHANNELS, type Channel } from './channels.js';
 
 export const RESUME_BYTES = SESSION_ID_BYTES + 13;
 
+/** What a new session, or a probe, asks for. */
+export const ATTACH_PROTOCOL = 'colo';
+
+/** What a connection asks for on which a link is to go on: a hint where it goes, no proof. */
+export function resumeProtocol(sessionId: Uint8Array, channel: Channel): string {
+  return `colo/${Buffer.from(sessionId).toString('hex')}/${channel}`;
+}
+
+/** Which link a protocol is for, if it is for one. */
+export function linkOfProtocol(
+  protocol: string | undefined,
+): { readonly session: string; readonly channel: string } | undefined {
+  const [, session, channel] = /^colo\/([0-9a-f]{32})\/([a-z]+)$/.exec(protocol ?? '') ?? [];
+  return session === undefined || channel === undefined ? undefined : { session, channel };
+}
+
 /** Asks to go on with a link over this connection. */
 export interface Resume {
   readonly sessionId: Buffer;

@@ -7,10 +7,13 @@ import {
   connectSession,
   type Link,
   type LinkReport,
+  type LinkSecurity,
+  PLAIN,
   type Session,
   WorkerClient,
 } from '../../../src/transport/index.js';
 import { SeveringProxy } from '../../support/severing-proxy.js';
+import { TestPki } from '../../support/test-pki.js';
 import type { LinkCalls, LinkNotices } from './link-worker.js';
 import { LogCollector, sessionClosed, startListener, takeFrames } from './support.js';
 
@@ -25,9 +28,13 @@ interface Pair {
 
 async function sessionThroughProxy(
   t: ExecutionContext,
-  { nearMs = WITHIN_MS, farMs = WITHIN_MS }: { nearMs?: number; farMs?: number } = {},
+  {
+    nearMs = WITHIN_MS,
+    farMs = WITHIN_MS,
+    security = PLAIN,
+  }: { nearMs?: number; farMs?: number; security?: LinkSecurity } = {},
 ): Promise<Pair> {
-  const listening = await startListener(t, { resumeWithinMs: farMs });
+  const listening = await startListener(t, { resumeWithinMs: farMs, security });
   const proxy = await SeveringProxy.start(listening.port);
   t.teardown(() => proxy.stop());
   const next = listening.nextSession();
@@ -35,6 +42,7 @@ async function sessionThroughProxy(
   const near = await connectSession({
     ...{ host: '127.0.0.1', port: proxy.port, timeoutMs: 20_000, log },
     resumeWithinMs: nearMs,
+    security,
   });
   t.teardown(() => near.destroy());
   return { log, proxy, near, far: await next };
@@ -150,11 +158,25 @@ async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await turnOfTheLoop();
 }
 
-for (let seed = 1; seed <= 3; seed += 1) {
-  test(`50 cuts under load on all channels, threads included: all arrives once, seed ${seed}`, async (t) => {
+const pki = new TestPki();
+test.after.always(() => pki.remove());
+
+function secured(): LinkSecurity {
+  const { certificate, key } = pki.issue();
+  return { kind: 'tls', ca: pki.ca.certificate, certificate, key, peerNames: ['localhost'] };
+}
+
+for (const [seed, how] of [
+  [1, 'plain'],
+  [2, 'plain'],
+  [3, 'tls'],
+  [4, 'tls'],
+] as const) {
+  test(`50 cuts under load on all channels, threads included: all arrives once, ${how}, seed ${seed}`, async (t) => {
     t.timeout(120_000);
     const random = new Prng(seed);
-    const { proxy, near, far } = await sessionThroughProxy(t);
+    const security = how === 'tls' ? secured() : PLAIN;
+    const { proxy, near, far } = await sessionThroughProxy(t, { security });
     const workers = [await intoWorker(t, far, 'disk'), await intoWorker(t, near, 'network')];
     echo(far.links.control);
     echo(far.links.ram);
