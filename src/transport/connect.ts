@@ -22,8 +22,8 @@ import { CHANNEL_LIMITS, PROBE_PAUSE_MS, UNATTACHED_LIMITS } from './limits.js';
 import { Link } from './link.js';
 import type { LinkCloseReason } from './link-types.js';
 import { ATTACH_PROTOCOL } from './resume-wire.js';
-import { secureClient } from './secure-stream.js';
-import { type LinkSecurity, PLAIN } from './security/link-security.js';
+import { PLAIN, secureClient } from './secure-stream.js';
+import type { LinkSecurity } from './security/link-security.js';
 import { Session } from './session.js';
 import { type Endpoint, openStream } from './stream.js';
 

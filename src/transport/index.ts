@@ -48,11 +48,11 @@ export type {
   LinkReport,
 } from './link-types.js';
 export { type AcceptDecision, PeerListener, type PeerListenerOptions } from './peer-listener.js';
+export { PLAIN } from './secure-stream.js';
 export {
   ANY_PEER_NAME,
   describeHandshakeFailure,
   type LinkSecurity,
-  PLAIN,
   type PlainSecurity,
   refusalOfPeer,
   type TlsSecurity,

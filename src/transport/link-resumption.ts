@@ -12,8 +12,8 @@ import type { LinkCloseReason, LinkConnection, LinkReport } from './link-types.j
 import { unpackReason } from './reason-parcel.js';
 import type { ResumeCore } from './resume-core.js';
 import type { Resume } from './resume-wire.js';
-import { secureClient, secureServer, streamError } from './secure-stream.js';
-import { type LinkSecurity, PLAIN } from './security/link-security.js';
+import { PLAIN, secureClient, secureServer, streamError } from './secure-stream.js';
+import type { LinkSecurity } from './security/link-security.js';
 import { adoptStream } from './stream.js';
 
 /** The link, as far as it is needed here. */

@@ -39,8 +39,8 @@ import type {
 } from './link-types.js';
 import { endOfStream, unpackReason } from './reason-parcel.js';
 import { type LinkIdentity, ResumeCore } from './resume-core.js';
-import { streamError } from './secure-stream.js';
-import { type LinkSecurity, PLAIN } from './security/link-security.js';
+import { PLAIN, streamError } from './secure-stream.js';
+import type { LinkSecurity } from './security/link-security.js';
 import { descriptorOf, takeUnread, writeAll } from './stream.js';
 import { Waiters } from './waiters.js';
 

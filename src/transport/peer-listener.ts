@@ -35,8 +35,8 @@ import {
 import { Link } from './link.js';
 import type { LinkCloseReason } from './link-types.js';
 import { ATTACH_PROTOCOL, decodeResume, linkOfProtocol } from './resume-wire.js';
-import { awaitHello, secureServer } from './secure-stream.js';
-import { type LinkSecurity, PLAIN } from './security/link-security.js';
+import { awaitHello, PLAIN, secureServer } from './secure-stream.js';
+import type { LinkSecurity } from './security/link-security.js';
 import { Session, type SessionInfo } from './session.js';
 import { createStreamServer, descriptorOf, takeUnread } from './stream.js';
 

@@ -17,6 +17,9 @@ import {
   tlsServerOptions,
 } from './security/link-security.js';
 
+/** No certificates. */
+export const PLAIN: LinkSecurity = { kind: 'plain' };
+
 /** The connecting end. The socket may still be connecting; a plain one stays what it is. */
 export function secureClient(socket: Socket, security: LinkSecurity, protocol: string): Socket {
   if (security.kind === 'plain') return socket;

@@ -31,9 +31,6 @@ export interface TlsSecurity {
   readonly peerNames: readonly string[];
 }
 
-/** Without any. */
-export const PLAIN: PlainSecurity = { kind: 'plain' };
-
 /** In `peerNames`: whoever our CA has signed. */
 export const ANY_PEER_NAME = '*';
 
@@ -65,7 +62,7 @@ export function tlsServerOptions(security: TlsSecurity, alpn: string): TlsOption
     ...commonOptions(security, alpn),
     requestCert: true,
     honorCipherOrder: true,
-    // Of a tls.Server only; around another socket it is the owner's deadline that counts.
+    // Only tells `tlsClientError`, whose owner must destroy the socket; and only of a tls.Server.
     handshakeTimeout: ATTACH_DEADLINE_MS,
   };
 }
@@ -80,7 +77,24 @@ export function refusalOfPeer(socket: TLSSocket, security: TlsSecurity): string 
   if (typeof socket.alpnProtocol !== 'string') return 'it named no protocol of ours (ALPN)';
   const certificate = socket.getPeerX509Certificate();
   if (certificate === undefined) return 'it showed no certificate';
-  return refusalOfCertificate(certificate, security);
+  return refusalByOpenssl(socket) ?? refusalOfCertificate(certificate, security);
+}
+
+/**
+ * OpenSSL's own verdict, which a tls.Server acts on and a TLSSocket around another socket does not:
+ * it knows extensions that we do not look at, such as a CA's constraints on names.
+ */
+function refusalByOpenssl(socket: TLSSocket): string | undefined {
+  const { _handle: handle } = socket as unknown as { readonly _handle: TlsHandle | null };
+  if (handle === null) return 'its connection is closed';
+  const code = (handle.verifyError() as NodeJS.ErrnoException | null)?.code;
+  if (code === undefined) return undefined;
+  return HANDSHAKE_FAILURES[code] ?? `its certificate is refused (${code})`;
+}
+
+/** What `tls` itself asks. */
+interface TlsHandle {
+  verifyError(): Error | null;
 }
 
 /**
