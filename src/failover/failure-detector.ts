@@ -12,6 +12,11 @@
  * about to leave, and is asked again. One that answers that it runs the guest itself has taken
  * over, or has gone on alone: `superseded`, and this side must not speak.
  *
+ * A session that is only interrupted (`interrupted`), whose connections broke and may come back, is
+ * the same question, asked as soon, with fewer answers: a peer that lives and has not taken the
+ * guest for itself may go on with the session, so that its answer decides nothing. Either `resumed`
+ * follows and nothing was lost, or `linkLost`, from where on the answers count as above.
+ *
  * A silent session is not a silent host: after a short blackout TCP waits, twice as long each time,
  * before it sends again, while a new connection gets through at once. So a peer is also asked when
  * half of the time-out has passed in silence. If it answers, the time-out alone proves nothing: it
@@ -29,6 +34,8 @@ export type { ProbeResult };
 
 export type DetectorVerdict =
   | { readonly kind: 'probe' }
+  /** The session is silent and the peer is not: other connections may serve it better. */
+  | { readonly kind: 'renew' }
   /** `proof`: its process is gone, and with it all that it could say. */
   | { readonly kind: 'lost'; readonly reason: string; readonly proof: boolean }
   | { readonly kind: 'abandoned'; readonly reason: string }
@@ -37,7 +44,8 @@ export type DetectorVerdict =
 type State =
   | { kind: 'idle' }
   | ({ kind: 'alive' } & Silence)
-  | ({ kind: 'suspect'; readonly reason: string } & Silence);
+  /** `interrupted`: the session may yet go on. */
+  | ({ kind: 'suspect'; readonly reason: string; readonly interrupted: boolean } & Silence);
 
 interface Silence {
   silentUs: number;
@@ -62,17 +70,32 @@ const NO_ANSWER: readonly ProbeResult[] = ['replaced', 'refused', 'unreachable',
 export class FailureDetector {
   readonly #peerTimeoutUs: number;
   readonly #tickUs: number;
+  readonly #peerServes: boolean;
   #state: State = { kind: 'idle' };
   #heardAtUs: number | undefined;
 
-  /** `tickUs` is how often it wants to be ticked, usually the heartbeat interval. */
-  constructor(options: { peerTimeoutUs: number; tickUs: number }) {
+  /**
+   * `tickUs` is how often it wants to be ticked, usually the heartbeat interval. `peerServes`: the
+   * peer speaks for the guest, and so an interrupted session's peer does.
+   */
+  constructor(options: { peerTimeoutUs: number; tickUs: number; peerServes?: boolean }) {
     this.#peerTimeoutUs = options.peerTimeoutUs;
     this.#tickUs = options.tickUs;
+    this.#peerServes = options.peerServes ?? false;
   }
 
   get suspected(): boolean {
     return this.#state.kind === 'suspect';
+  }
+
+  /** Nothing that is sent can reach the peer any more. */
+  get isOver(): boolean {
+    return this.suspected && !this.interrupted;
+  }
+
+  /** The session may yet go on. */
+  get interrupted(): boolean {
+    return this.#state.kind === 'suspect' && this.#state.interrupted;
   }
 
   /** When the peer was last heard; undefined before the first session. */
@@ -91,15 +114,42 @@ export class FailureDetector {
 
   heard(nowUs: number): void {
     this.#heardAtUs = nowUs;
-    if (this.#state.kind !== 'alive') return;
+    if (this.#state.kind === 'idle' || this.isOver) return;
     // The next tick will count from the last one on, and what lies before now was not silence.
     this.#state.silentUs = -Math.min(nowUs - this.#state.tickedAtUs, 2 * this.#tickUs);
     this.#state.answers = false;
   }
 
+  /** The session is over. */
   linkLost(reason: string): DetectorVerdict | undefined {
+    const state = this.#state;
+    if (state.kind === 'idle' || this.isOver) return undefined;
+    return this.#suspect({ ...state, kind: 'alive' }, reason);
+  }
+
+  /** Connections of the session broke: until `resumed` or `linkLost`. */
+  interruptedBy(reason: string): DetectorVerdict | undefined {
     if (this.#state.kind !== 'alive') return undefined;
-    return this.#suspect(this.#state, reason);
+    return this.#suspect(this.#state, reason, true);
+  }
+
+  /** The session goes on. */
+  resumed(): void {
+    const state = this.#state;
+    if (state.kind !== 'suspect' || !state.interrupted) return;
+    const { silentUs, tickedAtUs, probing, answers } = state;
+    this.#state = { kind: 'alive', silentUs, tickedAtUs, probing, answers };
+  }
+
+  /** Any of these. */
+  told(
+    what:
+      | { readonly kind: 'linkLost' | 'interrupted'; readonly reason: string }
+      | { readonly kind: 'probed'; readonly result: ProbeResult },
+  ): DetectorVerdict | undefined {
+    if (what.kind === 'probed') return this.probed(what.result);
+    const { kind, reason } = what;
+    return kind === 'linkLost' ? this.linkLost(reason) : this.interruptedBy(reason);
   }
 
   probed(result: ProbeResult): DetectorVerdict | undefined {
@@ -107,8 +157,12 @@ export class FailureDetector {
     if (state.kind === 'idle') return undefined;
     state.probing = false;
     state.answers = !NO_ANSWER.includes(result);
-    if (state.kind === 'alive') return undefined;
+    if (state.kind === 'alive') {
+      const isSilent = state.silentUs >= ASK_AFTER * this.#peerTimeoutUs;
+      return state.answers && isSilent ? { kind: 'renew' } : undefined;
+    }
     const { reason } = state;
+    if (state.interrupted && this.#mayGoOn(result)) return undefined;
     switch (result) {
       case 'refused':
         this.stop();
@@ -130,6 +184,12 @@ export class FailureDetector {
       case 'unreachable':
         return undefined;
     }
+  }
+
+  /** Of an interrupted session's peer: with this answer the session may still be resumed. */
+  #mayGoOn(result: ProbeResult): boolean {
+    if (result === 'refused' || result === 'replaced') return false;
+    return result !== 'serving' || this.#peerServes;
   }
 
   tick(nowUs: number): DetectorVerdict | undefined {
@@ -155,10 +215,15 @@ export class FailureDetector {
     return lost(`${cause}${silence}`, false);
   }
 
-  #suspect(state: Exclude<State, { kind: 'idle' }>, why: string): DetectorVerdict {
+  #suspect(
+    state: Exclude<State, { kind: 'idle' }>,
+    why: string,
+    interrupted = state.kind === 'suspect' && state.interrupted,
+  ): DetectorVerdict {
     const { silentUs, tickedAtUs, answers } = state;
     const reason = state.kind === 'suspect' ? state.reason : why;
-    this.#state = { kind: 'suspect', silentUs, tickedAtUs, reason, probing: true, answers };
+    const silence = { silentUs, tickedAtUs, answers, probing: true };
+    this.#state = { kind: 'suspect', reason, interrupted, ...silence };
     return { kind: 'probe' };
   }
 

@@ -141,6 +141,7 @@ class Node implements RunningNode {
         this.#told += 1;
         return this.#probeAnswer;
       },
+      resumeWithinMs: configuration.peerTimeoutUs / 1000,
     });
   }
 

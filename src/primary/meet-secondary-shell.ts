@@ -56,7 +56,10 @@ export async function meetSecondary(options: MeetOptions): Promise<MetSecondary 
   let session: Session | undefined;
   let needsOperator = false;
   try {
-    session = await connectSession({ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: options.log });
+    session = await connectSession({
+      ...{ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: options.log },
+      resumeWithinMs: configuration.peerTimeoutUs / 1000,
+    });
     if (options.isLeaving()) throw new Error('The node is leaving');
     const offer = (await speech?.offer(session)) ?? null;
     const reply = firstControlMessage(session);

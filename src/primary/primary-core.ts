@@ -71,6 +71,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #heartbeatAtUs = 0;
   /** A trigger that came while a transaction was under way or too early. */
   #pending: RequestedTrigger | undefined;
+  /** The epoch that was released while the session was interrupted. */
+  #releasedMeanwhile: number | undefined;
   /** What the last captured end record says. */
   #svmRuns = false;
   /** No other node has a state that it may go on from. */
@@ -159,8 +161,11 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'peerRefused':
         return this.#state.kind === 'connecting' ? this.#refused(input, nowUs) : [];
       case 'linkLost':
+      case 'interrupted':
       case 'probed':
         return this.#link(input, nowUs);
+      case 'resumed':
+        return this.#resumed(nowUs);
       case 'heard':
         this.#detector.heard(nowUs);
         return [];
@@ -257,7 +262,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const outputs: PrimaryOutput[] = verdict?.kind === 'probe' ? [{ kind: 'probe' }] : [];
     if (nowUs >= this.#heartbeatAtUs) {
       this.#heartbeatAtUs = nowUs + this.#options.heartbeatUs;
-      if (!this.#detector.suspected) outputs.push({ kind: 'heartbeat' });
+      if (!this.#detector.isOver) outputs.push({ kind: 'heartbeat' });
     }
     const { phase } = state;
     const waits = phase.kind === 'committing' || phase.kind === 'applying';
@@ -282,19 +287,17 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   }
 
   #link(
-    input: Extract<PrimaryInput, { kind: 'linkLost' | 'probed' }>,
+    input: Extract<PrimaryInput, { kind: 'linkLost' | 'interrupted' | 'probed' }>,
     nowUs: number,
   ): PrimaryOutput[] {
     if (this.#state.kind !== 'session') return [];
-    const verdict =
-      input.kind === 'linkLost'
-        ? this.#detector.linkLost(input.reason)
-        : this.#detector.probed(input.result);
+    const verdict = this.#detector.told(input);
     switch (verdict?.kind) {
       case undefined:
         return [];
       case 'probe':
-        return [{ kind: 'probe' }];
+      case 'renew':
+        return [verdict];
       case 'superseded':
         // It was stopped for a while, and the secondary has taken over.
         return this.#demote([SILENCE], verdict.reason);
@@ -309,6 +312,15 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #unfit(reason: string, nowUs: number): PrimaryOutput[] {
     if (this.#state.kind !== 'session') return [];
     return this.#alone(this.#parting?.said === true ? this.#parting.reason : reason, nowUs);
+  }
+
+  /** What had to wait while the peer was in doubt. */
+  #resumed(nowUs: number): PrimaryOutput[] {
+    if (this.#state.kind !== 'session' || !this.#detector.interrupted) return [];
+    this.#detector.resumed();
+    const epoch = this.#releasedMeanwhile;
+    this.#releasedMeanwhile = undefined;
+    return [...(epoch === undefined ? [] : this.#released(epoch)), ...this.#maybeBegin(nowUs)];
   }
 
   #syncRound(remainingBytes: number): PrimaryOutput[] {
@@ -400,7 +412,10 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   /** The last checkpoint's output has left: all that the clients will ever hear from here. */
   #released(epoch: number): PrimaryOutput[] {
     if (!this.#isLast || this.#state.kind !== 'session' || epoch !== this.#epoch - 1) return [];
-    if (this.#detector.suspected) return [];
+    if (this.#detector.suspected) {
+      this.#releasedMeanwhile = epoch;
+      return [];
+    }
     const reason = this.#leaving?.reason ?? 'The guest goes on at the peer, as asked';
     const said: PrimaryOutput =
       this.#handover === 'yielded'
@@ -502,6 +517,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     this.#detector.stop();
     this.#pending = undefined;
     this.#handover = undefined;
+    this.#releasedMeanwhile = undefined;
     // Parts of the running epoch, and of the next, may have been sent: no later session uses them.
     this.#epoch += 2;
     this.#enterAlone(nowUs + CONNECT_RETRY_US, reason);

@@ -10,6 +10,9 @@ export type PrimaryInput =
   /** `needsOperator`: it will refuse again until somebody has decided something. */
   | { readonly kind: 'peerRefused'; readonly reason: string; readonly needsOperator?: boolean }
   | { readonly kind: 'linkLost'; readonly reason: string }
+  /** Connections of the session broke; `resumed` or `linkLost` follows. */
+  | { readonly kind: 'interrupted'; readonly reason: string }
+  | { readonly kind: 'resumed' }
   | { readonly kind: 'probed'; readonly result: ProbeResult }
   | { readonly kind: 'heard' }
   /** A round of the initial synchronisation was sent; this much has been written since. */
@@ -54,6 +57,8 @@ export type PrimaryInput =
 export type PrimaryOutput =
   | { readonly kind: 'connect' }
   | { readonly kind: 'probe' }
+  /** Connect the session anew: the peer answers, but not there. */
+  | { readonly kind: 'renew' }
   | { readonly kind: 'heartbeat' }
   /** Send everything written so far; answer with `syncRound`. `first`: start tracking. */
   | { readonly kind: 'syncRound'; readonly epoch: number; readonly first: boolean }

@@ -34,6 +34,7 @@ import {
   encodeControl,
   type Policy,
   type SpeechOffer,
+  watchSession,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
@@ -295,6 +296,9 @@ export class PrimaryRole implements NodeRole {
       case 'probe':
         void this.#probe();
         return;
+      case 'renew':
+        this.#current?.session.renew();
+        return;
       case 'heartbeat':
         this.#heartbeats += 1;
         this.#tell({ kind: 'heartbeat', sequence: this.#heartbeats });
@@ -409,11 +413,8 @@ export class PrimaryRole implements NodeRole {
     });
     this.#current = { session, replicator, instance, speech };
     session.links.control.onFrame((frame) => this.#onControl(frame));
-    session.onClose(({ kind, channel, error }) => {
-      if (this.#current?.session !== session) return;
-      const why = error === undefined ? '' : `: ${describeError(error)}`;
-      const reason = `Link ${channel ?? ''} ${kind}${why}`;
-      this.#driver.input({ kind: 'linkLost', reason });
+    watchSession(session, this.#log, (input) => {
+      if (this.#current?.session === session) this.#driver.input(input);
     });
     this.#driver.input({ kind: 'peerConnected' });
     this.#log.info('Secondary connected', { peer: this.#options.peer.host, qemu: qemuVersion });

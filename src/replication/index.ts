@@ -3,7 +3,7 @@
  *
  * Reading order: wire.ts (all messages, their bytes), hello.ts (the first message's text),
  * ram-framer.ts (dirty pages -> RAM frames), ram-digest-shell.ts (all of RAM, for --verify),
- * link-handover-shell.ts (a link in its thread),
+ * link-handover-shell.ts (a link in its thread), session-watch-shell.ts (its connections),
  * core-driver-shell.ts (runs a core in real time), epoch-reserve-shell.ts (epochs never repeat),
  * file-digest-shell.ts, limits.ts. Meaning is in the cores of src/primary and src/secondary; bytes,
  * frames and connections are in src/transport.
@@ -18,4 +18,5 @@ export * from './limits.js';
 export { type HandedLink, HandedLinks, LinkHandover } from './link-handover-shell.js';
 export { digestRam } from './ram-digest-shell.js';
 export { payloadCrc, type RamFrame, RamFramer } from './ram-framer.js';
+export { type SessionInput, watchSession } from './session-watch-shell.js';
 export * from './wire.js';

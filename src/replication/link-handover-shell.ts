@@ -8,8 +8,10 @@ import type { Logger } from '../lib/index.js';
 import {
   attachLink,
   type Channel,
+  closeConnection,
   type DetachedLink,
   type Link,
+  type LinkConnection,
   type LinkReport,
   reportLink,
   type Session,
@@ -25,6 +27,8 @@ export interface HandedLink {
 export interface LinkThread {
   closeLink(serial: number): void;
   destroyLink(serial: number): void;
+  reconnectLink(serial: number, connection: LinkConnection): void;
+  renewLink(serial: number): void;
 }
 
 /** The main thread's end. */
@@ -48,6 +52,8 @@ export class LinkHandover {
     const detached = await session.detachLink(this.#channel, {
       close: () => this.#thread.closeLink(serial),
       destroy: () => this.#thread.destroyLink(serial),
+      renew: () => this.#thread.renewLink(serial),
+      reconnect: (connection) => this.#thread.reconnectLink(serial, connection),
     });
     return { serial, detached };
   }
@@ -70,12 +76,15 @@ export class HandedLinks {
     this.#report = report;
   }
 
-  /** The link goes on here; its end is reported. */
+  /** The link goes on here; its interruptions and its end are reported. */
   take({ serial, detached }: HandedLink): Link {
     const link = attachLink(detached, { log: this.#log });
     this.#serial = serial;
     this.#link = link;
-    link.onClose(() => this.#report(serial, reportLink(link)));
+    const report = (): void => this.#report(serial, reportLink(link));
+    link.onClose(report);
+    link.onInterrupted(report);
+    link.onResumed(report);
     return link;
   }
 
@@ -93,5 +102,14 @@ export class HandedLinks {
 
   destroy(serial: number): void {
     if (serial === this.#serial) this.#link?.destroy();
+  }
+
+  renew(serial: number): void {
+    if (serial === this.#serial) this.#link?.renew();
+  }
+
+  reconnect(serial: number, connection: LinkConnection): void {
+    if (serial === this.#serial && this.#link !== undefined) this.#link.reconnect(connection);
+    else closeConnection(connection);
   }
 }

@@ -27,6 +27,9 @@ export type SecondaryInput =
   /** A primary asks for a session while this node keeps one's state. */
   | { readonly kind: 'peerReturned' }
   | { readonly kind: 'linkLost'; readonly reason: string }
+  /** Connections of the session broke; `resumed` or `linkLost` follows. */
+  | { readonly kind: 'interrupted'; readonly reason: string }
+  | { readonly kind: 'resumed' }
   | { readonly kind: 'probed'; readonly result: ProbeResult }
   | { readonly kind: 'heard' }
   | { readonly kind: 'ramStaged'; readonly ram: StagedRam }
@@ -137,6 +140,7 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
     this.#detector = new FailureDetector({
       peerTimeoutUs: options.peerTimeoutUs,
       tickUs: options.heartbeatUs,
+      peerServes: true,
     });
   }
 
@@ -184,8 +188,12 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
       case 'peerReturned':
         return this.#returned();
       case 'linkLost':
+      case 'interrupted':
       case 'probed':
         return this.#link(input);
+      case 'resumed':
+        this.#detector.resumed();
+        return [];
       case 'heard':
         this.#detector.heard(nowUs);
         return [];
@@ -223,7 +231,7 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
     const outputs: SecondaryOutput[] = verdict?.kind === 'probe' ? [{ kind: 'probe' }] : [];
     if (this.#detector.deadlineUs() !== undefined && nowUs >= this.#heartbeatAtUs) {
       this.#heartbeatAtUs = nowUs + this.#options.heartbeatUs;
-      if (!this.#detector.suspected) outputs.push({ kind: 'heartbeat' });
+      if (!this.#detector.isOver) outputs.push({ kind: 'heartbeat' });
     }
     return outputs;
   }
@@ -250,6 +258,8 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
     const state = this.#state;
     // The process that had the session knows best: its answer means life, a refusal its death.
     if (state.kind === 'standby' && state.next === undefined && this.#detector.suspected) {
+      // Whoever begins a session has given up the one that was interrupted.
+      this.#detector.linkLost('The primary begins another session');
       return [{ kind: 'probe' }];
     }
     const waits =
@@ -259,13 +269,14 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
     return [{ kind: 'alarm', message: PEER_RETURNED }];
   }
 
-  #link(input: Extract<SecondaryInput, { kind: 'linkLost' | 'probed' }>): SecondaryOutput[] {
-    const verdict =
-      input.kind === 'linkLost'
-        ? this.#detector.linkLost(input.reason)
-        : this.#detector.probed(input.result);
+  #link(
+    input: Extract<SecondaryInput, { kind: 'linkLost' | 'interrupted' | 'probed' }>,
+  ): SecondaryOutput[] {
+    const verdict = this.#detector.told(input);
     switch (verdict?.kind) {
       case undefined:
+      // The primary connects.
+      case 'renew':
         return [];
       case 'probe':
         return [{ kind: 'probe' }];

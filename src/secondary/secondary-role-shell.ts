@@ -39,6 +39,7 @@ import {
   type Hello,
   parseHello,
   type SpeechAnswer,
+  watchSession,
 } from '../replication/index.js';
 import {
   type AcceptDecision,
@@ -259,13 +260,11 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
     const current = { session, hello, svm, guest, ram, diskRetry };
     this.#current = current;
     links.control.onFrame((frame) => this.#onControl(frame));
-    session.onClose(({ kind, channel, error }) => {
-      const why = error === undefined ? '' : `: ${describeError(error)}`;
-      const reason = `Link ${channel ?? ''} ${kind}${why}`;
+    watchSession(session, this.#log, (input) => {
       // Later, the network may be attached to another session.
       if (this.#current !== current) return;
-      guest.network.detach();
-      this.#driver.input({ kind: 'linkLost', reason });
+      if (input.kind === 'linkLost') guest.network.detach();
+      this.#driver.input(input);
     });
     void emulator.exited.then(({ reason }) => {
       if (this.#current !== current) return;

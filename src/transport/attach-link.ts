@@ -4,13 +4,15 @@
  */
 import { closeSync } from 'node:fs';
 import type { Logger } from '../lib/index.js';
-import { packError } from './error-parcel.js';
-import { type DetachedLink, Link, type LinkReport } from './link.js';
+import { Link } from './link.js';
+import type { DetachedLink, LinkConnection, LinkReport } from './link-types.js';
+import { packReason } from './reason-parcel.js';
 import { adoptStream, endedStream } from './stream.js';
 
 /**
  * The link again, with the frames that were not delivered yet before those that come. To be
- * reported at its end (`onClose`, `reportLink`) to the thread that detached it.
+ * reported (`reportLink`) to the thread that detached it at its end, when it is interrupted and when
+ * it goes on: `onClose`, `onInterrupted`, `onResumed`.
  */
 export function attachLink(detached: DetachedLink, options: { readonly log: Logger }): Link {
   const { fd, limits, remoteAddress } = detached;
@@ -23,11 +25,16 @@ export function discardLink(detached: DetachedLink): void {
   if (detached.fd !== undefined) closeSync(detached.fd);
 }
 
+/** Ends a connection that no link will take any more. */
+export function closeConnection({ fd }: LinkConnection): void {
+  closeSync(fd);
+}
+
 /** What to post to the thread that detached the link: its counters, and why it is over if it is. */
 export function reportLink(link: Link): LinkReport {
   const counters = { ...link.counters };
-  const reason = link.closeReason;
-  if (reason === undefined) return { counters };
-  const { kind, error } = reason;
-  return { counters, closed: error === undefined ? { kind } : { kind, error: packError(error) } };
+  const { closeReason, interruption, interruptions } = link;
+  if (closeReason !== undefined) return { counters, closed: packReason(closeReason) };
+  if (interruption === undefined) return { counters };
+  return { counters, interrupted: { count: interruptions, reason: packReason(interruption) } };
 }

@@ -26,7 +26,15 @@ export const FRAME_TYPES = {
   attachOk: 0x0002,
   attachRefused: 0x0003,
   probeOk: 0x0004,
+  ack: 0x0005,
+  resume: 0x0006,
+  resumeOk: 0x0007,
+  resumeRefused: 0x0008,
+  bye: 0x0009,
 } as const;
+
+/** From here on types are the user's, and their frames are numbered. */
+export const USER_TYPES_MIN = 0x0100;
 
 export const SESSION_ID_BYTES = 16;
 
@@ -42,7 +50,7 @@ export interface VersionRange {
 }
 
 /** What this build speaks. */
-export const PROTOCOL_VERSIONS: VersionRange = { min: 2, max: 2 };
+export const PROTOCOL_VERSIONS: VersionRange = { min: 3, max: 3 };
 
 /** The first frame of a connection. */
 export interface Attach {

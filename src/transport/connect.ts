@@ -19,7 +19,11 @@ import { CHANNELS, type Channel } from './channels.js';
 import { connectErrorKind, LinkError } from './errors.js';
 import type { Frame } from './frame-wire.js';
 import { CHANNEL_LIMITS, PROBE_PAUSE_MS, UNATTACHED_LIMITS } from './limits.js';
-import { Link, type LinkCloseReason } from './link.js';
+import { Link } from './link.js';
+import type { LinkCloseReason } from './link-types.js';
+import { ATTACH_PROTOCOL } from './resume-wire.js';
+import { PLAIN, secureClient } from './secure-stream.js';
+import type { LinkSecurity } from './security/link-security.js';
 import { Session } from './session.js';
 import { type Endpoint, openStream } from './stream.js';
 
@@ -28,6 +32,10 @@ export interface ConnectOptions extends Endpoint {
   readonly timeoutMs: number;
   readonly log: Logger;
   readonly signal?: AbortSignal;
+  /** The session survives the loss of connections if they are back within so many milliseconds. */
+  readonly resumeWithinMs?: number;
+  /** Default: plain. */
+  readonly security?: LinkSecurity;
 }
 
 /**
@@ -35,14 +43,14 @@ export interface ConnectOptions extends Endpoint {
  * peer's answer is malformed or of another version, with ProtocolError; then nothing stays open.
  */
 export async function connectSession(options: ConnectOptions): Promise<Session> {
-  const { host, port, timeoutMs, log, signal } = options;
+  const { host, port, timeoutMs, log, signal, resumeWithinMs, security = PLAIN } = options;
   const where = `${host}:${port}`;
   const sessionId = randomBytes(SESSION_ID_BYTES);
   const opened: Link[] = [];
   let version = 0;
   let remoteAddress = host;
   const attachChannel = async (channel: Channel): Promise<[Channel, Link]> => {
-    const socket = openStream(options);
+    const socket = secureClient(openStream(options), security, ATTACH_PROTOCOL);
     const link = new Link(socket, {
       log,
       limits: CHANNEL_LIMITS[channel],
@@ -63,13 +71,21 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
     ]);
     const id = sessionId.toString('hex');
     const info = { id, remoteAddress, protocolVersion: version };
-    return new Session(info, Object.fromEntries(links) as Record<Channel, Link>);
+    const resumes = resumeWithinMs !== undefined;
+    for (const [channel, link] of links) link.join({ sessionId, channel, resumes }, security);
+    const record = Object.fromEntries(links) as Record<Channel, Link>;
+    const endpoint = endpointOf(options);
+    return new Session(info, record, resumes ? { withinMs: resumeWithinMs, endpoint } : undefined);
   } catch (error) {
     for (const link of opened) link.destroy();
     throw error;
   } finally {
     interruption.cancel();
   }
+}
+
+function endpointOf({ host, port, localAddress }: Endpoint): Endpoint {
+  return localAddress === undefined ? { host, port } : { host, port, localAddress };
 }
 
 /**
@@ -101,6 +117,8 @@ export interface ProbeOptions extends Endpoint {
   readonly timeoutMs: number;
   /** Of the process that is asked for; any, if left out. */
   readonly instance?: Buffer;
+  /** Default: plain. */
+  readonly security?: LinkSecurity;
 }
 
 /**
@@ -128,7 +146,8 @@ async function probeOnce(
   options: ProbeOptions,
   timeout: Promise<never>,
 ): Promise<ProbeResult | 'lost'> {
-  const link = new Link(openStream(options), {
+  const socket = secureClient(openStream(options), options.security ?? PLAIN, ATTACH_PROTOCOL);
+  const link = new Link(socket, {
     log: SILENT,
     limits: UNATTACHED_LIMITS,
     remoteAddress: `${options.host}:${options.port}`,

@@ -42,6 +42,16 @@ export function connectErrorKind(error: unknown): 'refused' | 'unreachable' | 't
   return 'lost';
 }
 
+const RESET_CODES = new Set(['ECONNRESET', 'EPIPE', 'ECONNREFUSED', 'ECONNABORTED']);
+const TIMEOUT_CODES = new Set(['ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'EHOSTDOWN']);
+
+/** What the error of a connected socket says about the peer; undefined: nothing, it is our own. */
+export function lossKind(error: unknown): 'reset' | 'timeout' | undefined {
+  const code = errorCode(error) ?? '';
+  if (RESET_CODES.has(code)) return 'reset';
+  return TIMEOUT_CODES.has(code) ? 'timeout' : undefined;
+}
+
 /** The `code` of a Node error, such as ECONNRESET. */
 export function errorCode(error: unknown): string | undefined {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;

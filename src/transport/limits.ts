@@ -9,8 +9,9 @@ export interface LinkLimits {
   readonly maxPayloadBytes: number;
   /** At this many queued bytes `writable` turns false; a sender that looks waits. No harm done. */
   readonly highWaterBytes: number;
-  /** More than this queued and the link is destroyed: the sender ignores back-pressure, or the peer
-   * has stopped reading and nobody noticed. */
+  /** More than this queued, or sent and not acknowledged, and the link is destroyed: the sender
+   * ignores back-pressure, or the peer has stopped reading and nobody noticed. At half of it
+   * unacknowledged `writable` turns false. */
   readonly queuedBytesMax: number;
 }
 
@@ -28,6 +29,30 @@ export const CHANNEL_LIMITS: Readonly<Record<Channel, LinkLimits>> = {
   disk: { maxPayloadBytes: 2 * MIB, highWaterBytes: 8 * MIB, queuedBytesMax: 64 * MIB },
   network: { maxPayloadBytes: 2 * MIB, highWaterBytes: 4 * MIB, queuedBytesMax: 64 * MIB },
 };
+
+/** Received bytes after which they are acknowledged at once: the replay memory of the sender is
+ * some times that, and at 1 GB/s it is 500 small frames a second. */
+export const ACK_BYTES = 2 * MIB;
+
+/** Milliseconds after which anything received is acknowledged: the sender keeps it so much longer,
+ * and a link that carries a frame each millisecond carries 5 % more of them. */
+export const ACK_DELAY_MS = 20;
+
+/** Milliseconds for the first attempt to connect again, doubled up to the second: a SYN that is
+ * lost in a flap is sent again by the kernel only after a second, a new one at once. */
+export const RESUME_CONNECT_MS = 100;
+export const RESUME_CONNECT_MS_MAX = 1000;
+
+/** Milliseconds between two attempts, doubled up to the second until the link is back. */
+export const RESUME_PAUSE_MS = 10;
+export const RESUME_PAUSE_MS_MAX = 160;
+
+/** Milliseconds for the answer to a resume; then the link is connected afresh. */
+export const RESUME_ANSWER_MS = 1000;
+
+/** Milliseconds of silence after which the kernel looks whether the connection is still known at
+ * the other end: a reset may have been lost, and an idle sender would never hear of it. */
+export const KEEP_ALIVE_MS = 1000;
 
 /** Bytes of text in an attachRefused: one sentence. A longer one is cut by the sender, and is a
  * ProtocolError at the receiver. */

@@ -10,6 +10,11 @@
  * it; handlers are never called from inside of a call that the owner makes. What is dropped (sends
  * on a closed link, received frames nobody took) is counted in `framesDropped`.
  *
+ * A link of a session (`join`) can outlive its connection: resume-core.ts. When that is lost without
+ * the peer's `bye`, the link is interrupted: it keeps what is sent, and goes on when somebody gives
+ * it another connection (`reconnect`), with every frame delivered once and in order. Who waits for
+ * `drained` and `flushed` just waits longer.
+ *
  * A link can be handed to another thread (`detach`, attach-link.ts), since a descriptor is valid in
  * all of them. What stays behind carries no frames any more, but is still the link to its session:
  * it closes for the same reasons, now told by reports, and passes `close` and `destroy` on.
@@ -17,80 +22,27 @@
 import type { Socket } from 'node:net';
 import { assert, describeError, type Logger, ProtocolError } from '../lib/index.js';
 import { duplicateDescriptor } from '../linux/index.js';
-import { type ErrorParcel, unpackError } from './error-parcel.js';
-import { errorCode, LinkError } from './errors.js';
+import { Acknowledger } from './acknowledger.js';
+import { FRAME_TYPES } from './attach-wire.js';
+import { LinkError, lossKind } from './errors.js';
 import { encodeFrame, FRAME_HEADER_BYTES, type Frame, FrameDecoder } from './frame-wire.js';
 import { CLOSE_DEADLINE_MS, type LinkLimits } from './limits.js';
-import { descriptorOf, takeUnread } from './stream.js';
-
-/**
- * Why a link is over.
- * - `ended`: the peer closed it (FIN); with `error` when that was in the middle of a frame, as when
- *   a process is killed while it sends.
- * - `reset`: the peer's kernel refused our bytes (ECONNRESET, EPIPE, ECONNREFUSED): its end is
- *   gone.
- * - `protocol`: it sent something malformed; `error` is the ProtocolError.
- * - `timeout`: TCP gave up (ETIMEDOUT, no route): proves nothing about the peer.
- * - `overflow`: more than `queuedBytesMax` was queued.
- * - `local`: we closed it; with `error` if something here failed.
- */
-export interface LinkCloseReason {
-  readonly kind: 'ended' | 'reset' | 'protocol' | 'timeout' | 'overflow' | 'local';
-  readonly error?: Error;
-}
-
-/** Totals since the link was made; bytes include frame headers. */
-export interface LinkCounters {
-  bytesSent: number;
-  framesSent: number;
-  bytesReceived: number;
-  framesReceived: number;
-  framesDropped: number;
-}
-
-export interface LinkOptions {
-  readonly log: Logger;
-  readonly limits: LinkLimits;
-  /** For log lines. Default: the socket's own remote address and port. */
-  readonly remoteAddress?: string;
-  /** The link goes on where another one stopped. */
-  readonly continued?: Pick<DetachedLink, 'fd' | 'leftover' | 'counters'>;
-}
-
-/**
- * A link between two threads: plain data, good for postMessage. Exactly one `attachLink` or
- * `discardLink` must follow, or the connection stays open and silent.
- */
-export interface DetachedLink {
-  /** Undefined if the peer has closed already, and only `leftover` remains to be delivered. */
-  readonly fd: number | undefined;
-  /** What came and was not delivered: whole frames, then maybe a part of one. */
-  readonly leftover: Uint8Array;
-  readonly limits: LinkLimits;
-  readonly remoteAddress: string;
-  /** Totals so far, without `leftover`; the next link goes on counting from here. */
-  readonly counters: Readonly<LinkCounters>;
-}
-
-/** Whoever passes wishes on to the thread that drives a detached link. */
-export interface LinkKeeper {
-  /** The session closes in order: call `close` on the link there. */
-  close(): void;
-  /** The session is over: call `destroy` on the link there. Harmless if it is closed. */
-  destroy(): void;
-}
-
-/** What the thread that drives a link tells of it; plain data. Made by `reportLink`. */
-export interface LinkReport {
-  readonly counters: Readonly<LinkCounters>;
-  /** Present once the link is over. */
-  readonly closed?: { readonly kind: LinkCloseReason['kind']; readonly error?: ErrorParcel };
-}
-
-interface Waiter {
-  readonly resolve: () => void;
-  readonly reject: (error: LinkError) => void;
-}
+import { LinkResumption } from './link-resumption.js';
+import type {
+  DetachedLink,
+  LinkCloseReason,
+  LinkConnection,
+  LinkCounters,
+  LinkKeeper,
+  LinkOptions,
+  LinkReport,
+} from './link-types.js';
+import { endOfStream, unpackReason } from './reason-parcel.js';
+import { type LinkIdentity, ResumeCore } from './resume-core.js';
+import { PLAIN, streamError } from './secure-stream.js';
+import type { LinkSecurity } from './security/link-security.js';
+import { descriptorOf, takeUnread, writeAll } from './stream.js';
+import { Waiters } from './waiters.js';
 
 const NO_COUNTS: LinkCounters = {
   bytesSent: 0,
@@ -107,14 +59,13 @@ type CloseHandler = (reason: LinkCloseReason) => void;
  * 64 byte frames, measured); no difference from 1500 bytes on. */
 const COPY_MAX_BYTES = 512;
 
-const RESET_CODES = new Set(['ECONNRESET', 'EPIPE', 'ECONNREFUSED', 'ECONNABORTED']);
-const TIMEOUT_CODES = new Set(['ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'EHOSTDOWN']);
+const BYE = Buffer.concat(encodeFrame(FRAME_TYPES.bye, []));
 
 export class Link {
   readonly remoteAddress: string;
-  readonly #socket: Socket;
+  #socket: Socket;
   readonly #log: Logger;
-  readonly #decoder: FrameDecoder;
+  #decoder: FrameDecoder;
   #limits: LinkLimits;
   readonly #counters: LinkCounters;
   #frameHandler: FrameHandler | undefined;
@@ -128,10 +79,14 @@ export class Link {
   #end: LinkCloseReason | undefined;
   #closing: NodeJS.Timeout | undefined;
   #closeReason: LinkCloseReason | undefined;
-  #drainWaiters: Waiter[] = [];
-  #flushWaiters: Waiter[] = [];
+  readonly #drainWaiters = new Waiters();
+  readonly #flushWaiters = new Waiters();
   /** Set once another thread drives the link. */
   #keeper: LinkKeeper | undefined;
+  /** Of a link of a session. */
+  #core: ResumeCore | undefined;
+  #acknowledger: Acknowledger | undefined;
+  readonly #resumption: LinkResumption;
 
   /** The link owns `socket` from now on. */
   constructor(socket: Socket, options: LinkOptions) {
@@ -142,11 +97,22 @@ export class Link {
     this.#decoder = new FrameDecoder(options.limits);
     this.remoteAddress =
       options.remoteAddress ?? `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`;
-    socket.setNoDelay(true);
-    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
-    socket.on('end', () => this.#onEnd());
-    socket.on('error', (error) => this.#onError(error));
-    socket.on('close', () => this.#onSocketClose());
+    this.#resumption = new LinkResumption({
+      log: options.log,
+      remoteAddress: this.remoteAddress,
+      takesConnections: () => this.#isHere() && this.#end === undefined,
+      isOver: () => this.#closeReason !== undefined,
+      use: (next) => this.#replaceSocket(next),
+      write: (buffers) => this.#write(buffers),
+      goOn: () => {
+        this.#onWritten();
+        this.#afterDelivery();
+      },
+    });
+    const state = options.continued?.resume;
+    if (state !== undefined) this.#setCore(new ResumeCore(state));
+    this.#resumption.security = options.continued?.security ?? PLAIN;
+    this.#listenTo(socket);
     if (options.continued !== undefined) this.#goOn(options.continued);
   }
 
@@ -157,12 +123,29 @@ export class Link {
 
   /** Bytes accepted by `send` and not yet taken by the kernel. */
   get queuedBytes(): number {
-    return this.#socket.writableLength;
+    const core = this.#core;
+    return core === undefined || core.live ? this.#socket.writableLength : core.heldBytes;
+  }
+
+  /** Bytes that may still be read here, to be sent or sent again: nobody may change them. */
+  get heldBytes(): number {
+    return Math.max(this.#core?.heldBytes ?? 0, this.#socket.writableLength);
   }
 
   /** False when the queue is above high water, or the link is closed. A wish, not a barrier. */
   get writable(): boolean {
-    return this.#isHere() && this.queuedBytes < this.#limits.highWaterBytes;
+    if (!this.#isHere() || this.queuedBytes >= this.#limits.highWaterBytes) return false;
+    return this.#core === undefined || this.#core.heldBytes < this.#limits.queuedBytesMax / 2;
+  }
+
+  /** Why the link waits for another connection, while it does. */
+  get interruption(): LinkCloseReason | undefined {
+    return this.#resumption.interruption;
+  }
+
+  /** Connections that were lost so far. */
+  get interruptions(): number {
+    return this.#resumption.interruptions;
   }
 
   /** Set once the link is over. */
@@ -184,7 +167,7 @@ export class Link {
 
   /**
    * Queues one frame, written with one system call when nothing is queued before it. Count the
-   * parts as not copied: they must not change until `queuedBytes` is 0. On a closed link the frame
+   * parts as not copied: they must not change until `heldBytes` is 0. On a closed link the frame
    * is dropped and counted. Above `queuedBytesMax` the link is destroyed (`overflow`).
    */
   send(type: number, parts: readonly Buffer[]): void {
@@ -202,9 +185,9 @@ export class Link {
       payloadBytes <= maxPayloadBytes,
       `A payload of ${payloadBytes} bytes exceeds the channel's limit of ${maxPayloadBytes}`,
     );
-    if (this.queuedBytes + bytes > queuedBytesMax) {
+    const queued = this.heldBytes;
+    if (queued + bytes > queuedBytesMax) {
       this.#counters.framesDropped += 1;
-      const queued = this.queuedBytes;
       this.#fail(
         'overflow',
         new LinkError('closed', `The peer does not read: ${queued} bytes are queued`),
@@ -213,21 +196,61 @@ export class Link {
     }
     this.#counters.framesSent += 1;
     this.#counters.bytesSent += bytes;
-    this.#write(buffers, bytes);
+    // One buffer instead of a vector, also to be kept.
+    const written = bytes <= COPY_MAX_BYTES ? [Buffer.concat(buffers, bytes)] : buffers;
+    this.#core?.sent(written, bytes);
+    if (this.#core === undefined || this.#core.live) this.#write(written);
+  }
+
+  /**
+   * The link belongs to a session from now on: what is sent and comes is numbered, also what has
+   * come and was not taken. Both ends do it right after the attach.
+   */
+  join(identity: LinkIdentity, security: LinkSecurity = PLAIN): void {
+    this.#mustBeHere();
+    this.#resumption.security = security;
+    const core = this.#setCore(new ResumeCore(identity));
+    const inbox = this.#inbox.slice(this.#inboxAt);
+    this.#inbox = [];
+    this.#inboxAt = 0;
+    this.#sieved(core, inbox);
+    this.#scheduleDelivery();
+  }
+
+  /** Adds a handler, called for each connection that is lost and for which another is wanted. */
+  onInterrupted(handler: CloseHandler): void {
+    this.#resumption.interruptedHandlers.push(handler);
+  }
+
+  /** Adds a handler, called when an interrupted link goes on. */
+  onResumed(handler: () => void): void {
+    this.#resumption.resumedHandlers.push(handler);
+  }
+
+  /** Gives the connection up, for another one: it may be dead without anybody having said so. */
+  renew(): void {
+    if (!this.#isOpen()) return;
+    if (this.#keeper !== undefined) this.#keeper.renew();
+    else if (this.#core?.resumes === true && this.#core.live) this.#lose({ kind: 'timeout' });
+  }
+
+  /** The link goes on over this connection, once both sides have agreed; it may fail to. */
+  reconnect(connection: LinkConnection): void {
+    const keeper = this.#isOpen() ? this.#keeper : undefined;
+    if (keeper !== undefined) keeper.reconnect(connection);
+    else this.#resumption.reconnect(this.#core, connection);
   }
 
   /** Resolves when `writable`, at once if it is. Rejects with LinkError when the link closes. */
   drained(): Promise<void> {
     if (!this.#isHere()) return Promise.reject(this.#closedError());
     if (this.writable) return Promise.resolve();
-    return new Promise((resolve, reject) => this.#drainWaiters.push({ resolve, reject }));
+    return this.#drainWaiters.wait();
   }
 
   /** Resolves when the kernel has taken everything. Rejects with LinkError when the link closes. */
   async flushed(): Promise<void> {
-    while (this.queuedBytes > 0 && this.#isHere()) {
-      await new Promise<void>((resolve, reject) => this.#flushWaiters.push({ resolve, reject }));
-    }
+    while (this.queuedBytes > 0 && this.#isHere()) await this.#flushWaiters.wait();
     if (!this.#isHere()) throw this.#closedError();
   }
 
@@ -254,7 +277,7 @@ export class Link {
   pause(): void {
     this.#mustBeHere();
     this.#paused = true;
-    this.#socket.pause();
+    if (this.#core?.asking !== true) this.#socket.pause();
   }
 
   resume(): void {
@@ -264,15 +287,20 @@ export class Link {
   }
 
   /** Sends what is queued, then FIN, then waits for the peer's, bounded by CLOSE_DEADLINE_MS. Takes
-   * no more frames either way. */
+   * no more frames either way. An interrupted link ends at once. */
   close(): void {
     if (!this.#isOpen()) return;
+    if (this.interruption !== undefined) {
+      this.#finish({ kind: 'local' });
+      return;
+    }
     this.#closing = setTimeout(() => this.#finish({ kind: 'local' }), CLOSE_DEADLINE_MS);
     if (this.#keeper !== undefined) {
       this.#keeper.close();
       return;
     }
     this.#dropInbox();
+    if (this.#core !== undefined) this.#socket.write(BYE);
     this.#socket.end();
     this.#socket.resume();
   }
@@ -291,30 +319,35 @@ export class Link {
   detach(keeper: LinkKeeper): DetachedLink {
     if (!this.#isHere()) throw this.#closedError();
     assert(this.queuedBytes === 0, `${this.queuedBytes} bytes are queued on a link to be detached`);
-    const ended = this.#end !== undefined;
+    // What TLS knows of its connection can't go along: the link goes on over another one.
+    const isPlain = this.#resumption.security.kind === 'plain';
+    assert(isPlain || this.#core?.resumes === true, 'A secured link needs to be resumed');
+    const ended = this.#end !== undefined || this.#core?.live === false || !isPlain;
     const fd = ended ? undefined : duplicateDescriptor(descriptorOf(this.#socket));
     const unread = takeUnread(this.#socket);
-    const counted: Buffer[] = [];
-    for (const { type, payload } of this.#inbox.slice(this.#inboxAt)) {
-      counted.push(...encodeFrame(type, [payload]));
-    }
-    counted.push(this.#decoder.takeRest());
-    const countedBytes = counted.reduce((sum, { length }) => sum + length, 0);
+    const inbox = this.#inbox.slice(this.#inboxAt);
+    const counted = inbox.flatMap(({ type, payload }) => encodeFrame(type, [payload]));
+    const rest = this.#decoder.takeRest();
+    const more = isPlain ? [rest, ...unread] : [];
+    const countedBytes = counted.reduce((sum, { length }) => sum + length, rest.length);
+    const bytesReceived = this.#counters.bytesReceived - countedBytes;
     this.#inbox = [];
     this.#inboxAt = 0;
     this.#frameHandler = undefined;
     this.#keeper = keeper;
+    // Counted afresh where it goes on.
+    this.#resumption.interruptions = 0;
     this.#socket.destroy();
+    this.#stopTimers();
     this.#rejectWaiters();
     return {
       fd,
-      leftover: Buffer.concat([...counted, ...unread]),
+      leftover: Buffer.concat([...counted, ...more]),
       limits: this.#limits,
       remoteAddress: this.remoteAddress,
-      counters: {
-        ...this.#counters,
-        bytesReceived: this.#counters.bytesReceived - countedBytes,
-      },
+      counters: { ...this.#counters, bytesReceived },
+      resume: this.#core?.state(inbox.length),
+      security: this.#resumption.security,
     };
   }
 
@@ -322,9 +355,11 @@ export class Link {
   reported(report: LinkReport): void {
     assert(this.#keeper !== undefined, 'A report came of a link that is not detached');
     Object.assign(this.#counters, report.counters);
-    if (report.closed === undefined) return;
-    const { kind, error } = report.closed;
-    const reason = error === undefined ? { kind } : { kind, error: unpackError(error) };
+    if (report.closed === undefined) {
+      this.#resumption.reported(report.interrupted);
+      return;
+    }
+    const reason = unpackReason(report.closed);
     this.#finish(this.#closing === undefined ? reason : { kind: 'local' }, 'reported');
   }
 
@@ -345,41 +380,111 @@ export class Link {
     );
   }
 
+  #setCore(core: ResumeCore): ResumeCore {
+    this.#core = core;
+    this.#acknowledger = new Acknowledger(core, this.#socket, this.#onWritten);
+    return core;
+  }
+
+  /** What an older socket still has to say is of no interest. */
+  #listenTo(socket: Socket): void {
+    const ifPresent = (handle: () => void): void => {
+      if (this.#socket === socket) handle();
+    };
+    socket.setNoDelay(true);
+    socket.on('data', (chunk: Buffer) => ifPresent(() => this.#onData(chunk)));
+    socket.on('end', () => ifPresent(() => this.#onEnd()));
+    socket.on('error', (error) => ifPresent(() => this.#onError(streamError(error, socket))));
+    socket.on('close', () => ifPresent(() => this.#onSocketClose()));
+  }
+
+  #replaceSocket(socket: Socket): void {
+    const old = this.#socket;
+    this.#socket = socket;
+    this.#decoder = new FrameDecoder(this.#limits);
+    old.destroy();
+    this.#stopTimers();
+    this.#acknowledger?.moveTo(socket);
+    this.#listenTo(socket);
+  }
+
+  /** The connection is gone. */
+  #lose(reason: LinkCloseReason): void {
+    const core = this.#core;
+    if (core?.resumes !== true || !this.#isOpen()) {
+      this.#finish(this.#closing === undefined ? reason : { kind: 'local' });
+      return;
+    }
+    this.#stopTimers();
+    this.#socket.destroy();
+    this.#decoder = new FrameDecoder(this.#limits);
+    this.#resumption.lost(core, reason);
+  }
+
+  #stopTimers(): void {
+    this.#resumption.stop();
+    this.#acknowledger?.stop();
+  }
+
   #goOn(detached: Pick<DetachedLink, 'fd' | 'leftover'>): void {
     const { buffer, byteOffset, length } = detached.leftover;
     if (length > 0) this.#onData(Buffer.from(buffer, byteOffset, length));
     if (detached.fd === undefined) this.#onEnd();
   }
 
-  #write(buffers: readonly Buffer[], bytes: number): void {
-    if (bytes <= COPY_MAX_BYTES) {
-      this.#socket.write(Buffer.concat(buffers, bytes), this.#onWritten);
-      return;
-    }
-    const last = buffers.length - 1;
-    this.#socket.cork();
-    for (let i = 0; i < last; i += 1) this.#socket.write(buffers[i] as Buffer);
-    this.#socket.write(buffers[last] as Buffer, this.#onWritten);
-    this.#socket.uncork();
+  #write(buffers: readonly Buffer[]): void {
+    writeAll(this.#socket, buffers, this.#onWritten);
   }
 
+  /** Something has left, or is acknowledged. */
   readonly #onWritten = (): void => {
-    if (this.writable) for (const { resolve } of this.#drainWaiters.splice(0)) resolve();
-    if (this.queuedBytes === 0) for (const { resolve } of this.#flushWaiters.splice(0)) resolve();
+    if (this.writable) this.#drainWaiters.resolveAll();
+    if (this.queuedBytes === 0) this.#flushWaiters.resolveAll();
   };
 
   #onData(chunk: Buffer): void {
     if (!this.#isOpen()) return;
     this.#counters.bytesReceived += chunk.length;
+    const core = this.#core;
     try {
       const frames = this.#decoder.write(chunk);
-      this.#inbox = this.#inbox.length === 0 ? frames : this.#inbox.concat(frames);
+      if (core !== undefined) this.#sieved(core, frames);
+      else this.#inbox = this.#inbox.length === 0 ? frames : this.#inbox.concat(frames);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       this.#fail('protocol', error);
       return;
     }
     this.#deliver();
+    this.#acknowledger?.received();
+  }
+
+  /** Takes out what is not the user's. */
+  #sieved(core: ResumeCore, frames: readonly Frame[]): void {
+    for (const frame of frames) {
+      const arrival = core.came(frame);
+      switch (arrival.kind) {
+        case 'deliver':
+          this.#inbox.push(frame);
+          break;
+        case 'nothing':
+          this.#onWritten();
+          break;
+        case 'resumed':
+          this.#resumption.resumed(core);
+          break;
+        case 'refused':
+          this.#log.info('Session not resumed', {
+            remote: this.remoteAddress,
+            reason: arrival.reason,
+          });
+          this.#finish(this.interruption ?? { kind: 'ended' });
+          return;
+        case 'bye':
+          this.#end = { kind: 'ended' };
+          return;
+      }
+    }
   }
 
   #scheduleDelivery(): void {
@@ -412,6 +517,7 @@ export class Link {
   #afterDelivery(): void {
     if (!this.#isOpen()) this.#dropInbox();
     else if (this.#keeper !== undefined) return;
+    else if (this.#core?.asking === true) this.#socket.resume();
     else if (this.#inbox.length > 0 || this.#paused) this.#socket.pause();
     else if (this.#end !== undefined) this.#finish(this.#end);
     else this.#socket.resume();
@@ -424,38 +530,31 @@ export class Link {
   }
 
   #onEnd(): void {
-    if (!this.#isOpen()) return;
-    this.#end = { kind: 'ended' };
-    try {
-      this.#decoder.end();
-    } catch (error) {
-      this.#end = { kind: 'ended', error: error as Error };
-    }
+    if (!this.#isOpen() || this.#end !== undefined) return;
+    const end = endOfStream(this.#decoder);
+    if (this.#core?.resumes !== true) this.#end = end;
     // Node may tell of the FIN while the socket is paused; the frames before it come first.
-    if (this.#inbox.length === 0 && !this.#paused) this.#finish(this.#end);
+    if (this.#end === undefined) this.#lose(end);
+    else if (this.#inbox.length === 0 && !this.#paused) this.#finish(end);
   }
 
   #onError(error: Error): void {
     if (this.#closing !== undefined) this.#finish({ kind: 'local' });
-    const code = errorCode(error) ?? '';
-    if (RESET_CODES.has(code)) this.#finish({ kind: 'reset', error });
-    else if (TIMEOUT_CODES.has(code)) this.#finish({ kind: 'timeout', error });
-    else this.#finish({ kind: 'local', error });
+    const kind = lossKind(error) ?? (this.#core?.asking === true ? 'reset' : undefined);
+    if (kind === undefined) this.#finish({ kind: 'local', error });
+    else this.#lose({ kind, error });
   }
 
   #onSocketClose(): void {
     // After the peer's FIN Node closes the socket by itself; frames may still wait to be taken.
     if (this.#end !== undefined && this.#isOpen()) return;
-    this.#finish({ kind: 'local' });
+    if (this.interruption === undefined) this.#finish({ kind: 'local' });
   }
 
   #fail(kind: 'protocol' | 'overflow', error: Error): void {
     if (!this.#isOpen()) return;
-    this.#log.warn('Link dropped', {
-      remote: this.remoteAddress,
-      kind,
-      reason: describeError(error),
-    });
+    const reason = describeError(error);
+    this.#log.warn('Link dropped', { remote: this.remoteAddress, kind, reason });
     this.#finish({ kind, error });
   }
 
@@ -463,8 +562,11 @@ export class Link {
     if (this.#closeReason !== undefined) return;
     this.#closeReason = reason;
     clearTimeout(this.#closing);
+    this.#stopTimers();
     if (origin === 'here') this.#keeper?.destroy();
+    this.#sayBye();
     this.#socket.destroy();
+    this.#core?.forget();
     this.#dropInbox();
     this.#rejectWaiters();
     const handlers = this.#closeHandlers.splice(0);
@@ -473,22 +575,24 @@ export class Link {
     });
   }
 
+  /** Without it the peer would wait. It has no place behind what may be cut in the middle. */
+  #sayBye(): void {
+    const said = this.#closing !== undefined || this.#end !== undefined;
+    if (said || this.#keeper !== undefined || this.#core?.live !== true) return;
+    if (this.#socket.writable && this.#socket.writableLength === 0) this.#socket.write(BYE);
+  }
+
   #rejectWaiters(): void {
-    const waiters = [...this.#drainWaiters.splice(0), ...this.#flushWaiters.splice(0)];
-    for (const { reject } of waiters) reject(this.#closedError());
+    this.#drainWaiters.rejectAll(() => this.#closedError());
+    this.#flushWaiters.rejectAll(() => this.#closedError());
   }
 
   #closedError(): LinkError {
     if (this.#keeper !== undefined && this.#isOpen()) {
       return new LinkError('closed', `Another thread drives the link to ${this.remoteAddress}`);
     }
-    const kind = this.#closeReason?.kind ?? 'local';
-    const options =
-      this.#closeReason?.error === undefined ? {} : { cause: this.#closeReason.error };
-    return new LinkError(
-      'closed',
-      `The link to ${this.remoteAddress} is closed (${kind})`,
-      options,
-    );
+    const { kind, error } = this.#closeReason ?? { kind: 'local' };
+    const text = `The link to ${this.remoteAddress} is closed (${kind})`;
+    return new LinkError('closed', text, error === undefined ? {} : { cause: error });
   }
 }

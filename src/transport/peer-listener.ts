@@ -11,6 +11,7 @@
  */
 import type { Server, Socket } from 'node:net';
 import { describeError, type Logger, ProtocolError } from '../lib/index.js';
+import { duplicateDescriptor } from '../linux/index.js';
 import {
   type Attach,
   decodeAttach,
@@ -24,16 +25,20 @@ import {
 } from './attach-wire.js';
 import { CHANNELS, type Channel } from './channels.js';
 import { LinkError } from './errors.js';
-import type { Frame } from './frame-wire.js';
+import { encodeFrame, type Frame } from './frame-wire.js';
 import {
   ATTACH_DEADLINE_MS,
   CHANNEL_LIMITS,
   PENDING_CONNECTIONS_MAX,
   UNATTACHED_LIMITS,
 } from './limits.js';
-import { Link, type LinkCloseReason } from './link.js';
+import { Link } from './link.js';
+import type { LinkCloseReason } from './link-types.js';
+import { ATTACH_PROTOCOL, decodeResume, linkOfProtocol } from './resume-wire.js';
+import { awaitHello, PLAIN, secureServer } from './secure-stream.js';
+import type { LinkSecurity } from './security/link-security.js';
 import { Session, type SessionInfo } from './session.js';
-import { createStreamServer } from './stream.js';
+import { createStreamServer, descriptorOf, takeUnread } from './stream.js';
 
 /** The owner's answer to a complete session. `reason` is told to the peer. */
 export type AcceptDecision =
@@ -52,6 +57,10 @@ export interface PeerListenerOptions {
   readonly probeAnswer?: () => ProbeAnswer;
   /** Someone asked whether we are here, and has been answered. */
   readonly onProbe?: (remoteAddress: string) => void;
+  /** Sessions survive the loss of connections that are back within so many milliseconds. */
+  readonly resumeWithinMs?: number;
+  /** Default: plain. */
+  readonly security?: LinkSecurity;
   /** Default ATTACH_DEADLINE_MS. */
   readonly attachDeadlineMs?: number;
 }
@@ -72,16 +81,23 @@ interface Gathering {
   readonly members: Map<Channel, Pending>;
 }
 
+/** Nobody passes anything on to a connection that has become a link's. */
+const NO_KEEPER = { close() {}, destroy() {}, reconnect() {}, renew() {} };
+
 export class PeerListener {
   readonly #options: PeerListenerOptions;
   readonly #server: Server;
   /** In order of arrival. */
   readonly #pending = new Set<Pending>();
   readonly #gatherings = new Map<string, Gathering>();
+  /** Connections whose first words are awaited, oldest first. */
+  readonly #greeting = new Set<Socket>();
+  /** Those that a peer may ask to resume, by id. */
+  readonly #sessions = new Map<string, Session>();
 
   constructor(options: PeerListenerOptions) {
     this.#options = options;
-    this.#server = createStreamServer((socket) => this.#onStream(socket));
+    this.#server = createStreamServer((socket) => this.#onConnection(socket));
   }
 
   /** Resolves with the port, for those who asked for port 0. Rejects with LinkError `listen`. */
@@ -107,6 +123,7 @@ export class PeerListener {
   /** Stops listening and drops what is pending. Sessions belong to their owner and stay. */
   close(): void {
     this.#server.close();
+    for (const socket of this.#greeting) socket.destroy();
     for (const pending of this.#pending) {
       this.#settle(pending);
       pending.link.destroy();
@@ -114,10 +131,51 @@ export class PeerListener {
     this.#gatherings.clear();
   }
 
-  #onStream(socket: Socket): void {
+  #onConnection(socket: Socket): void {
+    const { security = PLAIN, attachDeadlineMs = ATTACH_DEADLINE_MS } = this.#options;
+    if (security.kind === 'plain') {
+      this.#onStream(socket, socket);
+      return;
+    }
+    this.#greeting.add(socket);
+    awaitHello(socket, attachDeadlineMs, {
+      onHello: (protocol, leftover) => {
+        this.#greeting.delete(socket);
+        if (this.#routed(socket, protocol, leftover)) return;
+        // One for a session that is not here is refused in its own words.
+        const asked = linkOfProtocol(protocol) === undefined ? undefined : protocol;
+        const hello = { protocol: asked ?? ATTACH_PROTOCOL, leftover };
+        this.#onStream(secureServer(socket, security, hello), socket);
+      },
+      onFailure: (reason) => {
+        this.#greeting.delete(socket);
+        const remote = socket.remoteAddress ?? 'unknown';
+        this.#options.log.warn('Connection dropped', { remote, reason, attached: 0 });
+      },
+    });
+    const [oldest] = this.#greeting;
+    if (this.#greeting.size > PENDING_CONNECTIONS_MAX) oldest?.destroy();
+  }
+
+  /** A connection for a link that is here goes to it as it is, and is secured in its thread. */
+  #routed(socket: Socket, protocol: string | undefined, leftover: Buffer): boolean {
+    const wanted = linkOfProtocol(protocol);
+    const session = this.#sessions.get(wanted?.session ?? '');
+    const channel = CHANNELS.find((name) => name === wanted?.channel);
+    const isFromPeer = session?.remoteAddress === socket.remoteAddress;
+    if (session === undefined || channel === undefined || !isFromPeer) return false;
+    const fd = duplicateDescriptor(descriptorOf(socket));
+    const all = Buffer.concat([leftover, ...takeUnread(socket)]);
+    socket.destroy();
+    session.reconnect(channel, { fd, leftover: all, attempt: undefined });
+    return true;
+  }
+
+  #onStream(socket: Socket, connection: Socket): void {
     const { log, attachDeadlineMs = ATTACH_DEADLINE_MS } = this.#options;
-    const link = new Link(socket, { log, limits: UNATTACHED_LIMITS });
-    const host = socket.remoteAddress ?? 'unknown';
+    const { remoteAddress: host = 'unknown', remotePort = 0 } = connection;
+    const remoteAddress = `${host}:${remotePort}`;
+    const link = new Link(socket, { log, limits: UNATTACHED_LIMITS, remoteAddress });
     const pending: Pending = {
       link,
       host,
@@ -146,6 +204,10 @@ export class PeerListener {
 
   #onFrame(pending: Pending, frame: Frame): void {
     if (pending.settled) return;
+    if (frame.type === FRAME_TYPES.resume && pending.gathering === undefined) {
+      this.#resume(pending, frame);
+      return;
+    }
     if (frame.type !== FRAME_TYPES.attach) {
       throw new ProtocolError(`The first frame is of type ${frame.type} instead of an attach`);
     }
@@ -165,6 +227,26 @@ export class PeerListener {
     pending.link.close();
     this.#options.log.debug('Probe answered', { remote: pending.link.remoteAddress });
     this.#options.onProbe?.(pending.host);
+  }
+
+  /** The link itself answers, in whichever thread it is. */
+  #resume(pending: Pending, frame: Frame): void {
+    const resume = decodeResume(frame.payload);
+    const session = this.#sessions.get(resume.sessionId.toString('hex'));
+    this.#settle(pending);
+    const isSecured = this.#options.security?.kind === 'tls';
+    if (session === undefined || session.remoteAddress !== pending.host || isSecured) {
+      const reason = 'There is no such session here';
+      this.#options.log.info('Resume refused', { remote: pending.link.remoteAddress, reason });
+      pending.link.send(FRAME_TYPES.resumeRefused, [encodeAttachRefused(reason)]);
+      pending.link.close();
+      return;
+    }
+    this.#pending.delete(pending);
+    const { fd, leftover } = pending.link.detach(NO_KEEPER);
+    if (fd === undefined) return;
+    const asked = Buffer.concat([...encodeFrame(frame.type, [frame.payload]), leftover]);
+    session.reconnect(resume.channel, { fd, leftover: asked, attempt: undefined });
   }
 
   #refuseVersion(pending: Pending, attach: Attach): void {
@@ -206,6 +288,9 @@ export class PeerListener {
       for (const pending of members.values()) this.#refuse(pending, decision.reason);
       return;
     }
+    const { resumeWithinMs, security = PLAIN } = this.#options;
+    const resumes = resumeWithinMs !== undefined;
+    const sessionId = Buffer.from(info.id, 'hex');
     const links = {} as Record<Channel, Link>;
     for (const [channel, pending] of members) {
       this.#settle(pending);
@@ -213,9 +298,15 @@ export class PeerListener {
       pending.link.onFrame(undefined);
       pending.link.setLimits(CHANNEL_LIMITS[channel]);
       pending.link.send(FRAME_TYPES.attachOk, [encodeAttachOk(info.protocolVersion)]);
+      pending.link.join({ sessionId, channel, resumes }, security);
       links[channel] = pending.link;
     }
-    this.#options.onSession(new Session(info, links));
+    const session = new Session(info, links, resumes ? { withinMs: resumeWithinMs } : undefined);
+    if (resumes) {
+      this.#sessions.set(info.id, session);
+      session.onClose(() => this.#sessions.delete(info.id));
+    }
+    this.#options.onSession(session);
   }
 
   #refuse(pending: Pending, reason: string): void {

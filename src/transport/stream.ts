@@ -1,10 +1,11 @@
 /**
  * Where byte streams come from. Both directions of the transport take their sockets here and
- * nowhere else; a `tls.TLSSocket` is a `net.Socket`, so encryption is a change to this file only.
+ * nowhere else; secure-stream.ts puts TLS around them.
  */
 import net from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { assert } from '../lib/index.js';
+import { KEEP_ALIVE_MS } from './limits.js';
 
 /** A peer's listening address. `localAddress` picks our end, for hosts with several networks. */
 export interface Endpoint {
@@ -13,14 +14,21 @@ export interface Endpoint {
   readonly localAddress?: string;
 }
 
-/** A socket that is connecting. Whole messages are written at once, so Nagle only adds delay. */
+/** Whole messages are written at once, so Nagle only adds delay. */
+const TCP_OPTIONS = {
+  noDelay: true,
+  keepAlive: true,
+  keepAliveInitialDelay: KEEP_ALIVE_MS,
+} as const;
+
+/** A socket that is connecting. */
 export function openStream(endpoint: Endpoint): net.Socket {
-  return net.connect({ ...endpoint, noDelay: true });
+  return net.connect({ ...endpoint, ...TCP_OPTIONS });
 }
 
 /** A server that is not listening yet. */
 export function createStreamServer(onStream: (socket: net.Socket) => void): net.Server {
-  return net.createServer({ noDelay: true }, onStream);
+  return net.createServer(TCP_OPTIONS, onStream);
 }
 
 /**
@@ -53,6 +61,19 @@ export function takeUnread(socket: net.Socket): Buffer[] {
   // Asking for more than there was has made the handle poll again; no event can have come yet.
   handleOf(socket)?.readStop();
   return unread;
+}
+
+/** Writes with one system call if nothing is queued; `onWritten` when the kernel has the last. */
+export function writeAll(
+  socket: net.Socket,
+  buffers: readonly Buffer[],
+  onWritten: () => void,
+): void {
+  const last = buffers.length - 1;
+  if (last > 0) socket.cork();
+  for (let i = 0; i < last; i += 1) socket.write(buffers[i] as Buffer);
+  socket.write(buffers[last] as Buffer, onWritten);
+  if (last > 0) socket.uncork();
 }
 
 /** A socket on a connection whose descriptor came from another thread; it owns `fd` from now on. */

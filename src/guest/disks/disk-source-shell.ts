@@ -116,9 +116,9 @@ export class DiskSource {
     return this.#verification?.work.progress;
   }
 
-  /** The link still has something to send, which nobody may change. */
+  /** The link may still have to send something, or to send it again: nobody may change it. */
   get sending(): boolean {
-    return this.#link.queuedBytes > 0;
+    return this.#link.heldBytes > 0;
   }
 
   /** Stops tracking and forwarding; idempotent. Does not close the link. */

@@ -75,6 +75,9 @@ export class GuestDisks {
       {
         closeLink: (serial) => this.#thread.notify('closeLink', serial),
         destroyLink: (serial) => this.#thread.notify('destroyLink', serial),
+        renewLink: (serial) => this.#thread.notify('renewLink', serial),
+        reconnectLink: (serial, connection) =>
+          this.#thread.notify('reconnectLink', serial, connection),
       },
       'disk',
     );

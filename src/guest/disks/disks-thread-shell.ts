@@ -1,7 +1,7 @@
 /** Entry of the disk thread: its door; all it does is in guest-disks-shell.ts. */
 import type { EpochTotals, Lineage, PrimaryImage } from '../../blockrep/index.js';
 import { type HandedLink, HandedLinks } from '../../replication/index.js';
-import { type LinkReport, serveWorker } from '../../transport/index.js';
+import { type LinkConnection, type LinkReport, serveWorker } from '../../transport/index.js';
 import type { VerifyReport } from './disk-verification-shell.js';
 import {
   DiskStacks,
@@ -23,6 +23,8 @@ export interface DisksCalls {
   attachTarget(link: HandedLink, lineages: readonly Lineage[]): void;
   closeLink(serial: number): void;
   destroyLink(serial: number): void;
+  renewLink(serial: number): void;
+  reconnectLink(serial: number, connection: LinkConnection): void;
   detach(): Promise<void>;
   syncRound(): Promise<number>;
   beginPause(): void;
@@ -71,6 +73,8 @@ serveWorker<DisksCalls, DisksNotices>((main) => {
     attachTarget: (link, lineages) => stacks.attachTarget(links.take(link), lineages),
     closeLink: (serial) => links.close(serial),
     destroyLink: (serial) => links.destroy(serial),
+    renewLink: (serial) => links.renew(serial),
+    reconnectLink: (serial, connection) => links.reconnect(serial, connection),
     detach: () => stacks.detach(),
     syncRound: () => stacks.syncRound(),
     beginPause: () => stacks.beginPause(),

@@ -2,7 +2,7 @@
 import type { CaptureOptions, CommandResult } from '../../config/index.js';
 import type { GuestPortFds } from '../../linux/index.js';
 import { type HandedLink, HandedLinks } from '../../replication/index.js';
-import { type LinkReport, serveWorker } from '../../transport/index.js';
+import { type LinkConnection, type LinkReport, serveWorker } from '../../transport/index.js';
 import { STATS_INTERVAL_MS } from './limits.js';
 import { Network, type NetworkOptions, type SessionRole } from './network-shell.js';
 import type { NetworkStats } from './network-stats.js';
@@ -19,6 +19,8 @@ export interface NetworkCalls {
   attach(link: HandedLink, as: SessionRole): void;
   closeLink(serial: number): void;
   destroyLink(serial: number): void;
+  renewLink(serial: number): void;
+  reconnectLink(serial: number, connection: LinkConnection): void;
   detach(): void;
   quiesce(): Promise<boolean>;
   drain(): boolean;
@@ -77,6 +79,8 @@ serveWorker<NetworkCalls, NetworkNotices>((main) => {
     attach: (link, as) => started().attach(links.take(link), as),
     closeLink: (serial) => links.close(serial),
     destroyLink: (serial) => links.destroy(serial),
+    renewLink: (serial) => links.renew(serial),
+    reconnectLink: (serial, connection) => links.reconnect(serial, connection),
     detach: () => started().detach(),
     quiesce: () => started().quiesce(),
     drain: () => started().drain(),

@@ -94,7 +94,7 @@ test('a peer that answers while its session is silent is asked again before it i
     const d = detector();
     d.start(0);
     for (let nowUs = 50; nowUs < 500; nowUs += 50) {
-      if (d.tick(nowUs)?.kind === 'probe') t.is(d.probed('alive'), undefined);
+      if (d.tick(nowUs)?.kind === 'probe') t.is(d.probed('alive')?.kind, 'renew');
     }
     t.deepEqual(d.tick(500), { kind: 'probe' });
     t.true(d.suspected);
@@ -107,8 +107,7 @@ test('a peer that answered once and then no more is lost', (t) => {
   const d = detector();
   d.start(0);
   tickUntil(d, 50, 250);
-  d.probed('alive');
-  t.is(d.probed('alive'), undefined);
+  t.deepEqual(d.probed('alive'), { kind: 'renew' });
   t.like(tickUntilDecided(d, 300, 1000)?.verdict, { kind: 'lost' });
 });
 
@@ -157,4 +156,77 @@ test('a broken link to a peer that runs the guest itself means that this side is
   d.linkLost('Ended');
   t.is(d.probed('serving')?.kind, 'superseded');
   t.is(d.deadlineUs(), undefined);
+});
+
+test('an interrupted session asks at once, and proof of death counts at once', (t) => {
+  for (const proof of ['refused', 'replaced'] as const) {
+    const d = detector();
+    d.start(0);
+    t.deepEqual(d.interruptedBy('Reset'), { kind: 'probe' });
+    t.true(d.suspected);
+    t.like(d.probed(proof), { kind: 'lost', proof: true });
+  }
+});
+
+test('an interrupted session whose peer lives waits for what becomes of it', (t) => {
+  for (const answer of ['alive', 'leading', 'shared', 'following', 'holding', 'silent'] as const) {
+    const d = detector();
+    d.start(0);
+    d.interruptedBy('Reset');
+    t.is(d.probed(answer), undefined);
+    t.true(d.interrupted);
+    d.resumed();
+    t.false(d.suspected);
+    t.is(d.interruptedBy('Again')?.kind, 'probe');
+  }
+});
+
+test('a secondary that speaks for the guest has taken over; a primary just does', (t) => {
+  const secondary = detector();
+  secondary.start(0);
+  secondary.interruptedBy('Reset');
+  t.is(secondary.probed('serving')?.kind, 'superseded');
+  const primary = new FailureDetector({ peerTimeoutUs: 500, tickUs: 50, peerServes: true });
+  primary.start(0);
+  primary.interruptedBy('Reset');
+  t.is(primary.probed('serving'), undefined);
+  // The session could not be resumed: now it is asked what the answer means.
+  t.deepEqual(primary.linkLost('Not resumed'), { kind: 'probe' });
+  t.true(primary.isOver);
+  t.is(primary.probed('serving')?.kind, 'superseded');
+});
+
+test('an interruption does not stop the clock, and being heard does', (t) => {
+  const d = detector();
+  d.start(0);
+  d.interruptedBy('Reset');
+  d.probed('silent');
+  t.like(tickUntilDecided(d, 50, 1000), { verdict: { kind: 'lost' }, nowUs: 500 });
+  const heard = detector();
+  heard.start(0);
+  heard.interruptedBy('Reset');
+  heard.probed('holding');
+  for (let nowUs = 50; nowUs < 3000; nowUs += 50) {
+    heard.heard(nowUs);
+    if (heard.tick(nowUs)?.kind === 'probe') heard.probed('holding');
+    t.true(heard.interrupted);
+  }
+});
+
+test('a session that is over is not resumed, and an interruption of it is none', (t) => {
+  const d = detector();
+  d.start(0);
+  d.linkLost('Reset');
+  d.resumed();
+  t.is(d.interruptedBy('Reset'), undefined);
+  t.true(d.isOver);
+});
+
+test('a silent session whose peer answers is to be connected anew', (t) => {
+  const d = detector();
+  d.start(0);
+  t.like(tickUntil(d, 50, 1000), { verdict: { kind: 'probe' }, nowUs: 250 });
+  t.deepEqual(d.probed('holding'), { kind: 'renew' });
+  t.like(tickUntil(d, 300, 1000), { verdict: { kind: 'probe' } });
+  t.is(d.probed('silent'), undefined);
 });

@@ -444,3 +444,50 @@ test('who hands the guest over can not be detached, nor the other way round', (t
   other.talk.says(DETACH);
   t.deepEqual(other.talk.says({ kind: 'switchoverRequested' }), [`checkpointFailed ${DETACHED}`]);
 });
+
+const BROKE = { kind: 'interrupted', reason: 'Reset' } as const;
+
+test('an interrupted session that goes on has lost nothing, and what waited begins', (t) => {
+  const { core, talk } = pair();
+  t.deepEqual(talk.at(990).says(BROKE), ['probe']);
+  t.deepEqual(talk.says({ kind: 'probed', result: 'holding' }), []);
+  t.deepEqual(tick(talk.at(1000)), ['probe']);
+  t.deepEqual(talk.at(1100).says({ kind: 'resumed' }), ['presendRound 8']);
+  t.true(core.isProtected);
+  t.is(core.epoch, 8);
+});
+
+test('heartbeats go on while a session is interrupted, not once it is over', (t) => {
+  const { talk } = pair();
+  talk.at(100).says({ kind: 'tick' });
+  talk.saysAll(BROKE, { kind: 'probed', result: 'holding' });
+  t.true(talk.at(200).says({ kind: 'tick' }).includes('heartbeat'));
+  talk.saysAll({ kind: 'probed', result: 'holding' }, RESET, { kind: 'probed', result: 'holding' });
+  t.false(talk.at(300).says({ kind: 'tick' }).includes('heartbeat'));
+});
+
+test('an interrupted session whose secondary is dead ends as fast as a lost one', (t) => {
+  const { talk } = pair();
+  talk.says(BROKE);
+  t.regex(
+    talk.says({ kind: 'probed', result: 'refused' })[0] ?? '',
+    /^runAlone Secondary lost: Reset/,
+  );
+});
+
+test('an interrupted session that can not be resumed is asked about like a lost one', (t) => {
+  const { talk } = pair();
+  talk.saysAll(BROKE, { kind: 'probed', result: 'alive' });
+  t.deepEqual(talk.says({ kind: 'linkLost', reason: 'Not resumed' }), ['probe']);
+  t.regex(talk.says({ kind: 'probed', result: 'alive' })[0] ?? '', /^runAlone Secondary abandoned/);
+});
+
+test('a switch-over whose last output leaves during an interruption is finished after it', (t) => {
+  const { core, talk } = pair();
+  talk.at(200).says({ kind: 'switchoverRequested' });
+  talk.saysAll(SMALL_ROUND, captured(8, 200_000), { kind: 'committed', epoch: 8 });
+  talk.says(BROKE);
+  t.deepEqual(talk.says({ kind: 'released', epoch: 8 }), []);
+  t.true(talk.says({ kind: 'resumed' })[0]?.startsWith('silence'));
+  t.is(core.state.kind, 'left');
+});

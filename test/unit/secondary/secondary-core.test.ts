@@ -332,3 +332,24 @@ test('a secondary that is stopped from the primary ends in order', (t) => {
   const goodbye = { kind: 'goodbye', goodbye: 'stop', reason: 'Asked' } as const;
   t.deepEqual(talk.says(goodbye), ['sendUnfit Asked', 'exit 0 Asked']);
 });
+
+test('an interrupted session promotes when the primary is dead, not when it serves', (t) => {
+  const dead = standby();
+  t.deepEqual(dead.talk.says({ kind: 'interrupted', reason: 'Reset' }), ['probe']);
+  t.true(dead.talk.says({ kind: 'probed', result: 'refused' }).includes(`promote ${GONE}`));
+  const { core, talk } = standby();
+  talk.says({ kind: 'interrupted', reason: 'Reset' });
+  t.deepEqual(talk.says({ kind: 'probed', result: 'serving' }), []);
+  talk.says({ kind: 'resumed' });
+  t.is(core.state.kind, 'standby');
+  t.false(core.peerSuspected);
+  t.deepEqual(talk.saysAll(...parts(8)), ['commit 8', 'sendCommitted 8', 'apply 8 false']);
+});
+
+test('a primary that begins another session has given up the interrupted one', (t) => {
+  const { core, talk } = standby();
+  talk.saysAll({ kind: 'interrupted', reason: 'Reset' }, { kind: 'probed', result: 'serving' });
+  t.deepEqual(talk.says({ kind: 'peerReturned' }), ['probe']);
+  t.regex(talk.says({ kind: 'probed', result: 'serving' }).at(-1) ?? '', /^discard /);
+  t.is(core.state.kind, 'waiting');
+});

@@ -43,6 +43,14 @@ class KeeperLog implements LinkKeeper {
   destroy(): void {
     this.asked.push('destroy');
   }
+
+  renew(): void {
+    this.asked.push('renew');
+  }
+
+  reconnect(): void {
+    this.asked.push('reconnect');
+  }
 }
 
 /** As postMessage does it. */
@@ -248,6 +256,7 @@ function startWorker(t: ExecutionContext, onOver?: (report: LinkReport) => void)
           reports.push(report);
           onOver?.(report);
         },
+        state: () => undefined,
       },
       onFailure: (error) => t.fail(error.message),
     },
@@ -368,6 +377,8 @@ async function splitSession(t: ExecutionContext): Promise<SplitSession> {
   const detached = await session.detachLink('network', {
     close: () => client.notify('close'),
     destroy: () => client.notify('destroy'),
+    renew: () => client.notify('renew'),
+    reconnect: (connection) => client.notify('reconnect', connection),
   });
   await client.call('attach', detached, 0);
   return { session, sockets, threaded };

@@ -6,6 +6,7 @@ import {
   attachLink,
   type DetachedLink,
   type Link,
+  type LinkConnection,
   type LinkReport,
   reportLink,
   serveWorker,
@@ -17,6 +18,8 @@ export interface LinkCalls {
   send(type: number, payload: Uint8Array): void;
   close(): void;
   destroy(): void;
+  reconnect(connection: LinkConnection): void;
+  renew(): void;
   report(): LinkReport;
   /** Gives the link back, and the number of the frame that is next. */
   detach(): Promise<{ detached: DetachedLink; next: number }>;
@@ -26,6 +29,8 @@ export interface LinkNotices {
   /** A frame came whose number is not the next one. */
   disorder(expected: number, found: number): void;
   over(report: LinkReport): void;
+  /** The link is interrupted, or goes on. */
+  state(report: LinkReport): void;
 }
 
 serveWorker<LinkCalls, LinkNotices>((main) => {
@@ -41,6 +46,8 @@ serveWorker<LinkCalls, LinkNotices>((main) => {
       link = opened;
       expected = next;
       opened.onClose(() => main.notify('over', reportLink(opened)));
+      opened.onInterrupted(() => main.notify('state', reportLink(opened)));
+      opened.onResumed(() => main.notify('state', reportLink(opened)));
       opened.onFrame(({ type, payload }) => {
         const number = payload.readUInt32BE(0);
         if (number !== expected) main.notify('disorder', expected, number);
@@ -51,11 +58,13 @@ serveWorker<LinkCalls, LinkNotices>((main) => {
     send: (type, payload) => attached().send(type, [Buffer.from(payload)]),
     close: () => attached().close(),
     destroy: () => attached().destroy(),
+    renew: () => attached().renew(),
+    reconnect: (connection) => attached().reconnect(connection),
     report: () => reportLink(attached()),
     async detach() {
       const given = attached();
       while (given.queuedBytes > 0) await given.flushed();
-      const detached = given.detach({ close() {}, destroy() {} });
+      const detached = given.detach({ close() {}, destroy() {}, reconnect() {}, renew() {} });
       return { detached, next: expected };
     },
   };

@@ -66,7 +66,7 @@ test('four connections in any order, byte by byte, make one session', async (t) 
   const session = await next;
   t.is(session.id, ID.toString('hex'));
   for (const answer of await Promise.all(answers)) {
-    t.deepEqual(answer, { type: FRAME_TYPES.attachOk, payload: Buffer.from([0, 2]) });
+    t.deepEqual(answer, { type: FRAME_TYPES.attachOk, payload: Buffer.from([0, 3]) });
   }
   t.deepEqual(listening.log.lines, []);
 });
@@ -173,10 +173,10 @@ test('a peer without a common version is refused with both ranges', async (t) =>
   const listening = await startListener(t);
   const socket = await rawConnection(t, listening.port);
   const answer = firstFrame(socket);
-  socket.write(attachFrame('control', { versions: { min: 3, max: 5 } }));
+  socket.write(attachFrame('control', { versions: { min: 4, max: 6 } }));
   const frame = await answer;
   t.is(frame?.type, FRAME_TYPES.attachRefused);
-  t.regex(frame?.payload.toString() ?? '', /versions 2 to 2, the peer 3 to 5/);
+  t.regex(frame?.payload.toString() ?? '', /versions 3 to 3, the peer 4 to 6/);
   t.is(listening.log.lines.length, 1);
 });
 

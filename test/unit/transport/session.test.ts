@@ -208,7 +208,7 @@ test('a peer of another frame version, or that chooses a version not offered, is
   const odd = await foreignServer(t, (socket) => {
     socket.write(Buffer.concat(encodeFrame(FRAME_TYPES.attachOk, [encodeAttachOk(9)])));
   });
-  await t.throwsAsync(connectTo(odd), { message: 'The peer chose version 9, offered were 2 to 2' });
+  await t.throwsAsync(connectTo(odd), { message: 'The peer chose version 9, offered were 3 to 3' });
 });
 
 test('an answer to an attach that is none is a protocol error', async (t) => {

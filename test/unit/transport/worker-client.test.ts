@@ -164,7 +164,10 @@ for (const end of ['terminated', 'failed'] as const) {
   test(`the peer sees the link of a ${end} thread close`, async (t) => {
     const { near, far } = await linkAndSocket(t, CHANNEL_LIMITS.network);
     const { client, failed } = start(t);
-    await client.call('holdLink', near.detach({ close() {}, destroy() {} }));
+    await client.call(
+      'holdLink',
+      near.detach({ close() {}, destroy() {}, reconnect() {}, renew() {} }),
+    );
     const closed = once(far, 'close');
     far.resume();
     if (end === 'terminated') await client.terminate();
