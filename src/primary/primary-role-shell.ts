@@ -357,6 +357,7 @@ export class PrimaryRole implements NodeRole {
         ownHost: this.#configuration.host,
       });
       await this.#pvm.network.attach(session, { role: 'source', epoch: this.#core.epoch });
+      this.#held.peering();
       await this.#pvm.disks.attachSource(session, {
         epoch: this.#core.epoch,
         verdicts: parseAcceptedImages(answer.verdicts),
@@ -501,7 +502,6 @@ export class PrimaryRole implements NodeRole {
 
   #sessionOver(reason: string, consequence: string): void {
     const current = this.#current;
-    const wasProtected = this.#committedEpoch !== null;
     this.#current = undefined;
     this.#committedEpoch = null;
     this.#lastFailure = reason;
@@ -509,7 +509,7 @@ export class PrimaryRole implements NodeRole {
     this.#endReplication(current);
     this.#bytesSentBefore += current?.session.bytesSent ?? 0;
     current?.session.destroy();
-    this.#held.sessionOver({ wasProtected });
+    this.#held.sessionOver();
     // That nobody could be reached was told by the attempt.
     if (current !== undefined) this.#log.warn(consequence, { reason });
   }

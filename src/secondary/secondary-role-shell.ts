@@ -2,9 +2,8 @@
  * The role of a node that holds the SVM, or waits for a primary: carries out what the core decides,
  * and tells the core what happened.
  *
- * Reading order: `onSession` launches the SVM that a primary's hello
- * asks for, `#perform` has a line or two per instruction of the core, the rest are those that take
- * more.
+ * Reading order: `onSession` launches the SVM that a primary's hello asks for, `#perform` has a line
+ * or two per instruction of the core, the rest are those that take more.
  */
 import type { CommandResult, Configuration, NodeLogger, NodeStatus } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
@@ -44,7 +43,6 @@ import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './seco
 import { secondaryStatus } from './secondary-status.js';
 import { IMAGE_AT_STAKE, type Svm, startSvm } from './svm-shell.js';
 
-/** What the role is made of. */
 export interface SecondaryRoleOptions {
   readonly configuration: Configuration;
   readonly log: NodeLogger;
@@ -89,7 +87,7 @@ export class SecondaryRole implements NodeRole {
   #heartbeats = 0;
   /** By this host's clock: when the PVM went on after the checkpoint that is to be applied. */
   #pvmResumedAtUs = 0;
-  /** What the last apply took from the load to the resume: a guess for the next one. */
+  /** From the load to the resume, last time: a guess for the next apply. */
   #loadToResumeUs = EXPECTED_LOAD_US;
   #applied = 0;
   #verified = 0;
@@ -445,6 +443,7 @@ export class SecondaryRole implements NodeRole {
       await this.#verify(current, epoch);
       ram.next();
       this.#applied += 1;
+      await this.#options.speech?.vouch(svmRuns ? undefined : current.hello.speech?.token);
       if (svmRuns) {
         await network.run(epoch + 1);
         await emulator.resume();
@@ -487,6 +486,8 @@ export class SecondaryRole implements NodeRole {
       await guest.disks.promote();
       await guest.network.promote();
       await guest.emulator.resume();
+      // The operator has stopped the node meanwhile.
+      if (this.#current !== current) return;
       guest.network.goLive({ announce: this.#configuration.lanAnnounce });
       if (heardAtUs !== undefined) this.#downtimeUs = monotonicUs() - heardAtUs;
       this.#log.setContext({ role: 'primary' });
@@ -499,6 +500,7 @@ export class SecondaryRole implements NodeRole {
       session.destroy();
       guest.network.detach();
       await guest.disks.detach();
+      if (this.#current !== current) return;
       current.svm.staging.close();
       this.#finish({
         kind: 'promoted',

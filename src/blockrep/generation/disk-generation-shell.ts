@@ -243,7 +243,8 @@ export class DiskGeneration {
     this.#closed = true;
     await this.#writing.catch(() => undefined);
     await this.#file?.close();
-    if (this.#record === undefined) return;
+    // An epoch that may not be the last one does not become that by an orderly end.
+    if (this.#record === undefined || !this.#exact) return;
     const image = await identifyImage(this.#options.image.path);
     await this.#save(closed(this.#record, image));
   }

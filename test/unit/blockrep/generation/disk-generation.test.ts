@@ -169,6 +169,24 @@ test('a standby that died counts the epochs that its journal replays', async (t)
   }
 });
 
+test('an epoch that may not be the last one does not become that by an orderly end', async (t) => {
+  const { anna, bert, primary, secondary } = await pair(t);
+  for (const epoch of [6, 7, 8]) {
+    primary.generation.edge(epoch);
+    secondary.generation.applied(epoch);
+    primary.generation.committed(epoch);
+  }
+  await Promise.all([primary.kill(), secondary.kill()]);
+  // A session that did not come about.
+  await (await bert.open()).close();
+  const promoted = await bert.open();
+  await promoted.generation.beginAlone();
+  t.like(promoted.generation.primary.record.history[0], { epoch: 5, exact: false });
+  const back = await anna.open();
+  t.is(judge(promoted, back).kind, 'all');
+  await Promise.all([back.close(), promoted.close()]);
+});
+
 test('both went on: neither is overwritten until an operator gives one up', async (t) => {
   const { bert, primary, secondary } = await pair(t);
   await primary.generation.beginAlone();
