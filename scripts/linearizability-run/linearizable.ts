@@ -2,15 +2,15 @@
  * Whether a history of one register is linearizable: each operation seems to happen at one moment
  * between its call and its answer.
  *
- * In: operations with the times of call and answer, on one clock. An operation without an answer may
- * have happened at any time after its call, or never. Out: a verdict.
+ * In: operations with the times of call and answer, on one clock. An operation without an answer
+ * may have happened at any time after its call, or never. Out: a verdict.
  *
  * The search is that of Wing and Gong with Lowe's memory (J. Wing, C. Gong, "Testing and Verifying
  * Concurrent Objects", 1993; G. Lowe, "Testing for Linearizability", 2017): calls and answers as one
  * list in the order of time; the next to happen is one of the calls before the first answer; it is
- * taken off the list with its answer, and put back when that leads nowhere. What is left of the list
- * and the register's value are a state, and no state is tried twice. Registers are independent, so
- * that a history of many is one search for each.
+ * taken off the list with its answer, and put back when that leads nowhere. What is left of the
+ * list and the register's value are a state, and no state is tried twice. Registers are independent,
+ * so that a history of many is one search for each.
  */
 
 /** The value that nobody has written yet is null; every value is written once at most. */

@@ -91,12 +91,15 @@ export class ImageRecords {
   }
 
   beginPeering(): void {
-    if (this.#record !== undefined) this.#save(peered(this.#record));
+    if (this.#record === undefined) return;
+    if (this.#record.epoch > 0) this.#exact = false;
+    this.#save(peered(this.#record));
   }
 
   committed(epoch: number): void {
     if (this.#record?.state !== 'active') return;
     this.#record = committedAt(this.#record, epoch);
+    this.#exact = true;
   }
 
   /** The peer's first byte is about to be written. */

@@ -210,6 +210,7 @@ class Run {
 
   /** Right where only one of two guests can be kept; then it is for the operator to say which. */
   #rejoinRefused(host: SimHost, reason: string): void {
+    host.trace(() => `refuses: ${reason}`);
     if (this.#options.witness !== undefined && !this.#forced) {
       throw new Violation('Rejoin', `With a witness nobody's images are at stake: ${reason}`);
     }

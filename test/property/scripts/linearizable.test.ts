@@ -1,4 +1,4 @@
-/** The checker of histories, against histories of a real register and against all orders there are. */
+/** The checker of histories, against those of a real register and against all orders there are. */
 import test from 'ava';
 import fc from 'fast-check';
 import {
