@@ -251,6 +251,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       const { host: ownHost } = configuration;
       checkSpeech(speech, { host: json.host, peerHas: json.speech !== null, ownHost });
       await reserve.used(json.epoch);
+      await speech?.vouch(undefined);
       const guest = await ArrivingGuest.launch({
         configuration,
         hello: json,

@@ -2,3 +2,10 @@
 
 /** Between two looks at the guard for `colo status`, which is that old at most. */
 export const SPEECH_STATUS_MS = 200;
+
+/**
+ * So many of these in a row without an answer, 5 s in which the main thread was awake, and the
+ * guard is taken for hung: the node ends, and the peer takes over. On a very busy host its thread
+ * may need seconds to start.
+ */
+export const GUARD_ANSWERS_MISSED_MAX = 25;

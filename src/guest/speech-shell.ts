@@ -16,12 +16,13 @@ import {
   type GuardStatus,
   HEARTBEAT_KEY_BYTES,
   type HeartbeatSide,
+  LeaseWriter,
   TokenFile,
 } from '../failover/index.js';
 import { describeError, type Logger, OperatorError } from '../lib/index.js';
 import type { SpeechAnswer, SpeechOffer } from '../replication/index.js';
 import type { Session } from '../transport/index.js';
-import { SPEECH_STATUS_MS } from './limits.js';
+import { GUARD_ANSWERS_MISSED_MAX, SPEECH_STATUS_MS } from './limits.js';
 
 export interface SpeechOptions {
   readonly configuration: Configuration;
@@ -59,6 +60,9 @@ export class Speech {
   #alone = false;
   #fenced: string | undefined;
   #status: GuardStatus | undefined;
+  readonly #onFailure: (reason: string) => void;
+  /** Questions to the guard since its last answer. */
+  #unanswered = 0;
 
   private constructor(options: SpeechOptions, tokens: TokenFile) {
     const { configuration, role, log } = options;
@@ -66,6 +70,7 @@ export class Speech {
     this.#configuration = configuration;
     this.#log = log;
     this.#tokens = tokens;
+    this.#onFailure = options.onFailure;
     const { vm, host } = configuration;
     this.#guard = new GuardClient({
       settings: {
@@ -151,10 +156,21 @@ export class Speech {
     return this.#guard.settle({ kind: 'protecting', session });
   }
 
-  /** Secondary: its first commit; what it holds is as new as what `token` stands for. */
+  /**
+   * Secondary: its first commit; what this process holds is as new as what `token` stands for, and
+   * its images are when `vouch` says so.
+   */
   standBy(session: number, token: number): void {
     this.#guard.input({ kind: 'standby', session, token });
-    this.#save(token);
+  }
+
+  /**
+   * Secondary: whether its images alone have all that clients see from now on. They have not while
+   * the SVM executes: what it confirms is in its memory, and a process that starts anew on these
+   * images must not pass for as new as the primary. Resolves when that is durable.
+   */
+  async vouch(token: number | undefined): Promise<void> {
+    if (this.#tokens.token !== (token ?? 0)) await this.#tokens.save(token ?? 0);
   }
 
   /**
@@ -261,14 +277,29 @@ export class Speech {
     });
   }
 
+  /** A guard that stands still confirms nothing: its peer must not wait for it for ever. */
   #askStatus(): void {
+    this.#unanswered += 1;
+    if (this.#unanswered > GUARD_ANSWERS_MISSED_MAX) {
+      this.#abandonGuard();
+      return;
+    }
     this.#guard.status().then(
       (status) => {
+        this.#unanswered = 0;
         this.#status = status;
       },
       // A guard that is gone is told by `onFailure`.
       () => undefined,
     );
+  }
+
+  /** What waits for it goes on; what it left of the lease is over. */
+  #abandonGuard(): void {
+    clearInterval(this.#poll);
+    this.#guard.abandon();
+    new LeaseWriter(this.lease).revoke();
+    this.#onFailure('The guard does not answer');
   }
 }
 

@@ -166,12 +166,12 @@ export class RoleMachine {
       case 'holding':
         this.#held = true;
         return [{ kind: 'ask', waitsFor: PEER_HOLDS }];
-      case 'leading':
       case 'shared':
       case 'following':
-        return this.#rank(answer) < this.#rank(this.#standing)
-          ? this.#mayBoot()
-          : [{ kind: 'ask', waitsFor: PEER_LEADS }];
+        // Of hosts that had each other as peers the witness knows who went on.
+        return this.#hasWitness ? this.#mayBoot() : this.#unlessBehind(answer);
+      case 'leading':
+        return this.#unlessBehind(answer);
       case 'unreachable':
       case 'silent':
         if (this.#held && !this.#hasWitness) return [{ kind: 'ask', waitsFor: PEER_HOLDS }];
@@ -182,6 +182,12 @@ export class RoleMachine {
       case 'refused':
         return this.#unlessOld();
     }
+  }
+
+  #unlessBehind(peer: Standing): NodeOutput[] {
+    return this.#rank(peer) < this.#rank(this.#standing)
+      ? this.#mayBoot()
+      : [{ kind: 'ask', waitsFor: PEER_LEADS }];
   }
 
   /** Who ran the guest alone, or never, may do so again. Of others the witness knows. */

@@ -18,7 +18,9 @@ export class HeldOutput {
   #synced: Promise<unknown> = Promise.resolve();
   /** Durable: the images have gone on from what a lost secondary has. */
   #parted: Promise<void> = Promise.resolve();
-  /** A protected session is over, and that is not written down yet. */
+  /** A session has begun: the records say that a peer may go on with the guest. */
+  #peered = false;
+  /** Such a session is over, and that is not written down yet. */
   #unparted = false;
 
   constructor(options: HeldOutputOptions) {
@@ -48,9 +50,15 @@ export class HeldOutput {
     if (await this.#isSynced()) this.#options.guest.network.startCompare(epoch);
   }
 
+  /** The records are about to say that a peer follows, whatever comes of it. */
+  peering(): void {
+    this.#peered = true;
+  }
+
   /** A session is over; output stays held until `open`, or until another session commits. */
-  sessionOver({ wasProtected }: { wasProtected: boolean }): void {
-    this.#unparted ||= wasProtected;
+  sessionOver(): void {
+    this.#unparted ||= this.#peered;
+    this.#peered = false;
   }
 
   /**

@@ -17,6 +17,7 @@ import {
   type SpeechOffer,
 } from '../replication/index.js';
 import { connectSession, type Session } from '../transport/index.js';
+import type { HeldOutput } from './held-output-shell.js';
 import { CONNECT_TIMEOUT_MS } from './limits.js';
 
 export interface MeetOptions {
@@ -29,8 +30,8 @@ export interface MeetOptions {
   /** As it is now. */
   readonly policy: () => Policy;
   readonly epoch: number;
-  /** The records of the disks are as they will be. */
-  readonly parted: Promise<void>;
+  /** Knows when the records of the disks are as they will be. */
+  readonly held: Pick<HeldOutput, 'parted' | 'peering'>;
   readonly isLeaving: () => boolean;
 }
 
@@ -63,7 +64,8 @@ export async function meetSecondary(options: MeetOptions): Promise<MetSecondary 
     if (options.isLeaving()) throw new Error('The node is leaving');
     const offer = (await speech?.offer(session)) ?? null;
     const reply = firstControlMessage(session);
-    await options.parted;
+    // A generation that begins in the middle of a session would be unknown to the secondary.
+    await options.held.parted;
     const { identity } = options;
     const images = await guest.disks.images();
     const policy = options.policy();
@@ -83,6 +85,7 @@ export async function meetSecondary(options: MeetOptions): Promise<MetSecondary 
       ownHost: configuration.host,
     });
     await guest.network.attach(session, { role: 'source', epoch });
+    options.held.peering();
     await guest.disks.attachSource(session, {
       epoch,
       verdicts: parseAcceptedImages(answer.verdicts),

@@ -388,8 +388,7 @@ export class PrimaryRole implements NodeRole {
       guest: this.#pvm,
       ...{ identity, peer, speech, epoch: this.#core.epoch },
       policy: () => this.#policy,
-      // A generation that begins in the middle of a session would be unknown to the secondary.
-      parted: this.#held.parted,
+      held: this.#held,
       isLeaving: () => this.#leaving,
     });
     if ('session' in result) {
@@ -513,7 +512,6 @@ export class PrimaryRole implements NodeRole {
 
   #sessionOver(reason: string, consequence: string): void {
     const current = this.#current;
-    const wasProtected = this.#committedEpoch !== null;
     this.#current = undefined;
     this.#committedEpoch = null;
     this.#lastFailure = reason;
@@ -521,7 +519,7 @@ export class PrimaryRole implements NodeRole {
     this.#endReplication(current);
     this.#bytesSentBefore += current?.session.bytesSent ?? 0;
     current?.session.destroy();
-    this.#held.sessionOver({ wasProtected });
+    this.#held.sessionOver();
     // That nobody could be reached was told by the attempt.
     if (current !== undefined) this.#log.warn(consequence, { reason });
   }

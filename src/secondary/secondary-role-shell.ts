@@ -2,9 +2,8 @@
  * The role of a node that holds the SVM, or waits for a primary: carries out what the core decides,
  * and tells the core what happened.
  *
- * Reading order: `onSession` launches the SVM that a primary's hello
- * asks for, `#perform` has a line or two per instruction of the core, the rest are those that take
- * more.
+ * Reading order: `onSession` launches the SVM that a primary's hello asks for, `#perform` has a line
+ * or two per instruction of the core, the rest are those that take more.
  */
 import type {
   CommandResult,
@@ -57,7 +56,6 @@ import { SvmApplier } from './svm-applier-shell.js';
 import { SvmLife } from './svm-life-shell.js';
 import { type Svm, startSvm } from './svm-shell.js';
 
-/** What the role is made of. */
 export interface SecondaryRoleOptions {
   readonly configuration: Configuration;
   readonly log: NodeLogger;
@@ -435,7 +433,9 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
     const current = this.#current;
     if (current === undefined) return;
     try {
-      const durationUs = await this.#applier.apply(current, { epoch, svmRuns });
+      const token = svmRuns ? undefined : current.hello.speech?.token;
+      const beforeResume = async () => await this.#options.speech?.vouch(token);
+      const durationUs = await this.#applier.apply(current, { epoch, svmRuns, beforeResume });
       this.#goesOnRunning = svmRuns;
       this.#driver.input({ kind: 'applied', epoch, durationUs });
     } catch (error) {
@@ -455,6 +455,8 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
       await guest.network.promote();
       await this.#svmLife.promote(guest.emulator, hello.policy.onGuestPanic);
       await guest.emulator.resume();
+      // The operator has stopped the node meanwhile.
+      if (this.#current !== current) return;
       guest.network.goLive({ announce: this.#configuration.lanAnnounce });
       if (heardAtUs !== undefined) this.#downtimeUs = monotonicUs() - heardAtUs;
       this.#log.setContext({ role: 'primary' });
@@ -474,6 +476,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
       session.destroy();
       guest.network.detach();
       await guest.disks.detach();
+      if (this.#current !== current) return;
       current.svm.staging.close();
       this.#finish({
         kind: 'promoted',

@@ -12,6 +12,14 @@ export interface Applied {
   readonly ram: RamReceiver;
 }
 
+/** One apply. */
+export interface ApplyOptions {
+  readonly epoch: number;
+  readonly svmRuns: boolean;
+  /** Awaited once the SVM is the PVM of that epoch, and before it executes. */
+  readonly beforeResume: () => Promise<void>;
+}
+
 export class SvmApplier {
   /** By this host's clock: when the PVM went on after the checkpoint that is to be applied. */
   pvmResumedAtUs = 0;
@@ -33,7 +41,7 @@ export class SvmApplier {
    */
   async apply(
     { guest, ram }: Applied,
-    { epoch, svmRuns }: { readonly epoch: number; readonly svmRuns: boolean },
+    { epoch, svmRuns, beforeResume }: ApplyOptions,
   ): Promise<number> {
     const startUs = monotonicUs();
     const { emulator, network } = guest;
@@ -56,6 +64,7 @@ export class SvmApplier {
     await this.#verify({ guest, ram }, epoch);
     ram.next();
     this.applied += 1;
+    await beforeResume();
     if (svmRuns) {
       await network.run(epoch + 1);
       await emulator.resume();

@@ -10,6 +10,7 @@ import { crc32c } from '../../src/lib/index.js';
 import type { PrimaryState } from '../../src/primary/index.js';
 import type { GoodbyeKind } from '../../src/replication/index.js';
 import {
+  CLIENTS_MAX,
   differenceOf,
   FLOWS,
   type Frame,
@@ -50,7 +51,30 @@ export const BREAKAGES = [
   'forget-epochs',
   'replaced-is-abandoned',
   'boot-beside-holder',
+  'no-lease',
+  'no-revoke',
+  'grant-stale',
+  'short-grant',
+  'silence-is-proof',
+  'skip-protecting',
+  'leave-late',
+  'open-unasked',
+  'vouch-running',
+  'trust-guard',
 ] as const;
+/** Of these, those that break who may speak, and need a witness. */
+export const WITNESS_BREAKAGES: ReadonlySet<Breakage> = new Set([
+  'no-lease',
+  'no-revoke',
+  'grant-stale',
+  'short-grant',
+  'silence-is-proof',
+  'skip-protecting',
+  'leave-late',
+  'open-unasked',
+  'vouch-running',
+  'trust-guard',
+]);
 export type Breakage = (typeof BREAKAGES)[number];
 
 export class Violation extends Error {
@@ -83,7 +107,18 @@ export class KnownGap extends Error {
 }
 
 /** What the fault injector did to the running session, by its own account. */
-export type Disturbance = 'partition' | 'stop' | 'reset' | 'slow' | 'hang' | 'force';
+export type Disturbance =
+  | 'partition'
+  | 'stop'
+  | 'reset'
+  | 'slow'
+  | 'hang'
+  | 'force'
+  | 'stall'
+  | 'weather'
+  | 'lan'
+  | 'witness'
+  | 'disk full';
 
 /** The parts of the truth that the checker looks at itself. */
 export interface Truth {
@@ -99,6 +134,8 @@ export interface Truth {
   /** It holds a committed state and is not at an end. */
   secondaryStandsBy(): boolean;
   onPeerLoss(): 'failover' | 'wait';
+  /** Then nothing that two hosts do is a known limit, but for what an operator forces. */
+  readonly hasWitness: boolean;
   /** The SVM with a state that a failover may continue from; undefined if there is none. */
   survivor(): { readonly appliedEpoch: number; flowHead(flow: number): number } | undefined;
   /** The faults that are in effect now. */
@@ -126,6 +163,10 @@ export class Checker {
    * may be in no one's past.
    */
   readonly #seen = Array.from({ length: FLOWS }, () => new Set<number>());
+  /** Per flow, the newest answer that was on a disk before it was given. */
+  readonly #durable = new Map<number, number>();
+  /** The newest event when the guest was booted. */
+  #lifeBegan = 0;
   /** Newest events of the speakers whose whole past is implied by what they said. */
   readonly #heads = new Set<number>();
   #newestCaptured = -1;
@@ -148,6 +189,15 @@ export class Checker {
 
   constructor(truth: Truth) {
     this.#truth = truth;
+  }
+
+  get speaker(): Side | undefined {
+    return this.#speaker;
+  }
+
+  /** Both hosts have a right to speak at this moment, whether they use it or not. */
+  bothMaySpeak(): void {
+    throw this.#limit(this.#speaker ?? 'a', 'both hosts have a lease');
   }
 
   disturbed(kind: Disturbance): void {
@@ -182,16 +232,43 @@ export class Checker {
   }
 
   /** The guest starts here from its disks: clients know nothing of what was before. */
-  boots(side: Side): void {
+  boots(side: Side, images: readonly (readonly number[])[]): void {
+    this.#bootsFrom(images);
     this.#speaker = side;
     for (const seen of this.#seen) seen.clear();
     this.#heads.clear();
     this.wasProtectedAtDeath = false;
   }
 
+  /** What was acknowledged as written is there; from here on what is there was acknowledged. */
+  #bootsFrom(images: readonly (readonly number[])[]): void {
+    if (images.length === 0) return;
+    for (let flow = 0; flow < CLIENTS_MAX; flow += 1) {
+      const found = images[flow % images.length]?.[flow] ?? 0;
+      const event = this.#durable.get(flow) ?? 0;
+      // A guest that boots begins its history anew, on disks that have an older one.
+      const isOlder = event <= this.#lifeBegan;
+      const holds = isOlder
+        ? found === event || found > this.#lifeBegan
+        : this.history.implies(found, event);
+      if (this.#truth.hasWitness && !this.#disturbances.has('force') && !holds) {
+        const text = `Write ${event} of flow ${flow} was acknowledged, and a boot finds ${found}`;
+        throw new Violation('Durability', text);
+      }
+      this.#durable.set(flow, found);
+    }
+    this.#lifeBegan = this.history.newest;
+  }
+
+  #saw(frame: Frame): void {
+    this.#seen[frame.flow]?.add(frame.event);
+    const { kind, flow, seq, event } = frame;
+    if (kind === 'answer' && seq % 2 === 1 && flow < CLIENTS_MAX) this.#durable.set(flow, event);
+  }
+
   /** No host has anything of the guest: right only if nothing could be held. */
   guestIsGone(): void {
-    if (!this.wasProtectedAtDeath) return;
+    if (!this.wasProtectedAtDeath || (this.#truth.hasWitness && this.#troubled)) return;
     throw new Violation('Availability', 'A protected guest died and nobody went on with it');
   }
 
@@ -205,8 +282,12 @@ export class Checker {
   guestGivenUp(state: PrimaryState | undefined): void {
     this.#primaryDiedAtUs = this.#truth.nowUs();
     const held = state?.kind === 'session' && state.committed && this.#truth.secondaryStandsBy();
-    const harmless = [...this.#disturbances].every((kind) => kind === 'reset' || kind === 'slow');
-    this.wasProtectedAtDeath = held && harmless && !this.#provenAlive && !this.#toldAlive;
+    this.wasProtectedAtDeath = held && !this.#troubled && !this.#provenAlive && !this.#toldAlive;
+  }
+
+  /** Something besides may keep the peer from going on. */
+  get #troubled(): boolean {
+    return [...this.#disturbances].some((kind) => kind !== 'reset' && kind !== 'slow');
   }
 
   secondaryLost(): void {
@@ -276,7 +357,7 @@ export class Checker {
   leftPrimary(side: Side, frame: Frame, { state, way, synced }: Departure): void {
     if (state.kind === 'left') throw new Violation('I4', 'A primary that has left speaks');
     this.#maySpeak(side);
-    this.#seen[frame.flow]?.add(frame.event);
+    this.#saw(frame);
     // The SVM has said the same, but may have done other things besides.
     if (way === 'gate') this.#heads.add(frame.head);
     if (state.kind !== 'session' || !state.committed) return;
@@ -305,13 +386,19 @@ export class Checker {
 
   leftSecondary(side: Side, frame: Frame): void {
     this.#maySpeak(side);
-    this.#seen[frame.flow]?.add(frame.event);
+    this.#saw(frame);
     this.#heads.add(frame.head);
   }
 
   #maySpeak(side: Side): void {
-    if (side !== this.#speaker) throw new Violation('I4', `Host ${side} speaks without promotion`);
-    if (this.#truth.otherSpeaks(side)) throw new Violation('I4', 'Two nodes speak');
+    if (side !== this.#speaker)
+      throw this.#unless('force', `Host ${side} speaks without promotion`);
+    if (this.#truth.otherSpeaks(side)) throw this.#unless('force', 'Two nodes speak');
+  }
+
+  #unless(kind: 'force', what: string): Error {
+    if (!this.#truth.hasWitness || !this.#disturbances.has(kind)) return new Violation('I4', what);
+    return new KnownLimit('two nodes speak: operator forced the failover');
   }
 
   /**
@@ -405,7 +492,9 @@ export class Checker {
   #nothingLost(side: Side, state: GuestState): void {
     const undone = this.#undone(state);
     if (undone === undefined) return;
-    if (this.#ranAlone === undefined) {
+    if (this.#ranAlone === undefined || this.#truth.hasWitness) {
+      if (this.#disturbances.has('force'))
+        throw this.#limit(side, 'primary ran alone unseen, then');
       throw new Violation('I1', `${undone} was seen and is lost by the promotion`);
     }
     throw this.#limit(side, `primary ran alone unseen, then`);
@@ -428,6 +517,7 @@ export class Checker {
     if (this.#truth.onPeerLoss() === 'wait' && this.#truth.otherSpeaks(side)) {
       return new Violation('I4', 'Two nodes speak in wait mode');
     }
+    if (this.#truth.hasWitness) return new Violation('I4', `With a witness: ${what}`);
     if (this.#truth.recently('partition'))
       return new KnownLimit(`${what}: partition without witness`);
     if (this.#truth.recently('stop'))

@@ -62,4 +62,12 @@ const STEP_GROUPS: Record<Fault['kind'], (typeof GROUPS)[number]> = {
   setPeriod: 'operator',
   setMode: 'operator',
   failover: 'operator',
+  blackout: 'crash',
+  witnessDown: 'link',
+  witnessCut: 'link',
+  witnessLate: 'link',
+  weather: 'link',
+  lan: 'link',
+  stall: 'stop',
+  diskFull: 'crash',
 };

@@ -6,15 +6,24 @@ import type { Checker, Disturbance } from './checker.js';
 import type { Coverage } from './coverage.js';
 import type { SimHost } from './host.js';
 import { type Network, otherSide, RETRANSMIT_MAX_US, SIDES, type Side } from './network.js';
-import type { Fault, PlannedFault, RunOptions, Who } from './options.js';
+import {
+  type Fault,
+  HARMLESS,
+  type PlannedFault,
+  type RunOptions,
+  type Who,
+  type WITNESS_KINDS,
+} from './options.js';
+import type { SimWitness } from './witness.js';
 import type { World } from './world.js';
 
-/** They end no session. */
-const HARMLESS: ReadonlySet<Fault['kind']> = new Set(['checkpoint', 'setPeriod', 'setMode']);
+/** How often a pair that is not healthy yet is looked at. */
+const LOOK_US = 20_000;
 
 export interface Victims {
   readonly world: World;
   readonly network: Network;
+  readonly witness: SimWitness | undefined;
   readonly hosts: Readonly<Record<Side, SimHost>>;
   readonly checker: Checker;
   readonly coverage: Coverage;
@@ -33,6 +42,8 @@ export class FaultInjector {
   guestOff = false;
   /** What has struck so far and could end a session. */
   struck = 0;
+  /** The first fault that struck, and when. */
+  first: { readonly fault: Fault; readonly side: Side; readonly atUs: number } | undefined;
 
   constructor(victims: Victims, options: RunOptions) {
     this.#victims = victims;
@@ -40,9 +51,22 @@ export class FaultInjector {
     this.#rng = victims.world.stream();
     this.#waiting = new Set(options.faults);
     for (const planned of options.faults) {
-      if (!('atUs' in planned.moment)) continue;
+      const { moment, fault } = planned;
+      if ('step' in moment) continue;
       this.#waiting.delete(planned);
-      victims.world.schedule(planned.moment.atUs, () => this.#strike(planned.fault));
+      if ('atUs' in moment) victims.world.schedule(moment.atUs, () => this.#strike(fault));
+      else this.#strikeHealthy(fault, moment.healthyUs);
+    }
+  }
+
+  #strikeHealthy(fault: Fault, afterUs: number): void {
+    const { world } = this.#victims;
+    const speech = this.#primary.speech;
+    const { primary } = this.#primary;
+    const isHealthy = primary?.core.isProtected === true && speech?.isHealthy === true;
+    if (isHealthy) world.schedule(afterUs, () => this.#strike(fault));
+    else if (world.nowUs < this.#options.troubleUs / 3) {
+      world.schedule(LOOK_US, () => this.#strikeHealthy(fault, afterUs));
     }
   }
 
@@ -94,6 +118,8 @@ export class FaultInjector {
     world.trace('faults', () => 'PHASE 2: everything is healed');
     network.heal();
     network.slowUs = 0;
+    network.weather = { delayUs: 0, lossPart: 0 };
+    this.#victims.witness?.heal();
     for (const kind of this.#ongoing.keys()) this.#endedAtUs.set(kind, world.nowUs);
     this.#ongoing.clear();
     for (const side of SIDES) {
@@ -150,6 +176,8 @@ export class FaultInjector {
     world.trace('faults', () => `FAULT ${JSON.stringify(fault)}`);
     coverage.fault(fault, this.#primary.currentStep, this.#secondary.currentStep);
     if (!HARMLESS.has(fault.kind)) this.struck += 1;
+    const side = 'side' in fault ? this.#host(fault.side).side : this.#primary.side;
+    this.first ??= { fault, side, atUs: world.nowUs };
     this.#do(fault);
   }
 
@@ -206,7 +234,66 @@ export class FaultInjector {
       case 'failover':
         this.#failover(fault.force);
         return;
+      default:
+        this.#doWithWitness(fault);
     }
+  }
+
+  #doWithWitness(fault: Extract<Fault, { kind: (typeof WITNESS_KINDS)[number] }>): void {
+    const { network, witness } = this.#victims;
+    if (witness === undefined) return;
+    switch (fault.kind) {
+      case 'blackout':
+        for (const side of SIDES) this.#kill(this.#victims.hosts[side], true);
+        return;
+      case 'witnessDown':
+        witness.up = false;
+        this.#during('witness', fault.durationUs, () => {
+          witness.up = true;
+        });
+        return;
+      case 'witnessCut': {
+        const { side } = this.#host(fault.side);
+        witness.cut(side, fault.ways, true);
+        this.#during('witness', fault.durationUs, () => witness.cut(side, fault.ways, false));
+        return;
+      }
+      case 'witnessLate':
+        witness.late(fault.part);
+        this.#during('witness', fault.durationUs, () => witness.late(0));
+        return;
+      case 'weather':
+        network.weather = { delayUs: fault.delayUs, lossPart: fault.lossPart };
+        this.#during('weather', fault.durationUs, () => {
+          network.weather = { delayUs: 0, lossPart: 0 };
+        });
+        return;
+      case 'lan': {
+        const host = this.#host(fault.side);
+        host.cutLan(true);
+        this.#during('lan', fault.durationUs, () => host.cutLan(false));
+        return;
+      }
+      case 'stall': {
+        const host = this.#host(fault.side);
+        if (!host.alive) return;
+        host.stall(fault.thread);
+        this.#during('stall', fault.durationUs, () => host.unstall(fault.thread));
+        return;
+      }
+      case 'diskFull': {
+        const host = this.#host(fault.side);
+        host.diskFull = true;
+        host.primary?.diskFails();
+        this.#during('disk full', fault.durationUs, () => this.#makeRoom(host));
+        return;
+      }
+    }
+  }
+
+  #makeRoom(host: SimHost): void {
+    host.diskFull = false;
+    host.primary?.diskFails(false);
   }
 
   #kill(host: SimHost, power: boolean): void {
@@ -238,6 +325,12 @@ export class FaultInjector {
 
   #awaken(host: SimHost): void {
     host.hung = false;
+    if (this.#over) {
+      host.cutLan(false);
+      this.#makeRoom(host);
+      host.unstall('main');
+      host.unstall('guard');
+    }
     host.freezeGuest(false);
     host.goOn();
   }

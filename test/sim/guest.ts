@@ -127,6 +127,11 @@ export class ModelGuest {
     return this.#parts.ram.get(pageOf(flow, 'head'));
   }
 
+  /** It says nothing whatever it is asked: dead, or on a host that stands still. */
+  get silent(): boolean {
+    return this.#dead || this.#frozen;
+  }
+
   get dead(): boolean {
     return this.#dead;
   }

@@ -16,6 +16,10 @@ export class History {
   readonly #parents: number[] = [0];
   readonly #children = new Map<number, number>();
 
+  get newest(): number {
+    return this.#parents.length - 1;
+  }
+
   /** Something that only this guest has done. */
   append(parent: number): number {
     this.#parents.push(parent);

@@ -5,7 +5,13 @@
  */
 
 import type { Standing } from '../../src/blockrep/index.js';
-import type { ProbeResult } from '../../src/failover/index.js';
+import type {
+  HeartbeatMessage,
+  OutputLease,
+  ProbeResult,
+  WitnessAnswer,
+  WitnessRequest,
+} from '../../src/failover/index.js';
 import { AssertionFailed, type Prng } from '../../src/lib/index.js';
 import { type NodeInput, type NodeOutput, RoleMachine } from '../../src/node/index.js';
 import { EpochBlocks } from '../../src/replication/index.js';
@@ -14,13 +20,19 @@ import { ForwardedDisk, type Image, TrackedRam } from './layers.js';
 import type { Host, Network, Side, SimSession } from './network.js';
 import type { HostOptions } from './options.js';
 import { noOutput, type OutputTotals } from './pvm-network.js';
+import { ImageRecords } from './records.js';
 import type { RoleEnd, RoleHost, RoleParts } from './role.js';
 import { SimPrimary } from './sim-primary.js';
 import { SimSecondary } from './sim-secondary.js';
+import { SimSpeech, type SpeechHost } from './speech.js';
+import type { SimWitness } from './witness.js';
 import type { World } from './world.js';
 
 /** As in src/node/limits.ts. */
 const JOIN_PAUSE_US = 100_000;
+/** As in src/failover/limits.ts. */
+const GATEWAY_INTERVAL_US = 200_000;
+const GATEWAY_SILENCE_US = 1_000_000;
 
 /** To a node that asks what to become; `blind`: what kept it from the truth. */
 export interface Answer {
@@ -32,6 +44,10 @@ export interface HostParts extends RoleParts {
   readonly side: Side;
   readonly world: World;
   readonly network: () => Network;
+  /** Undefined without a witness. */
+  readonly witness: () => SimWitness | undefined;
+  /** A lease of this host has moved. */
+  readonly leaseMoved: (host: SimHost) => void;
   /** A step of a composite output was just done, such as `capture.pause`. */
   readonly stepDone: (step: string) => void;
   /** A guest starts here from nothing but its disks. */
@@ -40,7 +56,10 @@ export interface HostParts extends RoleParts {
   readonly ended: (host: SimHost) => void;
 }
 
-export class SimHost implements Host, RoleHost {
+/** Of the agent: main, guard, and the one that has the packets. */
+type Thread = 'main' | 'guard' | 'net';
+
+export class SimHost implements Host, RoleHost, SpeechHost {
   readonly side: Side;
   readonly parts: HostParts;
   readonly world: World;
@@ -50,6 +69,12 @@ export class SimHost implements Host, RoleHost {
   powered = true;
   alive = false;
   stopped = false;
+  /** A thread of the agent stands still, and the others go on. */
+  readonly stalled = { main: false, guard: false };
+  /** Its guest and its clients hear nothing of each other. */
+  lanCut = false;
+  /** Its image can't be written. */
+  diskFull = false;
   /** QEMU does not answer: no step is done. */
   hung = false;
   role: SimPrimary | SimSecondary | undefined;
@@ -57,17 +82,26 @@ export class SimHost implements Host, RoleHost {
   touched = false;
   /** Committed checkpoints of all its time as the primary, for the summary. */
   checkpointsDone = 0;
-  /** In files, durable: what the records of its images say. */
-  standing: Standing = 'none';
+  readonly records: ImageRecords;
+  /** In a file: of the state of the guest that is here. */
+  token = 0;
+  speech: SimSpeech | undefined;
   /** As at the start of the process, until a peer has come. */
   #told: Standing = 'none';
   /** By its configuration. */
   configured: 'primary' | 'secondary';
   readonly outputTotals: OutputTotals = noOutput();
-  #machine = new RoleMachine({ hasWitness: false });
+  #machine: RoleMachine;
+  /** Of the process, to the witness. */
+  #process = '';
+  #processes = 0;
+  /** The grant that it had last. */
+  #granted = 0;
+  #tap: OutputLease | undefined;
   #instance = 0;
   #incarnation = 0;
-  #inbox: (() => void)[] = [];
+  readonly #inboxes: Record<Thread, (() => void)[]> = { main: [], guard: [], net: [] };
+  #mainAliveAtUs = 0;
   /** In a file. */
   readonly epochs: EpochBlocks;
   #end: RoleEnd | undefined;
@@ -87,6 +121,8 @@ export class SimHost implements Host, RoleHost {
     this.images = Array.from({ length: parts.options.disks }, () => new Array(BLOCKS).fill(0));
     this.epochs = new EpochBlocks(this.habits.firstEpoch);
     this.#clockOffsetUs = this.rng.nextInt(0, 1_000_000_000);
+    this.records = new ImageRecords(parts.side, parts.options.disks);
+    this.#machine = this.#newMachine();
   }
 
   get network(): Network {
@@ -98,8 +134,24 @@ export class SimHost implements Host, RoleHost {
     return this.#clockOffsetUs + Math.floor(this.world.nowUs * (1 + driftPpm / 1e6));
   }
 
+  worldUs(localUs: number): number {
+    return (localUs - this.#clockOffsetUs) / (1 + this.habits.driftPpm / 1e6);
+  }
+
   get answers(): boolean {
-    return this.alive && !this.stopped;
+    return this.alive && this.#runs('main');
+  }
+
+  get mainAliveAtUs(): number {
+    return this.#runs('main') ? this.nowLocalUs : this.#mainAliveAtUs;
+  }
+
+  /** Its clients and its guest can hear each other: it has the right, and nothing is broken. */
+  get canSpeak(): boolean {
+    const { speech, role } = this;
+    if (!this.alive || this.stopped || this.lanCut || !this.serves) return false;
+    if (role?.guest?.silent !== false) return false;
+    return speech === undefined || speech.leaseEndsUs > this.world.nowUs;
   }
 
   get instance(): number {
@@ -152,9 +204,31 @@ export class SimHost implements Host, RoleHost {
 
   deliver(run: () => void): void {
     this.touched = true;
+    this.#deliver('main', run);
+  }
+
+  deliverGuard(run: () => void): void {
+    this.#deliver('guard', run);
+  }
+
+  deliverNet(run: () => void): void {
+    this.touched = true;
+    this.#deliver('net', run);
+  }
+
+  heartbeat(message: HeartbeatMessage, key: number): void {
+    const { speech } = this;
+    this.deliverGuard(() => speech?.heard(message, key));
+  }
+
+  #runs(thread: Thread): boolean {
+    return !this.stopped && (thread === 'net' || !this.stalled[thread]);
+  }
+
+  #deliver(thread: Thread, run: () => void): void {
     if (!this.alive) return;
-    if (this.stopped) this.#inbox.push(run);
-    else run();
+    if (this.#runs(thread)) run();
+    else this.#inboxes[thread].push(run);
   }
 
   trace(text: () => string): void {
@@ -171,15 +245,19 @@ export class SimHost implements Host, RoleHost {
     this.trace(() => 'STARTED');
     this.alive = true;
     this.powered = true;
-    this.#machine = new RoleMachine({ hasWitness: false });
+    this.#machine = this.#newMachine();
     this.#held = false;
     this.#newInstance();
-    this.#told = this.standing;
-    this.#step({ kind: 'started', role: this.configured, standing: this.standing });
+    this.#processes += 1;
+    this.#process = `${this.side}${this.#processes}`;
+    const { standing } = this.records;
+    this.#told = standing;
+    this.#step({ kind: 'started', role: this.configured, standing });
   }
 
   stop(): void {
     this.trace(() => 'STOPPED');
+    this.#mainAliveAtUs = this.mainAliveAtUs;
     this.stopped = true;
   }
 
@@ -188,11 +266,46 @@ export class SimHost implements Host, RoleHost {
     this.stopped = false;
     if (!this.alive) return;
     this.trace(() => 'CONTINUES');
-    const inbox = this.#inbox;
-    this.#inbox = [];
+    // The guard may look for the main thread's sign of life before there is a new one.
+    const threads: Thread[] = this.rng.chance(0.5)
+      ? ['guard', 'net', 'main']
+      : ['net', 'main', 'guard'];
+    const main = this.stalled.main;
+    this.stalled.main ||= threads[0] === 'guard';
+    for (const thread of threads) {
+      if (thread === 'main') this.stalled.main = main;
+      this.#catchUp(thread);
+    }
+  }
+
+  cutLan(cut: boolean): void {
+    if (this.lanCut === cut) return;
+    this.lanCut = cut;
+    // The gateway is asked five times before it counts as unreachable.
+    const noticedUs = cut ? GATEWAY_SILENCE_US : GATEWAY_INTERVAL_US;
+    this.world.schedule(noticedUs, () => {
+      if (this.lanCut === cut) this.speech?.lan(!cut);
+    });
+  }
+
+  stall(thread: 'main' | 'guard'): void {
+    this.trace(() => `The ${thread} thread STALLS`);
+    if (thread === 'main') this.#mainAliveAtUs = this.mainAliveAtUs;
+    this.stalled[thread] = true;
+  }
+
+  unstall(thread: 'main' | 'guard'): void {
+    if (!this.stalled[thread]) return;
+    this.stalled[thread] = false;
+    this.trace(() => `The ${thread} thread goes on`);
+    if (!this.stopped) this.#catchUp(thread);
+  }
+
+  #catchUp(thread: Thread): void {
+    if (!this.alive || !this.#runs(thread)) return;
     // A late timer may come before or after what waits in the sockets.
-    if (this.rng.chance(0.5)) this.role?.input({ kind: 'tick' });
-    for (const run of inbox) this.deliver(run);
+    if (thread === 'main' && this.rng.chance(0.5)) this.role?.input({ kind: 'tick' });
+    for (const run of this.#inboxes[thread].splice(0)) this.#deliver(thread, run);
   }
 
   freezeGuest(frozen: boolean): void {
@@ -206,18 +319,27 @@ export class SimHost implements Host, RoleHost {
     this.trace(() => `DEAD (${code})`);
     this.alive = false;
     this.stopped = false;
+    this.stalled.main = false;
+    this.stalled.guard = false;
     this.#incarnation += 1;
-    this.#inbox = [];
+    for (const inbox of Object.values(this.#inboxes)) inbox.length = 0;
     const { role } = this;
     this.role = undefined;
     role?.die();
+    if (code !== -1 && this.speech?.isWitnessed === true) this.releaseWitness(() => {});
+    this.speech?.die();
+    this.speech = undefined;
+    this.records.close(!this.powered ? 'power' : code === -1 ? 'death' : 'order');
     this.parts.ended(this);
   }
 
   /** The operator takes it on himself. */
   force(): void {
     this.deliver(() => {
-      if (this.joins) this.#step({ kind: 'forced' });
+      if (!this.joins) return;
+      this.#startSpeech('primary');
+      this.speech?.force();
+      this.#step({ kind: 'forced' });
     });
   }
 
@@ -236,6 +358,59 @@ export class SimHost implements Host, RoleHost {
   /** A primary that this host is the secondary of uses it. */
   noteEpoch(epoch: number): void {
     if (this.parts.breakage !== 'forget-epochs') this.epochs.used(epoch);
+  }
+
+  newTap(): void {
+    this.#tap = this.speech?.tap();
+  }
+
+  mayLeave(): boolean {
+    if (this.speech === undefined || this.parts.breakage === 'no-lease') return true;
+    return this.#tap?.allows(this.nowLocalUs) === true;
+  }
+
+  sendHeartbeat(message: HeartbeatMessage, key: number): void {
+    this.network.heartbeat(this.side, message, key);
+  }
+
+  askWitness(request: WitnessRequest, answered: (answer: WitnessAnswer) => void): void {
+    const process = this.#process;
+    const asker = { side: this.side, instance: process, nowLocalUs: this.nowLocalUs };
+    this.parts.witness()?.ask(asker, request, (answer) => {
+      if (process !== this.#process) return;
+      if (answer.kind === 'granted') this.#granted = answer.token;
+      answered(answer);
+    });
+  }
+
+  releaseWitness(done: () => void): void {
+    this.parts.witness()?.release(this, this.#granted, done);
+  }
+
+  nonce(): number {
+    return this.rng.nextInt(1, 2 ** 30);
+  }
+
+  guardFailed(): void {
+    if (this.parts.breakage === 'trust-guard') return;
+    this.trace(() => 'The guard does not answer');
+    this.leave();
+  }
+
+  leaseMoved(): void {
+    this.parts.leaseMoved(this);
+  }
+
+  #newMachine(): RoleMachine {
+    return new RoleMachine({ hasWitness: this.parts.options.witness !== undefined });
+  }
+
+  #startSpeech(role: 'primary' | 'secondary'): void {
+    if (this.parts.options.witness === undefined || this.speech !== undefined) return;
+    const { peerTimeoutUs: promiseUs, heartbeatUs } = this.habits;
+    const { breakage } = this.parts;
+    this.speech = new SimSpeech(this, { role, promiseUs, heartbeatUs, breakage });
+    if (this.lanCut) this.speech.lan(false);
   }
 
   #newInstance(): void {
@@ -260,7 +435,10 @@ export class SimHost implements Host, RoleHost {
         this.#goOn();
         return;
       case 'beSecondary':
-        this.role = new SimSecondary(this);
+        this.#beSecondary();
+        return;
+      case 'askWitness':
+        this.#askPermission();
         return;
       case 'stopRole':
         this.role?.leave('The operator stops it');
@@ -271,6 +449,32 @@ export class SimHost implements Host, RoleHost {
       case 'refused':
         throw new AssertionFailed(`Refused: ${output.reason}`);
     }
+  }
+
+  #beSecondary(): void {
+    if (this.speech === undefined) {
+      this.#startSpeech('secondary');
+      this.role = new SimSecondary(this);
+      return;
+    }
+    const machine = this.#machine;
+    this.speech.leave('This node is a secondary', () => {
+      if (this.#machine === machine && machine.state === 'secondary') {
+        this.role = new SimSecondary(this);
+      }
+    });
+  }
+
+  /** The guard goes on asking until it is told something else; here it is looked at once. */
+  #askPermission(): void {
+    const isNew = this.speech === undefined;
+    this.#startSpeech('primary');
+    this.#later(isNew ? JOIN_PAUSE_US : 0, () => {
+      if (!this.joins) return;
+      const { isAlone = true, fenced } = this.speech ?? {};
+      const answer = isAlone ? 'granted' : fenced === undefined ? 'none' : 'fenced';
+      this.#step({ kind: 'witnessed', answer });
+    });
   }
 
   #later(delayUs: number, run: () => void): void {
@@ -298,7 +502,10 @@ export class SimHost implements Host, RoleHost {
 
   #boot(): void {
     const { options, checker, guestRng: rng } = this.parts;
+    this.records.open();
     this.parts.booting(this, this.#answer);
+    this.records.beginAlone();
+    this.newTap();
     const ground = {
       ram: new TrackedRam(new Array(PAGES).fill(0)),
       disks: this.images.map((image) => new ForwardedDisk(image, () => {})),

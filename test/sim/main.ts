@@ -4,9 +4,9 @@
  * Exit code: 0, or 1 when a seed failed, or 64 for a command line that makes no sense.
  */
 import { parseArgs } from 'node:util';
-import { BREAKAGES, type Breakage } from './checker.js';
+import { BREAKAGES, type Breakage, WITNESS_BREAKAGES } from './checker.js';
 import { Coverage } from './coverage.js';
-import { KINDS, type Kind } from './options.js';
+import { KIND_GROUPS, KINDS, type Kind, WITNESS_KINDS } from './options.js';
 import { describeFailure, formatLine } from './report.js';
 import { runMany, type Summary } from './run-many.js';
 import { runSeed } from './simulation.js';
@@ -14,12 +14,16 @@ import { runSeed } from './simulation.js';
 const HELP = `npm run sim -- [OPTION]...
 Runs seeds of the simulation and says what they have shown.
 
-  --seeds N    so many seeds, from --from on (default 300)
+  --seeds N    so many seeds, from --from on (default 2000)
   --from S     the first seed (default 1)
   --seed S     this one only
-  --faults K   kinds of fault, with commas between them, or all (default all):
+  --witness W  none: each host decides by itself; model: the pair has a witness; both (default):
+               each seed is two runs
+  --faults K   kinds of fault or groups of them, with commas between them, or all (default all):
+               ${Object.keys(KIND_GROUPS).join(' ')}
                ${[...new Set(KINDS)].join(' ')}
-  --trace      with --seed: the whole trace
+               and with a witness: ${WITNESS_KINDS.join(' ')}
+  --trace      with --seed and --witness: the whole trace
   --json       one JSON line instead of the table
   --break B    sabotage the simulated shells: shows that the checkers can fail:
                ${BREAKAGES.join(' ')}
@@ -36,17 +40,19 @@ interface Arguments {
   readonly json: boolean;
   readonly breakage: Breakage | undefined;
   readonly kinds: readonly Kind[] | undefined;
+  readonly witness: readonly boolean[];
 }
 
 function readArguments(): Arguments {
   const { values } = parseArgs({
     options: {
-      seeds: { type: 'string', default: '300' },
+      seeds: { type: 'string', default: '2000' },
       from: { type: 'string', default: '1' },
       seed: { type: 'string' },
       trace: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       break: { type: 'string' },
+      witness: { type: 'string', default: 'both' },
       faults: { type: 'string', default: 'all' },
       help: { type: 'boolean', default: false },
     },
@@ -64,15 +70,18 @@ function readArguments(): Arguments {
     trace: values.trace,
     json: values.json,
     breakage,
+    witness: witnessOf(values.witness, breakage),
     kinds: values.faults === 'all' ? undefined : kindsOf(values.faults),
   };
 }
 
 function kindsOf(text: string): Kind[] {
-  return text.split(',').map((name) => {
-    const kind = KINDS.find((known) => known === name);
+  return text.split(',').flatMap((name) => {
+    const kind = [...KINDS, ...WITNESS_KINDS].find((known) => known === name);
     if (kind !== undefined) return kind;
-    throw new TypeError(`--faults ${name} is not one of all, ${[...new Set(KINDS)].join(', ')}`);
+    const group = KIND_GROUPS[name];
+    if (group !== undefined) return group;
+    throw new TypeError(`--faults ${name} is not known: see --help`);
   });
 }
 
@@ -82,54 +91,84 @@ function whole(name: string, text: string): number {
   throw new TypeError(`${name} is ${text}, but must be a whole number`);
 }
 
-function printSummary(summary: Summary, coverage: Coverage): void {
+function witnessOf(text: string, breakage: Breakage | undefined): boolean[] {
+  const without = breakage === undefined || !WITNESS_BREAKAGES.has(breakage);
+  if (text === 'both') return without ? [false, true] : [true];
+  if (text === 'none') return [false];
+  if (text === 'model') return [true];
+  throw new TypeError(`--witness ${text} is not one of none, model, both`);
+}
+
+/** Of a run with or without a witness, the kinds that there are. */
+function kindsFor(
+  witness: boolean,
+  kinds: readonly Kind[] | undefined,
+): readonly Kind[] | undefined {
+  if (kinds === undefined || witness) return kinds;
+  return kinds.filter((kind) => KINDS.some((known) => known === kind));
+}
+
+function printSummary(name: string, summary: Summary, coverage: Coverage): void {
   console.log(coverage.table());
   const { passed, knownLimits, knownGaps, failed, seconds, events } = summary;
   const rate = Math.round((passed + knownLimits + knownGaps + failed.length) / seconds);
   console.log(
-    `\n${passed} seeds passed, ${knownLimits} ended at a known limit, ` +
+    `\n${name}: ${passed} seeds passed, ${knownLimits} ended at a known limit, ` +
       `${knownGaps} at a known gap, ${failed.length} failed` +
-      ` (${rate} seeds/s, ${events} events)`,
+      ` (${rate} seeds/s, ${events} events)\n`,
   );
-  if (failed.length > 0) console.log(`Failed seeds: ${failed.slice(0, 20).join(', ')}`);
+  if (failed.length > 0) console.log(`Failed seeds: ${failed.slice(0, 20).join(', ')}\n`);
 }
 
-function main(): number {
-  const { seeds, from, seed, help, trace, json, breakage, kinds } = readArguments();
-  if (help) {
-    console.log(HELP);
-    return 0;
-  }
-  if (seed !== undefined && trace) {
-    const result = runSeed({
-      seed,
-      breakage,
-      kinds,
-      sink: (line) => console.log(formatLine(line)),
-    });
-    console.log(`Seed ${seed}: ${result.verdict}: ${result.detail}`);
-    return result.verdict === 'failed' ? 1 : 0;
-  }
+function trace({ seed, breakage, kinds }: Arguments, witness: boolean): number {
+  const result = runSeed({
+    seed: seed ?? 1,
+    breakage,
+    witness,
+    kinds: kindsFor(witness, kinds),
+    sink: (line) => console.log(formatLine(line)),
+  });
+  console.log(`Seed ${seed}: ${result.verdict}: ${result.detail}`);
+  return result.verdict === 'failed' ? 1 : 0;
+}
+
+function runAll({ seeds, from, seed, json, breakage, kinds: asked }: Arguments, witness: boolean) {
   const coverage = new Coverage();
+  const kinds = kindsFor(witness, asked);
+  if (kinds?.length === 0) return true;
   const summary = runMany({
     from: seed ?? from,
     count: seed === undefined ? seeds : 1,
     breakage,
     kinds,
+    witness,
     coverage,
   });
+  const ok = summary.failed.length === 0;
   if (json) {
     const counts = Object.fromEntries(
       [...coverage.counts].map(([k, row]) => [k, Object.fromEntries(row)]),
     );
-    console.log(JSON.stringify({ ok: summary.failed.length === 0, ...summary, counts }));
-  } else {
-    for (const failed of summary.failed.slice(0, 3)) {
-      console.log(describeFailure({ seed: failed, breakage, kinds }));
-    }
-    printSummary(summary, coverage);
+    console.log(JSON.stringify({ ok, witness, ...summary, counts }));
+    return ok;
   }
-  return summary.failed.length === 0 ? 0 : 1;
+  for (const failed of summary.failed.slice(0, 3)) {
+    console.log(describeFailure({ seed: failed, breakage, kinds, witness }));
+  }
+  printSummary(witness ? 'With a witness' : 'Without a witness', summary, coverage);
+  return ok;
+}
+
+function main(): number {
+  const given = readArguments();
+  if (given.help) {
+    console.log(HELP);
+    return 0;
+  }
+  if (given.seed !== undefined && given.trace) {
+    return Math.max(...given.witness.map((witness) => trace(given, witness)));
+  }
+  return given.witness.map((witness) => runAll(given, witness)).every((ok) => ok) ? 0 : 1;
 }
 
 try {

@@ -8,8 +8,9 @@
  * there.
  */
 
+import type { PrimaryImage } from '../../src/blockrep/generation/judge.js';
 import type { Mode, PeriodSetting } from '../../src/config/index.js';
-import type { ProbeResult } from '../../src/failover/index.js';
+import type { HeartbeatMessage, ProbeResult } from '../../src/failover/index.js';
 import type { Prng } from '../../src/lib/index.js';
 import type { ControlMessage } from '../../src/replication/index.js';
 import type { DeviceState, Frame, Request } from './guest.js';
@@ -55,6 +56,10 @@ export interface Host {
   onSession(session: SimSession): void;
   /** Runs in the agent's process: later if it is stopped, never if it is gone. */
   deliver(run: () => void): void;
+  /** In the thread that has the packets. */
+  deliverNet(run: () => void): void;
+  /** A datagram of the other host's guard. */
+  heartbeat(message: HeartbeatMessage, key: number): void;
 }
 
 export interface SessionHandlers {
@@ -72,13 +77,28 @@ export interface NetworkHabits {
 /** Until TCP sends again after a cut. */
 export const RETRANSMIT_MAX_US = 1_200_000;
 
+/** The first time that TCP sends something again. */
+const RESEND_FIRST_US = 200_000;
+
 export const otherSide = (side: Side): Side => (side === 'a' ? 'b' : 'a');
+
+/** What a session of a pair with a witness agrees on. */
+export interface SimOffer {
+  readonly session: number;
+  readonly token: number;
+  /** Heartbeats of another session are nobody's. */
+  readonly key: number;
+}
 
 /** What a primary tells of itself and of the pair at the begin of a session. */
 export interface SimHello {
   readonly epoch: number;
   readonly instance: number;
   readonly policy: SimPolicy;
+  /** What its images are; undefined if it has none. */
+  readonly image: PrimaryImage | undefined;
+  /** Undefined without a witness. */
+  readonly offer: SimOffer | undefined;
 }
 
 /** How the pair is run; it goes on so after a failover. */
@@ -96,6 +116,8 @@ export class Network {
   readonly cutFrom: Record<Side, boolean> = { a: false, b: false };
   /** Each message of a primary takes so much longer. */
   slowUs = 0;
+  /** Each message of either host takes so much longer, and of its packets so many are lost. */
+  weather = { delayUs: 0, lossPart: 0 };
   /** The newest one; older ones are gone, or as good as. */
   session: SimSession | undefined;
   #sessions = 0;
@@ -111,7 +133,30 @@ export class Network {
   }
 
   delayUs(): number {
-    return this.habits.delayUs + this.rng.nextInt(0, this.habits.jitterUs);
+    const usualUs = this.habits.delayUs + this.rng.nextInt(0, this.habits.jitterUs);
+    return usualUs + this.weather.delayUs;
+  }
+
+  /** Of a connection, which sends again what was lost, each time after twice as long. */
+  #resentUs(): number {
+    let resentUs = 0;
+    const { lossPart } = this.weather;
+    if (lossPart === 0) return 0;
+    for (let waitUs = RESEND_FIRST_US; this.rng.chance(lossPart); waitUs *= 2) resentUs += waitUs;
+    return resentUs;
+  }
+
+  connectionDelayUs(): number {
+    return this.delayUs() + this.#resentUs();
+  }
+
+  /** A datagram: it comes or it does not. */
+  heartbeat(from: Side, message: HeartbeatMessage, key: number): void {
+    const to = otherSide(from);
+    if (!this.reaches(from) || this.rng.chance(this.weather.lossPart)) return;
+    this.world.schedule(this.delayUs() + this.slowUs, () => {
+      if (this.reaches(from)) this.hosts[to].heartbeat(message, key);
+    });
   }
 
   get cut(): boolean {
@@ -156,6 +201,10 @@ export class Network {
       );
     };
     if (!this.reaches(from)) {
+      silent();
+      return;
+    }
+    if (this.weather.lossPart > 0 && this.rng.chance(this.weather.lossPart)) {
       silent();
       return;
     }
@@ -253,7 +302,7 @@ export class SimSession {
     const pipe = this.#pipes[from][channel];
     const { world } = this.#network;
     const slowUs = from === this.primary && message !== undefined ? this.#network.slowUs : 0;
-    const readyUs = world.nowUs + this.#network.delayUs() + slowUs;
+    const readyUs = world.nowUs + this.#network.connectionDelayUs() + slowUs;
     pipe.queue.push({ message, readyUs: Math.max(readyUs, pipe.queue.at(-1)?.readyUs ?? 0) });
     if (message === undefined) pipe.ended = true;
     if (!pipe.pumping) this.#pump(from, channel);
@@ -293,7 +342,11 @@ export class SimSession {
   }
 
   #deliver(to: Side, channel: Channel, message: Message | undefined): void {
-    this.#network.hosts[to].deliver(() => {
+    const host = this.#network.hosts[to];
+    const isPacket = channel === 'network' && message !== undefined;
+    const deliver = (run: () => void): void =>
+      isPacket ? host.deliverNet(run) : host.deliver(run);
+    deliver(() => {
       if (!this.isOpen[to]) return;
       if (message !== undefined) {
         this.#handlers[to]?.message(channel, message);

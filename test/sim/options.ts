@@ -13,6 +13,8 @@ export type Who = 'primary' | 'secondary';
 
 export type Fault =
   | { readonly kind: 'kill' | 'power' | 'guestDies'; readonly side: Who }
+  /** Both hosts lose their power. */
+  | { readonly kind: 'blackout' }
   | { readonly kind: 'guestOff' | 'diskFails' | 'reset' | 'checkpoint' }
   | { readonly kind: 'leave'; readonly side: Who }
   | { readonly kind: 'partition'; readonly from: Who | 'both'; readonly durationUs: number }
@@ -26,7 +28,31 @@ export type Fault =
   | { readonly kind: 'hang'; readonly side: Who; readonly durationUs: number }
   | { readonly kind: 'setPeriod'; readonly period: PeriodSetting }
   | { readonly kind: 'setMode'; readonly mode: 'checkpoint' | 'colo' }
-  | { readonly kind: 'failover'; readonly force: boolean };
+  | { readonly kind: 'failover'; readonly force: boolean }
+  | { readonly kind: 'witnessDown'; readonly durationUs: number }
+  | {
+      readonly kind: 'witnessCut';
+      readonly side: Who;
+      readonly ways: 'both' | 'to' | 'from';
+      readonly durationUs: number;
+    }
+  /** `part` of what goes to or from the witness comes seconds late. */
+  | { readonly kind: 'witnessLate'; readonly part: number; readonly durationUs: number }
+  | {
+      readonly kind: 'weather';
+      readonly delayUs: number;
+      readonly lossPart: number;
+      readonly durationUs: number;
+    }
+  | { readonly kind: 'lan'; readonly side: Who; readonly durationUs: number }
+  /** A thread of the agent stands still, the others go on. */
+  | {
+      readonly kind: 'stall';
+      readonly side: Who;
+      readonly thread: 'main' | 'guard';
+      readonly durationUs: number;
+    }
+  | { readonly kind: 'diskFull'; readonly side: Who; readonly durationUs: number };
 
 /** When a fault strikes: at a time, or right after a step was done for the n-th time. */
 export type Moment =
@@ -41,7 +67,8 @@ export type Moment =
 
 export interface PlannedFault {
   readonly fault: Fault;
-  readonly moment: Moment;
+  /** `healthyUs`: so long after the pair is protected and needs no witness. */
+  readonly moment: Moment | { readonly healthyUs: number };
 }
 
 /** Of one host; `stepUs` is the mean time of one step of a composite output. */
@@ -54,7 +81,18 @@ export interface HostOptions {
   readonly firstEpoch: number;
 }
 
+/** The third machine, and the wires to it. */
+export interface WitnessHabits {
+  readonly ttlUs: number;
+  readonly timeoutUs: number;
+  readonly delayUs: number;
+  readonly driftPpm: number;
+}
+
 export interface RunOptions {
+  readonly witness: WitnessHabits | undefined;
+  /** One fault alone befalls a healthy pair: what clients may miss is bounded. */
+  readonly alone: boolean;
   readonly hosts: Readonly<Record<Side, HostOptions>>;
   /** As the host that is configured as the primary begins; it goes on so after a failover. */
   readonly policy: SimPolicy;
@@ -142,15 +180,89 @@ export const KINDS = [
   'setMode',
   'failover',
 ] as const;
+/** Those that need a witness to be told from a crash, or are about it. */
+export const WITNESS_KINDS = [
+  'blackout',
+  'witnessDown',
+  'witnessCut',
+  'witnessLate',
+  'weather',
+  'lan',
+  'stall',
+  'diskFull',
+] as const;
+const ALL_KINDS = [...KINDS, ...WITNESS_KINDS];
+/** For the command line. */
+export const KIND_GROUPS: Readonly<Record<string, readonly Kind[]>> = {
+  crash: ['kill', 'power', 'blackout', 'guestDies', 'guestOff', 'diskFails', 'diskFull'],
+  network: ['reset', 'partition', 'slow', 'weather', 'lan'],
+  pause: ['stop', 'stall', 'hang'],
+  witness: ['witnessDown', 'witnessCut', 'witnessLate'],
+  operator: ['checkpoint', 'leave', 'setPeriod', 'setMode', 'failover'],
+};
 /** What ends the service of a host. */
 const ENDS = ['kill', 'kill', 'power', 'guestDies', 'leave', 'failover'] as const;
-export type Kind = (typeof KINDS)[number];
+export type Kind = (typeof KINDS)[number] | (typeof WITNESS_KINDS)[number];
 
 /** Faults of one run at most, without those that are aimed at the take-over that others cause. */
 const FAULTS_MAX = 8;
 
-/** The options that a seed draws, with faults of these kinds only. */
-export function drawOptions(seed: number, kinds: readonly Kind[] = KINDS): RunOptions {
+/** What a run is drawn with. */
+export interface Drawing {
+  readonly seed: number;
+  /** Of the faults; all if left out. */
+  readonly kinds?: readonly Kind[] | undefined;
+  readonly witness?: boolean | undefined;
+}
+
+export function drawOptions({ seed, kinds, witness = false }: Drawing): RunOptions {
+  return witness ? drawWitnessed(seed, kinds ?? ALL_KINDS) : drawPlain(seed, kinds ?? KINDS);
+}
+
+/**
+ * With a witness both hosts have one time-out and clocks that are what the product asks for, and
+ * everything lasts longer: pauses beyond every time-out, and what comes after them.
+ */
+function drawWitnessed(seed: number, kinds: readonly Kind[]): RunOptions {
+  const plain = drawPlain(seed, kinds);
+  const rng = new Prng(Math.imul(seed + 1, 0x6c8e9cf5));
+  const alone = rng.chance(0.35);
+  const troubleUs = (alone ? 12_000 : rng.nextInt(2_000, 10_000)) * 1000;
+  const { peerTimeoutUs } = plain.hosts.b;
+  const host = (options: HostOptions): HostOptions => ({
+    ...options,
+    peerTimeoutUs,
+    driftPpm: rng.nextInt(-2_500, 2_500),
+  });
+  const ttlUs = rng.pick([500, 2_000, 5_000]) * 1000;
+  return {
+    ...plain,
+    hosts: { a: host(plain.hosts.a), b: host(plain.hosts.b) },
+    witness: {
+      ttlUs,
+      timeoutUs: Math.floor(ttlUs / 5),
+      delayUs: rng.nextInt(50, 3_000),
+      driftPpm: rng.nextInt(-2_500, 2_500),
+    },
+    ...(alone ? { onPeerLoss: 'failover' as const, captureFailureRate: 0 } : {}),
+    alone,
+    faults: alone ? [drawAlone(rng, kinds)] : drawFaults(rng, troubleUs, kinds),
+    troubleUs,
+  };
+}
+
+/** A cell of the matrix: one fault, for good, in a healthy pair. */
+function drawAlone(rng: Prng, kinds: readonly Kind[]): PlannedFault {
+  const fault = drawFault(rng, rng.pick(kinds.filter((kind) => !HARMLESS.has(kind))));
+  const durationUs = rng.chance(0.7) ? 60_000_000 : rng.nextInt(10, 5_000) * 1000;
+  const lasting = 'durationUs' in fault ? { ...fault, durationUs } : fault;
+  return { fault: lasting, moment: { healthyUs: rng.nextInt(0, 200_000) } };
+}
+
+/** They end no session. */
+export const HARMLESS: ReadonlySet<Fault['kind']> = new Set(['checkpoint', 'setPeriod', 'setMode']);
+
+function drawPlain(seed: number, kinds: readonly Kind[]): RunOptions {
   const rng = new Prng(Math.imul(seed + 1, 0x2545f491));
   const heartbeatUs = rng.nextInt(20, 100) * 1000;
   const peerTimeoutUs = heartbeatUs * rng.nextInt(4, 10);
@@ -164,6 +276,8 @@ export function drawOptions(seed: number, kinds: readonly Kind[] = KINDS): RunOp
     firstEpoch: rng.nextInt(0, 1000),
   });
   return {
+    witness: undefined,
+    alone: false,
     hosts: {
       a: host(rng.chance(0.5) ? peerTimeoutUs : rng.nextInt(150, 1000) * 1000),
       b: host(peerTimeoutUs),
@@ -262,7 +376,8 @@ function drawMoment(rng: Prng, fromUs: number, lengthUs: number): Moment {
 
 function drawFault(rng: Prng, kind: Kind): Fault {
   // Short and long: well below and well above every peer time-out.
-  const durationUs = rng.nextInt(1, rng.chance(0.5) ? 100 : 2500) * 1000;
+  const longestMs = rng.chance(0.5) ? 100 : 2500;
+  const durationUs = rng.nextInt(1, longestMs) * 1000;
   const side = rng.pick(['primary', 'secondary'] as const);
   switch (kind) {
     case 'kill':
@@ -289,5 +404,34 @@ function drawFault(rng: Prng, kind: Kind): Fault {
       return { kind, mode: drawMode(rng) };
     case 'failover':
       return { kind, force: rng.chance(0.3) };
+    default:
+      return drawWitnessFault(rng, kind, side);
+  }
+}
+
+function drawWitnessFault(rng: Prng, kind: (typeof WITNESS_KINDS)[number], side: Who): Fault {
+  // MAIN_SILENCE_US_MAX and each lease are below the longest.
+  const durationUs = rng.nextInt(1, rng.pick([100, 2_500, 8_000])) * 1000;
+  switch (kind) {
+    case 'blackout':
+      return { kind };
+    case 'witnessDown':
+      return { kind, durationUs };
+    case 'witnessCut':
+      return { kind, side, ways: rng.pick(['both', 'to', 'from'] as const), durationUs };
+    case 'witnessLate':
+      return { kind, part: rng.pick([0.1, 0.5]), durationUs };
+    case 'weather':
+      return {
+        kind,
+        delayUs: rng.pick([0, 40_000, 300_000]),
+        lossPart: rng.pick([0, 0.05, 0.3]),
+        durationUs,
+      };
+    case 'lan':
+    case 'diskFull':
+      return { kind, side, durationUs };
+    case 'stall':
+      return { kind, side, thread: rng.pick(['main', 'guard'] as const), durationUs };
   }
 }

@@ -15,16 +15,18 @@ export function describeFailure(which: {
   seed: number;
   breakage: Breakage | undefined;
   kinds?: readonly Kind[] | undefined;
+  witness?: boolean | undefined;
 }): string {
-  const { seed, breakage, kinds } = which;
+  const { seed, breakage, kinds, witness = false } = which;
   const lines: TraceLine[] = [];
-  const result = runSeed({ seed, breakage, kinds, sink: (line) => lines.push(line) });
+  const result = runSeed({ seed, breakage, kinds, witness, sink: (line) => lines.push(line) });
+  const third = witness ? ' --witness model' : ' --witness none';
   const sabotage = breakage === undefined ? '' : ` --break ${breakage}`;
   const flag = kinds === undefined ? sabotage : ` --faults ${[...new Set(kinds)]}${sabotage}`;
   return [
     ...lines.slice(-TRACE_LINES).map(formatLine),
     `Seed ${seed} FAILED: ${result.detail}`,
-    `Replay: npm run sim -- --seed ${seed} --trace${flag}`,
+    `Replay: npm run sim -- --seed ${seed} --trace${third}${flag}`,
     '',
   ].join('\n');
 }

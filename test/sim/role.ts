@@ -2,7 +2,6 @@
  * What both simulated roles share: a core that is driven as in production, and composite outputs
  * cut into small steps. A role lives in the process of its host and ends with it, or before.
  */
-import type { Standing } from '../../src/blockrep/index.js';
 import { AssertionFailed, type Core, type Prng } from '../../src/lib/index.js';
 import type { EpochBlocks } from '../../src/replication/index.js';
 import type { Breakage, Checker } from './checker.js';
@@ -11,6 +10,8 @@ import type { Image } from './layers.js';
 import type { Network, Side, SimPolicy, SimSession } from './network.js';
 import type { HostOptions, RunOptions } from './options.js';
 import type { OutputTotals } from './pvm-network.js';
+import type { ImageRecords } from './records.js';
+import type { SimSpeech } from './speech.js';
 import type { World } from './world.js';
 
 /** How often a step looks whether QEMU answers again. */
@@ -34,6 +35,15 @@ export type RoleEnd =
       readonly policy: SimPolicy;
     };
 
+/** What a primary goes on from. */
+export interface PrimaryStart {
+  /** It runs already if it was promoted. */
+  readonly guest: ModelGuest;
+  readonly promoted: boolean;
+  readonly firstEpoch: number;
+  readonly policy: SimPolicy;
+}
+
 /** Of the run; the same for both hosts but the random numbers. */
 export interface RoleParts {
   readonly options: RunOptions;
@@ -41,6 +51,8 @@ export interface RoleParts {
   readonly breakage: Breakage | undefined;
   /** For the guests that are here, one after the other. */
   readonly guestRng: Prng;
+  /** A secondary says that its images must not be overwritten with its primary's. */
+  readonly rejoinRefused: (side: Side, reason: string) => void;
   /** A frame reaches the LAN. */
   readonly toLan: (frame: Frame) => void;
 }
@@ -58,12 +70,19 @@ export interface RoleHost {
   readonly instance: number;
   readonly powered: boolean;
   readonly hung: boolean;
+  readonly diskFull: boolean;
   readonly nowLocalUs: number;
   readonly outputTotals: OutputTotals;
   checkpointsDone: number;
-  /** What the records of its images say. */
-  standing: Standing;
+  readonly records: ImageRecords;
+  /** Undefined without a witness. */
+  readonly speech: SimSpeech | undefined;
+  /** Another guest has this host's TAP. */
+  newTap(): void;
+  /** A frame may leave, now. */
+  mayLeave(): boolean;
   deliver(run: () => void): void;
+  deliverNet(run: () => void): void;
   trace(text: () => string): void;
   stepDone(step: string): void;
   noteEpoch(epoch: number): void;
@@ -121,6 +140,15 @@ export abstract class SimRole<In extends { kind: string }, Out extends { kind: s
   /** Runs in this role after a while, unless it is over by then. */
   protected later(delayUs: number, run: () => void): void {
     this.world.schedule(delayUs, () => this.deliver(run));
+  }
+
+  /** In the thread that has the packets; the main thread may stand still meanwhile. */
+  deliverNet(run: () => void): void {
+    if (!this.over) this.host.deliverNet(() => this.over || run());
+  }
+
+  protected laterNet(delayUs: number, run: () => void): void {
+    this.world.schedule(delayUs, () => this.deliverNet(run));
   }
 
   trace(text: () => string): void {

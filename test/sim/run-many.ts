@@ -23,12 +23,13 @@ export interface ManyParts {
   readonly coverage: Coverage;
   /** Of the faults; all if left out. */
   readonly kinds?: readonly Kind[] | undefined;
+  readonly witness?: boolean | undefined;
   /** Stop at the first failure. */
   readonly first?: boolean;
 }
 
 export function runMany(parts: ManyParts): Summary {
-  const { from, count, breakage, coverage, kinds } = parts;
+  const { from, count, breakage, coverage, kinds, witness } = parts;
   const startedMs = performance.now();
   const failed: number[] = [];
   const failures: Record<string, number> = {};
@@ -37,7 +38,7 @@ export function runMany(parts: ManyParts): Summary {
   let knownGaps = 0;
   let events = 0;
   for (let seed = from; seed < from + count; seed += 1) {
-    const result = runSeed({ seed, breakage, coverage, kinds });
+    const result = runSeed({ seed, breakage, coverage, kinds, witness });
     events += result.events;
     if (result.verdict === 'ok') passed += 1;
     else if (result.verdict === 'known limit') knownLimits += 1;

@@ -5,50 +5,36 @@ import {
   type PrimaryOutput,
   type PrimaryState,
 } from '../../src/primary/index.js';
-import type { EndRecord, GoodbyeKind } from '../../src/replication/index.js';
-import { type Checker, type Departure, digestPages } from './checker.js';
-import { DiskSync } from './disk-sync.js';
+import type { GoodbyeKind } from '../../src/replication/index.js';
+import type { Checker, Departure } from './checker.js';
 import { BLOCKS, type DeviceState, type Frame, type ModelGuest, type Request } from './guest.js';
+import { SimHeldOutput } from './held-output.js';
 import { ForwardedDisk, TrackedRam } from './layers.js';
-import { type Message, otherSide, type SimPolicy, type SimSession } from './network.js';
+import { type Message, otherSide, type SimOffer, type SimSession } from './network.js';
+import { PrimarySpeech } from './primary-speech.js';
 import { PvmNetwork } from './pvm-network.js';
-import { type RoleEnd, type RoleHost, type RoleParts, SimRole, type Step } from './role.js';
+import {
+  type PrimaryStart,
+  type RoleEnd,
+  type RoleHost,
+  type RoleParts,
+  SimRole,
+  type Step,
+} from './role.js';
+import {
+  nothingSent,
+  PAGE_BYTES,
+  PAGE_COUNTS,
+  type Sent,
+  shipPages,
+  shipRest,
+} from './shipping.js';
 
-/** Pages in one RAM frame, blocks in one round of the first disk copy. */
-const FRAME_PAGES = 6;
+/** Blocks in one round of the first disk copy. */
 const COPY_BLOCKS = 8;
-/** So many bytes and real pages stand behind one page of the model, for the core's thresholds. */
-const PAGE_STANDS_FOR_BYTES = 1024 * 1024;
-const PAGE_STANDS_FOR_PAGES = 50;
 const HELLO_TIMEOUT_US = 2_000_000;
-/** As in the production shell: for the peer to read the last message and close the session. */
+/** For the peer to read the last message and close the session. */
 const GOODBYE_TIMEOUT_US = 2_000_000;
-
-export interface PrimaryStart {
-  /** It runs already if it was promoted. */
-  readonly guest: ModelGuest;
-  readonly promoted: boolean;
-  readonly firstEpoch: number;
-  readonly policy: SimPolicy;
-}
-
-/** What has been sent of the running epoch. */
-interface Sent {
-  frames: number;
-  pages: number;
-  digest: number;
-  readonly disks: { operations: number }[];
-}
-
-/** What a capture leaves to be sent. */
-interface Shipment {
-  readonly epoch: number;
-  readonly session: SimSession | undefined;
-  readonly sent: Sent;
-  readonly ship: readonly Step[];
-  readonly device: DeviceState;
-  readonly svmRuns: boolean;
-}
 
 export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
   readonly core: PrimaryCore;
@@ -70,14 +56,9 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
   #epoch: number;
   #sent: Sent;
   #heartbeats = 0;
-  readonly #sync = new DiskSync({
-    nowUs: () => this.nowLocalUs,
-    later: (delayUs, run) => this.later(delayUs, run),
-    failed: () => {
-      if (this.#diskBroken) this.input({ kind: 'diskFailed', reason: 'A disk failed' });
-      return this.#diskBroken;
-    },
-  });
+  readonly #held: SimHeldOutput;
+  #offer: SimOffer | undefined;
+  readonly #speech: PrimarySpeech;
   #diskBroken = false;
   #leaving: RoleEnd | undefined;
   /** The core's state when the last input came. */
@@ -91,20 +72,20 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     const { guest } = start;
     this.#start = start;
     this.#parts = parts;
+    this.#speech = new PrimarySpeech(host.speech);
     this.#checker = parts.checker;
     this.core = new PrimaryCore({
       ...start.policy,
       minIntervalUs: parts.options.minIntervalUs,
       peerTimeoutUs: habits.peerTimeoutUs,
       heartbeatUs: habits.heartbeatUs,
-      hasWitness: false,
+      hasWitness: host.speech !== undefined,
       firstEpoch: start.firstEpoch,
     });
     this.#before = this.core.state;
     this.#epoch = this.core.epoch;
-    this.#sent = this.#nothingSent();
+    this.#sent = nothingSent(this.#parts.options.disks);
     this.guest = guest;
-    host.standing = 'leading';
     this.#ram = new TrackedRam([...guest.snapshot().pages]);
     this.#disks = host.images.map(
       (image, disk) =>
@@ -116,18 +97,34 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       compareTimeoutUs: parts.options.compareTimeoutUs,
       breakage: parts.breakage,
       nowUs: () => this.nowLocalUs,
-      later: (delayUs, run) => this.later(delayUs, run),
+      later: (delayUs, run) => this.laterNet(delayUs, run),
       send: (message) => this.#send('network', message),
       toGuest: (request) => this.guest.receive(request),
       leave: (frame, way) => this.#leave(frame, way),
       checkpointNeeded: (trigger, epoch) =>
-        this.input({ kind: 'checkpointRequested', trigger, epoch }),
+        this.deliver(() => this.input({ kind: 'checkpointRequested', trigger, epoch })),
       totals: host.outputTotals,
       arrived,
     });
-    const emit = (frame: Frame): void => this.deliver(() => this.lan.fromGuest(frame));
+    this.#held = new SimHeldOutput({
+      lan: this.lan,
+      records: host.records,
+      rng: this.rng,
+      breakage: parts.breakage,
+      nowUs: () => this.nowLocalUs,
+      later: (delayUs, run) => this.later(delayUs, run),
+      isOver: () => this.left || (parts.breakage === 'stale-hold' && this.session !== undefined),
+      failed: () => {
+        if (this.#diskBroken) this.input({ kind: 'diskFailed', reason: 'A disk failed' });
+        return this.#diskBroken;
+      },
+    });
+    const emit = (frame: Frame): void => this.deliverNet(() => this.lan.fromGuest(frame));
     guest.moveTo({ ram: this.#ram, disks: this.#disks, emit }, arrived);
-    this.later(1, () => this.input({ kind: 'tick' }));
+    this.later(1, () => {
+      this.input({ kind: 'tick' });
+      this.#listenToSpeech();
+    });
   }
 
   get probeAnswer(): 'holding' | 'serving' {
@@ -159,7 +156,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
 
   /** A client's frame at this host's TAP. */
   receive(request: Request): void {
-    this.deliver(() => this.lan.fromLan(request));
+    this.deliverNet(() => this.lan.fromLan(request));
   }
 
   checkpoint(): void {
@@ -182,12 +179,21 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
   }
 
   /** The image can't be synced any more: told by the next sync, or at once when none is due. */
-  diskFails(): void {
-    this.#diskBroken = true;
+  diskFails(fails = true): void {
+    this.#diskBroken = fails;
+    if (!fails) return;
     this.deliver(() => {
       if (this.core.state.kind !== 'session')
         this.input({ kind: 'diskFailed', reason: 'A disk failed' });
     });
+  }
+
+  #listenToSpeech(): void {
+    const { speech } = this.host;
+    if (speech === undefined || this.over) return;
+    const onFenced = (reason: string): void => this.input({ kind: 'fenced', reason });
+    speech.hooks = { onAlone: () => this.input({ kind: 'granted' }), onFenced };
+    if (speech.fenced !== undefined) onFenced(speech.fenced);
   }
 
   protected died(): void {
@@ -219,28 +225,36 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
         this.#presendRound(output.epoch);
         return;
       case 'capture':
-        this.#capture(output);
+        this.#speech.onceProtecting(() => this.#capture(output));
         return;
       case 'release':
-        this.#sync.whenDone(() => {
-          this.lan.release(output.epoch);
-          this.input({ kind: 'released', epoch: output.epoch });
-        });
+        this.host.records.committed(output.epoch);
+        this.#held.release(output.epoch, () =>
+          this.input({ kind: 'released', epoch: output.epoch }),
+        );
         return;
       case 'startCompare':
-        if (this.#parts.breakage === 'compare-unsynced') this.lan.startCompare(output.epoch);
-        else this.#sync.whenDone(() => this.lan.startCompare(output.epoch));
+        this.#held.startCompare(output.epoch);
         return;
       case 'endSession':
         this.#endedId = this.session?.id;
         this.#endSession();
         return;
       case 'runAlone':
-        this.#checker.ranAlone(this.#joined ? this.session?.id : this.#endedId, output.reason);
-        [this.#endedId, this.#peerInstance] = [undefined, undefined];
-        this.host.standing = 'leading';
-        this.#endSession();
-        this.#openWhenSynced();
+        this.#sessionOver(output.reason);
+        this.#held.open();
+        return;
+      case 'askAlone':
+        this.#sessionOver(output.reason);
+        this.host.speech?.peerLost(output);
+        // A sabotage: the witness's answer is not awaited.
+        if (this.#parts.breakage === 'open-unasked') this.#held.open();
+        return;
+      case 'open':
+        this.#held.open();
+        return;
+      case 'protecting':
+        this.#speech.protect(this.#offer?.session);
         return;
       case 'checkpointDone':
         this.host.checkpointsDone += 1;
@@ -253,13 +267,14 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       case 'silence':
         if (!this.guest.dead) this.#checker.guestGivenUp(this.#before);
         if (this.#parts.breakage !== 'ignore-silence') this.lan.silence();
+        this.#speech.silence();
         return;
       case 'sendYielded':
-        this.#send('control', { kind: 'yielded' });
+        this.#speech.onceSilent(() => this.#send('control', { kind: 'yielded' }));
         return;
       case 'sendGoodbye': {
         const { goodbye, reason } = output;
-        this.#send('control', { kind: 'goodbye', goodbye, reason });
+        this.#speech.onceSilent(() => this.#send('control', { kind: 'goodbye', goodbye, reason }));
         return;
       }
       case 'demote':
@@ -276,12 +291,21 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     this.#leaving = end;
     this.#replicating = false;
     if (this.#parts.breakage === 'ignore-silence') this.#endSession();
-    else if (this.session === undefined) this.#finish();
-    else this.later(GOODBYE_TIMEOUT_US, () => this.#finish());
+    else if (this.session === undefined) this.#speech.onceSilent(() => this.#finish());
+    else {
+      this.#speech.onceSilent(() => this.later(GOODBYE_TIMEOUT_US, () => this.#finish()));
+    }
+  }
+
+  #sessionOver(reason: string): void {
+    this.#checker.ranAlone(this.#joined ? this.session?.id : this.#endedId, reason);
+    [this.#endedId, this.#peerInstance] = [undefined, undefined];
+    this.#held.sessionOver();
+    this.#endSession();
   }
 
   #finish(): void {
-    if (this.#leaving === undefined) return;
+    if (this.#leaving === undefined || this.over) return;
     if (this.#parts.breakage === 'demoted-speaks') {
       const emit = (frame: Frame): void => this.#leave(frame, 'gate');
       this.guest.moveTo({ ram: this.#ram, disks: this.#disks, emit }, 0);
@@ -290,16 +314,10 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     this.end(this.#leaving);
   }
 
-  #openWhenSynced(): void {
-    this.#sync.whenDone(() => {
-      const begun = this.#parts.breakage === 'stale-hold' && this.session !== undefined;
-      if (!this.left && !begun) this.lan.open();
-    });
-  }
-
   #leave(frame: Frame, way: Departure['way']): void {
     const { state } = this.core;
-    const synced = this.#sync.done;
+    const synced = this.#held.synced;
+    if (!this.host.mayLeave()) return;
     this.#checker.leftPrimary(this.host.side, frame, { state, way, synced });
     this.#parts.toLan(frame);
   }
@@ -313,9 +331,21 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     if (this.#parts.breakage === 'connect-once' && network.session !== undefined) return;
     const { side, instance } = this.host;
     const peer = network.hosts[otherSide(side)];
-    const refuse = (reason: string, delayUs: number): void =>
+    const refuse = (reason: string, delayUs: number): void => {
+      this.#offer = undefined;
       this.later(delayUs, () => this.input({ kind: 'peerRefused', reason }));
+    };
+    const { speech } = this.host;
+    if (speech !== undefined && this.#offer === undefined) {
+      speech.offer((offer) => {
+        if (this.over || this.left) return;
+        this.#offer = offer;
+        this.#connect();
+      });
+      return;
+    }
     this.later(2 * network.delayUs(), () => {
+      if (this.left) return;
       if (!network.reaches(side) || !network.reaches(otherSide(side))) {
         refuse('The peer does not answer', 300_000);
       } else if (!peer.alive) {
@@ -323,10 +353,16 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       } else {
         const { mode, periodSetting: period } = this.core;
         const policy = { mode, period };
-        const session = network.open(side, { epoch: this.core.epoch, instance, policy });
+        const { image } = this.host.records;
+        const offer = this.#offer;
+        const { epoch } = this.core;
+        const session = network.open(side, { epoch, instance, policy, image, offer });
         this.session = session;
         session.attach(side, {
-          message: (_, message) => this.deliver(() => this.#message(session, message)),
+          message: (channel, message) => {
+            if (channel === 'network') this.deliverNet(() => this.#packet(session, message));
+            else this.deliver(() => this.#message(session, message));
+          },
           lost: (reason) => this.deliver(() => this.#lost(session, reason)),
         });
         peer.deliver(() => peer.onSession(session));
@@ -356,7 +392,14 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     this.session = undefined;
     this.#joined = false;
     this.#replicating = false;
+    this.#offer = undefined;
     this.lan.detach();
+  }
+
+  #packet(session: SimSession, message: Message): void {
+    if (this.session !== session) return;
+    this.deliver(() => this.session === session && this.input({ kind: 'heard' }));
+    if (message.kind === 'svmOutput') this.lan.fromSvm(message.epoch, message.frame);
   }
 
   #message(session: SimSession, message: Message): void {
@@ -369,7 +412,8 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
         this.#epoch = this.core.epoch;
         if (this.#joined) {
           this.#peerInstance = session.secondaryInstance;
-          this.host.standing = 'shared';
+          this.#held.peering();
+          if (this.#offer !== undefined) this.host.speech?.meet(this.#offer.key);
           this.lan.attach(this.#epoch);
           this.input({ kind: 'peerConnected' });
           return;
@@ -386,9 +430,6 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       case 'unfit':
         this.input({ kind: 'peerUnfit', reason: message.reason });
         return;
-      case 'svmOutput':
-        this.lan.fromSvm(message.epoch, message.frame);
-        return;
       case 'takeover':
         this.input({ kind: 'takeoverRequested' });
         return;
@@ -397,13 +438,9 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     }
   }
 
-  #nothingSent(): Sent {
-    return {
-      frames: 0,
-      pages: 0,
-      digest: 0,
-      disks: Array.from({ length: this.#parts.options.disks }, () => ({ operations: 0 })),
-    };
+  #shipPages(epoch: number, pages: readonly number[], sent: Sent): Step[] {
+    const copies = pages.map((page) => [page, this.#ram.get(page)] as const);
+    return shipPages({ epoch, copies, sent }, (message) => this.#send('ram', message));
   }
 
   #forward(disk: number, block: number, value: number): void {
@@ -411,25 +448,6 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     const sent = this.#sent.disks[disk];
     if (sent !== undefined) sent.operations += 1;
     this.#send('disk', { kind: 'diskWrite', epoch: this.#epoch, disk, block, value });
-  }
-
-  /** Steps that send copies of these pages, as they are now, under `epoch`. */
-  #shipPages(epoch: number, pages: readonly number[], sent: Sent): Step[] {
-    const copies = pages.map((page) => [page, this.#ram.get(page)] as const);
-    const steps: Step[] = [];
-    for (let at = 0; at < copies.length; at += FRAME_PAGES) {
-      const frame = copies.slice(at, at + FRAME_PAGES);
-      steps.push([
-        'ram',
-        () => {
-          sent.frames += 1;
-          sent.pages += frame.length;
-          sent.digest = digestPages(sent.digest, frame);
-          this.#send('ram', { kind: 'ramPages', epoch, pages: frame });
-        },
-      ]);
-    }
-    return steps;
   }
 
   /** Scan, then copy and send; the guest runs on meanwhile. `done` gets what is written by then. */
@@ -472,7 +490,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     this.#round('sync', epoch, session, () =>
       this.input({
         kind: 'syncRound',
-        remainingBytes: this.#ram.dirty.size * PAGE_STANDS_FOR_BYTES,
+        remainingBytes: this.#ram.dirty.size * PAGE_BYTES,
       }),
     );
   }
@@ -481,7 +499,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     if (this.session !== session) return false;
     this.#epoch = epoch;
     this.#ram.markAll();
-    this.#sent = this.#nothingSent();
+    this.#sent = nothingSent(this.#parts.options.disks);
     this.#replicating = true;
     return true;
   }
@@ -498,12 +516,13 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
 
   #presendRound(epoch: number): void {
     this.#round('presend', epoch, this.session, (pages) =>
-      this.input({ kind: 'presendRound', pages: pages * PAGE_STANDS_FOR_PAGES }),
+      this.input({ kind: 'presendRound', pages: pages * PAGE_COUNTS }),
     );
   }
 
   #capture({ epoch, svmRuns }: Extract<PrimaryOutput, { kind: 'capture' }>): void {
     const { session, guest } = this;
+    if (this.over || this.core.epoch !== epoch) return;
     const sent = this.#sent;
     const exact = !this.rng.chance(this.#parts.options.inexactRate);
     let ship: Step[] = [];
@@ -539,11 +558,19 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       step('edge', () => this.#edge(epoch, { session, exact, svmRuns })),
       step('resume', () => {
         resume();
-        this.#sync.begin(this.#syncUs());
+        this.#held.captured(this.#parts.options.slowestSyncUs);
         this.input({ kind: 'captured', epoch, atUs: this.nowLocalUs });
         const early = this.#start.promoted ? 'promoted-releases' : 'release-early';
         if ([early, 'release-early'].includes(this.#parts.breakage ?? '')) this.lan.release(epoch);
-        this.run('ship', this.#shipSteps({ epoch, session, sent, ship, device, svmRuns }));
+        this.run(
+          'ship',
+          this.#guarded(session, [
+            ...ship,
+            ...shipRest({ epoch, sent, device, svmRuns }, (channel, message) =>
+              this.#send(channel, message),
+            ),
+          ]),
+        );
       }),
     ]);
   }
@@ -555,46 +582,20 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
   ): void {
     if (this.session !== edge.session || !this.#joined || this.left) return;
     this.#epoch = epoch + 1;
-    this.#sent = this.#nothingSent();
+    this.#sent = nothingSent(this.#parts.options.disks);
     for (const disk of this.#disks.keys()) this.#send('disk', { kind: 'diskEnd', epoch, disk });
     this.lan.edge(epoch, { exact: edge.exact, compares: edge.svmRuns });
   }
 
-  /** Most syncs are quick, some are not. */
-  #syncUs(): number {
-    return this.rng.nextInt(0, this.rng.chance(0.1) ? this.#parts.options.slowestSyncUs : 500);
-  }
-
-  #shipSteps(shipment: Shipment): Step[] {
-    const { epoch, session, sent, device, svmRuns } = shipment;
-    const guarded = ([name, run]: Step): Step => [
+  /** As long as the session is the one that they are for. */
+  #guarded(session: SimSession | undefined, steps: readonly Step[]): Step[] {
+    return steps.map(([name, run]) => [
       name,
       () => {
         if (this.session !== session) return false;
         run();
         return true;
       },
-    ];
-    const rest: Step[] = [
-      ['device', () => this.#send('ram', { kind: 'deviceState', epoch, device })],
-      ['ramEnd', () => this.#send('ram', { kind: 'ramEnd', epoch })],
-      [
-        'endRecord',
-        () => {
-          const record: EndRecord = {
-            epoch,
-            ramFrames: sent.frames,
-            ramPages: sent.pages,
-            ramDigest: sent.digest,
-            deviceStateBytes: 1,
-            disks: sent.disks.map(({ operations }) => ({ operations, bytes: operations })),
-            svmRuns,
-            sinceResumeUs: 0,
-          };
-          this.#send('control', { kind: 'endRecord', record });
-        },
-      ],
-    ];
-    return [...shipment.ship, ...rest].map(guarded);
+    ]);
   }
 }

@@ -11,46 +11,12 @@ import {
   type SecondaryOutput,
 } from '../../src/secondary/index.js';
 import { type Checker, digestPages } from './checker.js';
-import {
-  type DeviceState,
-  type Frame,
-  type GuestState,
-  ModelGuest,
-  PAGES,
-  type Request,
-} from './guest.js';
+import { type Frame, type GuestState, ModelGuest, PAGES, type Request } from './guest.js';
 import { BufferedDisk, Gate, LayeredCells } from './layers.js';
 import type { Message, SimHello, SimSession } from './network.js';
 import { type RoleHost, type RoleParts, SimRole, type Step } from './role.js';
+import { nothingArrived, prospect, rollBack, type Svm } from './svm.js';
 import { SvmNetwork } from './svm-network.js';
-
-/** What has arrived of RAM and devices of one epoch. */
-interface Arrived {
-  readonly pages: Map<number, number>;
-  epoch: number | undefined;
-  frames: number;
-  pageCount: number;
-  digest: number;
-  device: DeviceState | undefined;
-}
-
-/** The SVM with everything that belongs to it; a new one for each session. */
-interface Svm {
-  readonly guest: ModelGuest;
-  readonly ram: LayeredCells;
-  readonly disks: readonly BufferedDisk[];
-  readonly lan: SvmNetwork;
-  arrived: Arrived;
-  /** Committed and not applied yet. */
-  committed: { readonly epoch: number; readonly arrived: Arrived } | undefined;
-  /** The newest epoch that is whole in RAM cache, image and devices. */
-  appliedEpoch: number | undefined;
-  applying: boolean;
-  /** The device state that was loaded last; a running SVM has its own by now. */
-  appliedDevice: DeviceState;
-  /** It has executed since the last apply. */
-  ran: boolean;
-}
 
 export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
   readonly core: SecondaryCore;
@@ -75,9 +41,10 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
     this.core = new SecondaryCore({
       peerTimeoutUs: habits.peerTimeoutUs,
       heartbeatUs: habits.heartbeatUs,
-      hasWitness: false,
+      hasWitness: host.speech !== undefined,
       onPeerLoss: parts.options.onPeerLoss,
     });
+    this.#listenToSpeech();
   }
 
   get probeAnswer(): 'idle' | 'holding' | 'serving' {
@@ -129,7 +96,7 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
 
   /** A client's frame at this host's TAP; the TAP of a standby is deaf. */
   receive(request: Request): void {
-    if (this.gate.state === 'open') this.deliver(() => this.svm?.guest.receive(request));
+    if (this.gate.state === 'open') this.deliverNet(() => this.svm?.guest.receive(request));
   }
 
   failover(force: boolean): void {
@@ -162,7 +129,10 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
     this.#occupied = true;
     this.session = session;
     session.attach(this.host.side, {
-      message: (channel, message) => this.deliver(() => this.#message(session, channel, message)),
+      message: (channel, message) => {
+        if (channel === 'network') this.deliverNet(() => this.#packet(session, message));
+        else this.deliver(() => this.#message(session, channel, message));
+      },
       lost: (reason) =>
         this.deliver(() => {
           if (this.session === session) this.input({ kind: 'linkLost', reason });
@@ -171,10 +141,24 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
     this.run('launch', [['svm', () => this.#launch(session)]]);
   }
 
+  #listenToSpeech(): void {
+    const { speech } = this.host;
+    if (speech === undefined) return;
+    speech.hooks = {
+      onTakeOver: () => {
+        this.input({ kind: 'granted' });
+        const { kind } = this.core.state;
+        if (kind !== 'promoting') speech.leave(`The right came to a node that is ${kind}`);
+      },
+      onStale: (reason) => this.input({ kind: 'stale', reason }),
+    };
+  }
+
   protected died(): void {
     if (this.core.committedEpoch !== undefined) this.#checker.secondaryLost();
     if (this.serving) this.#checker.guestEnds('handover', undefined);
     this.svm?.guest.kill();
+    this.#replay();
     this.gate.silence();
     if (this.host.powered) this.session?.close(this.host.side, false);
     else this.session?.vanish(this.host.side);
@@ -220,6 +204,10 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
       case 'sendTakeover':
         this.#send({ kind: 'takeover' });
         return;
+      case 'askTakeOver':
+        if (output.force) this.host.speech?.force();
+        else this.host.speech?.peerLost(output);
+        return;
       case 'promote':
         this.#promote();
         return;
@@ -254,9 +242,26 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
   #exit(code: number): void {
     this.#checker.secondaryLost();
     if (this.gate.state === 'open') this.#checker.guestEnds('handover', undefined);
+    this.abortJobs();
     this.svm?.guest.kill();
+    this.#replay();
+    this.svm = undefined;
     this.gate.silence();
-    this.end({ kind: 'left', code });
+    const left = (): void => this.end({ kind: 'left', code });
+    if (this.host.speech === undefined) left();
+    else this.host.speech.leave('The node leaves', left);
+  }
+
+  /** What is committed is in the journal, and its next process finds it there. */
+  #replay(): void {
+    const { svm } = this;
+    if (svm?.committed === undefined || svm.appliedEpoch === undefined || this.serving) return;
+    const { epoch } = svm.committed;
+    for (const disk of svm.disks) {
+      disk.dropOwn();
+      disk.commit(epoch);
+    }
+    this.host.records.applied(epoch);
   }
 
   #send(message: Message): void {
@@ -264,6 +269,7 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
   }
 
   #leave(frame: Frame): void {
+    if (!this.host.mayLeave()) return;
     this.#checker.leftSecondary(this.host.side, frame);
     this.#parts.toLan(frame);
   }
@@ -286,10 +292,19 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
       return;
     }
     const { options, guestRng: rng, checker } = this.#parts;
-    this.#hello = session.hello;
-    this.host.noteEpoch(session.hello.epoch);
-    // Its images are about to be overwritten.
-    this.host.standing = 'following';
+    const { hello } = session;
+    this.host.records.open();
+    const refusal = this.host.records.refusal(hello.image);
+    if (refusal !== undefined) {
+      this.#occupied = false;
+      this.#parts.rejoinRefused(this.host.side, refusal);
+      session.refuse(this.host.side, refusal);
+      return;
+    }
+    this.#hello = hello;
+    this.host.noteEpoch(hello.epoch);
+    this.host.newTap();
+    if (hello.offer !== undefined) this.host.speech?.accept(hello.offer);
     const ram = new LayeredCells(new Array(PAGES).fill(0));
     const disks = this.host.images.map((image) => new BufferedDisk(image));
     const guest = new ModelGuest({
@@ -299,7 +314,7 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
       ram,
       disks,
       habits: options.guest,
-      emit: (frame) => this.deliver(() => lan.fromGuest(frame)),
+      emit: (frame) => this.deliverNet(() => lan.fromGuest(frame)),
     });
     const lan = new SvmNetwork(guest, {
       checker: this.#checker,
@@ -318,6 +333,8 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
       committed: undefined,
       appliedEpoch: undefined,
       applying: false,
+      overwritten: false,
+      stands: false,
       appliedDevice: guest.saveDevice(true),
       ran: false,
     };
@@ -332,6 +349,7 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
     if (channel === 'control') this.input({ kind: 'heard' });
     const { svm } = this;
     if (svm === undefined) return;
+    this.#overwrite(svm, session, message);
     switch (message.kind) {
       case 'endRecord':
         this.input({ kind: 'endRecord', record: message.record });
@@ -353,16 +371,24 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
         this.input({ kind: 'diskStaged', disk });
         return;
       }
-      case 'inbound':
-        svm.lan.inbound(message.epoch, message.request);
-        return;
-      case 'epochMark':
-        svm.lan.mark(message.epoch, message.exact);
-        return;
       default:
         this.#ramMessage(svm, message);
         return;
     }
+  }
+
+  #packet(session: SimSession, message: Message): void {
+    const { svm } = this;
+    if (this.session !== session || svm === undefined) return;
+    if (message.kind === 'inbound') svm.lan.inbound(message.epoch, message.request);
+    else if (message.kind === 'epochMark') svm.lan.mark(message.epoch, message.exact);
+  }
+
+  /** The first byte of a session: what was on the disks is gone, and so is what it was called. */
+  #overwrite(svm: Svm, { hello }: SimSession, message: Message): void {
+    if (svm.overwritten || hello.image === undefined || message.kind !== 'diskWrite') return;
+    svm.overwritten = true;
+    this.host.records.beginSync(hello.image);
   }
 
   #ramMessage(svm: Svm, message: Message): void {
@@ -400,14 +426,27 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
       [
         'seal',
         () => {
+          if (this.host.diskFull && svm.disks.length > 0) {
+            this.input({ kind: 'broken', reason: `Epoch ${epoch} can't be committed: disk full` });
+            return;
+          }
           svm.committed = { epoch, arrived: svm.arrived };
           svm.arrived = nothingArrived();
           svm.lan.committed(epoch);
           this.host.noteEpoch(epoch);
           this.#checker.committed(epoch, prospect(svm, epoch));
+          this.#standBy(svm);
         },
       ],
     ]);
+  }
+
+  /** Once a session: what is committed may be taken over from. */
+  #standBy(svm: Svm): void {
+    const offer = this.#hello?.offer;
+    if (svm.stands || offer === undefined) return;
+    svm.stands = true;
+    this.host.speech?.standBy(offer.session, offer.token);
   }
 
   #sendCommitted(epoch: number): void {
@@ -430,6 +469,8 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
       svm.applying = false;
       svm.ran = svmRuns;
       this.#checker.applied(epoch, svm.guest.snapshot());
+      this.host.records.applied(epoch);
+      this.host.speech?.vouch(svmRuns ? undefined : this.#hello?.offer?.token);
       if (svmRuns) {
         svm.guest.resume();
         svm.lan.run(epoch + 1);
@@ -489,13 +530,6 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
     return true;
   }
 
-  /** A sabotage: what the SVM has done since the last checkpoint is undone. */
-  #rollBack(svm: Svm): void {
-    svm.ram.dropOwn();
-    svm.guest.loadDevice(svm.appliedDevice);
-    for (const disk of svm.disks) disk.dropOwn();
-  }
-
   #dropStaged(): void {
     const { svm } = this;
     if (svm === undefined) return;
@@ -507,9 +541,11 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
   #discard(): void {
     this.abortJobs();
     this.svm?.guest.kill();
+    this.#replay();
     this.svm = undefined;
     this.gate.silence();
     this.#occupied = false;
+    this.host.speech?.discarded();
   }
 
   #promote(): void {
@@ -520,12 +556,12 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
         'merge',
         () => {
           svm.guest.pause();
-          if (this.#parts.breakage === 'roll-back') this.#rollBack(svm);
+          this.host.records.beginAlone();
+          if (this.#parts.breakage === 'roll-back') rollBack(svm);
           for (const disk of svm.disks) {
             if (this.#parts.breakage === 'lose-overlay') disk.dropOwn();
             disk.merge();
           }
-          this.host.standing = 'leading';
         },
       ],
       [
@@ -555,26 +591,4 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
     this.session?.close(this.host.side, true);
     this.end({ kind: 'promoted', guest, epoch, policy: hello.policy });
   }
-}
-
-function nothingArrived(): Arrived {
-  return {
-    pages: new Map(),
-    epoch: undefined,
-    frames: 0,
-    pageCount: 0,
-    digest: 0,
-    device: undefined,
-  };
-}
-
-/** What a failover continues from once `epoch` is applied. */
-function prospect(svm: Svm, epoch: number): GuestState {
-  const pages = [...svm.ram.bases];
-  for (const [page, value] of svm.committed?.arrived.pages ?? []) pages[page] = value;
-  return {
-    pages,
-    device: svm.committed?.arrived.device ?? svm.appliedDevice,
-    disks: svm.disks.map((disk) => disk.prospect(epoch)),
-  };
 }

@@ -1,8 +1,8 @@
 import test, { type ExecutionContext } from 'ava';
-import { BREAKAGES } from './checker.js';
+import { BREAKAGES, WITNESS_BREAKAGES } from './checker.js';
 import { Coverage } from './coverage.js';
-import { KINDS } from './options.js';
-import { REGRESSIONS } from './regressions.js';
+import { KINDS, WITNESS_KINDS } from './options.js';
+import { REGRESSIONS, WITNESS_REGRESSIONS } from './regressions.js';
 import { describeFailure } from './report.js';
 import { runMany } from './run-many.js';
 import { runSeed } from './simulation.js';
@@ -14,8 +14,10 @@ const SEEDS_OF_SABOTAGE = 2000;
 const LIMITS_PERCENT_MAX = 10;
 const GAPS_PERCENT_MAX = 1;
 
-function fails(t: ExecutionContext, seeds: readonly number[]): void {
-  for (const seed of seeds.slice(0, 2)) t.log(describeFailure({ seed, breakage: undefined }));
+function fails(t: ExecutionContext, seeds: readonly number[], witness = false): void {
+  for (const seed of seeds.slice(0, 2)) {
+    t.log(describeFailure({ seed, breakage: undefined, witness }));
+  }
 }
 
 const coverage = new Coverage();
@@ -32,6 +34,32 @@ test('300 seeds keep every invariant and make progress', (t) => {
   t.true(knownLimits <= (SEEDS * LIMITS_PERCENT_MAX) / 100);
   t.true(knownGaps <= (SEEDS * GAPS_PERCENT_MAX) / 100);
   t.true(passed > SEEDS / 2);
+});
+
+const witnessCoverage = new Coverage();
+const witnessed = runMany({ from: 1, count: SEEDS, coverage: witnessCoverage, witness: true });
+
+test('with a witness 300 seeds keep every invariant, whatever is cut or stopped', (t) => {
+  const { passed, knownLimits, knownGaps, failed } = witnessed;
+  t.log(`${passed} passed, ${knownLimits} ended at a known limit`);
+  fails(t, failed, true);
+  t.deepEqual(failed, []);
+  t.is(knownGaps, 0);
+  const limits = [...witnessCoverage.row('Runs end at a known limit').keys()];
+  t.true(
+    limits.every((why) => why.endsWith('operator forced the failover')),
+    limits.join(),
+  );
+  t.true(knownLimits <= (SEEDS * LIMITS_PERCENT_MAX) / 100);
+});
+
+test('the 300 seeds with a witness see every kind of fault, alone and with others', (t) => {
+  const names = [...witnessCoverage.row('Faults').keys()].map((name) => name.split(' ')[0]);
+  const kinds = new Set<string>([...KINDS, ...WITNESS_KINDS]);
+  t.deepEqual([...new Set(names)].sort(), [...kinds].sort());
+  const totals = witnessCoverage.row('Totals');
+  t.true((totals.get('promotions') ?? 0) > SEEDS / 5);
+  t.true((totals.get('single faults in a healthy pair') ?? 0) > SEEDS / 10);
 });
 
 test('the 300 seeds see checkpoints, promotions and every kind of fault', (t) => {
@@ -74,17 +102,31 @@ for (const [seed, found] of REGRESSIONS) {
   });
 }
 
+for (const [seed, found] of WITNESS_REGRESSIONS) {
+  test(`seed ${seed} with a witness passes: ${found}`, (t) => {
+    const result = runSeed({ seed, witness: true });
+    if (result.verdict === 'failed') fails(t, [seed], true);
+    t.not(result.verdict, 'failed', result.detail);
+  });
+}
+
 for (const breakage of BREAKAGES) {
+  const witness = WITNESS_BREAKAGES.has(breakage);
   test(`the checkers see a shell that is broken by ${breakage}`, (t) => {
     const { failed } = runMany({
       from: 1,
       count: SEEDS_OF_SABOTAGE,
       coverage: new Coverage(),
       breakage,
+      witness,
       first: true,
     });
     t.is(failed.length, 1);
-    const text = describeFailure({ seed: failed[0] ?? 0, breakage });
-    t.true(text.includes(`npm run sim -- --seed ${failed[0]} --trace --break ${breakage}`));
+    const text = describeFailure({ seed: failed[0] ?? 0, breakage, witness });
+    t.true(
+      text.includes(
+        `npm run sim -- --seed ${failed[0]} --trace --witness ${witness ? 'model' : 'none'} --break ${breakage}`,
+      ),
+    );
   });
 }

@@ -10,11 +10,14 @@ import { type Breakage, Checker, KnownGap, KnownLimit, Violation } from './check
 import { Clients } from './clients.js';
 import { Coverage } from './coverage.js';
 import { FaultInjector } from './faults.js';
+import type { Frame } from './guest.js';
 import { type Answer, SimHost } from './host.js';
 import { Network, otherSide, SIDES, type Side } from './network.js';
-import { drawOptions, type HostOptions, type Kind, type RunOptions } from './options.js';
+import { type Drawing, drawOptions, type HostOptions, type RunOptions } from './options.js';
+import { Outage } from './outage.js';
 import { SimPrimary } from './sim-primary.js';
 import type { SimSecondary } from './sim-secondary.js';
+import { SimWitness } from './witness.js';
 import { type TraceLine, World } from './world.js';
 
 /** Virtual time in which a healed pair must have made progress. */
@@ -25,6 +28,8 @@ const PROGRESS_ANSWERS = 3;
 const OPERATOR_US = 100_000;
 /** A node asks its peer ten times in it. */
 const WAIT_US = 1_000_000;
+/** With a witness nobody has to wait for him in the first place: he comes when that fails. */
+const WITNESS_WAIT_US = 10_000_000;
 
 export interface RunResult {
   readonly seed: number;
@@ -35,13 +40,10 @@ export interface RunResult {
   readonly virtualUs: number;
 }
 
-export interface RunParts {
-  readonly seed: number;
+export interface RunParts extends Drawing {
   readonly coverage?: Coverage;
   readonly breakage?: Breakage | undefined;
   readonly sink?: (line: TraceLine) => void;
-  /** Of the faults; all if left out. */
-  readonly kinds?: readonly Kind[] | undefined;
   /** Instead of what the seed draws. */
   readonly options?: RunOptions;
 }
@@ -86,15 +88,19 @@ class Run {
   readonly #hosts: Readonly<Record<Side, SimHost>>;
   readonly #clients: Clients;
   readonly #faults: FaultInjector;
+  readonly #witness: SimWitness | undefined;
+  readonly #outage: Outage | undefined;
   /** Where the guest has been started or promoted last. */
   #served: SimHost | undefined;
   #waiting: { readonly host: SimHost; readonly sinceUs: number } | undefined;
   #idleSinceUs: number | undefined;
   #boots = 0;
+  /** An operator has had a guest booted whatever the other host has. */
+  #forced = false;
 
   constructor(parts: RunParts) {
     const { breakage } = parts;
-    const options = parts.options ?? drawOptions(parts.seed, parts.kinds);
+    const options = parts.options ?? drawOptions(parts);
     const world = new World(parts.seed, parts.sink);
     world.trace('options', () => JSON.stringify(options));
     this.world = world;
@@ -107,7 +113,8 @@ class Run {
       onlyPoweredOff: () =>
         this.#faults.guestOff && this.#faults.struck === 1 && options.captureFailureRate === 0,
       promotionWithinUs: () => promotionWithinUs(options),
-      otherSpeaks: (side) => this.#hosts[otherSide(side)].speaks,
+      hasWitness: options.witness !== undefined,
+      otherSpeaks: (side) => this.#speaks(this.#hosts[otherSide(side)]),
       secondaryStandsBy: () => this.#secondary?.core.state.kind === 'standby',
       onPeerLoss: () => options.onPeerLoss,
       survivor: () => this.#secondary?.survivor,
@@ -121,23 +128,40 @@ class Run {
         options,
         world,
         network: () => this.#network,
+        witness: () => this.#witness,
+        leaseMoved: () => this.#checkLeases(),
+        rejoinRefused: (at, reason) => this.#rejoinRefused(this.#hosts[at], reason),
         checker,
         breakage,
         guestRng: world.stream(),
         stepDone: (step) => this.#faults.stepDone(step),
-        toLan: (frame) => this.#clients.receive(frame),
+        toLan: (frame) => this.#toLan(frame),
         booting: (at, answer) => this.#booting(at, answer),
         ended: (ended) => this.#faults.ended(ended),
       });
     this.#hosts = { a: host('a'), b: host('b') };
     this.#network = new Network(world, options.network, this.#hosts);
     this.#clients = new Clients(world, options.clients, (request) => {
-      for (const side of SIDES) this.#hosts[side].role?.receive(request);
+      for (const side of SIDES) {
+        const { lanCut, role } = this.#hosts[side];
+        if (!lanCut) role?.receive(request);
+      }
     });
+    if (options.witness !== undefined) {
+      this.#witness = new SimWitness(world, options.witness, breakage);
+    }
     this.#faults = new FaultInjector(
-      { world, network: this.#network, hosts: this.#hosts, checker, coverage: this.#coverage },
+      {
+        world,
+        network: this.#network,
+        witness: this.#witness,
+        hosts: this.#hosts,
+        checker,
+        coverage: this.#coverage,
+      },
       options,
     );
+    if (options.alone) this.#outage = new Outage(options, this.#hosts, this.#faults);
     this.#hosts.b.start();
     this.#hosts.a.start();
   }
@@ -148,6 +172,7 @@ class Run {
       this.#look();
       return false;
     });
+    this.#outage?.check(this.world.nowUs);
     this.#faults.heal();
     const outcome = this.#progress();
     for (const side of SIDES) {
@@ -164,12 +189,37 @@ class Run {
     return a.secondary?.svm === undefined ? b.secondary : a.secondary;
   }
 
-  get #primary(): SimPrimary | undefined {
-    const { a, b } = this.#hosts;
-    return a.primary ?? b.primary;
+  get #primaries(): SimPrimary[] {
+    return SIDES.flatMap((side) => this.#hosts[side].primary ?? []);
+  }
+
+  /** With a witness: it may, whoever else says what it likes and is not heard. */
+  #speaks(host: SimHost): boolean {
+    if (this.#options.witness === undefined) return host.speaks;
+    return (host.speech?.leaseEndsUs ?? 0) > this.world.nowUs;
+  }
+
+  #checkLeases(): void {
+    if (SIDES.every((side) => this.#speaks(this.#hosts[side]))) this.#checker.bothMaySpeak();
+  }
+
+  #toLan(frame: Frame): void {
+    const side = this.#checker.speaker;
+    if (side === undefined || !this.#hosts[side].lanCut) this.#clients.receive(frame);
+  }
+
+  /** Right where only one of two guests can be kept; then it is for the operator to say which. */
+  #rejoinRefused(host: SimHost, reason: string): void {
+    host.trace(() => `refuses: ${reason}`);
+    if (this.#options.witness !== undefined && !this.#forced) {
+      throw new Violation('Rejoin', `With a witness nobody's images are at stake: ${reason}`);
+    }
+    this.#coverage.count('Operator', 'gives up the images of a secondary');
+    host.records.discard();
   }
 
   #look(): void {
+    this.#outage?.look(this.world.nowUs);
     this.#checkStandby();
     this.#checkService();
   }
@@ -179,7 +229,8 @@ class Run {
       const host = this.#hosts[side];
       if (!host.touched) continue;
       host.touched = false;
-      if (host.serves) this.#served = host;
+      const isHeard = this.#options.witness === undefined || this.#checker.speaker === side;
+      if (host.serves && isHeard) this.#served = host;
       const standby = host.secondary?.standbyState();
       if (standby !== undefined) this.#checker.standby(standby.state, standby.epoch);
     }
@@ -202,7 +253,10 @@ class Run {
     if (this.world.nowUs < this.#idleSinceUs + OPERATOR_US) return;
     this.#idleSinceUs = undefined;
     const primary = a.configured === 'primary' ? a : b;
-    if (this.#hasNewestImage(primary)) {
+    if (this.#witness !== undefined && this.#witness.aloneHost !== primary.side) {
+      this.#coverage.count('Operator', 'makes the other host the primary: nobody has the guest');
+      this.#swap(primary);
+    } else if (this.#hasNewestImage(primary)) {
       this.#coverage.count('Operator', 'restarts the configured primary: nobody has the guest');
       primary.leave();
     } else throw new RunOver('an unprotected guest died on the configured secondary');
@@ -220,14 +274,22 @@ class Run {
       return;
     }
     if (this.#waiting?.host !== host) this.#waiting = { host, sinceUs: this.world.nowUs };
-    if (this.world.nowUs < this.#waiting.sinceUs + WAIT_US) return;
+    const waitUs = this.#options.witness === undefined ? WAIT_US : WITNESS_WAIT_US;
+    if (this.world.nowUs < this.#waiting.sinceUs + waitUs) return;
     this.#waiting = undefined;
-    if (this.#hasNewestImage(host)) {
+    if (this.#hasNewestImage(host) && host.records.isStartable) {
       this.#coverage.count('Operator', 'boots a guest that waits for its peer');
+      this.#forced = true;
       host.force();
       return;
     }
     this.#coverage.count('Operator', 'starts the other host as the primary');
+    this.#swap(host);
+  }
+
+  /** The configured primary becomes the secondary, and the other way round. */
+  #swap(host: SimHost): void {
+    const peer = this.#hosts[otherSide(host.side)];
     host.configured = 'secondary';
     peer.configured = 'primary';
     host.leave();
@@ -245,17 +307,22 @@ class Run {
   /** A guest starts from its disks: nobody else may have it, or a newer state of it. */
   #booting(host: SimHost, answer: Answer): void {
     const peer = this.#hosts[otherSide(host.side)];
+    const hasWitness = this.#options.witness !== undefined;
     const holds = peer.serves || peer.speaks || peer.role?.probeAnswer === 'holding';
-    if (holds) throw this.#bootedBeside(peer, answer);
+    if (holds && !hasWitness) throw this.#bootedBeside(peer, answer);
+    if (hasWitness && this.#speaks(peer)) this.#checker.bothMaySpeak();
+    if (!host.records.isStartable) {
+      throw new Violation('Availability', 'A guest is to be booted from an image without a state');
+    }
     this.#checker.guestIsGone();
-    if (!this.#hasNewestImage(host)) {
+    if (!hasWitness && !this.#hasNewestImage(host)) {
       throw new KnownGap(
         `boots an old image: the guest has run on the peer, which is ${answer.result}`,
       );
     }
     this.#boots += 1;
     this.#served = host;
-    this.#checker.boots(host.side);
+    this.#checker.boots(host.side, host.images);
     this.#clients.begin();
   }
 
@@ -277,9 +344,9 @@ class Run {
         (answers, client) => answers >= (before[client] ?? 0) + PROGRESS_ANSWERS,
       );
     const pairStands = (): boolean => {
-      const primary = this.#primary;
+      const primary = this.#primaries.find(({ core }) => core.isProtected);
       const waits = primary?.operatorWaits === true || this.#secondary?.operatorWaits === true;
-      return primary?.core.isProtected === true && done() >= checkpoints + 2 && !waits;
+      return primary !== undefined && done() >= checkpoints + 2 && !waits;
     };
     const reached = (): boolean => served() && pairStands();
     let nextLookUs = 0;
@@ -311,6 +378,9 @@ class Run {
     coverage.count('Totals', 'promotions', promotions);
     coverage.count('Totals', 'promotions of a running SVM', this.#checker.promotionsOfRunning);
     coverage.count('Totals', 'starts of the guest', this.#boots);
+    if (this.#options.alone && this.#faults.first !== undefined) {
+      coverage.count('Totals', 'single faults in a healthy pair');
+    }
     coverage.count('Totals', 'answers to clients', this.#clients.answered);
     coverage.count('Runs begin in mode', this.#options.policy.mode);
     for (const side of SIDES) {
@@ -325,9 +395,11 @@ class Run {
  * What time-out, apply and promotion add up to at most: a clock that runs slow, silence that is
  * counted in whole ticks, every step at its slowest.
  */
-function promotionWithinUs({ hosts, network }: RunOptions): number {
+function promotionWithinUs({ hosts, network, witness }: RunOptions): number {
   const most = (of: (host: HostOptions) => number): number => Math.max(of(hosts.a), of(hosts.b));
   const silenceUs = 1.05 * most((host) => host.peerTimeoutUs) + 4 * hosts.a.heartbeatUs;
   const workUs = 16 * 50 * most((host) => host.stepUs);
-  return silenceUs + workUs + network.probeTimeoutUs + 8 * network.jitterUs;
+  // A speaker that was insured, on a bad link or soon after its start: its grant has to expire.
+  const witnessUs = witness === undefined ? 0 : witness.ttlUs + 2 * witness.timeoutUs + 2_000_000;
+  return silenceUs + workUs + network.probeTimeoutUs + 8 * network.jitterUs + witnessUs;
 }

@@ -187,7 +187,10 @@ export class DiskGeneration {
    * the guest, and this host must not start from its image unasked.
    */
   async beginPeering(): Promise<void> {
-    await this.#save(peered(this.#current()));
+    const record = this.#current();
+    // After a session that was lost in this generation the next first commit may have any number.
+    if (record.epoch > 0) this.#exact = false;
+    await this.#save(peered(record));
   }
 
   /** The running epoch ends; the guest is paused and no write is in progress. */
@@ -199,6 +202,7 @@ export class DiskGeneration {
   committed(epoch: number): void {
     const record = committedAt(this.#current(), epoch);
     this.#record = record;
+    this.#exact = true;
     this.#file?.map.committed(record.generation, epoch);
   }
 
@@ -243,7 +247,8 @@ export class DiskGeneration {
     this.#closed = true;
     await this.#writing.catch(() => undefined);
     await this.#file?.close();
-    if (this.#record === undefined) return;
+    // An epoch that may not be the last one does not become that by an orderly end.
+    if (this.#record === undefined || !this.#exact) return;
     const image = await identifyImage(this.#options.image.path);
     await this.#save(closed(this.#record, image));
   }

@@ -506,6 +506,8 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
     const wasHeld = this.#held;
     this.#held = false;
     this.#witnessUntilUs = 0;
+    // There is nothing to renew any more: whoever wants a grant wants it at once.
+    if (wasHeld) this.#askAtUs = this.#steppedAtUs;
     return wasHeld ? [{ kind: 'releaseWitness' }] : [];
   }
 

@@ -2,8 +2,9 @@
  * The newest alone token that this host's state of the guest is as new as; one decimal number.
  *
  * A speaker saves what `goAlone`, `takeOver` and `learnt` tell. A secondary saves 0 before a
- * synchronisation begins to overwrite its images, for they are nobody's state then, and the
- * session's token with its first commit. A crash in between costs nothing but a question to the
+ * synchronisation begins to overwrite its images, for they are nobody's state then, the session's
+ * token once its images have all that clients see, and 0 again before its guest executes: then they
+ * have not. A crash in between costs nothing but a question to the
  * operator: a token that is too old is refused by the witness, and a host's own never is.
  */
 import { mkdir, readFile } from 'node:fs/promises';

@@ -40,6 +40,11 @@ export class WitnessModel {
     return { kind: 'granted', token: this.#counter };
   }
 
+  /** Whose disk has the newest state. */
+  get aloneHost(): string {
+    return this.#alone.host;
+  }
+
   release(token: number): void {
     if (this.#holder?.token === token) this.#holder = undefined;
   }

@@ -123,6 +123,19 @@ test('with a witness a guest is started once that allows it, whatever its images
   }
 });
 
+test('which of two hosts that had each other as peers went on is for the witness to say', (t) => {
+  const start: NodeInput = { kind: 'started', role: 'primary', standing: 'following' };
+  for (const [answer, output] of [
+    ['shared', 'askWitness'],
+    ['following', 'askWitness'],
+    ['leading', 'ask'],
+  ] as const) {
+    const inputs: NodeInput[] = [start, { kind: 'answered', answer }];
+    const { outputs } = stepped(new RoleMachine({ hasWitness: true }), inputs);
+    t.is(outputs[0]?.kind, output, answer);
+  }
+});
+
 test('a guest that runs at the peer is not started, whatever the witness would say', (t) => {
   const machine = new RoleMachine({ hasWitness: true });
   const { outputs } = stepped(machine, [START, { kind: 'answered', answer: 'serving' }]);

@@ -169,6 +169,45 @@ test('a standby that died counts the epochs that its journal replays', async (t)
   }
 });
 
+test('the first commit of another session in the generation may not have been heard of', async (t) => {
+  const { primary, secondary } = await pair(t);
+  // The session is lost, and nobody may go alone; another one begins, and its first commit is at 9.
+  await primary.generation.beginPeering();
+  await secondary.generation.standbyAt(lineageOf(primary.generation.primary.record), 9);
+  await primary.generation.beginAlone();
+  t.like(primary.generation.primary.record.history[0], { epoch: 5, exact: false });
+  t.deepEqual(judge(primary, secondary).kind, 'changed');
+  await Promise.all([primary.close(), secondary.close()]);
+});
+
+test('once a commit of the session was heard of, its epoch is exact again', async (t) => {
+  const { primary, secondary } = await pair(t);
+  await primary.generation.beginPeering();
+  primary.generation.edge(9);
+  primary.generation.committed(9);
+  await primary.generation.beginAlone();
+  t.like(primary.generation.primary.record.history[0], { epoch: 9, exact: true });
+  await Promise.all([primary.close(), secondary.close()]);
+});
+
+test('an epoch that may not be the last one does not become that by an orderly end', async (t) => {
+  const { anna, bert, primary, secondary } = await pair(t);
+  for (const epoch of [6, 7, 8]) {
+    primary.generation.edge(epoch);
+    secondary.generation.applied(epoch);
+    primary.generation.committed(epoch);
+  }
+  await Promise.all([primary.kill(), secondary.kill()]);
+  // A session that did not come about.
+  await (await bert.open()).close();
+  const promoted = await bert.open();
+  await promoted.generation.beginAlone();
+  t.like(promoted.generation.primary.record.history[0], { epoch: 5, exact: false });
+  const back = await anna.open();
+  t.is(judge(promoted, back).kind, 'all');
+  await Promise.all([back.close(), promoted.close()]);
+});
+
 test('both went on: neither is overwritten until an operator gives one up', async (t) => {
   const { bert, primary, secondary } = await pair(t);
   await primary.generation.beginAlone();

@@ -95,6 +95,23 @@ test('confirmations that run late are insured, and the lease ends without both',
   t.like(p.step({ kind: 'confirmed', sentAtUs: endUs, token: 7 }, endUs + 1), [{ kind: 'speak' }]);
 });
 
+test('soon after the grant was given back, an insurance is asked for at once', (t) => {
+  const p = permit();
+  p.step({ kind: 'tick' }, 0);
+  p.step(granted(7, 0), 1000);
+  p.step({ kind: 'tick' }, P);
+  p.step({ kind: 'protecting', session: 3 }, P);
+  // Long before the grant would have been renewed.
+  for (let nowUs = P; nowUs <= S; nowUs += 50_000) {
+    p.step({ kind: 'confirmed', sentAtUs: nowUs - 1000, token: 7 }, nowUs);
+  }
+  t.false(p.isWitnessed);
+  const askAtUs = p.untilUs - leaseUs(P) / 2;
+  t.true(askAtUs < TTL / 3);
+  t.is(p.deadlineUs(), askAtUs);
+  t.deepEqual(p.step({ kind: 'tick' }, askAtUs), [askInsure]);
+});
+
 test('a grant that was asked for before the loss does not let go alone', (t) => {
   const p = protectedSpeaker();
   const lateUs = p.untilUs - leaseUs(P) / 2;
