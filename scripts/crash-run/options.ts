@@ -2,6 +2,7 @@
 import { parseArgs } from 'node:util';
 import { OperatorError } from '../../src/lib/index.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
+import { numberOption, oneOfOption } from '../harness/option-values.js';
 
 /** Whose power is cut; `survivor`: the primary's, and the other's soon after it took over. */
 export const FAULTS = ['secondary', 'both', 'primary', 'survivor'] as const;
@@ -50,13 +51,13 @@ export interface CrashOptions {
 /** Throws `OperatorError` for a value that can't be used. */
 export function parseOptions(args: readonly string[], clockMs: number): CrashOptions {
   const values = readArguments(args);
-  const mode = oneOf('mode', values.mode, MODES);
+  const mode = oneOfOption('mode', values.mode, MODES);
   return {
-    rounds: number('rounds', values.rounds, [1, 100_000]),
-    fault: values.fault === undefined ? undefined : oneOf('fault', values.fault, FAULTS),
+    rounds: numberOption('rounds', values.rounds, [1, 100_000]),
+    fault: values.fault === undefined ? undefined : oneOfOption('fault', values.fault, FAULTS),
     mode,
-    periodMs: number('period', values.period ?? String(PERIOD_MS[mode]), [50, 10_000]),
-    seed: number('seed', values.seed ?? String(clockMs % 1_000_000), [0, 999_999_999]),
+    periodMs: numberOption('period', values.period ?? String(PERIOD_MS[mode]), [50, 10_000]),
+    seed: numberOption('seed', values.seed ?? String(clockMs % 1_000_000), [0, 999_999_999]),
     json: values.json,
     keep: values.keep,
     help: values.help,
@@ -81,18 +82,4 @@ function readArguments(args: readonly string[]) {
   } catch (error) {
     throw new OperatorError('COLO_E_OPTION', (error as Error).message);
   }
-}
-
-function number(name: string, text: string, [min, max]: readonly [number, number]): number {
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= min && value <= max) return value;
-  const expected = `a whole number from ${min} to ${max}`;
-  throw new OperatorError('COLO_E_OPTION', `--${name}: found "${text}", expected ${expected}`);
-}
-
-function oneOf<const T extends string>(name: string, text: string, choices: readonly T[]): T {
-  const found = choices.find((choice) => choice === text);
-  if (found !== undefined) return found;
-  const expected = choices.join(' or ');
-  throw new OperatorError('COLO_E_OPTION', `--${name}: found "${text}", expected ${expected}`);
 }

@@ -5,6 +5,7 @@
 import { parseArgs } from 'node:util';
 import { OperatorError } from '../../src/lib/index.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
+import { numberOption, oneOfOption } from '../harness/option-values.js';
 import { FAULTS, type Fault } from './verdict.js';
 
 /*
@@ -56,16 +57,16 @@ export interface DemoOptions {
 /** Throws `OperatorError` for a value that can't be used. */
 export function parseOptions(args: readonly string[]): DemoOptions {
   const values = readArguments(args);
-  const mode = oneOf('mode', values.mode, MODES);
+  const mode = oneOfOption('mode', values.mode, MODES);
   const period = values.period ?? String(PERIOD_MS[mode]);
   return {
-    fault: oneOf('fault', values.fault, FAULTS),
-    durationMs: 1000 * number('duration', values.duration.replace(/s$/, ''), [2, 3600]),
-    periodMs: number('period', period.replace(/ms$/, ''), [10, 60_000]),
+    fault: oneOfOption('fault', values.fault, FAULTS),
+    durationMs: 1000 * numberOption('duration', values.duration.replace(/s$/, ''), [2, 3600]),
+    periodMs: numberOption('period', period.replace(/ms$/, ''), [10, 60_000]),
     mode,
-    randomMs: number('random', values.random ?? String(RANDOM_MS[mode]), [5, 60_000]),
-    memoryMib: number('memory', values.memory, [128, 65_536]),
-    repeat: number('repeat', values.repeat, [1, 100_000]),
+    randomMs: numberOption('random', values.random ?? String(RANDOM_MS[mode]), [5, 60_000]),
+    memoryMib: numberOption('memory', values.memory, [128, 65_536]),
+    repeat: numberOption('repeat', values.repeat, [1, 100_000]),
     json: values.json,
     keep: values.keep,
     help: values.help,
@@ -92,18 +93,4 @@ function readArguments(args: readonly string[]) {
   } catch (error) {
     throw new OperatorError('COLO_E_OPTION', (error as Error).message);
   }
-}
-
-function number(name: string, text: string, [min, max]: readonly [number, number]): number {
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= min && value <= max) return value;
-  const expected = `a whole number from ${min} to ${max}`;
-  throw new OperatorError('COLO_E_OPTION', `--${name}: found "${text}", expected ${expected}`);
-}
-
-function oneOf<const T extends string>(name: string, text: string, choices: readonly T[]): T {
-  const found = choices.find((choice) => choice === text);
-  if (found !== undefined) return found;
-  const expected = choices.join(' or ');
-  throw new OperatorError('COLO_E_OPTION', `--${name}: found "${text}", expected ${expected}`);
 }

@@ -126,8 +126,14 @@ export class PairLab {
     ]);
   }
 
-  async status(host: HostName): Promise<AgentStatus> {
-    return agentStatus(this.#socketPath(host));
+  async status(host: HostName, deadlineMs?: number): Promise<AgentStatus> {
+    return agentStatus(this.#socketPath(host), deadlineMs);
+  }
+
+  /** The agent of a host was started and has not ended. */
+  runs(host: HostName): boolean {
+    const agent = this.#agents.get(host);
+    return agent !== undefined && agent.end === undefined;
   }
 
   /** Starts the agent of a host that was killed, as its operator would. */
@@ -191,11 +197,18 @@ export class PairLab {
 
   /** A signal for the emulator alone, such as SIGKILL or SIGSTOP. */
   async signalQemu(host: HostName, signal: NodeJS.Signals): Promise<number> {
-    const pids = (await this.lab[host].pids()).filter((pid) => /^qemu/.test(programOf(pid)));
-    if (pids.length !== 1) throw new Error(`${pids.length} emulators run on ${host}, expected 1`);
+    const pid = await this.qemuPid(host);
     const atUs = nowUs();
-    signalAll(pids, signal);
+    signalAll([pid], signal);
     return atUs;
+  }
+
+  /** Of the one emulator of a host. */
+  async qemuPid(host: HostName): Promise<number> {
+    const pids = (await this.lab[host].pids()).filter((pid) => /^qemu/.test(programOf(pid)));
+    const [pid] = pids;
+    if (pid !== undefined && pids.length === 1) return pid;
+    throw new Error(`${pids.length} emulators run on ${host}, expected 1`);
   }
 
   /** Signals everything on a host: SIGSTOP is a host that hangs, SIGCONT one that comes back. */
