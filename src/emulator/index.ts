@@ -14,7 +14,7 @@ export type {
 } from './emulator.js';
 export { QemuError } from './errors.js';
 export type { GuestEvent } from './guest-event.js';
-export { DEVICE_STATE_BYTES_MAX } from './limits.js';
+export { DEVICE_STATE_BYTES_MAX, QMP_HUNG_US_MIN } from './limits.js';
 export {
   type MachineDefinition,
   parseMachineDefinition,

@@ -562,6 +562,8 @@ export class PrimaryRole implements NodeRole {
 
   #onGuestEvent(event: GuestEvent): void {
     this.#log.debug('Guest event', { event });
+    // Dead is better than hung: then the secondary goes on. What nobody else has may recover.
+    if (event.kind === 'hung' && this.#core.isProtected) this.#pvm.emulator.abort();
     if (event.kind === 'disk-error') {
       const reason = `${event.operation} of ${event.device}`;
       this.#diskFailed(reason);

@@ -573,6 +573,7 @@ export class SecondaryRole implements NodeRole {
   #onGuestEvent(event: GuestEvent): void {
     this.#log.debug('Guest event', { event });
     if (event.kind === 'disk-error') this.#diskFailed(`${event.operation} of ${event.device}`);
+    if (event.kind === 'hung') this.#driver.input({ kind: 'hung', reason: event.reason });
     if (event.kind !== 'shutdown' || this.#core.state.kind !== 'active') return;
     this.#driver.input({ kind: 'stopRequested', reason: 'The guest powered off' });
   }
