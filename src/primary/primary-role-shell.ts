@@ -140,7 +140,8 @@ export class PrimaryRole implements NodeRole {
     pvm.emulator.onGuestEvent((event) => this.#onGuestEvent(event));
     log.setContext({ role: 'primary', epoch: this.#core.epoch });
     this.#driver.input({ kind: 'tick' });
-    listenToSpeech(options.speech, (input) => this.#driver.input(input));
+    const input = (what: PrimaryInput): void => this.#driver.input(what);
+    listenToSpeech(options.speech, input, () => this.switchover());
   }
 
   /** While it leaves, who asks is to ask again: silent, but not at its end yet. */

@@ -11,7 +11,7 @@
  * takes over.
  */
 import type { Core } from '../../lib/index.js';
-import { HEARTBEATS_REMEMBERED_MAX, MAIN_SILENCE_US_MAX } from '../limits.js';
+import { HEARTBEATS_REMEMBERED_MAX, LAN_LOST_AGAIN_US, MAIN_SILENCE_US_MAX } from '../limits.js';
 import {
   type PermitInput,
   type PermitOptions,
@@ -40,6 +40,11 @@ export type GuardOutput =
   | { readonly kind: 'send'; readonly message: HeartbeatMessage }
   /** The view of the peer has changed. Whoever is told `lost` ends the session (`peerLost`). */
   | { readonly kind: 'peer'; readonly view: PeerView }
+  /**
+   * Speaker: this host does not reach its LAN, and the peer does. Told again for as long as it is
+   * so: the guest is better off there, once it is protected.
+   */
+  | { readonly kind: 'lanLost' }
   /** The main thread is hung, or is there again. */
   | { readonly kind: 'mainHung'; readonly hung: boolean };
 
@@ -58,6 +63,10 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
   #heardSequence = 0;
   #sendAtUs: number;
   #hung = false;
+  /** Undefined without a gateway to ask. */
+  #lan: boolean | undefined;
+  #peerHasLan = false;
+  #lanToldAtUs = Number.NEGATIVE_INFINITY;
 
   constructor(options: GuardOptions) {
     this.#heartbeatUs = options.heartbeatUs;
@@ -112,6 +121,9 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
         return viewChange(this.#monitor.suspect(input.reason));
       case 'peerGone':
         return viewChange(this.#monitor.lost(input.reason, true));
+      case 'lan':
+        this.#lan = input.reachable;
+        return this.#permitted(input, nowUs);
       default:
         return this.#permitted(input, nowUs);
     }
@@ -125,7 +137,15 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
     }
     outputs.push(...viewChange(this.#monitor.tick(nowUs)));
     if (this.#hung) return outputs;
-    return [...outputs, ...this.#permitted({ kind: 'tick' }, nowUs)];
+    return [...outputs, ...this.#watchLan(nowUs), ...this.#permitted({ kind: 'tick' }, nowUs)];
+  }
+
+  #watchLan(nowUs: number): GuardOutput[] {
+    const speaks = this.#permit.state.kind === 'speaking' && this.peer.kind === 'alive';
+    if (!speaks || this.#lan !== false || !this.#peerHasLan) return [];
+    if (nowUs < this.#lanToldAtUs + LAN_LOST_AGAIN_US) return [];
+    this.#lanToldAtUs = nowUs;
+    return [{ kind: 'lanLost' }];
   }
 
   #watchMain(mainAliveAtUs: number, nowUs: number): GuardOutput[] {
@@ -140,8 +160,8 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
     this.#sentAtUs.set(this.#sequence, nowUs);
     this.#sentAtUs.delete(this.#sequence - HEARTBEATS_REMEMBERED_MAX);
     const { asks, token, session } = this.#permit;
-    const message = { kind: 'heartbeat', sequence: this.#sequence, asks, token, session } as const;
-    return { kind: 'send', message };
+    const said = { asks, token, session, lan: this.#lan === true };
+    return { kind: 'send', message: { kind: 'heartbeat', sequence: this.#sequence, ...said } };
   }
 
   #arrived(message: HeartbeatMessage, nowUs: number): GuardOutput[] {
@@ -156,6 +176,7 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
     const { sequence, asks, token, session } = message;
     const isNew = sequence > this.#heardSequence;
     this.#heardSequence = Math.max(this.#heardSequence, sequence);
+    if (isNew) this.#peerHasLan = message.lan;
     if (!isNew || this.#hung) return outputs;
     for (const output of this.#permit.step({ kind: 'heard', asks, token, session }, nowUs)) {
       outputs.push(output.kind === 'confirm' ? this.#confirmation(sequence) : output);

@@ -17,6 +17,7 @@ const message: fc.Arbitrary<HeartbeatMessage> = fc.oneof(
     asks: fc.boolean(),
     token: number,
     session: fc.option(number, { nil: undefined }),
+    lan: fc.boolean(),
   }),
   fc.record({ kind: fc.constant('confirmation' as const), sequence: number, token: number }),
 );
@@ -30,7 +31,8 @@ test('every message survives its bytes', (t) => {
 });
 
 test('any change of any byte, any other length and any other key is no heartbeat', (t) => {
-  const sent = { kind: 'heartbeat', sequence: 5, asks: true, token: 7, session: 2 } as const;
+  const said = { sequence: 5, asks: true, token: 7, session: 2, lan: true } as const;
+  const sent = { kind: 'heartbeat', ...said } as const;
   const bytes = encodeHeartbeat(sent, KEY);
   t.is(bytes.length, HEARTBEAT_BYTES);
   t.is(bytes.subarray(0, 4).toString(), 'COHB');
