@@ -1,8 +1,6 @@
 /** The crash test's command line. In: arguments. Out: checked options, or what to change. */
-import { parseArgs } from 'node:util';
-import { OperatorError } from '../../src/lib/index.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
-import { numberOption, oneOfOption } from '../harness/option-values.js';
+import { numberOption, oneOfOption, readOptions } from '../harness/option-values.js';
 
 /** Whose power is cut; `survivor`: the primary's, and the other's soon after it took over. */
 export const FAULTS = ['secondary', 'both', 'primary', 'survivor'] as const;
@@ -48,9 +46,20 @@ export interface CrashOptions {
   readonly help: boolean;
 }
 
+const OPTIONS = {
+  rounds: { type: 'string', default: '20' },
+  fault: { type: 'string' },
+  mode: { type: 'string', default: DEFAULT_MODE },
+  period: { type: 'string' },
+  seed: { type: 'string' },
+  json: { type: 'boolean', default: false },
+  keep: { type: 'boolean', default: false },
+  help: { type: 'boolean', default: false },
+} as const;
+
 /** Throws `OperatorError` for a value that can't be used. */
 export function parseOptions(args: readonly string[], clockMs: number): CrashOptions {
-  const values = readArguments(args);
+  const values = readOptions(args, OPTIONS);
   const mode = oneOfOption('mode', values.mode, MODES);
   return {
     rounds: numberOption('rounds', values.rounds, [1, 100_000]),
@@ -62,24 +71,4 @@ export function parseOptions(args: readonly string[], clockMs: number): CrashOpt
     keep: values.keep,
     help: values.help,
   };
-}
-
-function readArguments(args: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...args],
-      options: {
-        rounds: { type: 'string', default: '20' },
-        fault: { type: 'string' },
-        mode: { type: 'string', default: DEFAULT_MODE },
-        period: { type: 'string' },
-        seed: { type: 'string' },
-        json: { type: 'boolean', default: false },
-        keep: { type: 'boolean', default: false },
-        help: { type: 'boolean', default: false },
-      },
-    }).values;
-  } catch (error) {
-    throw new OperatorError('COLO_E_OPTION', (error as Error).message);
-  }
 }

@@ -2,10 +2,8 @@
  * The demo's command line. In: arguments. Out: checked options, or an error that says what to
  * change.
  */
-import { parseArgs } from 'node:util';
-import { OperatorError } from '../../src/lib/index.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
-import { numberOption, oneOfOption } from '../harness/option-values.js';
+import { numberOption, oneOfOption, readOptions } from '../harness/option-values.js';
 import { FAULTS, type Fault } from './verdict.js';
 
 /*
@@ -54,9 +52,22 @@ export interface DemoOptions {
   readonly help: boolean;
 }
 
+const OPTIONS = {
+  fault: { type: 'string', default: 'kill-primary' },
+  duration: { type: 'string', default: '20' },
+  period: { type: 'string' },
+  mode: { type: 'string', default: DEFAULT_MODE },
+  random: { type: 'string' },
+  memory: { type: 'string', default: '256' },
+  repeat: { type: 'string', default: '1' },
+  json: { type: 'boolean', default: false },
+  keep: { type: 'boolean', default: false },
+  help: { type: 'boolean', default: false },
+} as const;
+
 /** Throws `OperatorError` for a value that can't be used. */
 export function parseOptions(args: readonly string[]): DemoOptions {
-  const values = readArguments(args);
+  const values = readOptions(args, OPTIONS);
   const mode = oneOfOption('mode', values.mode, MODES);
   const period = values.period ?? String(PERIOD_MS[mode]);
   return {
@@ -71,26 +82,4 @@ export function parseOptions(args: readonly string[]): DemoOptions {
     keep: values.keep,
     help: values.help,
   };
-}
-
-function readArguments(args: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...args],
-      options: {
-        fault: { type: 'string', default: 'kill-primary' },
-        duration: { type: 'string', default: '20' },
-        period: { type: 'string' },
-        mode: { type: 'string', default: DEFAULT_MODE },
-        random: { type: 'string' },
-        memory: { type: 'string', default: '256' },
-        repeat: { type: 'string', default: '1' },
-        json: { type: 'boolean', default: false },
-        keep: { type: 'boolean', default: false },
-        help: { type: 'boolean', default: false },
-      },
-    }).values;
-  } catch (error) {
-    throw new OperatorError('COLO_E_OPTION', (error as Error).message);
-  }
 }

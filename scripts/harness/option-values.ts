@@ -1,5 +1,18 @@
-/** Values of command-line options of the scripts. Both throw `OperatorError` with what to change. */
+/** Command-line options of the scripts. All throw `OperatorError` with what to change. */
+import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { OperatorError } from '../../src/lib/index.js';
+
+/** The values of `node:util`'s parseArgs. */
+export function readOptions<const T extends NonNullable<ParseArgsConfig['options']>>(
+  args: readonly string[],
+  options: T,
+) {
+  try {
+    return parseArgs({ args: [...args], options }).values;
+  } catch (error) {
+    throw new OperatorError('COLO_E_OPTION', (error as Error).message);
+  }
+}
 
 export function numberOption(
   name: string,

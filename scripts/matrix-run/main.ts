@@ -2,8 +2,9 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describeError, OperatorError, Prng } from '../../src/lib/index.js';
+import { Prng } from '../../src/lib/index.js';
 import { guestFiles } from '../harness/guest-files.js';
+import { runMain } from '../harness/run-main.js';
 import { type MatrixOptions, parseOptions, USAGE } from './options.js';
 import { FaultMatrix, type RoundResult } from './round.js';
 import { type CellSummary, summarise, updateDocument } from './table.js';
@@ -81,12 +82,4 @@ function formatRound(result: RoundResult): string {
   return `${verdict} ${cell.padEnd(22)} ${round}: ${times}, ${steps}; ${seconds} s`;
 }
 
-main().then(
-  (code) => {
-    process.exitCode = code;
-  },
-  (error: unknown) => {
-    process.stderr.write(`fault-matrix: error: ${describeError(error)}\n`);
-    process.exitCode = error instanceof OperatorError ? 64 : 1;
-  },
-);
+runMain('fault-matrix', main);

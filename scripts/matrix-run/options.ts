@@ -1,8 +1,7 @@
 /** The fault matrix's command line. In: arguments. Out: checked options, or what to change. */
-import { parseArgs } from 'node:util';
 import { OperatorError } from '../../src/lib/index.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
-import { numberOption, oneOfOption } from '../harness/option-values.js';
+import { numberOption, oneOfOption, readOptions } from '../harness/option-values.js';
 import { CELLS, type Cell, nameOf } from './cells.js';
 
 const PERIOD_MS: Readonly<Record<Mode, number>> = { checkpoint: 100, colo: 1000 };
@@ -50,9 +49,23 @@ export interface MatrixOptions {
   readonly help: boolean;
 }
 
+const OPTIONS = {
+  rounds: { type: 'string', default: '1' },
+  cells: { type: 'string' },
+  mode: { type: 'string', default: DEFAULT_MODE },
+  period: { type: 'string' },
+  'peer-timeout': { type: 'string', default: '500' },
+  slack: { type: 'string', default: '0' },
+  seed: { type: 'string' },
+  write: { type: 'boolean', default: false },
+  json: { type: 'boolean', default: false },
+  keep: { type: 'boolean', default: false },
+  help: { type: 'boolean', default: false },
+} as const;
+
 /** Throws `OperatorError` for a value that can't be used. */
 export function parseOptions(args: readonly string[], clockMs: number): MatrixOptions {
-  const values = readArguments(args);
+  const values = readOptions(args, OPTIONS);
   const mode = oneOfOption('mode', values.mode, MODES);
   return {
     rounds: numberOption('rounds', values.rounds, [1, 100_000]),
@@ -81,27 +94,4 @@ function chooseCells(text: string | undefined): readonly Cell[] {
     throw new OperatorError('COLO_E_OPTION', `--cells: found "${unknown}", expected ${expected}`);
   }
   return CELLS.filter((cell) => names.some((name) => matches(cell, name)));
-}
-
-function readArguments(args: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...args],
-      options: {
-        rounds: { type: 'string', default: '1' },
-        cells: { type: 'string' },
-        mode: { type: 'string', default: DEFAULT_MODE },
-        period: { type: 'string' },
-        'peer-timeout': { type: 'string', default: '500' },
-        slack: { type: 'string', default: '0' },
-        seed: { type: 'string' },
-        write: { type: 'boolean', default: false },
-        json: { type: 'boolean', default: false },
-        keep: { type: 'boolean', default: false },
-        help: { type: 'boolean', default: false },
-      },
-    }).values;
-  } catch (error) {
-    throw new OperatorError('COLO_E_OPTION', (error as Error).message);
-  }
 }
