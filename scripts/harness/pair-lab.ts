@@ -11,7 +11,7 @@ import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nowUs } from '../clients/clock.js';
-import { type AgentStatus, agentStatus, isProtected } from './agent-control.js';
+import { type AgentStatus, agentStatus, callAgent, isProtected } from './agent-control.js';
 import { Child } from './child.js';
 import type { Cleanup } from './cleanup.js';
 import { waitGuest } from './guest-control.js';
@@ -128,6 +128,11 @@ export class PairLab {
 
   async status(host: HostName, deadlineMs?: number): Promise<AgentStatus> {
     return agentStatus(this.#socketPath(host), deadlineMs);
+  }
+
+  /** Asks the primary for a checkpoint; resolves when it is committed. */
+  async checkpoint(host: HostName): Promise<void> {
+    await callAgent(this.#socketPath(host), { command: 'checkpoint', arguments: {} });
   }
 
   /** The agent of a host was started and has not ended. */

@@ -48,7 +48,7 @@ export interface Cell {
  * | bound     | until                                                                          |
  * | --------- | ------------------------------------------------------------------------------ |
  * | `loss`    | a silent peer counts as lost, and half a second more                           |
- * | `gateway` | a gateway that does not answer counts as cut off, and a second more            |
+ * | `gateway` | a gateway that does not answer counts as cut off, and clients repeat themselves |
  * | `weather` | a peer that lives and does not follow is given up (the commit time-out)        |
  * | `none`    | what an ordinary checkpoint takes on a busy machine                            |
  */

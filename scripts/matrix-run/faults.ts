@@ -1,12 +1,17 @@
 /** Carries the faults out, and mends whatever they left. */
+import { join } from 'node:path';
 import { nowUs } from '../clients/clock.js';
-import { type HostName, signalAll } from '../harness/lab.js';
+import { GuestControl } from '../harness/guest-control.js';
+import { GUEST_ADDRESS, type HostName, signalAll } from '../harness/lab.js';
 import type { Fault } from './cells.js';
 import type { MatrixLab } from './matrix-lab.js';
 import { WIRES } from './network.js';
 
 const LOSS = 0.3;
 const DELAY_MS = 300;
+/** More than any image has left, and soon written. */
+const GUEST_FILE = '/root/matrix-fill';
+const GUEST_FILE_64K = 128;
 
 /** Something that is broken; `mend` leaves processes that ended to their operator. */
 export interface Broken {
@@ -15,7 +20,11 @@ export interface Broken {
 }
 
 /** On `host`. Resolves when the fault is there; `atUs` is not later than that. */
-export async function breakIt(lab: MatrixLab, fault: Fault, host: HostName): Promise<Broken> {
+export async function breakIt(
+  lab: MatrixLab,
+  fault: Fault,
+  { host, primary }: { readonly host: HostName; readonly primary: HostName },
+): Promise<Broken> {
   const { pair, network, etcd } = lab;
   const mendNetwork = (): Promise<void> => network.mend();
   switch (fault) {
@@ -62,11 +71,40 @@ export async function breakIt(lab: MatrixLab, fault: Fault, host: HostName): Pro
       etcd.process.kill('SIGSTOP');
       return { atUs, mend: async () => void etcd.process.kill('SIGCONT') };
     }
-    case 'disk-full': {
-      lab.fillDisk(host);
-      return { atUs: nowUs(), mend: async () => lab.mendDisks() };
-    }
+    case 'disk-full':
+      return fillDisk(lab, host, primary);
   }
+}
+
+/** The guest writes where its image has no page: what earlier rounds left there is given back. */
+async function fillDisk(lab: MatrixLab, host: HostName, primary: HostName): Promise<Broken> {
+  const { pair } = lab;
+  const control = new GuestControl({
+    enter: pair.lab.client.enter,
+    buildDir: pair.buildDir,
+    host: GUEST_ADDRESS,
+    logPath: join(pair.directory, 'guest-control.log'),
+  });
+  try {
+    await control.exec(`rm -f ${GUEST_FILE} && sync && fstrim /`);
+    // The second one begins when the secondary's image has followed the first.
+    for (let checkpoints = 0; checkpoints < 2; checkpoints++) await pair.checkpoint(primary);
+    lab.fillDisk(host);
+  } catch (error) {
+    control.close();
+    throw error;
+  }
+  const atUs = nowUs();
+  // Whether the guest is told of a failure is for others to look at.
+  const writing = control
+    .exec(`dd if=/dev/urandom of=${GUEST_FILE} bs=64k count=${GUEST_FILE_64K} conv=fsync`)
+    .catch(() => undefined);
+  const mend = async (): Promise<void> => {
+    lab.mendDisks();
+    await writing;
+    control.close();
+  };
+  return { atUs, mend };
 }
 
 async function cut(

@@ -163,7 +163,7 @@ class Round {
       const lossesBefore = (await this.#lab.pair.status(before)).checkpoints.failed;
       await delay(LOAD_MS + prng.nextFloat() * options.periodMs);
       const host = cell.side === 'primary' ? before : otherOf(before);
-      const broken = await breakIt(this.#lab, cell.fault, host);
+      const broken = await breakIt(this.#lab, cell.fault, { host, primary: before });
       const reaction = { before, lossesBefore, brokenUs: broken.atUs };
       const reactionMs = await this.#lastingFault(clients, broken, reaction);
       const mendedUs = nowUs();
