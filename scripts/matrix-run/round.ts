@@ -84,6 +84,7 @@ export class FaultMatrix {
     try {
       this.#lab ??= await this.#bringUp();
       result = await new Round(this.#lab, { ...this.#context, cell, round }).run();
+      if (this.interrupted) throw new Error('A signal came');
     } catch (error) {
       if (this.interrupted) throw error;
       result = brokenOff(cell, round, describeError(error));
@@ -102,7 +103,7 @@ export class FaultMatrix {
 
   /** A signal came, and its handler takes everything down. */
   get interrupted(): boolean {
-    return this.#cleanup?.started === true && this.#lab !== undefined;
+    return this.#cleanup?.interrupted === true;
   }
 
   async #bringUp(): Promise<MatrixLab> {
@@ -271,6 +272,7 @@ class Round {
     const untilUs = nowUs() + HEALING_DEADLINE_MS * 1000;
     let last = '';
     while (nowUs() < untilUs) {
+      if (this.#lab.cleanup.interrupted) throw new Error('A signal came');
       const told: string[] = [];
       for (const host of ['hosta', 'hostb'] as const) {
         if (!pair.runs(host)) await pair.restart(host);

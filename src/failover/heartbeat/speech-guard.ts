@@ -38,7 +38,7 @@ export type GuardOutput =
   | Exclude<PermitOutput, { readonly kind: 'confirm' }>
   /** To the peer, by every path. */
   | { readonly kind: 'send'; readonly message: HeartbeatMessage }
-  /** The view of the peer has changed. Whoever is told `lost` ends the session (`peerLost`). */
+  /** The view of the peer has changed. A session ends by its own detector, never by this. */
   | { readonly kind: 'peer'; readonly view: PeerView }
   /**
    * Speaker: this host does not reach its LAN, and the peer does. Told again for as long as it is
