@@ -1,8 +1,9 @@
 /** The crash test: so many rounds as asked for, then a table. `scripts/crash-test` starts it. */
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describeError, OperatorError, Prng } from '../../src/lib/index.js';
+import { describeError, Prng } from '../../src/lib/index.js';
 import { guestFiles } from '../harness/guest-files.js';
+import { runMain } from '../harness/run-main.js';
 import { type CrashOptions, FAULTS, parseOptions, USAGE } from './options.js';
 import { CrashTest, type RoundResult } from './round.js';
 import { formatTable } from './table.js';
@@ -59,12 +60,4 @@ async function runRounds(
   }
 }
 
-main().then(
-  (code) => {
-    process.exitCode = code;
-  },
-  (error: unknown) => {
-    process.stderr.write(`crash-test: error: ${describeError(error)}\n`);
-    process.exitCode = error instanceof OperatorError ? 64 : 1;
-  },
-);
+runMain('crash-test', main);

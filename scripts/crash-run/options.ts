@@ -1,7 +1,6 @@
 /** The crash test's command line. In: arguments. Out: checked options, or what to change. */
-import { parseArgs } from 'node:util';
-import { OperatorError } from '../../src/lib/index.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
+import { numberOption, oneOfOption, readOptions } from '../harness/option-values.js';
 
 /** Whose power is cut; `survivor`: the primary's, and the other's soon after it took over. */
 export const FAULTS = ['secondary', 'both', 'primary', 'survivor'] as const;
@@ -47,52 +46,29 @@ export interface CrashOptions {
   readonly help: boolean;
 }
 
+const OPTIONS = {
+  rounds: { type: 'string', default: '20' },
+  fault: { type: 'string' },
+  mode: { type: 'string', default: DEFAULT_MODE },
+  period: { type: 'string' },
+  seed: { type: 'string' },
+  json: { type: 'boolean', default: false },
+  keep: { type: 'boolean', default: false },
+  help: { type: 'boolean', default: false },
+} as const;
+
 /** Throws `OperatorError` for a value that can't be used. */
 export function parseOptions(args: readonly string[], clockMs: number): CrashOptions {
-  const values = readArguments(args);
-  const mode = oneOf('mode', values.mode, MODES);
+  const values = readOptions(args, OPTIONS);
+  const mode = oneOfOption('mode', values.mode, MODES);
   return {
-    rounds: number('rounds', values.rounds, [1, 100_000]),
-    fault: values.fault === undefined ? undefined : oneOf('fault', values.fault, FAULTS),
+    rounds: numberOption('rounds', values.rounds, [1, 100_000]),
+    fault: values.fault === undefined ? undefined : oneOfOption('fault', values.fault, FAULTS),
     mode,
-    periodMs: number('period', values.period ?? String(PERIOD_MS[mode]), [50, 10_000]),
-    seed: number('seed', values.seed ?? String(clockMs % 1_000_000), [0, 999_999_999]),
+    periodMs: numberOption('period', values.period ?? String(PERIOD_MS[mode]), [50, 10_000]),
+    seed: numberOption('seed', values.seed ?? String(clockMs % 1_000_000), [0, 999_999_999]),
     json: values.json,
     keep: values.keep,
     help: values.help,
   };
-}
-
-function readArguments(args: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...args],
-      options: {
-        rounds: { type: 'string', default: '20' },
-        fault: { type: 'string' },
-        mode: { type: 'string', default: DEFAULT_MODE },
-        period: { type: 'string' },
-        seed: { type: 'string' },
-        json: { type: 'boolean', default: false },
-        keep: { type: 'boolean', default: false },
-        help: { type: 'boolean', default: false },
-      },
-    }).values;
-  } catch (error) {
-    throw new OperatorError('COLO_E_OPTION', (error as Error).message);
-  }
-}
-
-function number(name: string, text: string, [min, max]: readonly [number, number]): number {
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= min && value <= max) return value;
-  const expected = `a whole number from ${min} to ${max}`;
-  throw new OperatorError('COLO_E_OPTION', `--${name}: found "${text}", expected ${expected}`);
-}
-
-function oneOf<const T extends string>(name: string, text: string, choices: readonly T[]): T {
-  const found = choices.find((choice) => choice === text);
-  if (found !== undefined) return found;
-  const expected = choices.join(' or ');
-  throw new OperatorError('COLO_E_OPTION', `--${name}: found "${text}", expected ${expected}`);
 }

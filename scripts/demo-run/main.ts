@@ -3,9 +3,10 @@
  */
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describeError, OperatorError } from '../../src/lib/index.js';
+import { describeError } from '../../src/lib/index.js';
 import { Cleanup } from '../harness/cleanup.js';
 import { type GuestFiles, guestFiles } from '../harness/guest-files.js';
+import { runMain } from '../harness/run-main.js';
 import { type DemoOptions, parseOptions, USAGE } from './options.js';
 import { runDemo } from './run.js';
 import { type Failure, summarise } from './summary.js';
@@ -51,12 +52,4 @@ async function main(): Promise<number> {
   return results.every((result) => result.ok) ? 0 : 1;
 }
 
-main().then(
-  (code) => {
-    process.exitCode = code;
-  },
-  (error: unknown) => {
-    process.stderr.write(`demo: error: ${describeError(error)}\n`);
-    process.exitCode = error instanceof OperatorError ? 64 : 1;
-  },
-);
+runMain('demo', main);

@@ -2,9 +2,8 @@
  * The demo's command line. In: arguments. Out: checked options, or an error that says what to
  * change.
  */
-import { parseArgs } from 'node:util';
-import { OperatorError } from '../../src/lib/index.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
+import { numberOption, oneOfOption, readOptions } from '../harness/option-values.js';
 import { FAULTS, type Fault } from './verdict.js';
 
 /*
@@ -53,57 +52,34 @@ export interface DemoOptions {
   readonly help: boolean;
 }
 
+const OPTIONS = {
+  fault: { type: 'string', default: 'kill-primary' },
+  duration: { type: 'string', default: '20' },
+  period: { type: 'string' },
+  mode: { type: 'string', default: DEFAULT_MODE },
+  random: { type: 'string' },
+  memory: { type: 'string', default: '256' },
+  repeat: { type: 'string', default: '1' },
+  json: { type: 'boolean', default: false },
+  keep: { type: 'boolean', default: false },
+  help: { type: 'boolean', default: false },
+} as const;
+
 /** Throws `OperatorError` for a value that can't be used. */
 export function parseOptions(args: readonly string[]): DemoOptions {
-  const values = readArguments(args);
-  const mode = oneOf('mode', values.mode, MODES);
+  const values = readOptions(args, OPTIONS);
+  const mode = oneOfOption('mode', values.mode, MODES);
   const period = values.period ?? String(PERIOD_MS[mode]);
   return {
-    fault: oneOf('fault', values.fault, FAULTS),
-    durationMs: 1000 * number('duration', values.duration.replace(/s$/, ''), [2, 3600]),
-    periodMs: number('period', period.replace(/ms$/, ''), [10, 60_000]),
+    fault: oneOfOption('fault', values.fault, FAULTS),
+    durationMs: 1000 * numberOption('duration', values.duration.replace(/s$/, ''), [2, 3600]),
+    periodMs: numberOption('period', period.replace(/ms$/, ''), [10, 60_000]),
     mode,
-    randomMs: number('random', values.random ?? String(RANDOM_MS[mode]), [5, 60_000]),
-    memoryMib: number('memory', values.memory, [128, 65_536]),
-    repeat: number('repeat', values.repeat, [1, 100_000]),
+    randomMs: numberOption('random', values.random ?? String(RANDOM_MS[mode]), [5, 60_000]),
+    memoryMib: numberOption('memory', values.memory, [128, 65_536]),
+    repeat: numberOption('repeat', values.repeat, [1, 100_000]),
     json: values.json,
     keep: values.keep,
     help: values.help,
   };
-}
-
-function readArguments(args: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...args],
-      options: {
-        fault: { type: 'string', default: 'kill-primary' },
-        duration: { type: 'string', default: '20' },
-        period: { type: 'string' },
-        mode: { type: 'string', default: DEFAULT_MODE },
-        random: { type: 'string' },
-        memory: { type: 'string', default: '256' },
-        repeat: { type: 'string', default: '1' },
-        json: { type: 'boolean', default: false },
-        keep: { type: 'boolean', default: false },
-        help: { type: 'boolean', default: false },
-      },
-    }).values;
-  } catch (error) {
-    throw new OperatorError('COLO_E_OPTION', (error as Error).message);
-  }
-}
-
-function number(name: string, text: string, [min, max]: readonly [number, number]): number {
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= min && value <= max) return value;
-  const expected = `a whole number from ${min} to ${max}`;
-  throw new OperatorError('COLO_E_OPTION', `--${name}: found "${text}", expected ${expected}`);
-}
-
-function oneOf<const T extends string>(name: string, text: string, choices: readonly T[]): T {
-  const found = choices.find((choice) => choice === text);
-  if (found !== undefined) return found;
-  const expected = choices.join(' or ');
-  throw new OperatorError('COLO_E_OPTION', `--${name}: found "${text}", expected ${expected}`);
 }

@@ -84,8 +84,9 @@ export async function callAgent(
   }
 }
 
-export async function agentStatus(socketPath: string): Promise<AgentStatus> {
-  return (await callAgent(socketPath, { command: 'status', arguments: {} })) as AgentStatus;
+export async function agentStatus(socketPath: string, deadlineMs?: number): Promise<AgentStatus> {
+  const status = { command: 'status', arguments: {} } as const;
+  return (await callAgent(socketPath, status, deadlineMs)) as AgentStatus;
 }
 
 /**

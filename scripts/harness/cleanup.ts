@@ -19,6 +19,7 @@ interface Step {
 export class Cleanup {
   readonly #steps: Step[] = [];
   #running: Promise<void> | undefined;
+  #interrupted = false;
 
   /** Adds a step; it runs before those that were added earlier. */
   add(name: string, run: () => Promise<void> | void): void {
@@ -28,6 +29,11 @@ export class Cleanup {
   /** The steps run or ran: what fails now fails because of that. */
   get started(): boolean {
     return this.#running !== undefined;
+  }
+
+  /** A signal came: nothing must be begun any more. */
+  get interrupted(): boolean {
+    return this.#interrupted;
   }
 
   /** Runs all steps once; later calls wait for the same run. */
@@ -48,6 +54,7 @@ export class Cleanup {
       const handler = (): void => {
         if (code !== undefined) return;
         code = 128 + number;
+        this.#interrupted = true;
         process.stderr.write(`\n${signal}: cleaning up\n`);
         void this.run().finally(() => process.exit(code));
       };

@@ -1,5 +1,6 @@
 /** The load clients (scripts/clients/main.ts) as a child inside the client's namespace. */
 import { appendFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import type {
   ClientEvent,
   ClientName,
@@ -7,6 +8,7 @@ import type {
   OpenCount,
   Verification,
 } from '../clients/client.js';
+import { nowUs } from '../clients/clock.js';
 import { Child } from './child.js';
 import { withDeadline } from './cleanup.js';
 
@@ -15,6 +17,10 @@ const START_DEADLINE_MS = 20_000;
 /** Answers still awaited at the stop have 10 s, reading back takes some more. */
 const STOP_DEADLINE_MS = 60_000;
 const ANSWER_DEADLINE_MS = 5000;
+const SUCCESSES_DEADLINE_MS = 60_000;
+const POLL_MS = 20;
+/** What a rate counts may have happened so long before it. */
+const RATE_EVERY_US = 100_000;
 
 export interface ClientProcessOptions {
   /** Prefix that enters the client's namespace, such as `ip netns exec client`. */
@@ -81,6 +87,26 @@ export class ClientProcess {
     return clients;
   }
 
+  /** Waits until each of the clients had so many successes after `afterUs`. */
+  async waitSuccesses(wanted: {
+    readonly names: readonly ClientName[];
+    readonly afterUs: number;
+    readonly count: number;
+    readonly deadlineMs?: number;
+  }): Promise<void> {
+    const untilUs = nowUs() + (wanted.deadlineMs ?? SUCCESSES_DEADLINE_MS) * 1000;
+    for (;;) {
+      const rates = this.rates.filter(({ atUs }) => atUs - RATE_EVERY_US > wanted.afterUs);
+      const sums = wanted.names.map(
+        (name) => [name, sum(rates.map((rate) => rate[name]))] as const,
+      );
+      const lacking = sums.filter(([, count]) => count < wanted.count);
+      if (lacking.length === 0) return;
+      if (nowUs() > untilUs) throw new Error(`Too few successes: ${lacking.join(' ')}`);
+      await delay(POLL_MS);
+    }
+  }
+
   /** Reads all acknowledged writes and random answers back while the load goes on. */
   async verify(): Promise<Verification> {
     const verified = this.#expect('verified', STOP_DEADLINE_MS);
@@ -126,4 +152,8 @@ export class ClientProcess {
     else if (message.type === 'rate') this.rates.push(message);
     else this.#waiting.get(message.type)?.(message);
   }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }

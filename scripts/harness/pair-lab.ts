@@ -11,7 +11,7 @@ import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nowUs } from '../clients/clock.js';
-import { type AgentStatus, agentStatus, isProtected } from './agent-control.js';
+import { type AgentStatus, agentStatus, callAgent, isProtected } from './agent-control.js';
 import { Child, run } from './child.js';
 import { type Cleanup, withDeadline } from './cleanup.js';
 import { waitGuest } from './guest-control.js';
@@ -148,8 +148,19 @@ export class PairLab {
     ]);
   }
 
-  async status(host: HostName): Promise<AgentStatus> {
-    return agentStatus(this.#socketPath(host));
+  async status(host: HostName, deadlineMs?: number): Promise<AgentStatus> {
+    return agentStatus(this.#socketPath(host), deadlineMs);
+  }
+
+  /** Asks the primary for a checkpoint; resolves when it is committed. */
+  async checkpoint(host: HostName): Promise<void> {
+    await callAgent(this.#socketPath(host), { command: 'checkpoint', arguments: {} });
+  }
+
+  /** The agent of a host was started and has not ended. */
+  runs(host: HostName): boolean {
+    const agent = this.#agents.get(host);
+    return agent !== undefined && agent.end === undefined;
   }
 
   /** Starts the agent of a host that was killed, as its operator would. */
@@ -213,11 +224,18 @@ export class PairLab {
 
   /** A signal for the emulator alone, such as SIGKILL or SIGSTOP. */
   async signalQemu(host: HostName, signal: NodeJS.Signals): Promise<number> {
-    const pids = (await this.lab[host].pids()).filter((pid) => /^qemu/.test(programOf(pid)));
-    if (pids.length !== 1) throw new Error(`${pids.length} emulators run on ${host}, expected 1`);
+    const pid = await this.qemuPid(host);
     const atUs = nowUs();
-    signalAll(pids, signal);
+    signalAll([pid], signal);
     return atUs;
+  }
+
+  /** Of the one emulator of a host. */
+  async qemuPid(host: HostName): Promise<number> {
+    const pids = (await this.lab[host].pids()).filter((pid) => /^qemu/.test(programOf(pid)));
+    const [pid] = pids;
+    if (pid !== undefined && pids.length === 1) return pid;
+    throw new Error(`${pids.length} emulators run on ${host}, expected 1`);
   }
 
   /** Signals everything on a host: SIGSTOP is a host that hangs, SIGCONT one that comes back. */

@@ -304,7 +304,9 @@ export const KEYS = {
     default: undefined,
     defaultFrom: 'not asked',
     example: '10.0.0.254',
-    purpose: "A host on the guest's LAN that answers pings: without an answer no take-over.",
+    purpose:
+      "A host on the guest's LAN that answers pings: without an answer no take-over, and a guest " +
+      'that the peer could serve goes there.',
   },
   witness: {
     roles: BOTH,

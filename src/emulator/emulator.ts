@@ -103,6 +103,8 @@ export interface Emulator {
   /** Resolves once, when QEMU has ended by itself or by `kill`. */
   readonly exited: Promise<ExitReason>;
   onGuestEvent(listener: (event: GuestEvent) => void): void;
+  /** Ends QEMU at once, as a crash would: `exited` tells, and everything is still to be released. */
+  abort(): void;
   /** Ends the guest at once and releases everything. Idempotent. */
   kill(): Promise<void>;
 }

@@ -1,5 +1,6 @@
 /**
- * What QEMU tells of a guest unasked, as far as anyone here acts on it. Other events are ignored.
+ * What QEMU tells of a guest unasked, as far as anyone here acts on it, and that it tells nothing.
+ * Other events are ignored.
  */
 import type { QmpEvent } from './qmp-wire.js';
 
@@ -15,7 +16,9 @@ export type GuestEvent =
   | { readonly kind: 'disk-error'; readonly device: string; readonly operation: string }
   /** The vCPUs stopped or started, asked for or not. */
   | { readonly kind: 'stopped' }
-  | { readonly kind: 'resumed' };
+  | { readonly kind: 'resumed' }
+  /** QEMU answers no more; told again and again for as long as it does not (qmp-watch.ts). */
+  | { readonly kind: 'hung'; readonly reason: string };
 
 const TEXT_BYTES_MAX = 200;
 

@@ -15,7 +15,7 @@ export type {
 export { QemuError } from './errors.js';
 export { type FaultFigures, FaultStatistics } from './fault-statistics.js';
 export type { GuestEvent } from './guest-event.js';
-export { DEVICE_STATE_BYTES_MAX } from './limits.js';
+export { DEVICE_STATE_BYTES_MAX, QMP_HUNG_US_MIN } from './limits.js';
 export {
   type MachineDefinition,
   parseMachineDefinition,

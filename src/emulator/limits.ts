@@ -26,6 +26,12 @@ export const QMP_PENDING_MAX = 64;
  * How long QEMU may take to answer a command, ms; a pause drains the disks, so seconds. QemuError.
  */
 export const QMP_COMMAND_DEADLINE_MS = 30_000;
+/**
+ * Silence on QMP after which a stopped QEMU is hung, microseconds, at least; else the peer's
+ * time-out (qmp-watch.ts). Its main loop is held up for some milliseconds by what we ask of it,
+ * longer by a host that is short of CPU. Then the other host goes on, if it has the guest.
+ */
+export const QMP_HUNG_US_MIN = 500_000;
 /** From spawn to the first answers of QMP and of the preload library, ms. QemuError. */
 export const LAUNCH_DEADLINE_MS = 30_000;
 /** How long a failed launch waits for QEMU to end and say why, ms. Then without its words. */

@@ -11,7 +11,7 @@ import {
   type PageRange,
   uniteRanges,
 } from '../lib/index.js';
-import { createMemoryFile, ProcessLife, Userfaultfd } from '../linux/index.js';
+import { createMemoryFile, monotonicUs, ProcessLife, Userfaultfd } from '../linux/index.js';
 import { DEVICE_STATE_PATH, formatCommandLine, VM_STATE_NODE } from './command-line.js';
 import { ConsoleLog } from './console-log-shell.js';
 import { advanceClock, checkDeviceState, toLoadableState } from './device-state.js';
@@ -34,6 +34,7 @@ import { FaultServer } from './missing-pages-shell.js';
 import { DEFAULT_QEMU_BINARY, resolveMachineDefinition } from './qemu-probe-shell.js';
 import { type NicFds, QemuProcess } from './qemu-process-shell.js';
 import { QmpClient } from './qmp-client-shell.js';
+import { QmpWatch } from './qmp-watch.js';
 import { object, type QmpEvent } from './qmp-wire.js';
 import { ShimClient } from './shim-shell.js';
 import type { ShimReport } from './shim-wire.js';
@@ -63,6 +64,8 @@ export interface LaunchOptions {
   readonly tracker?: 'auto' | DirtyTrackerKind;
   readonly qemuBinary?: string;
   readonly commandDeadlineMs?: number;
+  /** How patient qmp-watch.ts is, for the guest event `hung`; default: for ever. */
+  readonly hungAfterUs?: number;
   readonly log: Logger;
 }
 
@@ -291,6 +294,7 @@ class QemuEmulator implements Emulator {
     parts.closers.push(() => this.#tracker.close());
     qemu.exited.then(() => this.#throttle.suspend()).catch(() => undefined);
     qmp.onEvent((event) => this.#hear(event));
+    if (options.hungAfterUs !== undefined) this.#watch(options.hungAfterUs, options.log);
   }
 
   async pause(): Promise<void> {
@@ -403,6 +407,10 @@ class QemuEmulator implements Emulator {
     this.#listeners.push(listener);
   }
 
+  abort(): void {
+    this.#qemu.abort();
+  }
+
   kill(): Promise<void> {
     this.#killed ??= this.#kill();
     return this.#killed;
@@ -486,6 +494,26 @@ class QemuEmulator implements Emulator {
     return typeof error === 'string' ? error : 'failed without a reason';
   }
 
+  #watch(hungAfterUs: number, log: Logger): void {
+    const watch = new QmpWatch({ hungAfterUs });
+    let heard = this.#qmp.heard;
+    const timer = setInterval(() => {
+      const { waiting, heard: heardNow } = this.#qmp;
+      const isStopped = (): boolean => this.#qemu.isStopped;
+      const since = { nowUs: monotonicUs(), heard: heardNow !== heard };
+      const verdict = watch.tick({ ...since, waiting, isStopped });
+      heard = heardNow;
+      // Whatever it says to that, it says something.
+      if (verdict === 'ask') this.#qmp.execute('query-status').catch(() => undefined);
+      if (verdict !== 'hung') return;
+      const reason = `No answer on QMP for ${Math.round(watch.silentUs / 1000)} ms`;
+      log.error('QEMU is hung', { reason });
+      this.#tell({ kind: 'hung', reason });
+    }, watch.tickUs / 1000);
+    this.#parts.closers.push(() => clearInterval(timer));
+    void this.exited.then(() => clearInterval(timer));
+  }
+
   #hear(qmpEvent: QmpEvent): void {
     const event = parseGuestEvent(qmpEvent);
     if (event === undefined) return;
@@ -493,6 +521,10 @@ class QemuEmulator implements Emulator {
     if (event.kind === 'stopped' && this.#running && this.#pausesUnderWay === 0) {
       this.#haltedByItself = true;
     }
+    this.#tell(event);
+  }
+
+  #tell(event: GuestEvent): void {
     for (const listener of this.#listeners) listener(event);
   }
 }

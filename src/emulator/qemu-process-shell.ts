@@ -4,7 +4,7 @@
  * preload library and the NICs.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import type { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { isMainThread } from 'node:worker_threads';
@@ -100,9 +100,25 @@ export class QemuProcess {
     if (!this.#ended) this.#child.kill(name);
   }
 
+  /** By a signal or a debugger: it will not go on by itself. */
+  get isStopped(): boolean {
+    try {
+      // The state follows the name, which is in brackets and may hold any.
+      return /^.*\) [Tt] /s.test(readFileSync(`/proc/${this.pid}/stat`, 'latin1'));
+    } catch {
+      // It is gone, which is told by its end.
+      return false;
+    }
+  }
+
+  /** SIGKILL. */
+  abort(): void {
+    if (!this.#ended) this.#child.kill('SIGKILL');
+  }
+
   /** SIGKILL, then waits until the process is reaped. */
   async kill(): Promise<void> {
-    if (!this.#ended) this.#child.kill('SIGKILL');
+    this.abort();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_resolve, reject) => {
       timer = setTimeout(() => {

@@ -50,6 +50,7 @@ export class QmpClient {
   readonly #greeting: Promise<string>;
   #greet: { resolve: (version: string) => void; reject: (error: Error) => void } | undefined;
   #nextId = 1;
+  #heard = 0;
   #failure: Error | undefined;
 
   constructor(options: QmpClientOptions) {
@@ -81,6 +82,16 @@ export class QmpClient {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** Commands are under way. */
+  get waiting(): boolean {
+    return this.#pending.size > 0;
+  }
+
+  /** Pieces of anything that came so far. */
+  get heard(): number {
+    return this.#heard;
   }
 
   /** Resolves to what the command returns; rejects with QemuError and QEMU's own text. */
@@ -152,6 +163,7 @@ export class QmpClient {
   }
 
   #receive(chunk: Buffer): void {
+    this.#heard += 1;
     if (this.#failure !== undefined) return;
     try {
       for (const message of this.#decoder.write(chunk)) this.#obey(message);

@@ -74,3 +74,18 @@ export const GATEWAY_INTERVAL_US = 200_000;
 
 /** Without an answer for this long the gateway is unreachable: five requests. */
 export const GATEWAY_SILENCE_US = 1_000_000;
+
+/**
+ * How often a speaker without a LAN is told so. Changing roles takes a fraction of it; before the
+ * guest is protected nothing comes of it.
+ */
+export const LAN_LOST_AGAIN_US = 2_000_000;
+
+/**
+ * Of the promise: so long a standby whose session broke leaves the grant to a speaker that it still
+ * hears. Longer than that one takes to find out, which may be twice the time-out.
+ */
+export const COURTESY_PART = 2.5;
+
+/** Of the promise: a speaker that was not heard for this long is not waited for. */
+export const HEARD_PART = 0.5;

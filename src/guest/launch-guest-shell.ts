@@ -5,7 +5,12 @@
  */
 import { rm } from 'node:fs/promises';
 import type { Configuration } from '../config/index.js';
-import { launchQemu, makeRuntimeDir, type ResolvedMachineDefinition } from '../emulator/index.js';
+import {
+  launchQemu,
+  makeRuntimeDir,
+  QMP_HUNG_US_MIN,
+  type ResolvedMachineDefinition,
+} from '../emulator/index.js';
 import type { Logger } from '../lib/index.js';
 import { digestFile } from '../replication/index.js';
 import { type DiskPlace, GuestDisks, type StartedDisks } from './disks/disks-client-shell.js';
@@ -73,6 +78,7 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
       startPaused: role !== 'live',
       missingPages: options.lacksPages ?? false,
       tracker,
+      hungAfterUs: Math.max(QMP_HUNG_US_MIN, configuration.peerTimeoutUs),
       ...(consoleLog === undefined ? {} : { consoleLog }),
       log,
     });

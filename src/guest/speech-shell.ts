@@ -45,6 +45,8 @@ export interface SpeechHooks {
   onStale?: ((reason: string) => void) | undefined;
   /** The other node speaks. */
   onFenced?: ((reason: string) => void) | undefined;
+  /** This node speaks, and only the other one reaches the LAN. */
+  onLanLost?: (() => void) | undefined;
 }
 
 export class Speech {
@@ -257,6 +259,10 @@ export class Speech {
         return;
       case 'fallSilent':
         this.#log.warn('This node must not speak', { reason: news.reason });
+        return;
+      case 'lanLost':
+        this.#log.warn('The gateway answers the peer and not this host');
+        this.hooks.onLanLost?.();
         return;
       case 'mainHung':
         this.#log.error('The main thread', { hung: news.hung });

@@ -22,13 +22,11 @@
  * state, and what is held stays held until the witness says that nobody else goes on from it
  * (`granted`), or until the next secondary has committed it. Who starts this core has that right.
  */
-import type { Mode, PeriodSetting } from '../config/index.js';
 import { FailureDetector } from '../failover/index.js';
 import { assert, type Core } from '../lib/index.js';
 import type { GoodbyeKind } from '../replication/index.js';
 import { CheckpointPace } from './checkpoint-pace.js';
 import {
-  COMMIT_TIMEOUT_US,
   CONNECT_RETRY_US,
   PRESEND_ENOUGH_PAGES,
   PRESEND_ROUNDS_MAX,
@@ -39,13 +37,14 @@ import {
 } from './limits.js';
 import { Parting } from './parting.js';
 import type { PrimaryInput, PrimaryOutput } from './primary-instructions.js';
-import type {
-  PrimaryOptions,
-  PrimaryPhase,
-  PrimarySession,
-  PrimaryState,
-  RequestedTrigger,
-  Trigger,
+import {
+  answerDueUs,
+  type PrimaryOptions,
+  type PrimaryPhase,
+  type PrimarySession,
+  type PrimaryState,
+  type RequestedTrigger,
+  type Trigger,
 } from './primary-state.js';
 
 export type { PrimaryInput, PrimaryOutput } from './primary-instructions.js';
@@ -96,17 +95,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     return this.#epoch;
   }
 
-  get periodUs(): number {
-    return this.#pace.periodUs;
-  }
-
-  /** As the operator has set it; undefined: what is usual for the mode. */
-  get periodSetting(): PeriodSetting | undefined {
-    return this.#pace.setting;
-  }
-
-  get mode(): Mode {
-    return this.#pace.mode;
+  get pace(): Readonly<Pick<CheckpointPace, 'mode' | 'periodUs' | 'setting'>> {
+    return this.#pace;
   }
 
   get peerHeardAtUs(): number | undefined {
@@ -222,17 +212,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   #phaseDeadlineUs(phase: PrimaryPhase): number {
     // Nothing begins and nothing times out until the detector has judged: no tick would help.
     if (this.#detector.suspected) return Number.POSITIVE_INFINITY;
-    switch (phase.kind) {
-      case 'running':
-        return this.#mayBegin ? this.#beginAtUs() : Number.POSITIVE_INFINITY;
-      case 'committing':
-      case 'applying':
-        return phase.sinceUs + COMMIT_TIMEOUT_US;
-      case 'synchronising':
-      case 'presending':
-      case 'capturing':
-        return Number.POSITIVE_INFINITY;
-    }
+    if (phase.kind === 'running' && this.#mayBegin) return this.#beginAtUs();
+    return answerDueUs(phase);
   }
 
   /** When the next transaction may begin: at its period, or as early as a trigger is allowed to. */
@@ -264,9 +245,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       this.#heartbeatAtUs = nowUs + this.#options.heartbeatUs;
       if (!this.#detector.isOver) outputs.push({ kind: 'heartbeat' });
     }
-    const { phase } = state;
-    const waits = phase.kind === 'committing' || phase.kind === 'applying';
-    if (waits && nowUs >= phase.sinceUs + COMMIT_TIMEOUT_US && !this.#detector.suspected) {
+    if (nowUs >= answerDueUs(state.phase) && !this.#detector.suspected) {
       return this.#dismiss(`Secondary did not finish epoch ${this.#epoch - 1} in time`);
     }
     return [...outputs, ...this.#maybeBegin(nowUs)];

@@ -152,7 +152,8 @@ export class PrimaryRole implements NodeRole {
     pvm.emulator.onGuestEvent((event) => this.#onGuestEvent(event));
     log.setContext({ role: 'primary', epoch: this.#core.epoch });
     this.#driver.input({ kind: 'tick' });
-    listenToSpeech(options.speech, (input) => this.#driver.input(input));
+    const input = (what: PrimaryInput): void => this.#driver.input(what);
+    listenToSpeech(options.speech, input, () => this.switchover());
   }
 
   /** While it leaves, who asks is to ask again: silent, but not at its end yet. */
@@ -196,7 +197,7 @@ export class PrimaryRole implements NodeRole {
 
   /** With what operators have changed since the start. */
   get #policy(): Policy {
-    const { mode, periodSetting: period } = this.#core;
+    const { mode, setting: period } = this.#core.pace;
     return { ...this.#options.policy, mode, period };
   }
 
@@ -247,7 +248,7 @@ export class PrimaryRole implements NodeRole {
 
   /** A protected guest changes with the next checkpoint; it is waited for. */
   async setMode(mode: Mode): Promise<CommandResult> {
-    if (mode === this.#core.mode) return { ok: true, detail: `The mode is ${mode} already` };
+    if (mode === this.#core.pace.mode) return { ok: true, detail: `The mode is ${mode} already` };
     this.#log.info('Mode changed', { mode });
     const done = this.#core.state.kind === 'session' ? this.#nextCheckpoint() : undefined;
     this.#driver.input({ kind: 'modeChanged', mode });
@@ -256,7 +257,7 @@ export class PrimaryRole implements NodeRole {
   }
 
   async capture(options: CaptureOptions): Promise<CommandResult> {
-    return this.#core.mode === 'colo' ? this.#pvm.network.capture(options) : NOT_COMPARED;
+    return this.#core.pace.mode === 'colo' ? this.#pvm.network.capture(options) : NOT_COMPARED;
   }
 
   async verify(options: VerifyOptions): Promise<VerifyAnswer> {
@@ -362,17 +363,10 @@ export class PrimaryRole implements NodeRole {
         void this.#tellSilent({ kind: 'yielded' });
         return;
       case 'sendGoodbye':
-        void this.#tellSilent({
-          kind: 'goodbye',
-          goodbye: output.goodbye,
-          reason: output.reason,
-        });
+        void this.#tellSilent({ ...output, kind: 'goodbye' });
         return;
       case 'exit':
-        void this.#leave({
-          kind: 'left',
-          exit: { exitCode: output.code, reason: output.reason },
-        });
+        void this.#leave({ kind: 'left', exit: { exitCode: output.code, reason: output.reason } });
         return;
       case 'demote':
         void this.#leave({ kind: 'demoted', reason: output.reason });
@@ -573,6 +567,8 @@ export class PrimaryRole implements NodeRole {
   #onGuestEvent(event: GuestEvent): void {
     if (this.#leaving) return;
     this.#log.debug('Guest event', { event });
+    // Dead is better than hung: then the secondary goes on. What nobody else has may recover.
+    if (event.kind === 'hung' && this.#core.isProtected) this.#pvm.emulator.abort();
     if (event.kind === 'disk-error') {
       const reason = `${event.operation} of ${event.device}`;
       this.#diskFailed(reason);

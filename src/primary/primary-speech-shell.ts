@@ -3,14 +3,22 @@ import type { CommandResult } from '../config/index.js';
 import type { Speech } from '../guest/index.js';
 import type { PrimaryInput, PrimaryState } from './primary-core.js';
 
-/** A role that begins is told what its node has missed. */
+/**
+ * A role that begins is told what its node has missed. `switchOver` is refused while nobody could
+ * go on with the guest, and asked for again.
+ */
 export function listenToSpeech(
   speech: Speech | undefined,
   input: (input: PrimaryInput) => void,
+  switchOver: () => Promise<CommandResult>,
 ): void {
   if (speech === undefined) return;
   const onFenced = (reason: string): void => input({ kind: 'fenced', reason });
-  speech.hooks = { onAlone: () => input({ kind: 'granted' }), onFenced };
+  speech.hooks = {
+    onAlone: () => input({ kind: 'granted' }),
+    onFenced,
+    onLanLost: () => void switchOver(),
+  };
   if (speech.fenced !== undefined) onFenced(speech.fenced);
 }
 

@@ -1,5 +1,6 @@
 /** Where a primary stands, what it goes by, and why it takes a checkpoint. */
 import type { Mode, PeriodSetting } from '../config/index.js';
+import { COMMIT_TIMEOUT_US } from './limits.js';
 
 /**
  * What asked for a checkpoint; counted in status. `divergence`: the guests said different things;
@@ -27,6 +28,12 @@ export type PrimaryPhase =
   | { readonly kind: 'capturing'; readonly trigger: Trigger }
   | { readonly kind: 'committing'; readonly trigger: Trigger; readonly sinceUs: number }
   | { readonly kind: 'applying'; readonly sinceUs: number };
+
+/** When the secondary's answer is overdue; infinity where none is awaited. */
+export function answerDueUs(phase: PrimaryPhase): number {
+  const waits = phase.kind === 'committing' || phase.kind === 'applying';
+  return waits ? phase.sinceUs + COMMIT_TIMEOUT_US : Number.POSITIVE_INFINITY;
+}
 
 export type PrimaryState =
   /** `retryAtUs` undefined: it looks for no secondary. */

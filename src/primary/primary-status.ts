@@ -42,7 +42,7 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     role: 'primary',
     phase: phaseOf(core),
     state: stateName(core),
-    mode: core.mode,
+    mode: core.pace.mode,
     peer: {
       address: formatAddress(sources.peer),
       state: peerState(core),
@@ -50,7 +50,7 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     },
     epoch: core.epoch,
     committedEpoch: sources.committedEpoch,
-    periodMs: core.periodUs / 1000,
+    periodMs: core.pace.periodUs / 1000,
     checkpoints: {
       total: statistics.total,
       byTrigger: { ...statistics.byTrigger },

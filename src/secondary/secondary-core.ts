@@ -39,6 +39,8 @@ export type SecondaryInput =
   | { readonly kind: 'applied'; readonly epoch: number; readonly durationUs: number }
   /** The SVM, its disks or the staging can't go on; what was committed may not be servable. */
   | { readonly kind: 'broken'; readonly reason: string }
+  /** QEMU does not answer: its state is of no use, unless this is the only guest that there is. */
+  | { readonly kind: 'hung'; readonly reason: string }
   | { readonly kind: 'operatorFailover'; readonly force: boolean }
   | { readonly kind: 'yielded' }
   | { readonly kind: 'goodbye'; readonly goodbye: GoodbyeKind; readonly reason: string }
@@ -207,6 +209,8 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
         return this.#applied(input.epoch, input.durationUs);
       case 'broken':
         return this.#broken(input.reason);
+      case 'hung':
+        return this.probeAnswer === 'serving' ? [] : this.#broken(input.reason);
       case 'operatorFailover':
         return this.#operatorFailover(input.force);
       case 'yielded':

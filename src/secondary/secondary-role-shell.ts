@@ -553,6 +553,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
     this.#log.debug('Guest event', { event });
     if (event.kind === 'disk-error') this.#diskFailed(`${event.operation} of ${event.device}`);
     this.#svmLife.on(event);
+    if (event.kind === 'hung') this.#driver.input({ kind: 'hung', reason: event.reason });
     if (event.kind !== 'shutdown' || this.#core.state.kind !== 'active') return;
     this.#driver.input({ kind: 'stopRequested', reason: 'The guest powered off' });
   }

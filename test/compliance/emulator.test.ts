@@ -210,6 +210,39 @@ serial('QEMU that dies is noticed, and what it said last is the reason', async (
   await t.throwsAsync(emulator.resume(), { code: 'COLO_E_QEMU' });
 });
 
+serial('QEMU that is stopped is told as hung, and lives on if it is let', async (t) => {
+  const directory = makeTestDirectory();
+  addCleanUp(async () => directory.remove());
+  const emulator = await launchQemu({
+    definition: testMachine(directory.path),
+    ramMapping: 'shared',
+    diskSockets: [],
+    nicFds: [],
+    runtimeDir: directory.path,
+    startPaused: true,
+    hungAfterUs: 300_000,
+    log: silentLog,
+  });
+  addCleanUp(() => emulator.kill());
+  const { pid } = emulator.description;
+  const hung = (): Promise<string> =>
+    new Promise((resolve) => {
+      emulator.onGuestEvent((event) => {
+        if (event.kind === 'hung') resolve(event.reason);
+      });
+    });
+  const first = hung();
+  process.kill(pid, 'SIGSTOP');
+  t.regex(await first, /^No answer on QMP for \d+ ms$/);
+  process.kill(pid, 'SIGCONT');
+  await emulator.pause();
+  const again = hung();
+  process.kill(pid, 'SIGSTOP');
+  await again;
+  emulator.abort();
+  t.regex((await emulator.exited).reason, /SIGKILL/);
+});
+
 serial('a scan of a QEMU that has just died fails instead of finding nothing', async (t) => {
   for (const ramMapping of ['shared', 'private'] as const) {
     const { emulator, untilItRuns } = await tcg.launch({ ramMapping, startPaused: false });

@@ -11,13 +11,7 @@ import { takeCensus } from '../../scripts/clients/connections.js';
 import { callAgent, isProtected } from '../../scripts/harness/agent-control.js';
 import type { ClientProcess } from '../../scripts/harness/client-process.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
-import {
-  assertNothingLost,
-  socketPath,
-  startClients,
-  waitSuccesses,
-  withPair,
-} from './pair-harness.js';
+import { assertNothingLost, socketPath, startClients, withPair } from './pair-harness.js';
 
 const CHECKPOINTS = 5;
 /** Longer than it takes until enough connections are new. */
@@ -85,7 +79,7 @@ test('connections opened between two checkpoints survive the death of the primar
     const after = await pair.waitStatus('hostb', 'hostb took over', ({ role }) => {
       return role === 'primary';
     });
-    await waitSuccesses(clients, { names: steady, afterUs: faultUs, count: SUCCESSES_AFTER });
+    await clients.waitSuccesses({ names: steady, afterUs: faultUs, count: SUCCESSES_AFTER });
     const reports = await clients.stop();
     assertNothingLost(t, reports);
     if (after.committedEpoch !== moment.committedEpoch) {
@@ -116,13 +110,13 @@ test('a service whose answers differ in both guests is never contradicted', asyn
       args: ['--random-interval-ms', '20'],
     });
     await waitCheckpoints(pair, CHECKPOINTS);
-    await waitSuccesses(clients, { names: CLIENT_NAMES, afterUs: 0, count: SUCCESSES_AFTER });
+    await clients.waitSuccesses({ names: CLIENT_NAMES, afterUs: 0, count: SUCCESSES_AFTER });
     t.is((await clients.verify()).contradictions, 0);
     const faultUs = await pair.kill('hosta');
     await pair.waitStatus('hostb', 'hostb took over', ({ role }) => role === 'primary');
     // Soon after the fault, when little has been said since.
     t.is((await clients.verify()).contradictions, 0);
-    await waitSuccesses(clients, { names: CLIENT_NAMES, afterUs: faultUs, count: SUCCESSES_AFTER });
+    await clients.waitSuccesses({ names: CLIENT_NAMES, afterUs: faultUs, count: SUCCESSES_AFTER });
     const reports = await clients.stop();
     t.log(`${reports.random?.successes} random answers`);
     assertNothingLost(t, reports);
@@ -138,7 +132,7 @@ test('every client survives the death of the secondary', async (t) => {
     await waitCheckpoints(pair, CHECKPOINTS);
     const faultUs = await pair.kill('hostb');
     await pair.waitStatus('hosta', 'hosta serves on', ({ peer }) => peer.state !== 'connected');
-    await waitSuccesses(clients, { names: CLIENT_NAMES, afterUs: faultUs, count: SUCCESSES_AFTER });
+    await clients.waitSuccesses({ names: CLIENT_NAMES, afterUs: faultUs, count: SUCCESSES_AFTER });
     assertNothingLost(t, await clients.stop());
   });
 });

@@ -11,7 +11,7 @@ import { CLIENT_NAMES } from '../../scripts/clients/client.js';
 import { nowUs } from '../../scripts/clients/clock.js';
 import type { HostName } from '../../scripts/harness/lab.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
-import { assertNothingLost, startClients, waitSuccesses, withPair } from './pair-harness.js';
+import { assertNothingLost, startClients, withPair } from './pair-harness.js';
 
 const run = promisify(execFile);
 
@@ -63,7 +63,7 @@ for (const mode of ['colo', 'checkpoint'] as const) {
   test(`a flap of the replication network does not end protection, mode ${mode}`, async (t) => {
     await withPair(t, { mode }, async (pair) => {
       const clients = await startClients(pair, { clients: CLIENT_NAMES });
-      await waitSuccesses(clients, { names: CLIENT_NAMES, afterUs: 0, count: 5 });
+      await clients.waitSuccesses({ names: CLIENT_NAMES, afterUs: 0, count: 5 });
       await goesOn(pair);
       for (let kill = 0; kill < KILLS; kill += 1) {
         const before = await logged(pair, 'hosta', 'Session resumed');
@@ -77,7 +77,7 @@ for (const mode of ['colo', 'checkpoint'] as const) {
       await delay(CUT_MS);
       await inHost(pair, 'hosta', ['ip', 'link', 'set', 'repl0', 'up']);
       await goesOn(pair);
-      await waitSuccesses(clients, { names: CLIENT_NAMES, afterUs: nowUs(), count: 5 });
+      await clients.waitSuccesses({ names: CLIENT_NAMES, afterUs: nowUs(), count: 5 });
       const { role, checkpoints } = await pair.status('hosta');
       t.is(role, 'primary');
       t.is(checkpoints.failed, 0);

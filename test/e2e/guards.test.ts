@@ -9,9 +9,9 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { Cleanup } from '../../scripts/harness/cleanup.js';
+import { CLIENT_ADDRESS, startEtcd } from '../../scripts/harness/etcd-in-lab.js';
 import { Lab, type Namespace, REPLICATION_ADDRESS } from '../../scripts/harness/lab.js';
 import { HEARTBEAT_KEY_BYTES } from '../../src/failover/index.js';
-import { CLIENT_ADDRESS, startEtcd } from './etcd-in-lab.js';
 import type { GuardChildOrder, GuardChildSettings } from './guard-child.js';
 import { ROOT, run } from './lab-harness.js';
 

@@ -8,7 +8,7 @@ import test from 'ava';
 import { nowUs } from '../../scripts/clients/clock.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
 import { colo, migrate, runsHere, setLink, withMovable } from './migrate-harness.js';
-import { assertNothingLost, startClients, waitSuccesses } from './pair-harness.js';
+import { assertNothingLost, startClients } from './pair-harness.js';
 
 const CLIENTS = ['http', 'redis', 'stream'] as const;
 const SLOW = ['--postcopy', '--max-bandwidth', '8MiB'];
@@ -27,7 +27,7 @@ async function beginPostcopy(pair: PairLab, flags: readonly string[] = []) {
 test.serial('a postcopy goes on after its network was away', async (t) => {
   await withMovable(t, {}, async (pair) => {
     const clients = await startClients(pair, { clients: CLIENTS });
-    await waitSuccesses(clients, { names: CLIENTS, afterUs: 0, count: 5 });
+    await clients.waitSuccesses({ names: CLIENTS, afterUs: 0, count: 5 });
     const moving = beginPostcopy(pair);
     await pair.waitStatus('hostb', 'it runs', ({ migration }) => migration?.state === 'running');
     await setLink(pair, 'down');
@@ -36,7 +36,7 @@ test.serial('a postcopy goes on after its network was away', async (t) => {
     const { code, out, err } = await moving;
     t.is(code, 0, `${out}${err}`);
     const atUs = nowUs();
-    await waitSuccesses(clients, { names: CLIENTS, afterUs: atUs, count: 5 });
+    await clients.waitSuccesses({ names: CLIENTS, afterUs: atUs, count: 5 });
     assertNothingLost(t, await clients.stop());
   });
 });
@@ -59,7 +59,7 @@ test.serial('a postcopy without its network is completed from the backup file', 
     ]);
     t.is(finished.code, 0, `${finished.out}${finished.err}`);
     const clients = await startClients(pair, { clients: CLIENTS });
-    await waitSuccesses(clients, { names: CLIENTS, afterUs: 0, count: 5 });
+    await clients.waitSuccesses({ names: CLIENTS, afterUs: 0, count: 5 });
     assertNothingLost(t, await clients.stop());
     await setLink(pair, 'up');
     t.is((await moving).code, 0);
@@ -69,7 +69,7 @@ test.serial('a postcopy without its network is completed from the backup file', 
 test.serial('a cancelled precopy leaves the guest where it was', async (t) => {
   await withMovable(t, {}, async (pair) => {
     const clients = await startClients(pair, { clients: CLIENTS });
-    await waitSuccesses(clients, { names: CLIENTS, afterUs: 0, count: 5 });
+    await clients.waitSuccesses({ names: CLIENTS, afterUs: 0, count: 5 });
     const moving = migrate(pair, 'hosta', 'hostb', ['--max-bandwidth', '1MiB']);
     await pair.waitStatus('hosta', 'pages move', ({ migration }) => migration?.state === 'precopy');
     const cancelled = await colo(pair, 'hosta', ['migrate-cancel']);
@@ -78,10 +78,10 @@ test.serial('a cancelled precopy leaves the guest where it was', async (t) => {
     t.true(await runsHere(pair, 'hosta'));
     await pair.waitStatus('hostb', 'it waits again', ({ state }) => state === 'waiting');
     t.false(await runsHere(pair, 'hostb'));
-    await waitSuccesses(clients, { names: CLIENTS, afterUs: nowUs(), count: 5 });
+    await clients.waitSuccesses({ names: CLIENTS, afterUs: nowUs(), count: 5 });
     const again = await migrate(pair, 'hosta', 'hostb', []);
     t.is(again.code, 0, `${again.out}${again.err}`);
-    await waitSuccesses(clients, { names: CLIENTS, afterUs: nowUs(), count: 5 });
+    await clients.waitSuccesses({ names: CLIENTS, afterUs: nowUs(), count: 5 });
     assertNothingLost(t, await clients.stop());
   });
 });
@@ -89,13 +89,13 @@ test.serial('a cancelled precopy leaves the guest where it was', async (t) => {
 test.serial('a destination that dies in a precopy costs nothing', async (t) => {
   await withMovable(t, {}, async (pair) => {
     const clients = await startClients(pair, { clients: CLIENTS });
-    await waitSuccesses(clients, { names: CLIENTS, afterUs: 0, count: 5 });
+    await clients.waitSuccesses({ names: CLIENTS, afterUs: 0, count: 5 });
     const moving = migrate(pair, 'hosta', 'hostb', ['--max-bandwidth', '4MiB']);
     await pair.waitStatus('hosta', 'pages move', ({ migration }) => migration?.state === 'precopy');
     await pair.kill('hostb');
     t.not((await moving).code, 0);
     t.true(await runsHere(pair, 'hosta'));
-    await waitSuccesses(clients, { names: CLIENTS, afterUs: nowUs(), count: 5 });
+    await clients.waitSuccesses({ names: CLIENTS, afterUs: nowUs(), count: 5 });
     assertNothingLost(t, await clients.stop());
   });
 });

@@ -6,7 +6,7 @@ import test from 'ava';
 import { CLIENT_NAMES } from '../../scripts/clients/client.js';
 import { nowUs } from '../../scripts/clients/clock.js';
 import { migrate, withMovable } from './migrate-harness.js';
-import { assertNothingLost, startClients, waitSuccesses } from './pair-harness.js';
+import { assertNothingLost, startClients } from './pair-harness.js';
 
 const SUCCESSES_AFTER = 5;
 
@@ -15,7 +15,7 @@ for (const method of [[], ['--hybrid'], ['--postcopy']]) {
   test.serial(`a guest under load moves there and back: ${name}`, async (t) => {
     await withMovable(t, { primaryFlags: ['--verify'] }, async (pair) => {
       const clients = await startClients(pair, { clients: CLIENT_NAMES });
-      await waitSuccesses(clients, { names: CLIENT_NAMES, afterUs: 0, count: SUCCESSES_AFTER });
+      await clients.waitSuccesses({ names: CLIENT_NAMES, afterUs: 0, count: SUCCESSES_AFTER });
       for (const [from, to] of [
         ['hosta', 'hostb'],
         ['hostb', 'hosta'],
@@ -29,7 +29,7 @@ for (const method of [[], ['--hybrid'], ['--postcopy']]) {
         await pair.waitStatus(to, 'it is the primary', ({ role, state }) => {
           return role === 'primary' && state !== 'receiving';
         });
-        await waitSuccesses(clients, {
+        await clients.waitSuccesses({
           names: CLIENT_NAMES,
           afterUs: atUs,
           count: SUCCESSES_AFTER,

@@ -8,7 +8,7 @@ import type { ClientReports } from '../../scripts/clients/client.js';
 import { nowUs } from '../../scripts/clients/clock.js';
 import { callAgent } from '../../scripts/harness/agent-control.js';
 import { EventReader } from './event-reader.js';
-import { controlGuest, socketPath, startClients, waitSuccesses, withPair } from './pair-harness.js';
+import { controlGuest, socketPath, startClients, withPair } from './pair-harness.js';
 
 const run = promisify(execFile);
 const DETACH = { command: 'detach', arguments: {} } as const;
@@ -226,7 +226,7 @@ test('detached, the guest runs on alone until it is attached; clients notice not
     t.like(await pair.status('hosta'), { state: 'detached', phase: 'alone' });
     await pair.waitStatus('hostb', 'it waits', ({ state }) => state === 'waiting');
     const servedUs = nowUs();
-    await waitSuccesses(clients, { names: ['http', 'redis'], afterUs: servedUs, count: 50 });
+    await clients.waitSuccesses({ names: ['http', 'redis'], afterUs: servedUs, count: 50 });
     // A secondary that is started anew is not taken either.
     await callAgent(hostb, { command: 'stop', arguments: { peer: false } });
     t.is(await pair.ended('hostb'), 0);

@@ -4,11 +4,9 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { ExecutionContext } from 'ava';
 import type { ClientName, ClientReports } from '../../scripts/clients/client.js';
-import { nowUs } from '../../scripts/clients/clock.js';
 import { Cleanup } from '../../scripts/harness/cleanup.js';
 import { ClientProcess } from '../../scripts/harness/client-process.js';
 import { GuestControl } from '../../scripts/harness/guest-control.js';
@@ -20,11 +18,6 @@ const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const LOG_TAIL_LINES = 40;
 /** A machine that is busy with other things must not look like a lost peer. */
 const PATIENT = ['--peer-timeout', '3s'];
-
-const SUCCESSES_DEADLINE_MS = 60_000;
-const POLL_MS = 20;
-/** What a rate counts may have happened so long before it. */
-const RATE_EVERY_US = 100_000;
 
 /** Options of a pair that a test may choose; the rest is as in the demo. */
 export type TestPairOptions = Partial<Omit<PairOptions, 'root' | 'guest'>> & {
@@ -86,26 +79,6 @@ export function startClients(
     ...(options.clients === undefined ? {} : { clients: options.clients }),
     args: ['--target6', GUEST_ADDRESS_6, ...(options.args ?? [])],
   });
-}
-
-/** Waits until each of the clients had so many successes after `afterUs`. */
-export async function waitSuccesses(
-  clients: ClientProcess,
-  wanted: { names: readonly ClientName[]; afterUs: number; count: number },
-): Promise<void> {
-  const untilUs = nowUs() + SUCCESSES_DEADLINE_MS * 1000;
-  for (;;) {
-    const rates = clients.rates.filter(({ atUs }) => atUs - RATE_EVERY_US > wanted.afterUs);
-    const sums = wanted.names.map((name) => [name, sum(rates.map((rate) => rate[name]))] as const);
-    const lacking = sums.filter(([, count]) => count < wanted.count);
-    if (lacking.length === 0) return;
-    if (nowUs() > untilUs) throw new Error(`Too few successes: ${lacking.join(' ')}`);
-    await delay(POLL_MS);
-  }
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
 }
 
 /** No connection and no acknowledged write was lost, nothing was wrong or contradicted. */

@@ -5,7 +5,7 @@
 import test from 'ava';
 import { CLIENT_NAMES } from '../../scripts/clients/client.js';
 import type { HostName } from '../../scripts/harness/lab.js';
-import { assertNothingLost, startClients, waitSuccesses, withPair } from './pair-harness.js';
+import { assertNothingLost, startClients, withPair } from './pair-harness.js';
 
 /** More by hand: COLO_REJOIN_ROUNDS=20. */
 const ROUNDS = Number(process.env['COLO_REJOIN_ROUNDS'] ?? 4);
@@ -17,7 +17,7 @@ test('roles alternate for as long as one host dies at a time', async (t) => {
       clients: CLIENT_NAMES,
       args: ['--random-interval-ms', '500'],
     });
-    await waitSuccesses(clients, { names: CLIENT_NAMES, afterUs: 0, count: SUCCESSES_AFTER });
+    await clients.waitSuccesses({ names: CLIENT_NAMES, afterUs: 0, count: SUCCESSES_AFTER });
     let [serving, other]: [HostName, HostName] = ['hosta', 'hostb'];
     for (let round = 1; round <= ROUNDS; round++) {
       const faultUs = await pair.kill(serving);
@@ -25,7 +25,7 @@ test('roles alternate for as long as one host dies at a time', async (t) => {
       const { downtimeMs } = await pair.waitStatus(serving, `round ${round}: it took over`, (s) => {
         return s.role === 'primary';
       });
-      await waitSuccesses(clients, {
+      await clients.waitSuccesses({
         names: CLIENT_NAMES,
         afterUs: faultUs,
         count: SUCCESSES_AFTER,

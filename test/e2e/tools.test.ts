@@ -9,7 +9,7 @@ import type { ClientName } from '../../scripts/clients/client.js';
 import { nowUs } from '../../scripts/clients/clock.js';
 import { callAgent } from '../../scripts/harness/agent-control.js';
 import type { ClientProcess } from '../../scripts/harness/client-process.js';
-import { socketPath, startClients, waitSuccesses, withPair } from './pair-harness.js';
+import { socketPath, startClients, withPair } from './pair-harness.js';
 
 const run = promisify(execFile);
 const COLO = fileURLToPath(new URL('../../src/cli/colo.js', import.meta.url));
@@ -26,7 +26,7 @@ async function colo(...args: string[]): Promise<{ code: number; stdout: string; 
 
 /** Each of these clients gets something done from now on. */
 function progress(clients: ClientProcess, names: readonly ClientName[]): Promise<void> {
-  return waitSuccesses(clients, { names, afterUs: nowUs(), count: 5 });
+  return clients.waitSuccesses({ names, afterUs: nowUs(), count: 5 });
 }
 
 test('the mode changes to and fro under load, and a failover loses nothing', async (t) => {

@@ -11,7 +11,7 @@ import { nowUs } from '../../scripts/clients/clock.js';
 import { Cleanup } from '../../scripts/harness/cleanup.js';
 import { guestFiles } from '../../scripts/harness/guest-files.js';
 import { PairLab } from '../../scripts/harness/pair-lab.js';
-import { assertNothingLost, controlGuest, startClients, waitSuccesses } from './pair-harness.js';
+import { assertNothingLost, controlGuest, startClients } from './pair-harness.js';
 
 const MIB = 1 << 20;
 const ROOT = new URL('../../../', import.meta.url).pathname;
@@ -72,7 +72,7 @@ test('the way back after a failover transfers what has changed', async (t) => {
     await pair.restart('hosta');
     await pair.waitProtected(undefined, 'hostb');
     const seconds = (nowUs() - returnedUs) / 1e6;
-    await waitSuccesses(clients, { names: CLIENT_NAMES, afterUs: returnedUs, count: 5 });
+    await clients.waitSuccesses({ names: CLIENT_NAMES, afterUs: returnedUs, count: 5 });
     const { candidates, sentBytes } = await lastSynchronisation(pair, 'data');
     t.log(
       `${DISK_MIB} MiB, ${CHANGED_MIB} MiB changed: ${candidates} clusters were compared, ` +

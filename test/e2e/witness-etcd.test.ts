@@ -1,9 +1,9 @@
 /** The witness in a real etcd: one member, started by the test and cut off by it. */
 import { createServer, type Server } from 'node:net';
 import test from 'ava';
+import { Etcd } from '../../scripts/harness/etcd.js';
 import { openWitness, type Witness, type WitnessIdentity } from '../../src/failover/index.js';
 import { encodeRelease } from '../../src/failover/witness/etcd-wire.js';
-import { Etcd } from '../support/etcd.js';
 import { testWitness } from '../support/witness-suite.js';
 
 const TTL_US = 2_000_000;

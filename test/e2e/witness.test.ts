@@ -11,19 +11,13 @@ import { CLIENT_NAMES } from '../../scripts/clients/client.js';
 import { nowUs } from '../../scripts/clients/clock.js';
 import { callAgent } from '../../scripts/harness/agent-control.js';
 import type { ClientProcess } from '../../scripts/harness/client-process.js';
+import type { Etcd } from '../../scripts/harness/etcd.js';
+import { ETCD_WITNESS, startEtcd } from '../../scripts/harness/etcd-in-lab.js';
 import type { Namespace } from '../../scripts/harness/lab.js';
+import { LanSniffer } from '../../scripts/harness/lan-sniffer.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
-import type { Etcd } from '../support/etcd.js';
-import { ETCD_WITNESS, startEtcd } from './etcd-in-lab.js';
 import { run } from './lab-harness.js';
-import { LanSniffer } from './lan-sniffer.js';
-import {
-  assertNothingLost,
-  socketPath,
-  startClients,
-  waitSuccesses,
-  withPair,
-} from './pair-harness.js';
+import { assertNothingLost, socketPath, startClients, withPair } from './pair-harness.js';
 
 const CLIENTS = { clients: CLIENT_NAMES, args: ['--random-interval-ms', '500'] };
 const ENOUGH = 5;
@@ -33,7 +27,7 @@ const PEER_TIMEOUT_MS = 3000;
 const COMMAND_DEADLINE_MS = 30_000;
 
 async function clientsGoOn(clients: ClientProcess, afterUs = nowUs()): Promise<void> {
-  await waitSuccesses(clients, { names: CLIENT_NAMES, afterUs, count: ENOUGH });
+  await clients.waitSuccesses({ names: CLIENT_NAMES, afterUs, count: ENOUGH });
 }
 
 async function setLink(host: Namespace, state: 'up' | 'down'): Promise<void> {

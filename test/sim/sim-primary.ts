@@ -351,12 +351,11 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       } else if (!peer.alive) {
         refuse('The peer refused', 1);
       } else {
-        const { mode, periodSetting: period } = this.core;
+        const { mode, setting: period } = this.core.pace;
         const policy = { mode, period };
         const { image } = this.host.records;
-        const offer = this.#offer;
-        const { epoch } = this.core;
-        const session = network.open(side, { epoch, instance, policy, image, offer });
+        const has = { epoch: this.core.epoch, offer: this.#offer };
+        const session = network.open(side, { ...has, instance, policy, image });
         this.session = session;
         session.attach(side, {
           message: (channel, message) => {

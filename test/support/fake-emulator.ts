@@ -249,6 +249,10 @@ export class FakeEmulator implements Emulator {
     this.#listeners.push(listener);
   }
 
+  abort(): void {
+    this.crash('The guest was aborted');
+  }
+
   async kill(): Promise<void> {
     this.crash('The guest was killed');
   }

@@ -6,7 +6,7 @@
  * | magic | 0 | 4 | BE | "COHB" |
  * | version | 4 | 1 | | 2 |
  * | kind | 5 | 1 | | 1 heartbeat, 2 confirmation |
- * | flags | 6 | 1 | | bit 0: the sender asks to be confirmed; bit 1: `session` is there |
+ * | flags | 6 | 1 | | bit 0: the sender asks to be confirmed; bit 1: `session` is there; bit 2: `lan` |
  * | | 7 | 1 | | 0 |
  * | key id | 8 | 8 | | which secret: made from the one in the session's hello, and tells nothing of it |
  * | sequence | 16 | 8 | BE | heartbeat: its number; confirmation: that of what is confirmed |
@@ -29,6 +29,7 @@ const MAGIC = 0x434f4842;
 const VERSION = 2;
 const ASKS = 1;
 const HAS_SESSION = 2;
+const HAS_LAN = 4;
 const MAC_AT = 40;
 
 /** The keys of one end of a session; heartbeat-seal-shell.ts makes them. */
@@ -48,6 +49,8 @@ export type HeartbeatMessage =
       readonly asks: boolean;
       readonly token: number;
       readonly session: number | undefined;
+      /** The sender has a gateway to ask, and that one answers. */
+      readonly lan: boolean;
     }
   | { readonly kind: 'confirmation'; readonly sequence: number; readonly token: number };
 
@@ -60,8 +63,12 @@ export function encodeHeartbeat(message: HeartbeatMessage, seal: HeartbeatSeal):
   bytes.writeBigUInt64BE(BigInt(message.sequence), 16);
   bytes.writeBigUInt64BE(BigInt(message.token), 24);
   if (message.kind === 'heartbeat') {
-    const { asks, session } = message;
-    bytes.writeUInt8((asks ? ASKS : 0) + (session === undefined ? 0 : HAS_SESSION), 6);
+    const { asks, session, lan } = message;
+    const flags = [asks ? ASKS : 0, session === undefined ? 0 : HAS_SESSION, lan ? HAS_LAN : 0];
+    bytes.writeUInt8(
+      flags.reduce((sum, flag) => sum + flag, 0),
+      6,
+    );
     bytes.writeBigUInt64BE(BigInt(session ?? 0), 32);
   }
   seal.sign(bytes.subarray(0, MAC_AT)).copy(bytes, MAC_AT);
@@ -85,13 +92,15 @@ export function decodeHeartbeat(bytes: Buffer, seal: HeartbeatSeal): HeartbeatMe
     return flags === 0 && session === 0 ? { kind: 'confirmation', sequence, token } : undefined;
   }
   const hasSession = (flags & HAS_SESSION) !== 0;
-  if (kind !== 1 || flags > ASKS + HAS_SESSION || (!hasSession && session !== 0)) return undefined;
+  if (kind !== 1 || flags > ASKS + HAS_SESSION + HAS_LAN || (!hasSession && session !== 0))
+    return undefined;
   return {
     kind: 'heartbeat',
     sequence,
     asks: (flags & ASKS) !== 0,
     token,
     session: hasSession ? session : undefined,
+    lan: (flags & HAS_LAN) !== 0,
   };
 }
 

@@ -8,7 +8,8 @@
  *
  * A peer is suspect from half of the time-out on, or when something is wrong with it that does not
  * prove its end. `proof` says that it can't speak any more: its process is gone, or it told so after
- * it had fallen silent. Whoever was lost stays lost until `start`.
+ * it had fallen silent. Whoever was lost that way stays lost until `start`. One that was only silent
+ * is alive when it is heard again: its session may have gone on, as its own connections tell.
  */
 
 /** Why a peer is suspect or lost. */
@@ -63,8 +64,9 @@ export class PeerMonitor {
   heard(nowUs: number): PeerView | undefined {
     // The next tick will count from the last one on, and what lies before now was not silence.
     this.#silentUs = -Math.min(nowUs - this.#tickedAtUs, 2 * this.#tickUs);
-    const isSilence = this.#view.kind === 'suspect' && this.#view.reason === 'silence';
-    return isSilence ? this.#change({ kind: 'alive' }) : undefined;
+    const isSilence = 'reason' in this.#view && this.#view.reason === 'silence';
+    const isProved = this.#view.kind === 'lost' && this.#view.proof;
+    return isSilence && !isProved ? this.#change({ kind: 'alive' }) : undefined;
   }
 
   /** Something is wrong with a peer that may live on: its connection, its QEMU, its disk. */

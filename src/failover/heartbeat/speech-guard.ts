@@ -11,7 +11,7 @@
  * takes over.
  */
 import type { Core } from '../../lib/index.js';
-import { HEARTBEATS_REMEMBERED_MAX, MAIN_SILENCE_US_MAX } from '../limits.js';
+import { HEARTBEATS_REMEMBERED_MAX, LAN_LOST_AGAIN_US, MAIN_SILENCE_US_MAX } from '../limits.js';
 import {
   type PermitInput,
   type PermitOptions,
@@ -38,8 +38,13 @@ export type GuardOutput =
   | Exclude<PermitOutput, { readonly kind: 'confirm' }>
   /** To the peer, by every path. */
   | { readonly kind: 'send'; readonly message: HeartbeatMessage }
-  /** The view of the peer has changed. Whoever is told `lost` ends the session (`peerLost`). */
+  /** The view of the peer has changed. A session ends by its own detector, never by this. */
   | { readonly kind: 'peer'; readonly view: PeerView }
+  /**
+   * Speaker: this host does not reach its LAN, and the peer does. Told again for as long as it is
+   * so: the guest is better off there, once it is protected.
+   */
+  | { readonly kind: 'lanLost' }
   /** The main thread is hung, or is there again. */
   | { readonly kind: 'mainHung'; readonly hung: boolean };
 
@@ -60,6 +65,10 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
   #confirmedSequence = 0;
   #sendAtUs: number;
   #hung = false;
+  /** Undefined without a gateway to ask. */
+  #lan: boolean | undefined;
+  #peerHasLan = false;
+  #lanToldAtUs = Number.NEGATIVE_INFINITY;
 
   constructor(options: GuardOptions) {
     this.#heartbeatUs = options.heartbeatUs;
@@ -114,6 +123,9 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
         return viewChange(this.#monitor.suspect(input.reason));
       case 'peerGone':
         return viewChange(this.#monitor.lost(input.reason, true));
+      case 'lan':
+        this.#lan = input.reachable;
+        return this.#permitted(input, nowUs);
       default:
         return this.#permitted(input, nowUs);
     }
@@ -127,7 +139,15 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
     }
     outputs.push(...viewChange(this.#monitor.tick(nowUs)));
     if (this.#hung) return outputs;
-    return [...outputs, ...this.#permitted({ kind: 'tick' }, nowUs)];
+    return [...outputs, ...this.#watchLan(nowUs), ...this.#permitted({ kind: 'tick' }, nowUs)];
+  }
+
+  #watchLan(nowUs: number): GuardOutput[] {
+    const speaks = this.#permit.state.kind === 'speaking' && this.peer.kind === 'alive';
+    if (!speaks || this.#lan !== false || !this.#peerHasLan) return [];
+    if (nowUs < this.#lanToldAtUs + LAN_LOST_AGAIN_US) return [];
+    this.#lanToldAtUs = nowUs;
+    return [{ kind: 'lanLost' }];
   }
 
   #watchMain(mainAliveAtUs: number, nowUs: number): GuardOutput[] {
@@ -142,8 +162,8 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
     this.#sentAtUs.set(this.#sequence, nowUs);
     this.#sentAtUs.delete(this.#sequence - HEARTBEATS_REMEMBERED_MAX);
     const { asks, token, session } = this.#permit;
-    const message = { kind: 'heartbeat', sequence: this.#sequence, asks, token, session } as const;
-    return { kind: 'send', message };
+    const said = { asks, token, session, lan: this.#lan === true };
+    return { kind: 'send', message: { kind: 'heartbeat', sequence: this.#sequence, ...said } };
   }
 
   #arrived(message: HeartbeatMessage, nowUs: number): GuardOutput[] {
@@ -152,6 +172,7 @@ export class SpeechGuard implements Core<GuardInput, GuardOutput> {
     // What somebody has kept and sends again must not make the peer look alive.
     if (sequence <= this.#heardSequence) return [];
     this.#heardSequence = sequence;
+    this.#peerHasLan = message.lan;
     const outputs = viewChange(this.#monitor.heard(nowUs));
     if (this.#hung) return outputs;
     for (const output of this.#permit.step({ kind: 'heard', asks, token, session }, nowUs)) {

@@ -26,6 +26,10 @@
  * to go alone, which makes the old speaker's token an old one. So a claim that is given up in time
  * leaves no trace.
  *
+ * A standby whose session broke may still hear its speaker, as on a link that loses some of what it
+ * carries. That one is alive and has newer state, so it is left the time to take the grant. If it
+ * does not, it can't, and the standby claims as usual.
+ *
  * So without the witness nobody goes alone, not even from a peer that is provably dead: the next to
  * start would not be told who has the newest state. Output waits, until the witness is there or a
  * standby has committed it.
@@ -45,6 +49,8 @@ import {
   ASK_AGAIN_PART,
   ASK_AGAIN_US_MAX,
   ASK_AGAIN_US_MIN,
+  COURTESY_PART,
+  HEARD_PART,
   LOW_LEASE_PART,
   RENEW_PART,
   UNLIMITED_US,
@@ -158,6 +164,10 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
   #askAtUs = 0;
   #healthySinceUs: number | undefined;
   #lanReachable = true;
+  /** When a heartbeat of the speaker came last. */
+  #heardAtUs = Number.NEGATIVE_INFINITY;
+  /** Until then the grant is left to a speaker that is heard. */
+  #courtesyUntilUs = 0;
   #steppedAtUs: number;
   #vouched = false;
   #vouchedAtUs = 0;
@@ -273,6 +283,7 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
 
   #heard(input: Extract<PermitInput, { kind: 'heard' }>, nowUs: number): PermitOutput[] {
     const outputs = this.#learn(input.token, input.session);
+    if (input.asks) this.#heardAtUs = nowUs;
     if (!input.asks || input.token < this.#token || !this.#mayPromise()) return outputs;
     this.#promisedUntilUs = Math.max(this.#promisedUntilUs, nowUs + this.#options.promiseUs);
     return [...outputs, { kind: 'confirm' }];
@@ -334,6 +345,9 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
   #peerLost(input: Extract<PermitInput, { kind: 'peerLost' }>, nowUs: number): PermitOutput[] {
     const { kind } = this.#state;
     if (kind === 'standby' || kind === 'claiming') {
+      const courtesyUs = Math.round(this.#options.promiseUs * COURTESY_PART);
+      if (kind === 'standby') this.#courtesyUntilUs = nowUs + courtesyUs;
+      if (input.proof) this.#courtesyUntilUs = nowUs;
       this.#state = { kind: 'claiming' };
       if (input.proof) this.#promisedUntilUs = Math.min(this.#promisedUntilUs, nowUs);
       this.#askAtUs = nowUs;
@@ -471,8 +485,15 @@ export class SpeechPermit implements Core<PermitInput, PermitOutput> {
     );
   }
 
-  /** From when on a grant is wanted: a protected speaker that is confirmed in time wants none. */
+  /**
+   * From when on a grant is wanted: a protected speaker that is confirmed in time wants none, and a
+   * standby none that the speaker is about to take.
+   */
   #wantsAtUs(): number {
+    if (this.#state.kind === 'claiming' && !this.#held) {
+      const silentAtUs = this.#heardAtUs + Math.round(this.#options.promiseUs * HEARD_PART);
+      return Math.min(this.#courtesyUntilUs, silentAtUs);
+    }
     const insured = this.#state.kind === 'speaking' && this.#alone === 'no' && !this.#held;
     return insured ? this.#peerUntilUs - Math.floor(this.#peerLeaseUs * LOW_LEASE_PART) : 0;
   }

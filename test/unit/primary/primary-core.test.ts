@@ -364,7 +364,7 @@ test('what was asked about an epoch that is over is void', (t) => {
 test('a change of the mode takes effect with a checkpoint of its own', (t) => {
   const { core, talk } = pair();
   t.deepEqual(talk.at(200).says({ kind: 'modeChanged', mode: 'colo' }), ['presendRound 8']);
-  t.is(core.mode, 'colo');
+  t.is(core.pace.mode, 'colo');
   t.deepEqual(talk.says(SMALL_ROUND), ['capture 8 mode true']);
   t.deepEqual(talk.says({ kind: 'modeChanged', mode: 'colo' }), []);
 });
@@ -372,7 +372,7 @@ test('a change of the mode takes effect with a checkpoint of its own', (t) => {
 test('alone, the mode changes at once', (t) => {
   const { core, talk } = start();
   t.deepEqual(talk.says({ kind: 'modeChanged', mode: 'colo' }), []);
-  t.is(core.mode, 'colo');
+  t.is(core.pace.mode, 'colo');
 });
 
 const DETACH = { kind: 'partingRequested', goodbye: 'detach' } as const;

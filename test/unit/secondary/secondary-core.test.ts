@@ -164,6 +164,17 @@ test('a waiting state whose primary came back is promoted only by force', (t) =>
   ]);
 });
 
+test('a secondary whose QEMU hangs holds nothing any more, unless it is the one that serves', (t) => {
+  const hung = { kind: 'hung', reason: 'Silent' } as const;
+  const { core, talk } = standby();
+  t.deepEqual(talk.says(hung), ['sendUnfit Silent', 'closeSession Silent', 'discard Silent']);
+  t.is(core.state.kind, 'waiting');
+  const serving = standby();
+  serving.talk.says({ kind: 'goodbye', goodbye: 'handover', reason: 'x' });
+  t.is(serving.core.state.kind, 'promoting');
+  t.deepEqual(serving.talk.says(hung), []);
+});
+
 test('a stranger who asks for a session changes nothing for a standby', (t) => {
   const { talk } = standby();
   t.deepEqual(talk.says({ kind: 'peerReturned' }), []);

@@ -20,6 +20,7 @@ const message: fc.Arbitrary<HeartbeatMessage> = fc.oneof(
     asks: fc.boolean(),
     token: number,
     session: fc.option(number, { nil: undefined }),
+    lan: fc.boolean(),
   }),
   fc.record({ kind: fc.constant('confirmation' as const), sequence: number, token: number }),
 );
@@ -33,7 +34,14 @@ test('every message survives its bytes, both ways', (t) => {
   );
 });
 
-const SENT = { kind: 'heartbeat', sequence: 5, asks: true, token: 7, session: 2 } as const;
+const SENT = {
+  kind: 'heartbeat',
+  sequence: 5,
+  asks: true,
+  token: 7,
+  session: 2,
+  lan: true,
+} as const;
 
 test('any change of any bit and any other length is no heartbeat', (t) => {
   const bytes = encodeHeartbeat(SENT, OURS);

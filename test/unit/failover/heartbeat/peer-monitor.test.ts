@@ -39,6 +39,14 @@ test('the first reason is told when silence follows it', (t) => {
   t.like(ticks(m, 50, 2000), [{ kind: 'lost', reason: 'connection reset', proof: false }]);
 });
 
+test('one that was lost by its silence alone is alive when it is heard again', (t) => {
+  const m = monitor();
+  ticks(m, 50, 500);
+  t.deepEqual(m.view, { kind: 'lost', reason: 'silence', proof: false });
+  t.deepEqual(m.heard(600), { kind: 'alive' });
+  t.deepEqual(ticks(m, 650, 900), [{ nowUs: 900, kind: 'suspect', reason: 'silence' }]);
+});
+
 test('proof may come after the verdict, and nothing brings a lost one back', (t) => {
   const m = monitor();
   ticks(m, 50, 500);

@@ -3,6 +3,7 @@ import {
   type GuardOptions,
   type GuardOutput,
   type HeartbeatMessage,
+  LAN_LOST_AGAIN_US,
   MAIN_SILENCE_US_MAX,
   SpeechGuard,
 } from '../../../../src/failover/index.js';
@@ -22,12 +23,13 @@ function guard(options: Partial<GuardOptions> = {}): SpeechGuard {
   });
 }
 
-const beat = (sequence: number, asks = true): HeartbeatMessage => ({
+const beat = (sequence: number, asks = true): Extract<HeartbeatMessage, { kind: 'heartbeat' }> => ({
   kind: 'heartbeat',
   sequence,
   asks,
   token: 0,
   session: undefined,
+  lan: false,
 });
 
 const sent = (outputs: GuardOutput[]): HeartbeatMessage[] =>
@@ -89,6 +91,38 @@ test('a hung main thread is not taken for alive: nothing is sent until it is bac
   t.deepEqual(g.step({ kind: 'tick', mainAliveAtUs: 0 }, hungUs + 60_000), []);
   const back = g.step({ kind: 'tick', mainAliveAtUs: hungUs + 70_000 }, hungUs + 120_000);
   t.like(back, [{ kind: 'mainHung', hung: false }, { kind: 'send' }]);
+});
+
+test('a speaker without a LAN is told so when the peer has one, again and again', (t) => {
+  const g = guard({ role: 'primary' });
+  g.step({ kind: 'tick', mainAliveAtUs: 0 }, 0);
+  g.step({ kind: 'joined' }, 0);
+  const told = (nowUs: number) =>
+    g.step({ kind: 'tick', mainAliveAtUs: nowUs }, nowUs).filter(({ kind }) => kind === 'lanLost')
+      .length;
+  const hear = (sequence: number, lan: boolean, nowUs: number): void => {
+    g.step({ kind: 'arrived', message: { ...beat(sequence, false), lan } }, nowUs);
+  };
+  const speak = (nowUs: number): void => {
+    const answer = { kind: 'granted', token: 1, askedAtUs: nowUs, ttlUs: 60_000_000 } as const;
+    g.step({ kind: 'answered', answer }, nowUs);
+    g.step({ kind: 'tick', mainAliveAtUs: nowUs }, nowUs);
+  };
+  speak(P);
+  t.is(g.state.kind, 'speaking');
+  hear(1, true, P + 1);
+  // Without a gateway nobody knows.
+  t.is(told(P + 50_000), 0);
+  g.step({ kind: 'lan', reachable: true }, P + 60_000);
+  t.is(told(P + 100_000), 0);
+  g.step({ kind: 'lan', reachable: false }, P + 110_000);
+  hear(2, false, P + 120_000);
+  t.is(told(P + 150_000), 0, 'the peer is no better off');
+  hear(3, true, P + 160_000);
+  t.is(told(P + 200_000), 1);
+  t.is(told(P + 250_000), 0);
+  hear(4, true, P + LAN_LOST_AGAIN_US);
+  t.is(told(P + 200_000 + LAN_LOST_AGAIN_US), 1);
 });
 
 test('the view of the peer is told when it changes', (t) => {

@@ -134,16 +134,45 @@ test('a peer that has gone alone silences the other at once', (t) => {
 
 test('a standby promises, and waits for the end of its promise', (t) => {
   const p = standby();
-  t.deepEqual(p.step({ kind: 'peerLost', proof: false }, 2 * S + 1), [askInsure]);
-  p.step(granted(8, 2 * S), 2 * S + 2);
+  const lostUs = 2 * S + P / 2;
+  t.deepEqual(p.step({ kind: 'peerLost', proof: false }, lostUs), [askInsure]);
+  p.step(granted(8, lostUs), lostUs + 1);
   // Decided: no more promises.
-  t.deepEqual(p.step({ kind: 'heard', asks: true, token: 7, session: 3 }, 2 * S + 3), []);
+  t.deepEqual(p.step({ kind: 'heard', asks: true, token: 7, session: 3 }, lostUs + 2), []);
   t.is(p.deadlineUs(), 2 * S + P);
   t.deepEqual(p.step({ kind: 'tick' }, 2 * S + P), [askAlone]);
   t.deepEqual(p.step(granted(9, 2 * S + P), 2 * S + P + 1), [
     { kind: 'takeOver', token: 9 },
     { kind: 'speak', untilUs: 2 * S + P + leaseUs(TTL) },
   ]);
+});
+
+test('a standby whose session broke leaves the grant to a speaker that it still hears', (t) => {
+  const p = standby();
+  const lostUs = 2 * S + 1;
+  t.deepEqual(p.step({ kind: 'peerLost', proof: false }, lostUs), []);
+  const beat = { kind: 'heard', asks: true, token: 7, session: 3 } as const;
+  for (let nowUs = lostUs; nowUs < lostUs + 2 * P; nowUs += P / 5) {
+    t.deepEqual(p.step(beat, nowUs), [{ kind: 'confirm' }]);
+  }
+  // It went alone meanwhile; or it can't.
+  const alone = { kind: 'heard', asks: true, token: 8, session: undefined } as const;
+  t.like(p.step(alone, lostUs + 2 * P), [{ kind: 'stale' }, { kind: 'confirm' }]);
+  const other = standby();
+  other.step({ kind: 'peerLost', proof: false }, lostUs);
+  for (let nowUs = lostUs; nowUs < lostUs + 2.5 * P; nowUs += P / 5) other.step(beat, nowUs);
+  t.is(other.deadlineUs(), lostUs + 2.5 * P);
+  t.deepEqual(other.step({ kind: 'tick' }, lostUs + 2.5 * P), [askInsure]);
+});
+
+test('a speaker that falls silent is not waited for any longer, and one that is gone not at all', (t) => {
+  const p = standby();
+  t.deepEqual(p.step({ kind: 'peerLost', proof: false }, 2 * S + 1), []);
+  t.is(p.deadlineUs(), 2 * S + P / 2);
+  t.deepEqual(p.step({ kind: 'tick' }, 2 * S + P / 2), [askInsure]);
+  const other = standby();
+  other.step({ kind: 'peerLost', proof: false }, 2 * S + 1);
+  t.deepEqual(other.step({ kind: 'peerLost', proof: true }, 2 * S + 2), [askAlone]);
 });
 
 test('proof that the peer is silent ends the promise, but the witness is asked all the same', (t) => {

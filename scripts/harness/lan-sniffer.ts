@@ -3,10 +3,10 @@
  * end of each host's wire.
  */
 import { join } from 'node:path';
-import { Child } from '../../scripts/harness/child.js';
-import type { Cleanup } from '../../scripts/harness/cleanup.js';
-import { GUEST_MAC, type HostName } from '../../scripts/harness/lab.js';
-import type { PairLab } from '../../scripts/harness/pair-lab.js';
+import { Child } from './child.js';
+import type { Cleanup } from './cleanup.js';
+import { GUEST_MAC, type HostName } from './lab.js';
+import type { PairLab } from './pair-lab.js';
 
 interface Heard {
   readonly host: HostName;
@@ -14,7 +14,7 @@ interface Heard {
 }
 
 export class LanSniffer {
-  readonly #heard: Heard[] = [];
+  #heard: Heard[] = [];
   readonly #children: Child[] = [];
 
   constructor(pair: PairLab, cleanup: Cleanup) {
@@ -23,21 +23,8 @@ export class LanSniffer {
         name: `sniffer of ${host}`,
         command: [
           ...pair.lab.lan.enter,
-          ...[
-            'tcpdump',
-            '-i',
-            `p-${host}`,
-            '-Q',
-            'in',
-            '-n',
-            '-q',
-            '-tt',
-            '-l',
-            '--immediate-mode',
-            '-s',
-            '64',
-          ],
-          ...['ether', 'src', GUEST_MAC],
+          ...['tcpdump', '-i', `p-${host}`, '-Q', 'in', '-n', '-q', '-tt', '-l'],
+          ...['--immediate-mode', '-s', '64', 'ether', 'src', GUEST_MAC],
         ],
         logPath: join(pair.directory, 'sniffer.log'),
         onLine: (line) => {
@@ -53,6 +40,11 @@ export class LanSniffer {
   /** Ends it: what the kernel still has is read first. */
   async stop(): Promise<void> {
     for (const child of this.#children) await child.stop();
+  }
+
+  /** What was heard so far counts no more. */
+  forget(): void {
+    this.#heard = [];
   }
 
   /** Frames of a host between two moments of `Date.now`. */

@@ -1,0 +1,121 @@
+/**
+ * What a round of the fault matrix must have shown. In: what was seen of the pair, of the clients
+ * and on the LAN. Out: the outage, and each violation in words. Pure.
+ */
+import type { TimedClientName } from '../clients/client.js';
+import type { HostName } from '../harness/lab.js';
+import { type Cell, judgedClients } from './cells.js';
+
+/** Beyond what noticing takes: for the decision, and for the other guest to be heard. */
+const TAKEOVER_MS = 500;
+const UNDISTURBED_MS = 500;
+/**
+ * Nothing of the clients' reached either guest meanwhile. Linux repeats it after 0.2 s and then twice
+ * as long each time: what just missed the change of roles after 1.4 s comes after 3.1.
+ */
+const CLIENT_TIMER_MS = 2100;
+/** As GATEWAY_SILENCE_US of src/failover and COMMIT_TIMEOUT_US of src/primary. */
+const GATEWAY_SILENCE_MS = 1000;
+const COMMIT_TIMEOUT_MS = 15_000;
+
+/** A client was without an answer; times are CLOCK_MONOTONIC in microseconds. */
+export interface ClientGap {
+  readonly client: TimedClientName;
+  readonly fromUs: number;
+  readonly toUs: number;
+}
+
+export interface RoundFacts {
+  readonly cell: Cell;
+  readonly peerTimeoutMs: number;
+  readonly slackMs: number;
+  /** When the fault was there, when it was mended, when the guest was protected again. */
+  readonly faultUs: number;
+  readonly mendedUs: number;
+  /** Who ran the guest before the fault, and who afterwards. */
+  readonly before: HostName;
+  readonly after: HostName;
+  /** Gaps of the whole round that are worth telling. */
+  readonly gaps: readonly ClientGap[];
+  /** Why connections were lost, one for each. */
+  readonly lostConnections: readonly string[];
+  /** Undefined: the guest could not be asked. */
+  readonly acknowledgedLost: number | undefined;
+  /** Who was heard on the LAN, each as often as it took the word from the other. */
+  readonly speakers: readonly HostName[];
+  /** What did not come about in time, in words. */
+  readonly failures: readonly string[];
+}
+
+export interface RoundVerdict {
+  readonly outageMs: number;
+  readonly boundMs: number;
+  /** The longest wait of a client that began when the fault was mended or later. */
+  readonly laterMs: number;
+  readonly problems: readonly string[];
+}
+
+/** How long clients may be without an answer, milliseconds. */
+export function boundOf({
+  cell,
+  peerTimeoutMs,
+  slackMs,
+}: Pick<RoundFacts, 'cell' | 'peerTimeoutMs' | 'slackMs'>): number {
+  switch (cell.bound) {
+    case 'loss':
+      return peerTimeoutMs + TAKEOVER_MS + slackMs;
+    case 'gateway':
+      return GATEWAY_SILENCE_MS + CLIENT_TIMER_MS + slackMs;
+    case 'weather':
+      return COMMIT_TIMEOUT_MS + slackMs;
+    case 'none':
+      return UNDISTURBED_MS + slackMs;
+  }
+}
+
+export function judgeRound(facts: RoundFacts): RoundVerdict {
+  const { cell, faultUs, mendedUs, before, after, speakers } = facts;
+  const gaps = facts.gaps.filter(({ client }) => judgedClients(cell).includes(client));
+  const outageMs = longestMs(gaps, { fromUs: faultUs, untilUs: mendedUs });
+  const laterMs = longestMs(
+    gaps.filter(({ fromUs }) => fromUs >= mendedUs),
+    { fromUs: mendedUs, untilUs: Number.POSITIVE_INFINITY },
+  );
+  const boundMs = boundOf(facts);
+  const problems = [...facts.failures];
+  if (outageMs > boundMs) problems.push(`An outage of ${outageMs} ms, allowed are ${boundMs}`);
+  if (cell.expected === 'failover' && after === before) problems.push('Nobody took over');
+  if (cell.expected !== 'failover' && after !== before) problems.push('A take-over without need');
+  // Once each, in this order; a host that is heard again has never stopped.
+  const allowed = after === before ? [before] : [before, after];
+  if (speakers.join() !== allowed.join()) {
+    problems.push(`Heard on the LAN: ${speakers.join(', ')} instead of ${allowed.join(', ')}`);
+  }
+  if (facts.acknowledgedLost === undefined) problems.push('Writes could not be read back');
+  else if (facts.acknowledgedLost > 0) {
+    problems.push(`${facts.acknowledgedLost} acknowledged writes lost`);
+  }
+  const lost = lostOf(facts);
+  if (lost[0] !== undefined) {
+    problems.push(`${lost.length} connections lost, the first: ${lost[0]}`);
+  }
+  return { outageMs, boundMs, laterMs, problems };
+}
+
+/** A client that lost its patience in bad weather has lost nothing else. */
+export function lostOf({
+  cell,
+  lostConnections,
+}: Pick<RoundFacts, 'cell' | 'lostConnections'>): readonly string[] {
+  if (cell.bound !== 'weather') return lostConnections;
+  return lostConnections.filter((reason) => !/No complete answer within/.test(reason));
+}
+
+/** Of those that touch a span of time. */
+function longestMs(
+  gaps: readonly ClientGap[],
+  { fromUs, untilUs }: { fromUs: number; untilUs: number },
+): number {
+  const within = gaps.filter((gap) => gap.toUs > fromUs && gap.fromUs < untilUs);
+  return Math.round(Math.max(0, ...within.map((gap) => gap.toUs - gap.fromUs)) / 1000);
+}
