@@ -11,7 +11,13 @@ import type {
   RoleControl,
 } from '../config/index.js';
 import type { Policy } from '../replication/index.js';
-import type { AcceptDecision, Frame, ProbeAnswer, Session } from '../transport/index.js';
+import type {
+  AcceptDecision,
+  Frame,
+  LinkSecurity,
+  ProbeAnswer,
+  Session,
+} from '../transport/index.js';
 import type { Guest } from './guest.js';
 
 /** Why a role is over. What it used is released, but for what the next role goes on with. */
@@ -67,6 +73,8 @@ export interface NodeIdentity {
   readonly port: number;
   /** INSTANCE_BYTES, random. */
   readonly instance: Buffer;
+  /** What protects every connection between the hosts. */
+  readonly security: LinkSecurity;
 }
 
 /** Who is told what happens to a role. */

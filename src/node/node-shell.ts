@@ -142,6 +142,7 @@ class Node implements RunningNode {
         return this.#probeAnswer;
       },
       resumeWithinMs: configuration.peerTimeoutUs / 1000,
+      security: this.#security.links,
     });
   }
 
@@ -171,7 +172,8 @@ class Node implements RunningNode {
 
   #status(): NodeStatus {
     const { phase } = this.#view;
-    return { ...(this.#role ?? this.#joining).status(), phase };
+    const { status: security } = this.#security;
+    return { ...(this.#role ?? this.#joining).status(), phase, security };
   }
 
   get #view(): RoleView {
@@ -229,7 +231,8 @@ class Node implements RunningNode {
   }
 
   get #identity(): NodeIdentity {
-    return { port: this.#port, instance: this.#instance };
+    const security = this.#security.links;
+    return { port: this.#port, instance: this.#instance, security };
   }
 
   /** The only address that a primary may come from, if that is known. */
@@ -307,7 +310,10 @@ class Node implements RunningNode {
     const peer = this.#peer;
     if (peer === undefined) return this.#machine.step({ kind: 'answered', answer: 'unreachable' });
     const toldBefore = this.#told;
-    const answer = await probePeer({ ...peer, timeoutMs: JOIN_PROBE_TIMEOUT_MS });
+    const answer = await probePeer({
+      ...{ ...peer, timeoutMs: JOIN_PROBE_TIMEOUT_MS },
+      security: this.#security.links,
+    });
     // It was started in this moment, and has asked: it may have been told that it may boot.
     const isMissed = NO_ANSWER.includes(answer) && this.#told !== toldBefore;
     if (isMissed && this.#machine.state === 'joining') return this.#ask();

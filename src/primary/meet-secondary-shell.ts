@@ -60,6 +60,7 @@ export async function meetSecondary(options: MeetOptions): Promise<MetSecondary 
     session = await connectSession({
       ...{ ...peer, timeoutMs: CONNECT_TIMEOUT_MS, log: options.log },
       resumeWithinMs: configuration.peerTimeoutUs / 1000,
+      security: options.identity.security,
     });
     if (options.isLeaving()) throw new Error('The node is leaving');
     const offer = (await speech?.offer(session)) ?? null;

@@ -442,6 +442,7 @@ export class PrimaryRole implements NodeRole {
       ...peer,
       timeoutMs,
       ...(instance === undefined ? {} : { instance }),
+      security: this.#options.identity.security,
     });
     this.#driver.input({ kind: 'probed', result });
   }

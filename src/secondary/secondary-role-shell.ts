@@ -374,8 +374,9 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
     const timeoutMs = Math.max(10, peerTimeoutUs / 4000);
     const host = current.session.remoteAddress;
     const { port } = current.hello;
+    const { security } = this.#options.identity;
     const instance = Buffer.from(current.hello.instance, 'hex');
-    const result = await probePeer({ host, port, instance, timeoutMs });
+    const result = await probePeer({ host, port, instance, timeoutMs, security });
     if (this.#current === current) this.#driver.input({ kind: 'probed', result });
   }
 

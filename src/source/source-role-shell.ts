@@ -386,6 +386,8 @@ export class SourceRole extends MovingRole implements NodeRole {
         ...this.#address,
         timeoutMs: CONNECT_TIMEOUT_MS,
         log: this.#log,
+        resumeWithinMs: this.#configuration.peerTimeoutUs / 1000,
+        security: this.#options.identity.security,
       });
     } catch (error) {
       const reason = describeError(error);
