@@ -183,7 +183,8 @@ test('errors of the network are timeouts, other errors are ours', async (t) => {
 
 test('close sends what is queued first', async (t) => {
   const { near, far } = await twoLinks(t);
-  for (let n = 0; n < 8; n += 1) near.send(n, [Buffer.alloc(4 << 20, n)]);
+  // More than the kernel takes at once, and little enough for a busy host within the deadline.
+  for (let n = 0; n < 8; n += 1) near.send(n, [Buffer.alloc(1 << 20, n)]);
   near.close();
   near.send(99, []);
   const frames = await takeFrames(far, 8);
@@ -229,19 +230,21 @@ test('many small frames sent at once arrive in order', async (t) => {
 
 test('an exchange is not held up by delayed acknowledgements', async (t) => {
   const { near, far } = await twoLinks(t);
-  let rounds = 0;
   far.onFrame((frame) => far.send(frame.type, [frame.payload]));
-  const startMs = performance.now();
+  const rounds: number[] = [];
+  let sentAtMs = performance.now();
   await new Promise<void>((resolve) => {
     near.onFrame(() => {
-      rounds += 1;
-      if (rounds === 100) resolve();
-      else near.send(1, [Buffer.alloc(600), Buffer.alloc(600)]);
+      rounds.push(performance.now() - sentAtMs);
+      if (rounds.length === 100) resolve();
+      sentAtMs = performance.now();
+      if (rounds.length < 100) near.send(1, [Buffer.alloc(600), Buffer.alloc(600)]);
     });
     near.send(1, [Buffer.alloc(600), Buffer.alloc(600)]);
   });
-  // With Nagle every round would wait up to 40 ms.
-  t.true(performance.now() - startMs < 100 * 20);
+  // With Nagle every round would wait some 40 ms; a busy host delays some, not all.
+  const [, , , , , , , , , tenth] = rounds.sort((a, b) => a - b);
+  t.true((tenth ?? 0) < 20, `${tenth} ms`);
 });
 
 test('a link over a socket that never connects reports why', async (t) => {
