@@ -27,6 +27,8 @@
  * promise that a part returns resolves after the effect (I6). Invariant I1 is held in
  * proxy/output-gate.ts and proxy/compare.
  */
+
+export { BusyNode } from './busy-node.js';
 export { DiskRetry } from './disks/disk-retry-shell.js';
 export type { VerifyReport } from './disks/disk-verification-shell.js';
 export {
@@ -39,7 +41,9 @@ export type { Guest, GuestHooks } from './guest.js';
 export { guestHello, type HelloParts } from './guest-hello.js';
 export { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
 export {
+  hasDeparted,
   type MigrationFact,
+  type MigrationRecord,
   readMigrationRecord,
   removeMigrationRecord,
   writeMigrationRecord,
@@ -59,6 +63,8 @@ export type {
 } from './node-role.js';
 export { guestFacts, plainStatus } from './plain-status.js';
 export {
+  type ConfiguredDifference,
+  configuredDifferences,
   IMAGE_AT_STAKE,
   type ReceivedGuest,
   type ReceiveOptions,

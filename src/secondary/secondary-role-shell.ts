@@ -17,6 +17,7 @@ import {
   type NodeIdentity,
   type NodeRole,
   type RoleEnd,
+  removeMigrationRecord,
   SECTION_FRAME,
   type Speech,
 } from '../guest/index.js';
@@ -396,6 +397,8 @@ export class SecondaryRole implements NodeRole {
     try {
       await guest.disks.commit(epoch);
       await this.#options.reserve.used(epoch);
+      // What an earlier migration took away is here again.
+      if (this.#current !== this.#standing) await removeMigrationRecord(this.#configuration);
       this.#standBy();
       return true;
     } catch (error) {
