@@ -24,6 +24,7 @@ import { NO_WITNESS_WARNING } from '../failover/index.js';
 import {
   type Arrival,
   type Departure,
+  hasDeparted,
   type NodeIdentity,
   type NodeRole,
   type Promotion,
@@ -138,8 +139,13 @@ class Node implements RunningNode {
     try {
       const { stateDir, vm } = this.#configuration;
       this.#standing = standingOf(await readRecords(stateDir, vm));
-      if (await hasGivenUp({ stateDir, vm })) this.#standing = 'following';
-      await this.#step({ kind: 'started', role, standing: this.#standing });
+      const record = await readMigrationRecord({ stateDir, vm });
+      const departed = hasDeparted(record);
+      if (departed) this.#standing = 'following';
+      // It ran here last, whatever became of it.
+      const { what } = record ?? {};
+      if (what === 'owns' || what === 'moving') this.#standing = 'leading';
+      await this.#step({ kind: 'started', role, standing: this.#standing, departed });
     } catch (error) {
       await this.#speech?.stop('The node can not start');
       this.#listener.close();
@@ -344,6 +350,7 @@ class Node implements RunningNode {
       arrival,
       speech: this.#speech,
       reserve: await EpochReserve.watch(this.#epochFile),
+      record: await readMigrationRecord(this.#configuration),
     });
   }
 
@@ -351,6 +358,7 @@ class Node implements RunningNode {
   async #goOnWith(promotion: Promotion): Promise<void> {
     const { guest, policy, epoch, downtimeUs } = promotion;
     const { reserve, first } = await EpochReserve.open(this.#epochFile, epoch);
+    await removeMigrationRecord(this.#configuration);
     promotion.release();
     this.#take(
       new PrimaryRole({
@@ -385,7 +393,11 @@ class Node implements RunningNode {
     this.#instance = randomBytes(INSTANCE_BYTES);
     if (end.kind === 'demoted') {
       const { reason } = end;
-      this.#log.warn('The guest runs at the peer; this node is its secondary', { reason });
+      const came = this.#machine.state !== 'destination';
+      const what = came
+        ? 'The guest runs at the peer; this node is its secondary'
+        : 'No guest came';
+      this.#log.warn(what, { reason });
     }
     await this.#step({ kind: 'ended', end: end.kind });
   }
@@ -396,10 +408,4 @@ class Node implements RunningNode {
     const failure = this.#guardFailure;
     this.#finish(failure === undefined ? exit : { exitCode: 1, reason: failure });
   }
-}
-
-/** The guest was moved away from here, or nobody knows whether it was. */
-async function hasGivenUp(place: { stateDir: string; vm: string }): Promise<boolean> {
-  const record = await readMigrationRecord(place);
-  return record?.what === 'given-up' || record?.what === 'released';
 }

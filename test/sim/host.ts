@@ -175,7 +175,10 @@ export class SimHost implements Host, RoleHost {
     this.#held = false;
     this.#newInstance();
     this.#told = this.standing;
-    this.#step({ kind: 'started', role: this.configured, standing: this.standing });
+    this.#step({
+      ...{ kind: 'started', role: this.configured, standing: this.standing },
+      departed: false,
+    });
   }
 
   stop(): void {
