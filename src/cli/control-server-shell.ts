@@ -217,7 +217,7 @@ function deed(
 
 /** What this node can't do in the role that it has now is refused. */
 function migrationDeed(migration: MigrationControl, asked: MigrationCommand) {
-  const { migrate, cancel, recover, finish } = migration;
+  const { migrate, cancel, recover, finish, force, release } = migration;
   switch (asked.command) {
     case 'migrate':
       return migrate?.(asked.arguments) ?? notNow('runs no guest that it could move');
@@ -227,6 +227,10 @@ function migrationDeed(migration: MigrationControl, asked: MigrationCommand) {
       return recover?.(asked.arguments.to) ?? notNow('moves no guest');
     case 'migrate-finish':
       return finish?.(asked.arguments.file) ?? notNow('waits for no pages of a guest');
+    case 'migrate-force':
+      return force?.() ?? notNow('moves no guest');
+    case 'migrate-release':
+      return release?.() ?? notNow('moves no guest');
     default:
       return unreachable(asked);
   }

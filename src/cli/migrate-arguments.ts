@@ -155,5 +155,21 @@ export function defineMigrateFollowUps(
         const file = place.absolute(args.from);
         call(args, { command: 'migrate-finish', arguments: { file } });
       },
+    )
+    .command(
+      'migrate-force',
+      'The other host is off or silent for good: run the guest on this one',
+      () => {},
+      (args) => {
+        call(args as unknown as CommonArguments, { command: 'migrate-force', arguments: {} });
+      },
+    )
+    .command(
+      'migrate-release',
+      'The other host has the guest and needs nothing of this one: let go of it here',
+      () => {},
+      (args) => {
+        call(args as unknown as CommonArguments, { command: 'migrate-release', arguments: {} });
+      },
     );
 }

@@ -23,7 +23,9 @@ export type MigrationCommand =
       readonly command: 'migrate-recover';
       readonly arguments: { readonly to: MigrateOptions['to'] | null };
     }
-  | { readonly command: 'migrate-finish'; readonly arguments: { readonly file: string } };
+  | { readonly command: 'migrate-finish'; readonly arguments: { readonly file: string } }
+  | { readonly command: 'migrate-force'; readonly arguments: Record<string, never> }
+  | { readonly command: 'migrate-release'; readonly arguments: Record<string, never> };
 
 const integer = (min: number, max: number) => z.number().int().min(min).max(max);
 
@@ -58,6 +60,8 @@ export const MIGRATION_COMMANDS = {
       .max(PATH_LENGTH_MAX)
       .regex(/^\/[^\0]*$/),
   }),
+  'migrate-force': z.strictObject({}),
+  'migrate-release': z.strictObject({}),
 } as const satisfies Record<MigrationCommand['command'], z.ZodType>;
 
 const count = z.number().nonnegative();

@@ -81,4 +81,8 @@ export interface MigrationControl {
   recover?(to: Address | null): Promise<CommandResult>;
   /** The missing pages come from the source's backup file; resolves when they are there. */
   finish?(file: string): Promise<CommandResult>;
+  /** The other host is known to be silent: the guest is this one's. Resolves when it is. */
+  force?(): Promise<CommandResult>;
+  /** The other host needs nothing of this one any more: it lets go. */
+  release?(): Promise<CommandResult>;
 }

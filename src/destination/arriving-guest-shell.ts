@@ -43,6 +43,7 @@ export class ArrivingGuest {
   #placing = false;
   /** While the devices are loaded: what the pages that a load writes had. */
   #kept: Map<number, Buffer> | undefined;
+  #mayHaveRun = false;
   /** The pages that a load writes. */
   #loadPages: readonly PageRange[] = [];
 
@@ -79,6 +80,11 @@ export class ArrivingGuest {
 
   get guest(): Guest {
     return this.#received.guest;
+  }
+
+  /** From its first step on, whatever becomes of it. */
+  get mayHaveRun(): boolean {
+    return this.#mayHaveRun;
   }
 
   /** What becomes of this host's images, for the source. */
@@ -158,6 +164,7 @@ export class ArrivingGuest {
     network.committed(epoch);
     await disks.promote();
     await network.promote();
+    this.#mayHaveRun = true;
     await emulator.resume();
     network.goLive({ announce });
     if (announce) await emulator.announce();

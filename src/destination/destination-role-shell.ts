@@ -11,7 +11,6 @@ import type {
   CommandResult,
   Configuration,
   MigrationControl,
-  MigrationStatus,
   NodeLogger,
   NodeStatus,
   RoleView,
@@ -19,10 +18,9 @@ import type {
 import {
   type Arrival,
   checkSpeech,
-  guestFacts,
+  type MigrationRecord,
   MovingRole,
   type NodeRole,
-  plainStatus,
   type RoleEnd,
   removeMigrationRecord,
   SessionChannel,
@@ -43,9 +41,11 @@ import {
   SOURCE_SECTIONS,
   type SourceSection,
 } from '../migration/index.js';
-import { CoreDriver, type EpochReserve, type Hello, parseHello } from '../replication/index.js';
+import { CoreDriver, type EpochReserve, parseHello } from '../replication/index.js';
 import type { AcceptDecision, ProbeAnswer, Session } from '../transport/index.js';
+import { differencesHere } from './abilities-shell.js';
 import { ArrivingGuest } from './arriving-guest-shell.js';
+import { type ArrivingHello, destinationStatus } from './destination-status.js';
 import {
   CLOSE_TIMEOUT_MS,
   GRANT_PAUSE_MS,
@@ -53,6 +53,7 @@ import {
   RECOVER_TIMEOUT_US,
   RELEASED_TIMEOUT_MS,
   SILENCE_TIMEOUT_US,
+  STRANGERS_MAX,
 } from './limits.js';
 
 export interface DestinationRoleOptions {
@@ -63,6 +64,8 @@ export interface DestinationRoleOptions {
   readonly speech: Speech | undefined;
   /** Learns the epochs that the source used. */
   readonly reserve: EpochReserve;
+  /** What an earlier role or process of this host wrote down. */
+  readonly record: MigrationRecord | undefined;
 }
 
 interface Current {
@@ -81,12 +84,16 @@ export class DestinationRole extends MovingRole implements NodeRole {
   readonly #driver: CoreDriver<DestinationInput, DestinationOutput>;
   readonly #startedAtUs = monotonicUs();
   #sessions = 0;
-  #current: Current | undefined;
-  #hello: { readonly section: HelloSection; readonly json: Hello } | undefined;
+  /** By their numbers; the core knows which one is the migration's. */
+  readonly #open = new Map<number, Current>();
+  /** The source's address, by its last session. */
+  #peer = '';
+  #hello: ArrivingHello | undefined;
   #guest: ArrivingGuest | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #receivedBytes = 0;
   #problem: string | null = null;
+  #poweredOff: string | undefined;
   #refusal: string | undefined;
   #downtimeUs: number | undefined;
   #stopping: string | undefined;
@@ -114,14 +121,28 @@ export class DestinationRole extends MovingRole implements NodeRole {
     this.#core = new DestinationCore({
       silenceTimeoutUs: SILENCE_TIMEOUT_US,
       recoverTimeoutUs: RECOVER_TIMEOUT_US,
-      recorded: undefined,
+      recorded: recordedHere(options.record),
     });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
     log.setContext({ role: 'secondary' });
     if (options.speech !== undefined) options.speech.hooks = {};
-    this.#take(arrival.session);
-    const section = sourceSectionOf(arrival.hello);
-    this.#onSection(this.#sessions, section);
+    const { number, session } = this.#take(arrival.session);
+    try {
+      this.#onSection(number, sourceSectionOf(arrival.hello));
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#problem = describeError(error);
+      session.destroy();
+    }
+    if (this.#core.state.kind === 'waiting') void this.#goBack(session);
+  }
+
+  /** Nothing comes: a source has asked what became of an earlier migration, or is none. */
+  async #goBack(session: Session): Promise<void> {
+    await this.#turn;
+    this.#leave();
+    await session.closedWithin(CLOSE_TIMEOUT_MS);
+    this.#finish(this.#away(this.#problem ?? 'A source was told what became of its migration'));
   }
 
   /** `holding`: this host may have the guest in a moment. */
@@ -132,35 +153,47 @@ export class DestinationRole extends MovingRole implements NodeRole {
 
   /** The source comes again after a broken network; from where, is its operator's choice. */
   accept(): AcceptDecision {
-    if (!this.#over) return { ok: true };
+    if (!this.#over && this.#core.state.kind !== 'waiting') return { ok: true };
     return { ok: false, reason: 'This node is about to be the primary' };
   }
 
+  /** The one before may still seem to be there; it goes when this one names its migration. */
   onSession(session: Session): void {
-    this.#current?.session.destroy();
+    const strangers = [...this.#open.keys()].filter((number) => number !== this.#core.session);
+    if (strangers.length >= STRANGERS_MAX) this.#open.get(strangers[0] ?? 0)?.session.destroy();
     this.#take(session);
   }
 
-  #take(session: Session): void {
+  /** The session of this migration. */
+  get #current(): Current | undefined {
+    return this.#open.get(this.#core.session ?? 0);
+  }
+
+  #take(session: Session): Current {
     this.#sessions += 1;
     const number = this.#sessions;
     const channel = new SessionChannel<DestinationSection, SourceSection>(session, {
       out: DESTINATION_SECTIONS,
       in: SOURCE_SECTIONS,
     });
-    this.#current = { number, session, channel };
+    const current = { number, session, channel };
+    this.#open.set(number, current);
     channel.onClose(({ reason }) => {
-      this.#problem = reason;
+      if (number === this.#core.session) this.#problem = reason;
+      this.#open.delete(number);
       this.#driver.input({ kind: 'sessionLost', session: number, reason });
     });
     channel.onSection((section) => this.#onSection(number, section));
+    return current;
   }
 
   #onSection(session: number, section: SourceSection): void {
     if (section.kind === 'pages' || section.kind === 'demanded') {
       const { batch, sequence } = section;
       const guest = this.#guest;
-      if (guest === undefined) throw new ProtocolError('Pages came before their guest was there');
+      if (guest === undefined || session !== this.#core.session) {
+        throw new ProtocolError('Pages came of a guest that is not here');
+      }
       const ranges = guest.rangesOf(batch);
       this.#receivedBytes += batch.length;
       const stream = section.kind === 'pages' ? 'ram' : 'demanded';
@@ -169,6 +202,9 @@ export class DestinationRole extends MovingRole implements NodeRole {
       return;
     }
     this.#driver.input({ kind: 'section', session, section });
+    if (session !== this.#core.session) return;
+    this.#peer = this.#current?.session.remoteAddress ?? this.#peer;
+    if (section.kind === 'resume') this.#problem = null;
     if (section.kind === 'released') this.#onReleased();
   }
 
@@ -229,7 +265,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
   /** In turn with what is done to the guest: an answer follows its effect (I6). */
   #put(session: number, section: DestinationSection): void {
     const send = (): void => {
-      if (this.#current?.number === session) this.#current.channel.put(section);
+      this.#open.get(session)?.channel.put(section);
     };
     // A page that somebody waits for is asked for at once.
     if (section.kind === 'demand') send();
@@ -237,8 +273,8 @@ export class DestinationRole extends MovingRole implements NodeRole {
   }
 
   #closeSession(number: number): void {
-    const current = this.#current;
-    if (current?.number === number) this.#inTurn(async () => current.session.close(), true);
+    const current = this.#open.get(number);
+    if (current !== undefined) this.#inTurn(async () => current.session.close(), true);
   }
 
   async #prepare(section: HelloSection): Promise<DestinationInput> {
@@ -250,6 +286,8 @@ export class DestinationRole extends MovingRole implements NodeRole {
       const json = parseHello(section.definitionJson);
       const { host: ownHost } = configuration;
       checkSpeech(speech, { host: json.host, peerHas: json.speech !== null, ownHost });
+      const differences = await differencesHere(configuration, { section, json });
+      if (differences.length > 0) return { kind: 'unable', differences };
       await reserve.used(json.epoch);
       await speech?.vouch(undefined);
       const guest = await ArrivingGuest.launch({
@@ -288,11 +326,14 @@ export class DestinationRole extends MovingRole implements NodeRole {
     hooks.onDisksFailure = (error) => this.#broken(`The disk thread: ${describeError(error)}`);
     hooks.onNetworkFailure = (error) => this.#broken(`The network thread: ${describeError(error)}`);
     void emulator.exited.then(({ reason }) => {
-      if (!this.#over) this.#driver.input({ kind: 'guestGone', reason: `QEMU: ${reason}` });
+      this.#broken(`QEMU: ${reason}`);
     });
     emulator.onGuestEvent((event) => {
       if (this.#over || event.kind !== 'shutdown') return;
-      this.#driver.input({ kind: 'guestGone', reason: 'The guest powered off' });
+      this.#poweredOff = event.byGuest
+        ? 'The guest powered off'
+        : `QEMU shut down (${event.reason})`;
+      this.#driver.input({ kind: 'poweredOff', reason: this.#poweredOff });
     });
   }
 
@@ -368,8 +409,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
 
   /** The guest may have run here. */
   get #ran(): boolean {
-    const { kind } = this.#core.state;
-    return kind === 'starting' || kind === 'running' || kind === 'ended';
+    return this.#guest?.mayHaveRun === true;
   }
 
   /** Carries it out after what was begun before it, and tells the core what came of it. */
@@ -403,6 +443,8 @@ export class DestinationRole extends MovingRole implements NodeRole {
     await this.#turn;
     switch (outcome.kind) {
       case 'completed':
+      case 'poweredOff':
+        await this.#untilReleased();
         await this.#handOn();
         return;
       case 'discarded':
@@ -430,9 +472,21 @@ export class DestinationRole extends MovingRole implements NodeRole {
    * The core still answers a source that did not hear that the guest runs here, until the source
    * has let go, or for so long that its operator has been called.
    */
+  async #untilReleased(): Promise<void> {
+    this.#answerFinish({ ok: true, detail: 'The guest lacks nothing any more' });
+    await Promise.race([this.#released, delay(RELEASED_TIMEOUT_MS, undefined, { ref: false })]);
+  }
+
   async #handOn(): Promise<void> {
-    const released = this.#released;
-    await Promise.race([released, delay(RELEASED_TIMEOUT_MS, undefined, { ref: false })]);
+    const poweredOff = this.#poweredOff;
+    if (poweredOff !== undefined) {
+      this.#leave();
+      this.#current?.session.destroy();
+      await this.#guest?.guest.stop();
+      await removeMigrationRecord(this.#configuration);
+      this.#finish({ kind: 'left', exit: { exitCode: 0, reason: poweredOff } });
+      return;
+    }
     const [guest, hello] = [this.#guest, this.#hello];
     if (guest === undefined || hello === undefined) return;
     this.#leave();
@@ -441,13 +495,12 @@ export class DestinationRole extends MovingRole implements NodeRole {
     guest.guest.disks.detach();
     await removeMigrationRecord(this.#configuration);
     const { epoch, policy, port } = hello.json;
-    const host = this.#current?.session.remoteAddress.replace(/^::ffff:/, '') ?? '';
     this.#finish({
       kind: 'promoted',
       guest: guest.guest,
       epoch,
       policy,
-      peer: { host, port },
+      peer: { host: this.#peer.replace(/^::ffff:/, ''), port },
       downtimeUs: this.#downtimeUs,
       release: () => undefined,
     });
@@ -457,7 +510,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
   #leave(): void {
     this.#over = true;
     this.#driver.stop();
-    this.#answerFinish({ ok: true, detail: 'The guest lacks nothing any more' });
+    this.#answerFinish({ ok: false, code: 'COLO_E_MIGRATE', reason: 'The migration is over' });
   }
 
   #answerFinish(result: CommandResult): void {
@@ -467,6 +520,10 @@ export class DestinationRole extends MovingRole implements NodeRole {
   stop(reason: string): void {
     this.#stopping = reason;
     this.#driver.input({ kind: 'operatorCancel' });
+    const { state } = this.#core;
+    // The guest runs and lacks pages. As long as they come it is not ended for it.
+    if (state.kind === 'running' && state.lostAtUs !== undefined) this.#broken(reason);
+    if (state.kind === 'ended') this.#onReleased();
   }
 
   get migration(): MigrationControl {
@@ -476,7 +533,24 @@ export class DestinationRole extends MovingRole implements NodeRole {
         return refusal ?? { ok: true, detail: 'The guest does not come here' };
       },
       finish: (path) => this.#complete(path),
+      force: async () => {
+        const refusal = this.#ask({ kind: 'operatorForce', by: 'an operator' });
+        return refusal ?? { ok: true, detail: 'The guest is started here' };
+      },
+      release: () => this.#release(),
     };
+  }
+
+  /** The source is known to be gone: nobody waits for its word. */
+  async #release(): Promise<CommandResult> {
+    const { state } = this.#core;
+    if (state.kind !== 'ended') {
+      const reason = `The guest is not whole here yet (${state.kind})`;
+      return { ok: false, code: 'COLO_E_MIGRATE', reason };
+    }
+    this.#onReleased();
+    await this.ended;
+    return { ok: true, detail: 'The guest is like any other of this host' };
   }
 
   async #complete(path: string): Promise<CommandResult> {
@@ -504,50 +578,28 @@ export class DestinationRole extends MovingRole implements NodeRole {
   }
 
   status(): NodeStatus {
-    const guest = this.#guest?.guest;
-    return {
-      ...plainStatus(this.#configuration, {
-        phase: 'receiving',
-        state: 'receiving',
-        uptimeUs: monotonicUs() - this.#startedAtUs,
-        ...(guest === undefined ? {} : guestFacts(guest)),
-      }),
-      role: this.#ran ? 'primary' : 'secondary',
-      epoch: this.#hello?.json.epoch ?? 0,
-      speech: this.#options.speech?.status ?? null,
-      migration: this.#migrationStatus(),
-      lastFailure: this.#problem,
-    };
-  }
-
-  #migrationStatus(): MigrationStatus {
-    const { state } = this.#core;
-    const ram = this.#guest?.guest.emulator.ram.sizeBytes ?? 0;
-    const missing = this.#guest?.missing ?? [];
-    const left = missing.reduce((sum, { length }) => sum + length, 0);
-    const faults = this.#guest?.guest.emulator.missingPages?.figures();
-    return {
-      direction: 'incoming',
-      peer: this.#current?.session.remoteAddress ?? '',
-      method: this.#hello?.section.choices.mode ?? 'precopy',
-      state: state.kind,
-      round: 0,
-      doneBytes: ram - left,
-      totalBytes: ram,
-      sentBytes: this.#receivedBytes,
-      bytesPerSecond: 0,
-      remainingMs: null,
-      throttlePercent: 0,
-      downtimeMs: null,
-      faults:
-        faults === undefined
-          ? null
-          : { count: faults.faults, p50Us: faults.p50Us, p99Us: faults.p99Us },
+    return destinationStatus({
+      configuration: this.#configuration,
+      core: this.#core,
+      guest: this.#guest,
+      hello: this.#hello,
+      peer: this.#peer,
+      speech: this.#options.speech,
+      receivedBytes: this.#receivedBytes,
       problem: this.#problem,
-    };
+      uptimeUs: monotonicUs() - this.#startedAtUs,
+    });
   }
 }
 
 function isSystemError(error: unknown): boolean {
   return error instanceof Error && 'syscall' in error;
+}
+
+/** What this host has to say of an earlier migration to it. */
+function recordedHere(record: MigrationRecord | undefined) {
+  if (record === undefined) return undefined;
+  const { migration, what } = record;
+  const isOurs = what === 'taking' || what === 'owns' || what === 'discarded';
+  return isOurs ? { migration, what } : undefined;
 }

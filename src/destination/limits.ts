@@ -10,7 +10,10 @@ export const RECOVER_TIMEOUT_US = 60_000_000;
  * Between the guest's first step here and the source's word that it has let go of everything,
  * milliseconds. Hit: the guest gets its role without it; the source asks its operator.
  */
-export const RELEASED_TIMEOUT_MS = 30_000;
+export const RELEASED_TIMEOUT_MS = 90_000;
+
+/** Sessions that have not said what they want; one more, and the oldest of them is dropped. */
+export const STRANGERS_MAX = 4;
 
 /** Between two looks whether the witness lets the guest speak here, milliseconds. */
 export const GRANT_PAUSE_MS = 20;

@@ -25,7 +25,7 @@ export type { MissingPageFault, MissingPages } from './missing-pages.js';
 export { FaultServer, type MissingPagesHandle } from './missing-pages-shell.js';
 export { PageSet } from './page-set.js';
 export { type LaunchOptions, launchQemu } from './qemu-emulator-shell.js';
-export { resolveMachineDefinition } from './qemu-probe-shell.js';
+export { probeQemu, type QemuOffer, resolveMachineDefinition } from './qemu-probe-shell.js';
 export type { NicFds } from './qemu-process-shell.js';
 export { makeRuntimeDir } from './runtime-dir-shell.js';
 export { StagingArea } from './staging-area-shell.js';

@@ -10,11 +10,11 @@ import {
   type MachineDefinition,
   type ResolvedMachineDefinition,
 } from './machine-definition.js';
-import { findMachineType } from './machine-types.js';
+import { cpuModelNames, findMachineType, machineTypeNames } from './machine-types.js';
 
 export const DEFAULT_QEMU_BINARY = 'qemu-system-x86_64';
 
-const MACHINE_HELP_BYTES_MAX = 1024 * 1024;
+const HELP_BYTES_MAX = 1024 * 1024;
 
 /**
  * The definition with `auto` and machine aliases replaced by what this host makes of them: what the
@@ -38,7 +38,10 @@ export async function resolveMachineDefinition(
         ? 'kvm'
         : 'tcg'
       : definition.accelerator;
-  const machineType = findMachineType(await machineHelp(qemuBinary), definition.machineType);
+  const machineType = findMachineType(
+    await said(qemuBinary, ['-machine', 'help']),
+    definition.machineType,
+  );
   if (machineType === undefined) {
     throw new OperatorError(
       'COLO_E_MACHINE_TYPE',
@@ -64,11 +67,36 @@ function reasonAgainstKvm(): 'no-device' | 'no-cpu-support' | undefined {
     : 'no-cpu-support';
 }
 
-async function machineHelp(qemuBinary: string): Promise<string> {
+/** What a QEMU binary and this host offer to a guest that was launched elsewhere. */
+export interface QemuOffer {
+  readonly version: string;
+  readonly machineTypes: readonly string[];
+  /** Without features, such as `qemu64`. */
+  readonly cpuModels: readonly string[];
+  /** /dev/kvm can be opened. */
+  readonly kvm: boolean;
+}
+
+/** Throws OperatorError when QEMU can not be run. */
+export async function probeQemu(qemuBinary = DEFAULT_QEMU_BINARY): Promise<QemuOffer> {
+  const [version, machines, models] = await Promise.all([
+    said(qemuBinary, ['--version']),
+    said(qemuBinary, ['-machine', 'help']),
+    said(qemuBinary, ['-cpu', 'help']),
+  ]);
+  return {
+    version: /version (\S+)/.exec(version)?.[1] ?? 'unknown',
+    machineTypes: machineTypeNames(machines),
+    cpuModels: cpuModelNames(models),
+    kvm: reasonAgainstKvm() !== 'no-device',
+  };
+}
+
+async function said(qemuBinary: string, argv: readonly string[]): Promise<string> {
   try {
-    const { stdout } = await promisify(execFile)(qemuBinary, ['-machine', 'help'], {
+    const { stdout } = await promisify(execFile)(qemuBinary, [...argv], {
       timeout: LAUNCH_DEADLINE_MS,
-      maxBuffer: MACHINE_HELP_BYTES_MAX,
+      maxBuffer: HELP_BYTES_MAX,
       env: { PATH: process.env['PATH'] ?? '', LANG: 'C' },
     });
     return stdout;

@@ -27,6 +27,7 @@
  * promise that a part returns resolves after the effect (I6). Invariant I1 is held in
  * proxy/output-gate.ts and proxy/compare.
  */
+
 export { DiskRetry } from './disks/disk-retry-shell.js';
 export type { VerifyReport } from './disks/disk-verification-shell.js';
 export {
@@ -39,7 +40,9 @@ export type { Guest, GuestHooks } from './guest.js';
 export { guestHello, type HelloParts } from './guest-hello.js';
 export { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
 export {
+  hasDeparted,
   type MigrationFact,
+  type MigrationRecord,
   readMigrationRecord,
   removeMigrationRecord,
   writeMigrationRecord,
@@ -61,7 +64,9 @@ export type {
 } from './node-role.js';
 export { guestFacts, plainStatus } from './plain-status.js';
 export {
+  type ConfiguredDifference,
   checkedDefinition,
+  configuredDifferences,
   IMAGE_AT_STAKE,
   type ReceivedGuest,
   type ReceiveOptions,

@@ -9,13 +9,26 @@ import { z } from 'zod';
 import { OperatorError } from '../lib/index.js';
 import { writeDurably } from '../linux/index.js';
 
-const WHATS = ['given-up', 'taken-back', 'released', 'taking', 'owns', 'discarded'] as const;
+/** `moving`: at a source that has not given the guest up: nobody else can have it. */
+const WHATS = [
+  'moving',
+  'given-up',
+  'taken-back',
+  'released',
+  'taking',
+  'owns',
+  'discarded',
+] as const;
 export type MigrationFact = (typeof WHATS)[number];
 
 const schema = z.strictObject({
   migration: z.string().regex(/^[0-9a-f]{32}$/),
   what: z.enum(WHATS),
+  /** Before this migration came here, an earlier one had taken the guest away. */
+  departed: z.boolean().optional(),
 });
+
+export type MigrationRecord = z.infer<typeof schema>;
 
 /** Where the record of a VM is. */
 interface Place {
@@ -24,9 +37,7 @@ interface Place {
 }
 
 /** Undefined: no migration has come so far. Throws OperatorError for a file that is none. */
-export async function readMigrationRecord(
-  place: Place,
-): Promise<{ readonly migration: string; readonly what: MigrationFact } | undefined> {
+export async function readMigrationRecord(place: Place): Promise<MigrationRecord | undefined> {
   let text: string;
   try {
     text = await readFile(pathOf(place), 'utf8');
@@ -42,13 +53,23 @@ export async function readMigrationRecord(
   );
 }
 
+/** The guest was moved away from here, or nobody knows whether it was, and it has not come back. */
+export function hasDeparted(record: MigrationRecord | undefined): boolean {
+  const what = record?.what;
+  return what === 'given-up' || what === 'released' || record?.departed === true;
+}
+
 /** Durable when it resolves. */
-export function writeMigrationRecord(
+export async function writeMigrationRecord(
   place: Place,
   migration: string,
   what: MigrationFact,
 ): Promise<void> {
-  return writeDurably(pathOf(place), `${JSON.stringify({ migration, what })}\n`);
+  // A guest that was to come back and did not is still elsewhere.
+  const comes = what === 'taking' || what === 'discarded';
+  const departed = comes && hasDeparted(await readMigrationRecord(place));
+  const record: MigrationRecord = { migration, what, ...(departed ? { departed } : {}) };
+  await writeDurably(pathOf(place), `${JSON.stringify(record)}\n`);
 }
 
 /** The guest is this host's like any other from now on. */

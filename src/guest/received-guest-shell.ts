@@ -13,11 +13,13 @@ import {
 } from '../blockrep/index.js';
 import { bootFiles, type Configuration, diskPlace, nicConnection } from '../config/index.js';
 import {
+  type MachineDefinition,
   parseMachineDefinition,
   type ResolvedMachineDefinition,
   resolveMachineDefinition,
 } from '../emulator/index.js';
-import { type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
+import { describeError, type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
+import type { Difference } from '../migration/index.js';
 import { digestFile, type Hello } from '../replication/index.js';
 import type { Guest } from './guest.js';
 import { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
@@ -75,31 +77,59 @@ export async function receiveGuest(
   return { guest, lineages: images.map(({ record }) => lineageOf(record)), verdicts };
 }
 
+/** What this host's configuration has otherwise than the other's; `advice`: said in its place. */
+export interface ConfiguredDifference extends Difference {
+  readonly advice?: string;
+}
+
+/** All that an operator has to make equal on both hosts. Throws ProtocolError. */
+export async function configuredDifferences(
+  configuration: Configuration,
+  hello: Hello,
+): Promise<ConfiguredDifference[]> {
+  const found: ConfiguredDifference[] = [];
+  const compare = (what: string, source: string, destination: string): void => {
+    if (source !== destination) found.push({ what, source, destination });
+  };
+  compare('vm', hello.vm, configuration.vm);
+  compare('page size', String(hello.pageSizeBytes), String(PAGE_SIZE_BYTES));
+  const sent = parseMachineDefinition(hello.definition, 'peer');
+  const here = bootFiles(configuration);
+  const [theirs, ours] = [sent.extraArguments, here.qemuArguments];
+  compare('list of qemu-arg', JSON.stringify(theirs), JSON.stringify(ours));
+  if (sent.kernel === undefined) return found;
+  const { image, initrd } = filesHere(configuration, sent.kernel);
+  found.push(...(await compareFile('kernel', image, hello.kernelSha256)));
+  if (initrd !== undefined) {
+    found.push(...(await compareFile('initrd', initrd, hello.initrdSha256)));
+  }
+  return found;
+}
+
+function filesHere(
+  configuration: Configuration,
+  kernel: NonNullable<MachineDefinition['kernel']>,
+): { image: string; initrd: string | undefined } {
+  const here = bootFiles(configuration);
+  return { image: here.kernel ?? kernel.image, initrd: here.initrd ?? kernel.initrd };
+}
+
 /** The machine, with this host's boot files, which must be the ones that it was booted from. */
 export async function checkedDefinition(
   configuration: Configuration,
   hello: Hello,
 ): Promise<ResolvedMachineDefinition> {
-  refuseUnless(hello.vm === configuration.vm, 'vm', hello.vm, configuration.vm);
-  const pageSize = String(PAGE_SIZE_BYTES);
-  refuseUnless(
-    hello.pageSizeBytes === PAGE_SIZE_BYTES,
-    'page size',
-    String(hello.pageSizeBytes),
-    pageSize,
-  );
+  const differences = await configuredDifferences(configuration, hello);
+  if (differences.length > 0) {
+    const texts = differences.map(({ what, source, destination, advice }) => {
+      return advice ?? `The primary's ${what} is ${source}, the secondary's ${destination}`;
+    });
+    throw new OperatorError('COLO_E_PEER_DIFFERS', texts.join('; '));
+  }
   const sent = parseMachineDefinition(hello.definition, 'peer');
-  const here = bootFiles(configuration);
-  const [theirs, ours] = [sent.extraArguments, here.qemuArguments].map((list) =>
-    JSON.stringify(list),
-  );
-  refuseUnless(theirs === ours, 'list of qemu-arg', theirs ?? '', ours ?? '');
   const { kernel } = sent;
   if (kernel === undefined) return resolveMachineDefinition(sent);
-  const image = here.kernel ?? kernel.image;
-  const initrd = here.initrd ?? kernel.initrd;
-  await checkFile('kernel', image, hello.kernelSha256);
-  if (initrd !== undefined) await checkFile('initrd', initrd, hello.initrdSha256);
+  const { image, initrd } = filesHere(configuration, kernel);
   return resolveMachineDefinition({
     ...sent,
     kernel: {
@@ -110,27 +140,21 @@ export async function checkedDefinition(
   });
 }
 
-function refuseUnless(fits: boolean, what: string, theirs: string, ours: string): void {
-  if (fits) return;
-  throw new OperatorError(
-    'COLO_E_PEER_DIFFERS',
-    `The primary's ${what} is ${theirs}, the secondary's ${ours}`,
-  );
-}
-
-async function checkFile(key: string, path: string, expected: string | null): Promise<void> {
-  let found: string | null;
+async function compareFile(
+  key: string,
+  path: string,
+  expected: string | null,
+): Promise<ConfiguredDifference[]> {
+  const what = `${key} ${path}`;
   try {
-    found = await digestFile(path);
-  } catch (cause) {
-    const advice = `copy the primary's file there or name it with --${key} on the secondary`;
-    throw new OperatorError(
-      'COLO_E_PEER_DIFFERS',
-      `The secondary can't read ${key} ${path}: ${advice}`,
-      { cause },
-    );
+    const found = await digestFile(path);
+    return found === expected ? [] : [{ what, source: 'another file', destination: 'this one' }];
+  } catch (error) {
+    const advice =
+      `The secondary can't read ${what}: copy the primary's file there or name it with --${key} ` +
+      `on the secondary (${describeError(error)})`;
+    return [{ what, source: 'a file', destination: 'can not be read', advice }];
   }
-  refuseUnless(found === expected, `${key} ${path}`, 'another file', 'this one');
 }
 
 /** Before anything of this host's images is changed. */

@@ -11,8 +11,9 @@ export interface Abilities {
   readonly pageSizeBytes: number;
   /** Free, for a guest's RAM. */
   readonly memoryBytes: number;
-  readonly bridges: readonly string[];
-  /** By name; of a moved disk the room for it, of a shared one its size. */
+  /** What the NICs would be connected to here, by their numbers; `missing`: there is no such thing. */
+  readonly nics: readonly { readonly bridge: string; readonly missing: boolean }[];
+  /** By name; of a moved disk the most that fits, of a shared one its size. */
   readonly disks: readonly {
     readonly name: string;
     readonly sizeBytes: number;
@@ -36,7 +37,9 @@ export function differencesOf(hello: HelloSection, here: Abilities): Difference[
   if (!here.machineTypes.includes(hello.machineType)) {
     differ('machine type', hello.machineType, 'not known to its QEMU');
   }
-  if (!here.cpuModels.includes(hello.cpuModel)) {
+  // Without the features that are added to it or taken away.
+  const [cpuModel = ''] = hello.cpuModel.split(',');
+  if (!here.cpuModels.includes(cpuModel)) {
     differ('CPU model', hello.cpuModel, 'not offered by its QEMU');
   }
   if (here.accelerator !== hello.accelerator) {
@@ -64,7 +67,9 @@ export function differencesOf(hello: HelloSection, here: Abilities): Difference[
     }
   }
   for (const [index, { bridge }] of hello.nics.entries()) {
-    if (!here.bridges.includes(bridge)) differ(`bridge of NIC ${index}`, bridge, 'missing');
+    const own = here.nics[index];
+    if (own?.missing === false) continue;
+    differ(`bridge of NIC ${index}`, bridge, `${own?.bridge ?? 'its bridge'}: missing`);
   }
   return found;
 }

@@ -56,6 +56,8 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
   /** A `resume` that is answered once the guest runs. */
   #resumeOwed = false;
   #finishing = false;
+  /** It powered itself off before it was told that it runs. */
+  #poweredOff: string | undefined;
   #heardAtUs = 0;
   #alarmed = false;
 
@@ -65,6 +67,11 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
 
   get state(): DestinationState {
     return this.#state;
+  }
+
+  /** The one that is this migration's; others have not said so yet. */
+  get session(): number | undefined {
+    return this.#session;
   }
 
   progress(): DestinationProgress {
@@ -112,6 +119,8 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
         return this.#broken(input.reason, input.ran);
       case 'guestGone':
         return this.#broken(input.reason, true);
+      case 'poweredOff':
+        return this.#ranToItsEnd(input.reason);
       case 'fault':
         return this.#fault(input.offsets, nowUs);
       case 'vcpuBlocked':
@@ -221,7 +230,7 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
       case 'starting':
         return 'later';
       case 'ended':
-        return state.outcome.kind === 'completed' ? 'complete' : state.outcome.kind;
+        return resumedAfter(state.outcome);
       default:
         // `resume` follows `run`, which follows `loaded`: this source is not what it says.
         return 'unknown';
@@ -422,7 +431,23 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
       outputs.push(...this.#put({ kind: 'running', startUs: nowUs - state.runAtUs }));
     }
     this.#resumeOwed = false;
+    if (this.#poweredOff !== undefined) {
+      return [...outputs, ...this.#ranToItsEnd(this.#poweredOff)];
+    }
     return [...outputs, ...this.#complete()];
+  }
+
+  /** What it still lacked is lacked by nobody: for the source that is as good as complete. */
+  #ranToItsEnd(reason: string): DestinationOutput[] {
+    switch (this.#state.kind) {
+      case 'starting':
+        this.#poweredOff = reason;
+        return [];
+      case 'running':
+        return [...this.#put({ kind: 'complete' }), ...this.#end({ kind: 'poweredOff', reason })];
+      default:
+        return this.#broken(reason, false);
+    }
   }
 
   /** Ends the migration once the guest runs and every page is in place. */
@@ -562,4 +587,9 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     const session = this.#session;
     return session === undefined ? [] : [{ kind: 'put', session, section }];
   }
+}
+
+/** What a source is told that asks after the end. */
+function resumedAfter({ kind }: DestinationOutcome): ResumedState {
+  return kind === 'completed' || kind === 'poweredOff' ? 'complete' : kind;
 }

@@ -72,6 +72,8 @@ export type DestinationInput =
   | { readonly kind: 'backupApplied'; readonly ranges: readonly PageRange[] }
   | { readonly kind: 'backupRefused'; readonly reason: string }
   | { readonly kind: 'guestGone'; readonly reason: string }
+  /** The guest powered itself off: it needs nothing any more, and nobody is to run it again. */
+  | { readonly kind: 'poweredOff'; readonly reason: string }
   | { readonly kind: 'operatorCancel' }
   /** The source is known to be silent (by an operator or a witness): run what is loaded. */
   | { readonly kind: 'operatorForce'; readonly by: string }
@@ -125,11 +127,13 @@ export type DestinationRecord = 'taking' | 'owns' | 'discarded';
 /**
  * - `completed`: the guest runs here and lacks nothing. The core still answers a `resume`.
  * - `discarded`: it never ran here. - `lost`: it ran here and does not any more.
+ * - `poweredOff`: it ran here to its own end. The core still answers a `resume`.
  */
 export type DestinationOutcome =
   | { readonly kind: 'completed' }
   | { readonly kind: 'discarded'; readonly reason: string }
-  | { readonly kind: 'lost'; readonly reason: string };
+  | { readonly kind: 'lost'; readonly reason: string }
+  | { readonly kind: 'poweredOff'; readonly reason: string };
 
 /** For status. */
 export interface DestinationProgress {

@@ -191,7 +191,9 @@ export class SourceHandover {
 
   #silenceAtUs(): number | undefined {
     if (this.#session === undefined || this.#state.link === 'stuck') return undefined;
-    const owes = this.#state.link !== 'sending' || this.#sender.owed;
+    // A destination that was sent everything owes its `complete`; if it lacks something it says so.
+    const sentAll = this.#sender.unsent.size === 0;
+    const owes = this.#state.link !== 'sending' || this.#sender.owed || sentAll;
     return owes ? this.#heardAtUs + this.#options.silenceTimeoutUs : undefined;
   }
 

@@ -30,6 +30,7 @@ import {
   type Arrival,
   type Departure,
   type Guest,
+  hasDeparted,
   type NodeIdentity,
   type NodeRole,
   type Promotion,
@@ -193,11 +194,17 @@ class Node implements RunningNode {
     try {
       const { stateDir, vm } = this.#configuration;
       this.#standing = standingOf(await readRecords(stateDir, vm));
-      if (await hasGivenUp({ stateDir, vm })) this.#standing = 'following';
+      const record = await readMigrationRecord({ stateDir, vm });
+      const departed = hasDeparted(record);
+      if (departed) this.#standing = 'following';
+      // It ran here last, whatever became of it.
+      const { what } = record ?? {};
+      if (what === 'owns' || what === 'moving') this.#standing = 'leading';
       this.#saved = role === 'secondary' ? await this.#readSaved() : undefined;
-      const mayBoot = this.#saved !== undefined && this.#configuration.onPeerLoss === 'failover';
+      const knowsMachine =
+        this.#saved !== undefined && this.#configuration.onPeerLoss === 'failover';
       const standing = this.#standing;
-      await this.#step({ kind: 'started', role, standing, knowsMachine: mayBoot });
+      await this.#step({ kind: 'started', role, standing, knowsMachine, departed });
     } catch (error) {
       this.#events.stop();
       await this.#speech?.stop('The node can not start');
@@ -479,6 +486,7 @@ class Node implements RunningNode {
       arrival,
       speech: this.#speech,
       reserve: await EpochReserve.watch(this.#epochFile),
+      record: await readMigrationRecord(this.#configuration),
     });
   }
 
@@ -486,6 +494,7 @@ class Node implements RunningNode {
   async #goOnWith(promotion: Promotion): Promise<void> {
     const { guest, policy, epoch, downtimeUs } = promotion;
     const { reserve, first } = await EpochReserve.open(this.#epochFile, epoch);
+    await removeMigrationRecord(this.#configuration);
     promotion.release();
     this.#take(
       new PrimaryRole({
@@ -526,7 +535,11 @@ class Node implements RunningNode {
     }
     if (end.kind === 'demoted') {
       const { reason } = end;
-      this.#log.warn('The guest runs at the peer; this node is its secondary', { reason });
+      const came = this.#machine.state !== 'destination';
+      const what = came
+        ? 'The guest runs at the peer; this node is its secondary'
+        : 'No guest came';
+      this.#log.warn(what, { reason });
     }
     try {
       await this.#step({ kind: 'ended', end: end.kind });
@@ -552,10 +565,4 @@ class Node implements RunningNode {
 function policyOf(configuration: PrimaryConfiguration): Policy {
   const { mode, periodUs, minIntervalUs, compareTimeoutUs, verify, onGuestPanic } = configuration;
   return { mode, period: periodUs, minIntervalUs, compareTimeoutUs, verify, onGuestPanic };
-}
-
-/** The guest was moved away from here, or nobody knows whether it was. */
-async function hasGivenUp(place: { stateDir: string; vm: string }): Promise<boolean> {
-  const record = await readMigrationRecord(place);
-  return record?.what === 'given-up' || record?.what === 'released';
 }

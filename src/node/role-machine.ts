@@ -27,6 +27,8 @@ export type NodeInput =
       readonly standing: Standing;
       /** As a secondary: it knows the machine and may boot it. A primary always does. */
       readonly knowsMachine?: boolean;
+      /** A migration took the guest away, or may have: nothing but an operator boots it here. */
+      readonly departed?: boolean;
     }
   /** By the other host, to `ask`. */
   | { readonly kind: 'answered'; readonly answer: ProbeResult }
@@ -103,6 +105,9 @@ const PEER_LEADS =
 const PEER_MAY_LEAD =
   'The peer does not answer and may have gone on with the guest: start it, or, if it is off for ' +
   'good, run colo failover --force here to boot from what this host has';
+const DEPARTED =
+  'This host has given the guest up in a migration: it runs where it was moved to. If it is gone there ' +
+  'for good, run colo failover --force here to boot from what this host has, as of the switchover';
 const WITNESS_SILENT =
   'The witness has not allowed this host to go on alone yet; if you know that the other host is off, ' +
   'run colo failover --force here to boot from what this host has';
@@ -112,6 +117,7 @@ export class RoleMachine {
   readonly #hasWitness: boolean;
   #state: NodeState = 'new';
   #standing: Standing = 'none';
+  #departed = false;
   /** The peer holds a state, by its last answer, and may go on with it at any time. */
   #held = false;
 
@@ -129,6 +135,7 @@ export class RoleMachine {
       case 'started':
         if (state !== 'new') return this.#refuse('It has been started already');
         this.#standing = input.standing;
+        this.#departed = input.departed === true;
         return this.#mayHaveNewest(input)
           ? this.#become('joining', { kind: 'ask', waitsFor: undefined })
           : this.#become('secondary', { kind: 'beSecondary' });
@@ -193,12 +200,14 @@ export class RoleMachine {
   /** Who ran the guest alone, or never, may do so again. Of others the witness knows. */
   #unlessOld(): NodeOutput[] {
     const maybeOld = this.#standing === 'shared' || this.#standing === 'following';
-    return maybeOld && !this.#hasWitness
+    return maybeOld && !this.#hasWitness && !this.#departed
       ? [{ kind: 'ask', waitsFor: PEER_MAY_LEAD }]
       : this.#mayBoot();
   }
 
   #mayBoot(): NodeOutput[] {
+    // Neither a peer without the guest nor a witness knows where it was moved to.
+    if (this.#departed) return [{ kind: 'ask', waitsFor: DEPARTED }];
     if (this.#hasWitness) return [{ kind: 'askWitness' }];
     return this.#become('primary', { kind: 'boot' });
   }

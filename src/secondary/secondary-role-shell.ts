@@ -23,6 +23,7 @@ import {
   type NodeRole,
   type RoleEnd,
   type RoleWatch,
+  removeMigrationRecord,
   SECTION_FRAME,
   type Speech,
 } from '../guest/index.js';
@@ -389,6 +390,8 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
     try {
       await guest.disks.commit(epoch);
       await this.#options.reserve.used(epoch);
+      // What an earlier migration took away is here again.
+      if (this.#current !== this.#standing) await removeMigrationRecord(this.#configuration);
       await this.#standBy();
       return true;
     } catch (error) {

@@ -18,6 +18,7 @@ import {
   type MigrationStatus,
   type NodeLogger,
   type NodeStatus,
+  nicConnection,
   parseAddress,
   type RoleView,
 } from '../config/index.js';
@@ -30,6 +31,7 @@ import {
   type NodeRole,
   plainStatus,
   type RoleEnd,
+  removeMigrationRecord,
   SessionChannel,
   type Speech,
   writeMigrationRecord,
@@ -54,7 +56,7 @@ import {
   type SourceSection,
   writeBackup,
 } from '../migration/index.js';
-import { CoreDriver, digestRam } from '../replication/index.js';
+import { CoreDriver, digestRam, type SpeechOffer } from '../replication/index.js';
 import {
   type AcceptDecision,
   connectSession,
@@ -107,11 +109,18 @@ export class SourceRole extends MovingRole implements NodeRole {
   /** Of the ram link: pages, one batch after the other, and what goes with them. */
   #ramStream: Promise<unknown> = Promise.resolve();
   #sentBytes = 0;
+  /** What went wrong last with the connection; replaced by the next attempt's. */
   #problem: string | null = null;
+  /** What an operator is called for; stays until the destination is there again. */
+  #alarm: string | null = null;
   #refusal: string | undefined;
   #verdicts = '[]';
   #pausedAtUs: number | undefined;
   #downtimeUs: number | undefined;
+  /** What the destination was given, to ask the witness with. Undefined without one. */
+  #offer: SpeechOffer | undefined;
+  /** The right to speak was given back. */
+  #hasLeft = false;
   #released = false;
   #finish: (end: RoleEnd) => void = () => undefined;
 
@@ -184,16 +193,20 @@ export class SourceRole extends MovingRole implements NodeRole {
 
   get migration(): MigrationControl {
     return {
-      cancel: () => this.#cancel(),
+      cancel: () => this.#decide({ kind: 'operatorCancel' }, 'The guest goes on here'),
       recover: (to) => this.#recover(to),
+      force: () =>
+        this.#decide({ kind: 'operatorForce', by: 'an operator' }, 'The guest runs here'),
+      release: () => this.#decide({ kind: 'operatorRelease' }, 'This host has let go of the guest'),
     };
   }
 
-  async #cancel(): Promise<CommandResult> {
-    const refusal = this.#ask({ kind: 'operatorCancel' });
+  /** What ends the migration. */
+  async #decide(input: SourceInput, detail: string): Promise<CommandResult> {
+    const refusal = this.#ask(input);
     if (refusal !== undefined) return refusal;
     await this.ended;
-    return { ok: true, detail: 'The guest goes on here' };
+    return { ok: true, detail };
   }
 
   async #recover(to: MigrateOptions['to'] | null): Promise<CommandResult> {
@@ -234,7 +247,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       epoch,
       speech: this.#options.speech?.status ?? null,
       migration: this.#migrationStatus(),
-      lastFailure: this.#problem,
+      lastFailure: this.#alarm ?? this.#problem,
     };
   }
 
@@ -255,7 +268,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       throttlePercent: progress.throttle,
       downtimeMs: this.#downtimeUs === undefined ? null : this.#downtimeUs / 1000,
       faults: null,
-      problem: this.#problem,
+      problem: this.#alarm ?? this.#problem,
     };
   }
 
@@ -278,7 +291,10 @@ export class SourceRole extends MovingRole implements NodeRole {
       disks: definition.disks.map(({ name, sizeBytes, readOnly }) => {
         return { name, sizeBytes, place: 'moved', readOnly };
       }),
-      nics: definition.nics.map(({ mac }) => ({ mac, bridge: '' })),
+      nics: definition.nics.map(({ name, mac }) => {
+        const { bridge, tap } = nicConnection(this.#configuration, name);
+        return { mac, bridge: bridge ?? tap };
+      }),
       definitionJson: '',
     };
   }
@@ -301,6 +317,8 @@ export class SourceRole extends MovingRole implements NodeRole {
         return;
       case 'startTracking':
         this.#inTurn(async () => {
+          // From here on the images look as if another host might have gone on with them.
+          await writeMigrationRecord(this.#configuration, this.#migration, 'moving');
           await this.#beginDisks();
           return { kind: 'trackingStarted', ranges: this.#guest.track() };
         });
@@ -344,7 +362,11 @@ export class SourceRole extends MovingRole implements NodeRole {
         });
         return;
       case 'giveUp':
-        this.#inTurn(async () => ({ kind: 'gaveUp' }));
+        // Whatever keeps it from being written down, the guest can still go on here.
+        this.#inTurn(async () => {
+          await writeMigrationRecord(this.#configuration, this.#migration, 'given-up');
+          return { kind: 'gaveUp' };
+        });
         return;
       case 'resumeGuest':
         this.#inTurn(async () => {
@@ -366,7 +388,7 @@ export class SourceRole extends MovingRole implements NodeRole {
         });
         return;
       case 'alarm':
-        this.#problem = output.message;
+        this.#alarm = output.message;
         this.#log.error(output.message);
         return;
       case 'commandRefused':
@@ -402,6 +424,8 @@ export class SourceRole extends MovingRole implements NodeRole {
       in: DESTINATION_SECTIONS,
     });
     this.#current = { number, session, channel };
+    // What the one before carried may not have arrived: nothing is left out for its sake.
+    if (number > 1) this.#encoder = this.#newEncoder({ cacheBytes: 0, destinationIsZero: false });
     channel.onClose(({ reason }) => {
       this.#problem = reason;
       this.#driver.input({ kind: 'sessionLost', session: number, reason });
@@ -413,7 +437,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       }
       this.#driver.input({ kind: 'section', session: number, section });
     });
-    this.#problem = null;
+    [this.#problem, this.#alarm] = [null, null];
     this.#driver.input({ kind: 'connected', session: number });
   }
 
@@ -437,6 +461,7 @@ export class SourceRole extends MovingRole implements NodeRole {
     this.#inTurn(async () => {
       if (section.kind === 'run') {
         await this.#guest.silence();
+        this.#hasLeft = true;
         await this.#options.speech?.leave('The guest is moved to another host');
       }
       this.#putNow(session, section.kind === 'hello' ? await this.#completed(section) : section);
@@ -455,11 +480,12 @@ export class SourceRole extends MovingRole implements NodeRole {
   /** What another host needs to know of the guest is as of now. */
   async #completed(hello: HelloSection): Promise<HelloSection> {
     const { guest, policy, epoch } = this.#departure;
+    this.#offer = await this.#options.speech?.offer(this.#mustHaveSession().session);
     const definitionJson = guestHello({
       ...{ configuration: this.#configuration, guest, epoch, policy },
       images: await guest.disks.images(),
       identity: this.#options.identity,
-      speech: (await this.#options.speech?.offer(this.#mustHaveSession().session)) ?? null,
+      speech: this.#offer ?? null,
     });
     return { ...hello, definitionJson };
   }
@@ -553,6 +579,8 @@ export class SourceRole extends MovingRole implements NodeRole {
         const { reason } = outcome;
         this.#log.warn('The guest goes on here', { reason });
         await this.#guest.goOn();
+        if (this.#hasLeft && this.#offer !== undefined) this.#options.speech?.arrived(this.#offer);
+        await removeMigrationRecord(this.#configuration);
         answer({ ok: false, code: 'COLO_E_MIGRATE', reason });
         const epoch = this.#guest.epoch;
         this.#finish({

@@ -133,3 +133,14 @@ test('progress is one line that tells what matters now', (t) => {
     /from 10\.0\.0\.3:7800, .*downtime 31 ms, 12 faults, p50 0\.21 ms, p99 1\.90 ms, The link/,
   );
 });
+
+test('what an operator decides takes no arguments', async (t) => {
+  for (const command of ['migrate-force', 'migrate-release'] as const) {
+    t.deepEqual(await asked(command), { command, arguments: {} });
+    t.deepEqual(decodeCommand({ id: 1, command, arguments: {} }), {
+      ok: true,
+      command: { command, arguments: {} },
+    });
+    t.false(decodeCommand({ id: 1, command, arguments: { yes: true } }).ok);
+  }
+});

@@ -9,7 +9,7 @@ const HERE: Abilities = {
   accelerator: 'tcg',
   pageSizeBytes: 4096,
   memoryBytes: 1 << 30,
-  bridges: ['br0'],
+  nics: [{ bridge: 'br7', missing: false }],
   disks: [
     { name: 'root', sizeBytes: 1 << 30 },
     { name: 'media', sizeBytes: 4096 },
@@ -30,7 +30,7 @@ test('each thing that is missing or other is named', (t) => {
     accelerator: 'kvm',
     pageSizeBytes: 65_536,
     memoryBytes: 4096,
-    bridges: [],
+    nics: [{ bridge: 'br7', missing: true }],
     disks: [{ name: 'media', sizeBytes: 8192 }],
     postcopy: false,
   };
@@ -41,4 +41,9 @@ test('each thing that is missing or other is named', (t) => {
       ...['postcopy', 'disk root', 'disk media', 'bridge of NIC 0'],
     ],
   );
+});
+
+test('the features of a CPU model are no part of its name', (t) => {
+  const { cpuModel } = HELLO;
+  t.deepEqual(differencesOf({ ...HELLO, cpuModel: `${cpuModel},+aes` }, HERE), []);
 });

@@ -240,3 +240,19 @@ test('a guest that writes faster than the link is slowed down, or given up, as w
   t.is(kept.words.filter((word) => word === 'alarm').length, 1);
   t.true(kept.words.includes('switchover'));
 });
+
+test('a destination that was sent everything and says nothing is asked what it lacks', (t) => {
+  const bench = new Bench('postcopy').accepted();
+  bench.hear({ kind: 'loaded' });
+  bench.hear({ kind: 'running', startUs: 1 });
+  bench.step({ kind: 'tick' });
+  const { state } = bench.core;
+  t.true(state.kind === 'handedOver' && state.link === 'sending');
+  t.is(bench.core.progress(bench.nowUs).pagesLeft, 0);
+  const deadlineUs = bench.core.deadlineUs() ?? 0;
+  t.true(deadlineUs > bench.nowUs);
+  bench.nowUs = deadlineUs;
+  bench.step({ kind: 'tick' });
+  bench.step({ kind: 'tick' });
+  t.is(bench.words.at(-1), 'resume');
+});

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { type NodeInput, type NodeOutput, RoleMachine } from '../../../src/node/index.js';
 
-const START: NodeInput = { kind: 'started', role: 'primary', standing: 'none' };
+const START: NodeInput = { kind: 'started', role: 'primary', standing: 'none', departed: false };
 const ALONE: NodeInput = { kind: 'answered', answer: 'refused' };
 
 const PEER_HOLDS = 'The peer has a state of the guest and may take over';
@@ -20,7 +20,12 @@ function stepped(
 }
 
 test('a node that is configured as the secondary is one at once', (t) => {
-  const { machine, outputs } = after({ kind: 'started', role: 'secondary', standing: 'none' });
+  const { machine, outputs } = after({
+    kind: 'started',
+    role: 'secondary',
+    standing: 'none',
+    departed: false,
+  });
   t.deepEqual(outputs, [{ kind: 'beSecondary' }]);
   t.is(machine.state, 'secondary');
 });
@@ -86,7 +91,7 @@ const ILLEGAL: readonly (readonly [string, readonly NodeInput[]])[] = [
   [
     'the demotion of a secondary',
     [
-      { kind: 'started', role: 'secondary', standing: 'none' },
+      { kind: 'started', role: 'secondary', standing: 'none', departed: false },
       { kind: 'ended', end: 'demoted' },
     ],
   ],
@@ -112,7 +117,12 @@ test('with a witness a guest is started once that allows it, whatever its images
     ['granted', 'boot'],
     ['fenced', 'beSecondary'],
   ] as const) {
-    const start: NodeInput = { kind: 'started', role: 'primary', standing: 'following' };
+    const start: NodeInput = {
+      kind: 'started',
+      role: 'primary',
+      standing: 'following',
+      departed: false,
+    };
     const { machine, outputs } = stepped(new RoleMachine({ hasWitness: true }), [start, ALONE]);
     t.deepEqual(outputs, [{ kind: 'askWitness' }]);
     const [again] = machine.step(none);
@@ -145,14 +155,14 @@ test('a guest that runs at the peer is not started, whatever the witness would s
 test('who may have old data waits for a peer that does not answer, or for the operator', (t) => {
   for (const standing of ['shared', 'following'] as const) {
     for (const answer of ['refused', 'unreachable', 'silent'] as const) {
-      const start: NodeInput = { kind: 'started', role: 'primary', standing };
+      const start: NodeInput = { kind: 'started', role: 'primary', standing, departed: false };
       const { machine, outputs } = after(start, { kind: 'answered', answer });
       t.regex(String(outputs[0]?.kind === 'ask' && outputs[0].waitsFor), /colo failover --force/);
       t.deepEqual(machine.step({ kind: 'forced' }), [{ kind: 'boot' }]);
       t.is(machine.step({ kind: 'forced' })[0]?.kind, 'refused');
     }
     const { outputs } = after(
-      { kind: 'started', role: 'primary', standing },
+      { kind: 'started', role: 'primary', standing, departed: false },
       { kind: 'answered', answer: 'alive' },
     );
     t.deepEqual(outputs, [{ kind: 'boot' }], 'a peer that has nothing can not go on with it');
@@ -160,7 +170,12 @@ test('who may have old data waits for a peer that does not answer, or for the op
 });
 
 test('who had the guest alone last boots it', (t) => {
-  const start: NodeInput = { kind: 'started', role: 'primary', standing: 'leading' };
+  const start: NodeInput = {
+    kind: 'started',
+    role: 'primary',
+    standing: 'leading',
+    departed: false,
+  };
   t.deepEqual(after(start, { kind: 'answered', answer: 'refused' }).outputs, [{ kind: 'boot' }]);
 });
 
@@ -169,7 +184,7 @@ test('images that say the peer may have more are not booted from', (t) => {
   for (const [own, standing] of order.entries()) {
     for (const [theirs, answer] of order.entries()) {
       if (answer === 'none') continue;
-      const start: NodeInput = { kind: 'started', role: 'primary', standing };
+      const start: NodeInput = { kind: 'started', role: 'primary', standing, departed: false };
       const [output] = after(start, { kind: 'answered', answer }).outputs;
       t.is(output?.kind, own > theirs ? 'boot' : 'ask', `${standing}, and the peer ${answer}`);
       if (output?.kind === 'ask') t.regex(String(output.waitsFor), /may be newer/);
@@ -233,4 +248,27 @@ test('a stop that comes meanwhile ends the node', (t) => {
   const start: NodeInput = { kind: 'started', role: 'secondary', standing: 'following' };
   const { machine } = after(start, { kind: 'forced' }, { kind: 'stopRequested' });
   t.deepEqual(machine.step({ kind: 'ended', end: 'left' }), [{ kind: 'leave' }]);
+});
+
+for (const hasWitness of [false, true]) {
+  for (const answer of ['alive', 'refused', 'unreachable', 'following'] as const) {
+    test(`a guest that was moved away is not booted, peer ${answer}, witness ${hasWitness}`, (t) => {
+      const { machine, outputs } = stepped(new RoleMachine({ hasWitness }), [
+        { kind: 'started', role: 'primary', standing: 'following', departed: true },
+        { kind: 'answered', answer },
+      ]);
+      t.is(outputs[0]?.kind, 'ask');
+      t.is(machine.state, 'joining');
+      t.deepEqual(machine.step({ kind: 'forced' }), [{ kind: 'boot' }]);
+    });
+  }
+}
+
+test('a guest that was moved away is followed where it runs', (t) => {
+  const started: NodeInput = {
+    ...{ kind: 'started', role: 'primary', standing: 'following' },
+    departed: true,
+  };
+  const { outputs } = after(started, { kind: 'answered', answer: 'serving' });
+  t.deepEqual(outputs, [{ kind: 'beSecondary' }]);
 });

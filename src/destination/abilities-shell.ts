@@ -1,0 +1,85 @@
+/** What this host has of what a guest that is to come needs, found out before anything is begun. */
+import { access, readFile, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { type Configuration, diskPlace, nicConnection } from '../config/index.js';
+import { parseMachineDefinition, probeQemu } from '../emulator/index.js';
+import { configuredDifferences } from '../guest/index.js';
+import { PAGE_SIZE_BYTES } from '../lib/index.js';
+import {
+  type Abilities,
+  type Difference,
+  differencesOf,
+  type HelloSection,
+} from '../migration/index.js';
+import type { ArrivingHello } from './destination-status.js';
+
+const KIB = 1024;
+
+/** Everything that keeps this host from running the guest. Throws ProtocolError, OperatorError. */
+export async function differencesHere(
+  configuration: Configuration,
+  { section, json }: ArrivingHello,
+): Promise<Difference[]> {
+  const configured = await configuredDifferences(configuration, json);
+  const names = parseMachineDefinition(json.definition, 'peer').nics.map(({ name }) => name);
+  const able = await abilitiesHere(configuration, section, names);
+  return [
+    ...configured.map(({ what, source, destination }) => ({ what, source, destination })),
+    ...differencesOf(section, able),
+  ];
+}
+
+async function abilitiesHere(
+  configuration: Configuration,
+  hello: HelloSection,
+  nicNames: readonly string[],
+): Promise<Abilities> {
+  const qemu = await probeQemu();
+  const disks = await Promise.all(hello.disks.map((disk) => diskHere(configuration, disk)));
+  return {
+    qemuVersion: qemu.version,
+    machineTypes: qemu.machineTypes,
+    cpuModels: qemu.cpuModels,
+    // TCG is everywhere.
+    accelerator: qemu.kvm ? hello.accelerator : 'tcg',
+    pageSizeBytes: PAGE_SIZE_BYTES,
+    memoryBytes: await availableMemoryBytes(),
+    nics: await Promise.all(nicNames.map((name) => nicHere(configuration, name))),
+    disks: disks.flat(),
+    // Whether QEMU's userfaultfd can be had is only known of a QEMU that runs.
+    postcopy: true,
+  };
+}
+
+/** An image that is there can grow; one that is not is made sparse, as large as it must be. */
+async function diskHere(
+  configuration: Configuration,
+  { name, sizeBytes }: HelloSection['disks'][number],
+): Promise<Abilities['disks']> {
+  const { path } = diskPlace(configuration, name);
+  const image = await stat(path).catch(() => undefined);
+  if (image?.isFile() === true) return [{ name, sizeBytes: Math.max(image.size, sizeBytes) }];
+  // What else is there is for whoever opens it to judge.
+  const known = image ?? (await stat(dirname(path)).catch(() => undefined));
+  return known === undefined ? [] : [{ name, sizeBytes }];
+}
+
+async function nicHere(
+  configuration: Configuration,
+  name: string,
+): Promise<Abilities['nics'][number]> {
+  const { bridge, tap } = nicConnection(configuration, name);
+  if (bridge === undefined) return { bridge: tap, missing: false };
+  const exists = await access(`/sys/class/net/${bridge}`).then(
+    () => true,
+    () => false,
+  );
+  return { bridge, missing: !exists };
+}
+
+/** What the kernel would find for a process without swapping. */
+async function availableMemoryBytes(): Promise<number> {
+  const text = await readFile('/proc/meminfo', 'utf8');
+  const kib = /^MemAvailable:\s+(\d+) kB/m.exec(text)?.[1];
+  return kib === undefined ? Number.MAX_SAFE_INTEGER : Number(kib) * KIB;
+}
