@@ -19,7 +19,7 @@ import { comparisonJson, formatComparison, isMismatched } from './compare-text.j
 import { type FileReport, filesToCheck } from './config-check.js';
 import {
   type Command,
-  decodeDetail,
+  decodeDone,
   decodeStatus,
   decodeVerified,
   type Response,
@@ -28,7 +28,7 @@ import type { DiscardedDisk, DiscardPlan } from './discard-images.js';
 import { formatDiscarded, formatVerified } from './disk-text.js';
 import { AgentUnreachable, EXIT, exitCodeOf } from './exit-codes.js';
 import { ANSWER_MS_MAX, DEED_MS_MAX, MIGRATE_MS_MAX, VERIFY_MS_MAX } from './limits.js';
-import { formatStatus, migrationText, verifyText } from './status-text.js';
+import { formatStatus, migrationText, movedText, verifyText } from './status-text.js';
 
 /** The world of one run of `colo`. */
 export interface Surroundings extends ColoPlace {
@@ -288,8 +288,10 @@ function formatResult(wish: Call, result: unknown): string {
     const status: NodeStatus = decodeStatus(result);
     return wish.json ? `${JSON.stringify(status)}\n` : formatStatus(status);
   }
-  const detail = decodeDetail(result);
-  return wish.json ? `${JSON.stringify({ ok: true, detail })}\n` : `${detail}\n`;
+  const done = decodeDone(result);
+  if (wish.json) return `${JSON.stringify({ ok: true, ...done })}\n`;
+  const { detail, migration } = done;
+  return migration === undefined ? `${detail}\n` : `${detail}: ${movedText(migration)}\n`;
 }
 
 function report(

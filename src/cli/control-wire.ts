@@ -30,7 +30,12 @@ import {
 } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 import { LINE_BYTES_MAX, PATH_LENGTH_MAX, REASON_LENGTH_MAX } from './limits.js';
-import { MIGRATION_COMMANDS, type MigrationCommand, migrationSchema } from './migration-wire.js';
+import {
+  figuresSchema,
+  MIGRATION_COMMANDS,
+  type MigrationCommand,
+  migrationSchema,
+} from './migration-wire.js';
 
 /** The envelope of a request; what it asks is not looked at yet. */
 export interface Request {
@@ -68,6 +73,9 @@ const requestSchema = z.strictObject({
   command: z.string().max(64),
   arguments: z.record(z.string().max(64), z.unknown()),
 });
+
+const doneSchema = z.object({ detail: shortText, migration: figuresSchema.optional() });
+export type Done = z.infer<typeof doneSchema>;
 
 const responseSchema = z.discriminatedUnion('ok', [
   z.strictObject({ id: requestId, ok: z.literal(true), result: z.unknown() }),
@@ -315,8 +323,8 @@ export function decodeVerified(result: unknown): VerifiedDisk[] {
 }
 
 /** The result of every other command. Throws `ProtocolError`. */
-export function decodeDetail(result: unknown): string {
-  return check(result, z.object({ detail: shortText }), 'result').detail;
+export function decodeDone(result: unknown): Done {
+  return check(result, doneSchema, 'result');
 }
 
 function decode<T>(line: string, schema: z.ZodType<T>, what: string): T {

@@ -31,6 +31,8 @@ export interface ArrivingOptions {
   readonly log: Logger;
   /** Somebody waits for the page at this offset. */
   readonly onFault: (offset: number) => void;
+  /** A part of the way is done; for the log. */
+  readonly onPart: (part: string) => void;
 }
 
 export class ArrivingGuest {
@@ -151,16 +153,23 @@ export class ArrivingGuest {
   /** Makes the disks those of the end of `epoch`, and lets the guest run and speak. */
   async start(epoch: number, announce: boolean): Promise<void> {
     const { disks, network, emulator, definition } = this.guest;
+    const { onPart } = this.#options;
     if (definition.disks.length > 0) {
       await disks.commit(epoch);
+      onPart('commitDisks');
       await disks.apply(epoch);
+      onPart('applyDisks');
     }
     network.committed(epoch);
     await disks.promote();
+    onPart('promoteDisks');
     await network.promote();
+    onPart('promoteNetwork');
     await emulator.resume();
+    onPart('resume');
     network.goLive({ announce });
     if (announce) await emulator.announce();
+    onPart('announce');
   }
 
   /** Nothing is missing any more. */

@@ -29,7 +29,14 @@ import {
   sourceSectionOf,
   writeMigrationRecord,
 } from '../guest/index.js';
-import { ColoError, crc32c, describeError, type PageRange, ProtocolError } from '../lib/index.js';
+import {
+  ColoError,
+  crc32c,
+  describeError,
+  type PageRange,
+  ProtocolError,
+  Timeline,
+} from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   DESTINATION_SECTIONS,
@@ -79,6 +86,7 @@ export class DestinationRole implements NodeRole {
   readonly #core: DestinationCore;
   readonly #driver: CoreDriver<DestinationInput, DestinationOutput>;
   readonly #startedAtUs = monotonicUs();
+  readonly #timeline = new Timeline(monotonicUs());
   #sessions = 0;
   #current: Current | undefined;
   #hello: { readonly section: HelloSection; readonly json: Hello } | undefined;
@@ -166,6 +174,7 @@ export class DestinationRole implements NodeRole {
       this.#driver.input({ kind: 'batch', session, stream, sequence, ranges, batch, crc });
       return;
     }
+    if (section.kind === 'switchover' || section.kind === 'run') this.#mark(section.kind);
     this.#driver.input({ kind: 'section', session, section });
     if (section.kind === 'released') this.#onReleased();
   }
@@ -191,7 +200,9 @@ export class DestinationRole implements NodeRole {
         return;
       case 'load':
         this.#inTurn(async () => {
+          this.#mark('waitForParts');
           await this.#mustHaveGuest().load(output.deviceState, output.ramDigest);
+          this.#mark('load');
           return { kind: 'guestLoaded' };
         });
         return;
@@ -202,6 +213,7 @@ export class DestinationRole implements NodeRole {
         this.#inTurn(() => this.#start());
         return;
       case 'allPagesHere':
+        this.#mark('pages');
         this.#inTurn(() => this.#mustHaveGuest().complete());
         return;
       case 'applyBackup':
@@ -255,8 +267,10 @@ export class DestinationRole implements NodeRole {
         lacksPages: section.choices.mode !== 'precopy',
         lease: speech?.lease,
         log,
+        onPart: (part) => this.#mark(part),
         onFault: (offset) => this.#driver.input({ kind: 'fault', offsets: [offset] }),
       });
+      this.#mark('launch');
       this.#guest = guest;
       this.#hello = { section, json };
       this.#watch(guest);
@@ -306,9 +320,14 @@ export class DestinationRole implements NodeRole {
     this.#driver.input({ kind: 'applied', session, stream, sequence });
   }
 
+  #mark(part: string): void {
+    this.#timeline.mark(part, monotonicUs());
+  }
+
   async #record(what: 'taking' | 'owns' | 'discarded'): Promise<void> {
     const migration = this.#hello?.section.migration;
     if (migration !== undefined) await writeMigrationRecord(this.#configuration, migration, what);
+    this.#mark('record');
   }
 
   async #start(): Promise<DestinationInput> {
@@ -432,6 +451,8 @@ export class DestinationRole implements NodeRole {
     await Promise.race([released, delay(RELEASED_TIMEOUT_MS, undefined, { ref: false })]);
     const [guest, hello] = [this.#guest, this.#hello];
     if (guest === undefined || hello === undefined) return;
+    this.#mark('released');
+    this.#log.debug('Microseconds by part', this.#timeline.partsUs);
     this.#leave();
     this.#current?.session.destroy();
     guest.guest.network.detach();

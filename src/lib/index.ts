@@ -12,3 +12,4 @@ export { appendRange, uniteRanges } from './page-ranges.js';
 export { PAGE_SIZE_BYTES, type PageRange } from './pages.js';
 export { Prng } from './prng.js';
 export { seqAdd, seqBefore, seqDistance, seqMax, seqMin } from './seq32.js';
+export { Timeline } from './timeline.js';

@@ -381,6 +381,29 @@ const missing: CodecOf<'missing'> = section('missing', {
   },
 });
 
+/** A source that does not know it misses nothing that it needs. */
+const faults: CodecOf<'faults'> = {
+  ...section<Extract<Section, { kind: 'faults' }>>('faults', {
+    maxBytes: SMALL,
+    encode: (message) => ({
+      fields: [
+        new ByteWriter(24)
+          .uint53(message.faults)
+          .uint53(message.p50Us)
+          .uint53(message.p99Us)
+          .finish(),
+      ],
+    }),
+    decode: ({ fields }) => ({
+      kind: 'faults',
+      faults: fields.uint53(),
+      p50Us: fields.uint53(),
+      p99Us: fields.uint53(),
+    }),
+  }),
+  required: false,
+};
+
 const failed: CodecOf<'failed'> = section('failed', {
   maxBytes: SMALL,
   encode: ({ reason, ran }) => ({
@@ -422,6 +445,7 @@ const DESTINATION_CODECS: { readonly [K in DestinationSection['kind']]: CodecOf<
   running,
   resumed,
   missing,
+  faults,
   complete: bare('complete', 'complete'),
   failed,
 };

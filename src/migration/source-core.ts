@@ -251,6 +251,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       case 'running':
       case 'resumed':
       case 'missing':
+      case 'faults':
       case 'complete':
         break;
       case 'failed':

@@ -243,6 +243,9 @@ export class SourceHandover {
       case 'missing':
         if (link !== 'resuming' || !postcopy) break;
         return this.#missingPages(section, nowUs);
+      case 'faults':
+        if (!postcopy || link === 'resuming' || link === 'stuck') break;
+        return [];
       case 'complete':
         if (link === 'resuming' || link === 'stuck') break;
         return this.#release();

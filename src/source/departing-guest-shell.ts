@@ -14,6 +14,8 @@ export interface DepartingOptions {
   /** The one that the guest runs. */
   readonly epoch: number;
   readonly resyncBytesPerSecond: number | undefined;
+  /** A part of the way is done; for the log. */
+  readonly onPart: (part: string) => void;
 }
 
 export class DepartingGuest {
@@ -69,19 +71,26 @@ export class DepartingGuest {
    */
   async pause(session: Session): Promise<void> {
     const { emulator, network, disks } = this.#guest;
+    const { onPart } = this.#options;
     await network.attach(session, { role: 'source', epoch: this.#epoch });
+    onPart('attachNetwork');
     await this.#endPasses();
+    onPart('endDiskPasses');
     const exact = await network.quiesce();
+    onPart('quiesce');
     this.#paused = true;
     disks.beginPause();
     const paused = emulator.pause();
     const saving = emulator.saveDeviceState();
     saving.catch(() => undefined);
     await paused;
+    onPart('stop');
     let devices = await saving;
+    onPart('saveDevices');
     while (!(await network.drain())) devices = await emulator.saveDeviceState();
     await network.edge(this.#epoch, { exact, compares: false });
     network.resume();
+    onPart('drainAndEdge');
     this.#devices = devices;
   }
 

@@ -3,6 +3,7 @@
  *
  *     limits.ts                every bound
  *     departing-guest-shell.ts what is done with the guest: pause, capture, page batches, disks
+ *     departure-figures.ts     what the operator is told of it in numbers
  *     source-role-shell.ts     SourceRole: the core of src/migration in real time, the session
  *
  * It gets the guest from the primary's role and gives it back to it if it stays.

@@ -33,7 +33,14 @@ import {
   type Speech,
   writeMigrationRecord,
 } from '../guest/index.js';
-import { assert, crc32c, describeError, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
+import {
+  assert,
+  crc32c,
+  describeError,
+  PAGE_SIZE_BYTES,
+  type PageRange,
+  Timeline,
+} from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   DESTINATION_SECTIONS,
@@ -61,6 +68,7 @@ import {
   type Session,
 } from '../transport/index.js';
 import { DepartingGuest } from './departing-guest-shell.js';
+import { DepartureFigures } from './departure-figures.js';
 import {
   CONNECT_TIMEOUT_MS,
   GOODBYE_TIMEOUT_MS,
@@ -97,7 +105,8 @@ export class SourceRole implements NodeRole {
   #encoder: PageEncoder;
   readonly #core: SourceCore;
   readonly #driver: CoreDriver<SourceInput, SourceOutput>;
-  readonly #startedAtUs = monotonicUs();
+  readonly #figures = new DepartureFigures(monotonicUs());
+  readonly #timeline = new Timeline(monotonicUs());
   readonly #migration = randomBytes(MIGRATION_ID_BYTES).toString('hex');
   #sessions = 0;
   #current: Current | undefined;
@@ -105,12 +114,9 @@ export class SourceRole implements NodeRole {
   #turn: Promise<unknown> = Promise.resolve();
   /** Of the ram link: pages, one batch after the other, and what goes with them. */
   #ramStream: Promise<unknown> = Promise.resolve();
-  #sentBytes = 0;
   #problem: string | null = null;
   #refusal: string | undefined;
   #verdicts = '[]';
-  #pausedAtUs: number | undefined;
-  #downtimeUs: number | undefined;
   #released = false;
   #finish: (end: RoleEnd) => void = () => undefined;
 
@@ -130,6 +136,7 @@ export class SourceRole implements NodeRole {
       guest: departure.guest,
       epoch: departure.epoch,
       resyncBytesPerSecond: configuration.resyncBytesPerSecond,
+      onPart: (part) => this.#mark(part),
     });
     const { sizeBytes } = emulator.ram;
     const cacheBytes = Math.min(sizeBytes / 8, SENT_CACHE_BYTES);
@@ -214,7 +221,7 @@ export class SourceRole implements NodeRole {
     return {
       ...plainStatus(this.#configuration, {
         state: 'migrating',
-        uptimeUs: monotonicUs() - this.#startedAtUs,
+        uptimeUs: monotonicUs() - this.#figures.startedAtUs,
         ...guestFacts(guest),
       }),
       role: 'primary',
@@ -226,24 +233,11 @@ export class SourceRole implements NodeRole {
   }
 
   #migrationStatus(): MigrationStatus {
-    const progress = this.#core.progress(monotonicUs());
-    const doneBytes = progress.pagesSent * PAGE_SIZE_BYTES;
-    return {
-      direction: 'outgoing',
-      peer: formatAddress(this.#address),
+    return this.#figures.status(this.#core.progress(monotonicUs()), {
+      address: this.#address,
       method: this.#wish.method,
-      state: progress.state.kind,
-      round: progress.rounds,
-      doneBytes,
-      totalBytes: doneBytes + progress.pagesLeft * PAGE_SIZE_BYTES,
-      sentBytes: this.#sentBytes,
-      bytesPerSecond: progress.rate ?? 0,
-      remainingMs: progress.leftUs === undefined ? null : progress.leftUs / 1000,
-      throttlePercent: progress.throttle,
-      downtimeMs: this.#downtimeUs === undefined ? null : this.#downtimeUs / 1000,
-      faults: null,
       problem: this.#problem,
-    };
+    });
   }
 
   failover(): Promise<CommandResult> {
@@ -276,6 +270,10 @@ export class SourceRole implements NodeRole {
 
   async #notNow(): Promise<typeof NOT_NOW> {
     return NOT_NOW;
+  }
+
+  #mark(part: string): void {
+    this.#timeline.mark(part, monotonicUs());
   }
 
   #hello(): HelloSection {
@@ -321,7 +319,9 @@ export class SourceRole implements NodeRole {
       case 'startTracking':
         this.#inTurn(async () => {
           await this.#beginDisks();
-          return { kind: 'trackingStarted', ranges: this.#guest.track() };
+          const ranges = this.#guest.track();
+          this.#mark('disks');
+          return { kind: 'trackingStarted', ranges };
         });
         return;
       case 'scan':
@@ -339,7 +339,8 @@ export class SourceRole implements NodeRole {
         });
         return;
       case 'pause':
-        this.#pausedAtUs = monotonicUs();
+        this.#figures.pausing(monotonicUs());
+        this.#mark('precopy');
         this.#inTurn(async () => {
           const { session } = this.#mustHaveSession();
           await this.#guest.pause(session);
@@ -359,6 +360,7 @@ export class SourceRole implements NodeRole {
       case 'settleDisks':
         this.#inTurn(async () => {
           await this.#guest.settleDisks();
+          this.#mark('settleDisks');
           return { kind: 'disksSettled' };
         });
         return;
@@ -374,6 +376,7 @@ export class SourceRole implements NodeRole {
       case 'record':
         this.#inTurn(async () => {
           await writeMigrationRecord(this.#configuration, this.#migration, output.what);
+          this.#mark('record');
         });
         return;
       case 'writeBackup':
@@ -425,9 +428,8 @@ export class SourceRole implements NodeRole {
     });
     channel.onSection((section) => {
       if (section.kind === 'accepted') this.#verdicts = section.verdictsJson;
-      if (section.kind === 'running' && this.#pausedAtUs !== undefined) {
-        this.#downtimeUs ??= monotonicUs() - this.#pausedAtUs;
-      }
+      this.#figures.heard(section, monotonicUs());
+      if (MARKED.has(section.kind)) this.#mark(section.kind);
       this.#driver.input({ kind: 'section', session: number, section });
     });
     this.#problem = null;
@@ -455,6 +457,7 @@ export class SourceRole implements NodeRole {
       if (section.kind === 'run') {
         await this.#guest.silence();
         await this.#options.speech?.leave('The guest is moved to another host');
+        this.#mark('silence');
       }
       this.#putNow(session, section.kind === 'hello' ? await this.#completed(section) : section);
     });
@@ -464,6 +467,7 @@ export class SourceRole implements NodeRole {
     const current = this.#current;
     if (current?.number !== session) return;
     current.channel.put(section);
+    if (section.kind === 'switchover') this.#mark('lastPages');
     if (section.kind !== 'switchover' || !section.postcopy) return;
     // Each page is sent once from now on, whatever the destination had of it.
     this.#encoder = this.#newEncoder({ cacheBytes: 0, destinationIsZero: false });
@@ -502,7 +506,7 @@ export class SourceRole implements NodeRole {
       assert(batches.length <= 1, `${batches.length} batches of pages that should be one`);
       const batch = Buffer.concat(encodeBatch(batches[0] ?? EMPTY_BATCH));
       current.channel.put({ kind: stream === 'ram' ? 'pages' : 'demanded', sequence, batch });
-      this.#sentBytes += batch.length;
+      this.#figures.sentBytes += batch.length;
       if (stream === 'ram') await current.channel.drained();
       const [bytes, crc] = [batch.length, crc32c(batch)];
       this.#driver.input({ kind: 'pagesSent', session, stream, sequence, bytes, crc });
@@ -554,15 +558,17 @@ export class SourceRole implements NodeRole {
   async #end(outcome: SourceOutcome): Promise<void> {
     this.#released = true;
     this.#driver.stop();
+    const endUs = monotonicUs();
     await this.#turn;
     const { guest, answer, policy, peer } = this.#departure;
     await this.#current?.session.closedWithin(GOODBYE_TIMEOUT_MS);
     const to = formatAddress(this.#address);
     switch (outcome.kind) {
       case 'moved': {
-        const downtimeMs = this.#downtimeUs === undefined ? null : this.#downtimeUs / 1000;
-        this.#log.info('The guest has been moved', { to, downtimeMs, sentBytes: this.#sentBytes });
-        answer({ ok: true, detail: `The guest runs on ${to} now` });
+        const migration = this.#figures.total(endUs);
+        this.#log.info('The guest has been moved', { to, ...migration });
+        this.#log.debug('Microseconds by part', this.#timeline.partsUs);
+        answer({ ok: true, detail: `The guest runs on ${to} now`, migration });
         this.#finish({ kind: 'left', exit: { exitCode: 0, reason: `The guest runs on ${to}` } });
         return;
       }
@@ -587,6 +593,9 @@ export class SourceRole implements NodeRole {
     }
   }
 }
+
+/** Of the timeline: what ends when the destination has said it. */
+const MARKED: ReadonlySet<string> = new Set(['accepted', 'loaded', 'running', 'complete']);
 
 const NOT_NOW = {
   ok: false,
