@@ -13,6 +13,7 @@ import {
 } from '../blockrep/index.js';
 import { bootFiles, type Configuration, diskPlace, nicConnection } from '../config/index.js';
 import {
+  type MachineDefinition,
   parseMachineDefinition,
   type ResolvedMachineDefinition,
   resolveMachineDefinition,
@@ -49,21 +50,25 @@ export async function receiveGuest(
   options: ReceiveOptions,
 ): Promise<ReceivedGuest> {
   const { log } = options;
-  const definition = await checkedDefinition(configuration, hello);
+  const sent = checkedDefinition(configuration, hello);
+  // What takes time goes on beside the start of disks and NICs.
+  const checking = completedDefinition(configuration, hello, sent);
+  checking.catch(() => undefined);
   const images = parsePrimaryImages(hello.images);
   let verdicts: readonly AcceptedImage[] = [];
   const guest = await launchGuest({
     ...options,
     configuration,
-    disks: definition.disks.map(({ name, sizeBytes, readOnly }) => {
+    disks: sent.disks.map(({ name, sizeBytes, readOnly }) => {
       return { ...diskPlace(configuration, name), sizeBytes, readOnly };
     }),
-    nics: definition.nics.map(({ name }) => {
+    nics: sent.nics.map(({ name }) => {
       const { tap, bridge } = nicConnection(configuration, name);
       return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
     }),
     compareTimeoutUs: hello.policy.compareTimeoutUs,
     define: async ({ claims }) => {
+      const definition = await checking;
       verdicts = judge(images, claims);
       return definition;
     },
@@ -75,10 +80,7 @@ export async function receiveGuest(
   return { guest, lineages: images.map(({ record }) => lineageOf(record)), verdicts };
 }
 
-async function checkedDefinition(
-  configuration: Configuration,
-  hello: Hello,
-): Promise<ResolvedMachineDefinition> {
+function checkedDefinition(configuration: Configuration, hello: Hello): MachineDefinition {
   refuseUnless(hello.vm === configuration.vm, 'vm', hello.vm, configuration.vm);
   const pageSize = String(PAGE_SIZE_BYTES);
   refuseUnless(
@@ -93,20 +95,33 @@ async function checkedDefinition(
     JSON.stringify(list),
   );
   refuseUnless(theirs === ours, 'list of qemu-arg', theirs ?? '', ours ?? '');
+  return sent;
+}
+
+/** With this host's boot files, which must be the same, and what its QEMU makes of the rest. */
+async function completedDefinition(
+  configuration: Configuration,
+  hello: Hello,
+  sent: MachineDefinition,
+): Promise<ResolvedMachineDefinition> {
   const { kernel } = sent;
+  const here = bootFiles(configuration);
   if (kernel === undefined) return resolveMachineDefinition(sent);
   const image = here.kernel ?? kernel.image;
   const initrd = here.initrd ?? kernel.initrd;
-  await checkFile('kernel', image, hello.kernelSha256);
-  if (initrd !== undefined) await checkFile('initrd', initrd, hello.initrdSha256);
-  return resolveMachineDefinition({
-    ...sent,
+  const [resolved] = await Promise.all([
+    resolveMachineDefinition(sent),
+    checkFile('kernel', image, hello.kernelSha256),
+    initrd === undefined ? undefined : checkFile('initrd', initrd, hello.initrdSha256),
+  ]);
+  return {
+    ...resolved,
     kernel: {
       image,
       ...(initrd === undefined ? {} : { initrd }),
       commandLine: kernel.commandLine,
     },
-  });
+  };
 }
 
 function refuseUnless(fits: boolean, what: string, theirs: string, ours: string): void {

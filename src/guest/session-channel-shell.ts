@@ -4,6 +4,7 @@
  */
 import { describeError, ProtocolError } from '../lib/index.js';
 import {
+  encodePages,
   LINK_OF,
   type MigrationChannel,
   type MigrationLink,
@@ -37,6 +38,11 @@ export class SessionChannel<Out extends Section, In extends Section>
 
   put(section: Out): void {
     this.#session.links[LINK_OF[section.kind]].send(SECTION_FRAME, this.#out.encode(section));
+  }
+
+  /** A batch of pages by its parts, which are not copied: only the source has any. */
+  putPages(kind: 'pages' | 'demanded', sequence: number, parts: readonly Buffer[]): void {
+    this.#session.links[LINK_OF[kind]].send(SECTION_FRAME, encodePages(kind, sequence, parts));
   }
 
   get writable(): boolean {

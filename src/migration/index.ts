@@ -77,7 +77,7 @@ export {
   type PageEncoderStats,
   type PageSource,
 } from './pages/page-encoder.js';
-export { DESTINATION_SECTIONS, SOURCE_SECTIONS } from './section-codecs.js';
+export { DESTINATION_SECTIONS, encodePages, SOURCE_SECTIONS } from './section-codecs.js';
 export { type SectionCodec, SectionTable } from './section-table.js';
 export { type RawSection, SectionReader, unframeSection } from './section-wire.js';
 export { SourceCore } from './source-core.js';

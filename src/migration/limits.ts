@@ -9,6 +9,12 @@ export const BATCH_BYTES = 3 * MIB;
 /** Pages that one `sendPages` asks for: 512 KiB, which pages/page-encoder.ts makes one batch of. */
 export const BATCH_PAGES = 128;
 
+/**
+ * The same once the guest runs at the destination: 128 KiB. A demanded page waits for what of a batch
+ * is being coded or applied, at either end.
+ */
+export const BATCH_PAGES_POSTCOPY = 32;
+
 /** Bytes of one `deviceState` section; a larger state goes in several. */
 export const DEVICE_STATE_PIECE_BYTES = MIB;
 
@@ -55,7 +61,7 @@ export const RAM_BYTES = 0x1_0000_0000 * 4096;
  * link busy; in postcopy each of them is ahead of a demanded page on the wire.
  */
 export const WINDOW_PRECOPY = 16;
-export const WINDOW_POSTCOPY = 2;
+export const WINDOW_POSTCOPY = 8;
 
 /** Batches that the destination holds unapplied; a source that sends more breaks the protocol. */
 export const UNAPPLIED_BATCHES = 64;

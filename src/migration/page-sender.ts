@@ -13,6 +13,7 @@ import { PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import {
   AROUND_PAGES,
   BATCH_PAGES,
+  BATCH_PAGES_POSTCOPY,
   DEMANDED_PAGES,
   WINDOW_POSTCOPY,
   WINDOW_PRECOPY,
@@ -123,7 +124,7 @@ export class PageSender {
       this.#streams.ram.inFlight.length < window &&
       (how.unlimited || nowUs >= this.#notBeforeUs)
     ) {
-      const ranges = this.#take();
+      const ranges = this.#take(how.postcopy ? BATCH_PAGES_POSTCOPY : BATCH_PAGES);
       if (this.maxBandwidth !== undefined) {
         // As if not compressed, until `coded` says how much it was: never too fast.
         const costUs = (countPages(ranges) * PAGE_SIZE_BYTES * SECOND_US) / this.maxBandwidth;
@@ -189,13 +190,17 @@ export class PageSender {
     return true;
   }
 
-  #take(): PageRange[] {
-    const most = this.#batchPages();
+  #take(pagesMax: number): PageRange[] {
+    const most = this.#batchPages(pagesMax);
     if (this.#around !== undefined) {
       const [from, end] = this.#around;
       this.#around = undefined;
       const near = this.unsent.take(from, end, most);
-      if (near.length > 0) return near;
+      const last = near.at(-1);
+      if (last !== undefined) {
+        this.#around = [(last.offset + last.length) / PAGE_SIZE_BYTES, end];
+        return near;
+      }
     }
     if (this.unsent.next(this.#cursor) === undefined) this.#cursor = 0;
     const ranges = this.unsent.take(this.#cursor, this.unsent.pages, most);
@@ -205,10 +210,10 @@ export class PageSender {
   }
 
   /** With a small bandwidth a batch is small too: a quarter of a second, so that none is silent. */
-  #batchPages(): number {
-    if (this.maxBandwidth === undefined) return BATCH_PAGES;
+  #batchPages(pagesMax: number): number {
+    if (this.maxBandwidth === undefined) return pagesMax;
     const pages = Math.floor(this.maxBandwidth / 4 / PAGE_SIZE_BYTES);
-    return Math.max(1, Math.min(BATCH_PAGES, pages));
+    return Math.max(1, Math.min(pagesMax, pages));
   }
 
   #order(stream: PageStream, ranges: readonly PageRange[]): BatchOrder {

@@ -39,6 +39,7 @@ import {
   type SourceSection,
 } from './messages.js';
 import { encodeWith, type SectionCodec, SectionTable } from './section-table.js';
+import { frameSection } from './section-wire.js';
 
 const ID_BYTES = 16;
 const SMALL = 4096;
@@ -173,9 +174,7 @@ type Batch<K extends 'pages' | 'demanded'> = Extract<Section, { kind: K }>;
 function batchOf<K extends 'pages' | 'demanded'>(kind: K): SectionCodec<Batch<K>> {
   const codec = section<{ kind: K; sequence: number; batch: Buffer }>(kind, {
     maxBytes: BATCH_BYTES + 16,
-    encode: ({ sequence, batch }) => ({
-      fields: [new ByteWriter(12).uint53(sequence).uint32(batch.length).finish(), batch],
-    }),
+    encode: ({ sequence, batch }) => ({ fields: batchFields(sequence, [batch]) }),
     decode: ({ fields }) => ({
       kind,
       sequence: fields.uint53(),
@@ -183,6 +182,11 @@ function batchOf<K extends 'pages' | 'demanded'>(kind: K): SectionCodec<Batch<K>
     }),
   });
   return codec as unknown as SectionCodec<Batch<K>>;
+}
+
+function batchFields(sequence: number, parts: readonly Buffer[]): Buffer[] {
+  const bytes = parts.reduce((sum, { length }) => sum + length, 0);
+  return [new ByteWriter(12).uint53(sequence).uint32(bytes).finish(), ...parts];
 }
 
 const round: CodecOf<'round'> = section('round', {
@@ -454,6 +458,17 @@ const DESTINATION_CODECS: { readonly [K in DestinationSection['kind']]: CodecOf<
 export const SOURCE_SECTIONS = new SectionTable<SourceSection>(SOURCE_CODECS);
 /** What a destination says; for the source to decode. */
 export const DESTINATION_SECTIONS = new SectionTable<DestinationSection>(DESTINATION_CODECS);
+
+/** The bytes of a batch's section; `parts` are the batch, not copied. */
+export function encodePages(
+  kind: 'pages' | 'demanded',
+  sequence: number,
+  parts: readonly Buffer[],
+): Buffer[] {
+  const { tag, major, minor, required } = SOURCE_CODECS[kind];
+  const fields = batchFields(sequence, parts);
+  return frameSection({ tag, major, minor, required, fields });
+}
 
 /** A list in pieces that fit a section each; one empty piece of an empty list. */
 export function pieces(ranges: readonly PageRange[]): PageRange[][] {

@@ -12,8 +12,6 @@ import type { DestinationSection, SourceProgress } from '../migration/index.js';
 
 export class DepartureFigures {
   readonly startedAtUs: number;
-  /** Of pages, as coded. */
-  sentBytes = 0;
   #pausedAtUs: number | undefined;
   #downtimeUs: number | undefined;
   #faults: MigrationStatus['faults'] = null;
@@ -37,11 +35,11 @@ export class DepartureFigures {
     }
   }
 
-  total(nowUs: number): MigrationFigures {
+  total(nowUs: number, sentBytes: number): MigrationFigures {
     return {
       totalMs: (nowUs - this.startedAtUs) / 1000,
       downtimeMs: this.#downtimeUs === undefined ? null : this.#downtimeUs / 1000,
-      sentBytes: this.sentBytes,
+      sentBytes,
       faults: this.#faults,
     };
   }
@@ -51,6 +49,8 @@ export class DepartureFigures {
     around: {
       readonly address: MigrateOptions['to'];
       readonly method: MigrateOptions['method'];
+      /** Of pages, as coded. */
+      readonly sentBytes: number;
       readonly problem: string | null;
     },
   ): MigrationStatus {
@@ -63,7 +63,7 @@ export class DepartureFigures {
       round: progress.rounds,
       doneBytes,
       totalBytes: doneBytes + progress.pagesLeft * PAGE_SIZE_BYTES,
-      sentBytes: this.sentBytes,
+      sentBytes: around.sentBytes,
       bytesPerSecond: progress.rate ?? 0,
       remainingMs: progress.leftUs === undefined ? null : progress.leftUs / 1000,
       throttlePercent: progress.throttle,

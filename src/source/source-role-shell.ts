@@ -33,24 +33,13 @@ import {
   type Speech,
   writeMigrationRecord,
 } from '../guest/index.js';
-import {
-  assert,
-  crc32c,
-  describeError,
-  PAGE_SIZE_BYTES,
-  type PageRange,
-  Timeline,
-} from '../lib/index.js';
+import { assert, describeError, PAGE_SIZE_BYTES, type PageRange, Timeline } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   DESTINATION_SECTIONS,
   type DestinationSection,
-  encodeBatch,
   type HelloSection,
   LINK_OF,
-  type PageBatch,
-  PageEncoder,
-  type PageEncoderOptions,
   pageBitmapOf,
   SOURCE_SECTIONS,
   SourceCore,
@@ -69,12 +58,8 @@ import {
 } from '../transport/index.js';
 import { DepartingGuest } from './departing-guest-shell.js';
 import { DepartureFigures } from './departure-figures.js';
-import {
-  CONNECT_TIMEOUT_MS,
-  GOODBYE_TIMEOUT_MS,
-  SENT_CACHE_BYTES,
-  SILENCE_TIMEOUT_US,
-} from './limits.js';
+import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, SILENCE_TIMEOUT_US } from './limits.js';
+import { OutgoingPages } from './outgoing-pages-shell.js';
 
 const MIGRATION_ID_BYTES = 16;
 
@@ -102,7 +87,7 @@ export class SourceRole implements NodeRole {
   readonly #departure: Departure;
   readonly #wish: MigrateOptions;
   readonly #guest: DepartingGuest;
-  #encoder: PageEncoder;
+  readonly #pages: OutgoingPages;
   readonly #core: SourceCore;
   readonly #driver: CoreDriver<SourceInput, SourceOutput>;
   readonly #figures = new DepartureFigures(monotonicUs());
@@ -112,8 +97,6 @@ export class SourceRole implements NodeRole {
   #current: Current | undefined;
   #address: MigrateOptions['to'];
   #turn: Promise<unknown> = Promise.resolve();
-  /** Of the ram link: pages, one batch after the other, and what goes with them. */
-  #ramStream: Promise<unknown> = Promise.resolve();
   #problem: string | null = null;
   #refusal: string | undefined;
   #verdicts = '[]';
@@ -138,9 +121,7 @@ export class SourceRole implements NodeRole {
       resyncBytesPerSecond: configuration.resyncBytesPerSecond,
       onPart: (part) => this.#mark(part),
     });
-    const { sizeBytes } = emulator.ram;
-    const cacheBytes = Math.min(sizeBytes / 8, SENT_CACHE_BYTES);
-    this.#encoder = this.#newEncoder({ cacheBytes, destinationIsZero: true });
+    this.#pages = new OutgoingPages(emulator.ram);
     const hello = this.#hello();
     this.#core = new SourceCore({
       hello,
@@ -236,6 +217,7 @@ export class SourceRole implements NodeRole {
     return this.#figures.status(this.#core.progress(monotonicUs()), {
       address: this.#address,
       method: this.#wish.method,
+      sentBytes: this.#pages.sentBytes,
       problem: this.#problem,
     });
   }
@@ -300,11 +282,6 @@ export class SourceRole implements NodeRole {
     };
   }
 
-  #newEncoder(options: Omit<PageEncoderOptions, 'ramPages'>): PageEncoder {
-    const { sizeBytes } = this.#departure.guest.emulator.ram;
-    return new PageEncoder({ ...options, ramPages: sizeBytes / PAGE_SIZE_BYTES });
-  }
-
   #perform(output: SourceOutput): void {
     switch (output.kind) {
       case 'connect':
@@ -331,7 +308,7 @@ export class SourceRole implements NodeRole {
       case 'compareKnownImage':
         throw new Error('Nothing of the destination was asked for');
       case 'sendPages':
-        this.#sendPages(output);
+        void this.#sendPages(output);
         return;
       case 'throttle':
         this.#inTurn(async () => {
@@ -339,11 +316,10 @@ export class SourceRole implements NodeRole {
         });
         return;
       case 'pause':
-        this.#figures.pausing(monotonicUs());
         this.#mark('precopy');
         this.#inTurn(async () => {
           const { session } = this.#mustHaveSession();
-          await this.#guest.pause(session);
+          await this.#guest.pause(session, () => this.#figures.pausing(monotonicUs()));
           return { kind: 'paused' };
         });
         return;
@@ -422,11 +398,13 @@ export class SourceRole implements NodeRole {
       in: DESTINATION_SECTIONS,
     });
     this.#current = { number, session, channel };
+    this.#pages.restart();
     channel.onClose(({ reason }) => {
       this.#problem = reason;
       this.#driver.input({ kind: 'sessionLost', session: number, reason });
     });
     channel.onSection((section) => {
+      if (section.kind === 'received') this.#pages.received(section.stream, section.sequence);
       if (section.kind === 'accepted') this.#verdicts = section.verdictsJson;
       this.#figures.heard(section, monotonicUs());
       if (MARKED.has(section.kind)) this.#mark(section.kind);
@@ -450,7 +428,7 @@ export class SourceRole implements NodeRole {
    */
   #put(session: number, section: SourceSection): void {
     if (LINK_OF[section.kind] === 'ram') {
-      this.#ramStream = this.#ramStream.then(() => this.#putNow(session, section));
+      void this.#pages.afterPages(() => this.#putNow(session, section));
       return;
     }
     this.#inTurn(async () => {
@@ -468,9 +446,7 @@ export class SourceRole implements NodeRole {
     if (current?.number !== session) return;
     current.channel.put(section);
     if (section.kind === 'switchover') this.#mark('lastPages');
-    if (section.kind !== 'switchover' || !section.postcopy) return;
-    // Each page is sent once from now on, whatever the destination had of it.
-    this.#encoder = this.#newEncoder({ cacheBytes: 0, destinationIsZero: false });
+    if (section.kind === 'switchover' && section.postcopy) this.#pages.beginPostcopy();
   }
 
   /** What another host needs to know of the guest is as of now. */
@@ -490,29 +466,18 @@ export class SourceRole implements NodeRole {
     await this.#guest.attach(session, parseAcceptedImages(JSON.parse(this.#verdicts)));
   }
 
-  /** Two streams: what is demanded does not wait for what is not. */
-  #sendPages(output: Extract<SourceOutput, { kind: 'sendPages' }>): void {
-    if (output.stream === 'demanded') void this.#sendBatch(output);
-    else this.#ramStream = this.#ramStream.then(() => this.#sendBatch(output));
-  }
-
-  async #sendBatch(output: Extract<SourceOutput, { kind: 'sendPages' }>): Promise<void> {
-    const { session, stream, sequence, ranges } = output;
-    const current = this.#current;
-    if (current?.number !== session) return;
+  async #sendPages(output: Extract<SourceOutput, { kind: 'sendPages' }>): Promise<void> {
+    const { session, stream, sequence } = output;
+    const now = () => (this.#current?.number === session ? this.#current : undefined);
     try {
-      const { ram } = this.#departure.guest.emulator;
-      const batches = [...this.#encoder.encode(ranges, ram)];
-      assert(batches.length <= 1, `${batches.length} batches of pages that should be one`);
-      const batch = Buffer.concat(encodeBatch(batches[0] ?? EMPTY_BATCH));
-      current.channel.put({ kind: stream === 'ram' ? 'pages' : 'demanded', sequence, batch });
-      this.#figures.sentBytes += batch.length;
-      if (stream === 'ram') await current.channel.drained();
-      const [bytes, crc] = [batch.length, crc32c(batch)];
-      this.#driver.input({ kind: 'pagesSent', session, stream, sequence, bytes, crc });
+      const sent = await this.#pages.send(output, () => now()?.channel);
+      if (sent !== undefined) {
+        this.#driver.input({ kind: 'pagesSent', session, stream, sequence, ...sent });
+      }
     } catch (error) {
       // A session that is over is told by the session.
-      if (current.session.closeReason !== undefined) return;
+      const current = now();
+      if (current === undefined || current.session.closeReason !== undefined) return;
       this.#driver.input({ kind: 'broken', reason: describeError(error) });
     }
   }
@@ -565,7 +530,7 @@ export class SourceRole implements NodeRole {
     const to = formatAddress(this.#address);
     switch (outcome.kind) {
       case 'moved': {
-        const migration = this.#figures.total(endUs);
+        const migration = this.#figures.total(endUs, this.#pages.sentBytes);
         this.#log.info('The guest has been moved', { to, ...migration });
         this.#log.debug('Microseconds by part', this.#timeline.partsUs);
         answer({ ok: true, detail: `The guest runs on ${to} now`, migration });
@@ -602,5 +567,3 @@ const NOT_NOW = {
   code: 'COLO_E_ROLE',
   reason: 'The guest is being moved to another host',
 } as const;
-
-const EMPTY_BATCH: PageBatch = { runs: [], pages: 0, data: Buffer.alloc(0) };
