@@ -98,9 +98,9 @@ export class ArrivingGuest {
     await guest.disks.attachTarget(session, lineages);
   }
 
-  /** The pages of a batch that is whole and sound. Throws ProtocolError. */
-  rangesOf(batch: Buffer): PageRange[] {
-    const decoded = decodeBatch(batch, this.#ramPages);
+  /** The pages of a batch that is whole and sound; `crc` is its CRC-32C. Throws ProtocolError. */
+  rangesOf(batch: Buffer, crc: number): PageRange[] {
+    const decoded = decodeBatch(batch, this.#ramPages, crc);
     this.#decoded.set(batch, decoded);
     return decoded.runs.map(({ first, count }) => {
       return { offset: first * PAGE_SIZE_BYTES, length: count * PAGE_SIZE_BYTES };

@@ -167,10 +167,10 @@ export class DestinationRole implements NodeRole {
       const { batch, sequence } = section;
       const guest = this.#guest;
       if (guest === undefined) throw new ProtocolError('Pages came before their guest was there');
-      const ranges = guest.rangesOf(batch);
+      const crc = crc32c(batch);
+      const ranges = guest.rangesOf(batch, crc);
       this.#receivedBytes += batch.length;
       const stream = section.kind === 'pages' ? 'ram' : 'demanded';
-      const crc = crc32c(batch);
       this.#driver.input({ kind: 'batch', session, stream, sequence, ranges, batch, crc });
       return;
     }

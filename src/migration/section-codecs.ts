@@ -6,6 +6,8 @@
 import {
   type ByteReader,
   ByteWriter,
+  crc32c,
+  joinCrc32c,
   PAGE_SIZE_BYTES,
   type PageRange,
   ProtocolError,
@@ -459,15 +461,26 @@ export const SOURCE_SECTIONS = new SectionTable<SourceSection>(SOURCE_CODECS);
 /** What a destination says; for the source to decode. */
 export const DESTINATION_SECTIONS = new SectionTable<DestinationSection>(DESTINATION_CODECS);
 
-/** The bytes of a batch's section; `parts` are the batch, not copied. */
+/** What is sent, with its CRC-32C. */
+export interface CheckedParts {
+  readonly parts: readonly Buffer[];
+  readonly crc: number;
+}
+
+/** A batch's section; the batch is neither copied nor read. */
 export function encodePages(
   kind: 'pages' | 'demanded',
   sequence: number,
-  parts: readonly Buffer[],
-): Buffer[] {
+  batch: CheckedParts,
+): CheckedParts {
   const { tag, major, minor, required } = SOURCE_CODECS[kind];
-  const fields = batchFields(sequence, parts);
-  return frameSection({ tag, major, minor, required, fields });
+  const fields = batchFields(sequence, batch.parts);
+  const [head = Buffer.alloc(0)] = fields;
+  const payloadBytes = fields.reduce((sum, { length }) => sum + length, 0);
+  const payloadCrc = joinCrc32c(crc32c(head), batch.crc, payloadBytes - head.length);
+  const parts = frameSection({ tag, major, minor, required, fields }, payloadCrc);
+  const [header = Buffer.alloc(0)] = parts;
+  return { parts, crc: joinCrc32c(crc32c(header), payloadCrc, payloadBytes) };
 }
 
 /** A list in pieces that fit a section each; one empty piece of an empty list. */

@@ -5,10 +5,10 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { GuestRam } from '../emulator/index.js';
 import type { SessionChannel } from '../guest/index.js';
-import { assert, crc32c, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
+import { assert, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import {
   type DestinationSection,
-  encodeBatch,
+  encodeChecked,
   type PageBatch,
   PageEncoder,
   type PageStream,
@@ -92,18 +92,17 @@ export class OutgoingPages {
     const batches = [...this.#encoder.encode(ranges, this.#ram)];
     assert(batches.length <= 1, `${batches.length} batches of pages that should be one`);
     const batch = batches[0] ?? EMPTY_BATCH;
-    const parts = encodeBatch(batch);
-    channel.putPages(stream === 'ram' ? 'pages' : 'demanded', sequence, parts);
+    const checked = encodeChecked(batch);
+    channel.putPages(stream === 'ram' ? 'pages' : 'demanded', sequence, checked);
     this.#memory.sent(stream, sequence, batch);
-    const bytes = parts.reduce((sum, { length }) => sum + length, 0);
-    const crc = parts.reduce((sum, part) => crc32c(part, sum), 0);
+    const bytes = checked.parts.reduce((sum, { length }) => sum + length, 0);
     this.#sentBytes += bytes;
     if (stream === 'ram') {
       await channel.drained();
       // What is demanded meanwhile is heard before the next one is coded.
       if (this.#postcopy) await nextTurn();
     }
-    return { bytes, crc };
+    return { bytes, crc: checked.crc };
   }
 }
 
