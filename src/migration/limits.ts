@@ -63,11 +63,21 @@ export const RAM_BYTES = 0x1_0000_0000 * 4096;
 export const WINDOW_PRECOPY = 16;
 export const WINDOW_POSTCOPY = 8;
 
+/** The same for so many microseconds after a page was demanded: it goes on, but out of the way. */
+export const WINDOW_DEMANDED = 1;
+export const DEMAND_QUIET_US = 10_000;
+
 /** Batches that the destination holds unapplied; a source that sends more breaks the protocol. */
 export const UNAPPLIED_BATCHES = 64;
 
 /** Demanded pages that wait for the list of missing ones. More, and the session is dropped. */
 export const DEMAND_QUEUE = 4096;
+
+/**
+ * A demanded page takes those of its aligned block along that are missing, too: 32 KiB take little
+ * longer than 4 on any link, and each fault that does not happen saves a round trip.
+ */
+export const NEAR_PAGES = 8;
 
 /** Pages pushed after a fault, forwards, before the ascending order goes on. */
 export const AROUND_PAGES = 64;
