@@ -13,6 +13,9 @@ import { guestFiles } from '../harness/guest-files.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
 import { compareSamples, hasCompareBench } from './compare.js';
 import { MEASURE_NAMES, MEASURES, type MeasureName, type MeasureOptions } from './measures.js';
+import { benchMigration, GUESTS } from './migrate.js';
+import { formatMigrationTable, MigrationResults, MOVERS } from './migration-rows.js';
+import { METHODS } from './movers.js';
 import { formatTable, Results, SETUPS, type SetupName } from './rows.js';
 import { bringUp, chooseAccelerator, type SetupOptions } from './setups.js';
 
@@ -25,11 +28,16 @@ const ALONE: readonly MeasureName[] = ['redis', 'disk'];
 
 /** Beside what needs guests, the compare core alone. */
 const NAMES = ['compare', ...MEASURE_NAMES] as const;
+/** Has a table of its own, and runs only when it is named. */
+const MIGRATE = 'migrate';
+const MEMORY_MIB = 256;
+const MIGRATE_MEMORY_MIB = 1024;
 const PERIOD_MS: Readonly<Record<Mode, number>> = { checkpoint: 200, colo: 1000 };
 
 const USAGE = `Usage: npm run bench -- [name]... [option]...
 
-Names: ${NAMES.join(' ')} (default: all)
+Names: ${NAMES.join(' ')} (default: all of these)
+       ${MIGRATE}: a guest that QEMU's own migration moves, and "colo migrate"
 
   --rounds N     rounds; each value is the median of them (default: 3)
   --seconds N    length of one measurement (default: 5)
@@ -37,7 +45,12 @@ Names: ${NAMES.join(' ')} (default: all)
   --mode ${MODES.join('|')}
                  output policy (default: ${DEFAULT_MODE})
   --period MS    checkpoint period (default: ${perMode(PERIOD_MS)})
-  --memory MIB   guest memory (default: 256)
+  --memory MIB   guest memory (default: ${MEMORY_MIB}; ${MIGRATE}: ${MIGRATE_MEMORY_MIB})
+  --guests LIST  ${MIGRATE}: which of ${GUESTS.join(',')} (default: all)
+  --methods LIST ${MIGRATE}: which of ${METHODS.join(',')} (default: all)
+  --movers LIST  ${MIGRATE}: which of ${MOVERS.join(',')} (default: both)
+  --downtime MS  ${MIGRATE}: the downtime that both may have (default: 100)
+  --keep-logs    ${MIGRATE}: the agents' logs stay; they tell how long each part took
   --cpu          also rows of who used how much CPU time during each load
   --json         one JSON object a row instead of the table
   --help         this text
@@ -96,14 +109,28 @@ function readOptions() {
       setups: { type: 'string', default: SETUPS.join(',') },
       period: { type: 'string' },
       mode: { type: 'string', default: DEFAULT_MODE },
-      memory: { type: 'string', default: '256' },
+      memory: { type: 'string' },
+      guests: { type: 'string', default: GUESTS.join(',') },
+      methods: { type: 'string', default: METHODS.join(',') },
+      movers: { type: 'string', default: MOVERS.join(',') },
+      downtime: { type: 'string', default: '100' },
+      'keep-logs': { type: 'boolean', default: false },
       cpu: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
   const mode = readName('--mode', values.mode, MODES);
+  const moves = positionals.includes(MIGRATE);
+  const others = positionals.filter((text) => text !== MIGRATE);
+  const memory = values.memory ?? String(moves ? MIGRATE_MEMORY_MIB : MEMORY_MIB);
   return {
+    moves,
+    guests: readList('--guests', values.guests, GUESTS),
+    methods: readList('--methods', values.methods, METHODS),
+    movers: readList('--movers', values.movers, MOVERS),
+    downtimeLimitMs: readNumber('downtime', values.downtime),
+    keepLogs: values['keep-logs'],
     json: values.json,
     cpu: values.cpu,
     help: values.help,
@@ -111,13 +138,13 @@ function readOptions() {
     seconds: readNumber('seconds', values.seconds),
     mode,
     periodMs: readNumber('period', values.period ?? String(PERIOD_MS[mode])),
-    memoryMib: readNumber('memory', values.memory),
-    setups: values.setups.split(',').map((name) => readName('--setups', name, SETUPS)),
+    memoryMib: readNumber('memory', memory),
+    setups: readList('--setups', values.setups, SETUPS),
     names:
       positionals.length === 0
         ? NAMES
         : NAMES.filter((name) =>
-            positionals.map((text) => readName('Name', text, NAMES)).includes(name),
+            others.map((text) => readName('Name', text, NAMES)).includes(name),
           ),
   };
 }
@@ -138,6 +165,10 @@ function readName<T extends string>(place: string, text: string, choices: readon
   );
 }
 
+function readList<T extends string>(place: string, text: string, choices: readonly T[]): T[] {
+  return text.split(',').map((name) => readName(place, name, choices));
+}
+
 function say(text: string): void {
   process.stderr.write(`bench: ${text}\n`);
 }
@@ -155,14 +186,20 @@ async function main(): Promise<void> {
     `${cpus().length} x ${cpu?.model ?? 'unknown CPU'}, ${chooseAccelerator()}, ${process.version}`,
   );
   const results = new Results();
+  const moves = new MigrationResults();
   for (let round = 1; round <= options.rounds; round++) {
     say(`round ${round} of ${options.rounds}`);
     await measureCompare(options, results);
     for (const name of options.setups) await measureSetup(name, options, results);
+    if (options.moves) await benchMigration({ ...options, say }, moves);
   }
-  const rows = results.rows();
-  if (json) for (const row of rows) process.stdout.write(`${JSON.stringify(row)}\n`);
-  else process.stdout.write(`${formatTable(rows)}\n`);
+  const [rows, moveRows] = [results.rows(), moves.rows()];
+  if (json) {
+    for (const row of [...rows, ...moveRows]) process.stdout.write(`${JSON.stringify(row)}\n`);
+    return;
+  }
+  if (rows.length > 0) process.stdout.write(`${formatTable(rows)}\n`);
+  if (moveRows.length > 0) process.stdout.write(`${formatMigrationTable(moveRows)}\n`);
 }
 
 main().catch((error: unknown) => {

@@ -38,7 +38,16 @@ export interface AgentStatus {
   /** Null without a witness. */
   readonly speech: { readonly state: string; readonly granted: boolean } | null;
   readonly compare: { readonly running: boolean; readonly confirmedFrames: number } | null;
-  readonly migration: { readonly state: string; readonly downtimeMs: number | null } | null;
+  readonly migration: {
+    readonly state: string;
+    readonly downtimeMs: number | null;
+    readonly sentBytes: number;
+    readonly faults: {
+      readonly count: number;
+      readonly p50Us: number;
+      readonly p99Us: number;
+    } | null;
+  } | null;
 }
 
 export type AgentCommand =

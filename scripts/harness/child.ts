@@ -115,6 +115,10 @@ export class Child {
     this.#process.stdin?.write(`${line}\n`);
   }
 
+  endInput(): void {
+    this.#process.stdin?.end();
+  }
+
   kill(signal: NodeJS.Signals): void {
     this.#process.kill(signal);
   }

@@ -18,13 +18,22 @@ export interface PlainGuestOptions {
   readonly accelerator: 'kvm' | 'tcg';
   /** Gets the copy of the image and the logs. */
   readonly directory: string;
+  /** Another guest's image, not copied; the two must not run at the same time. */
+  readonly image?: string | undefined;
+  /** More arguments of QEMU. */
+  readonly more?: readonly string[];
+}
+
+/** Where the guest's image is unless it has another guest's. */
+export function plainGuestImage(directory: string, host: Namespace): string {
+  return join(directory, `${host.name}.img`);
 }
 
 /** Starts it; `stop` the child to end it. */
 export async function startPlainGuest(options: PlainGuestOptions): Promise<Child> {
   const { host, directory } = options;
-  const image = join(directory, `${host.name}.img`);
-  await copyImage(options.guest.image, image);
+  const image = options.image ?? plainGuestImage(directory, host);
+  if (options.image === undefined) await copyImage(options.guest.image, image);
   const ip = [...host.enter, 'ip'];
   await run([...ip, 'tuntap', 'add', 'dev', TAP, 'mode', 'tap']);
   await run([...ip, 'link', 'set', TAP, 'master', BRIDGE, 'up']);
@@ -52,5 +61,6 @@ function qemuArguments(options: PlainGuestOptions, image: string): string[] {
     ...['-device', JSON.stringify({ driver: 'virtio-blk-pci', drive: 'disk' })],
     ...['-netdev', JSON.stringify(tap), '-device', JSON.stringify(nic)],
     ...['-kernel', guest.kernel, '-initrd', guest.initrd, '-append', guest.commandLine],
+    ...(options.more ?? []),
   ];
 }

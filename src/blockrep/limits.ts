@@ -138,6 +138,11 @@ export interface SecondaryBounds {
    * before more is taken, so that the sync before the first commit does not outlast its deadline.
    */
   readonly unsyncedBytes: number;
+  /**
+   * From a write of a synchronisation until the images are synced behind it, milliseconds: what is
+   * left for the sync before the first commit, during which the guest stands still, is little.
+   */
+  readonly syncAfterMs: number;
 }
 
 /**
@@ -153,6 +158,7 @@ export const SECONDARY_BOUNDS: SecondaryBounds = {
   softBytes: 48 * MIB,
   journalSegmentBytes: 64 * MIB,
   unsyncedBytes: 256 * MIB,
+  syncAfterMs: 50,
 };
 
 /** Writes to the image in progress while an epoch is applied. More threads than libuv has idle. */

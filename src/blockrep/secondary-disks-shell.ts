@@ -73,6 +73,9 @@ export class SecondaryDisks {
   #syncedDirty = false;
   /** Synchronised since the last sync for that. */
   #unsyncedBytes = 0;
+  /** Synced behind a synchronisation: the wait for it, then the work. */
+  #syncTimer: NodeJS.Timeout | undefined;
+  #syncing: Promise<void> | undefined;
   #forgetting: Promise<void> | undefined;
   #overBoundTold = false;
   #operationsRefused = 0;
@@ -237,6 +240,7 @@ export class SecondaryDisks {
     await this.#beforeSync(disk, offset, data.length);
     await this.disks[disk]?.syncWrite(offset, data);
     this.#unsyncedBytes += data.length;
+    this.#syncSoon();
     if (this.#unsyncedBytes < this.#bounds.unsyncedBytes) return;
     this.#unsyncedBytes = 0;
     await this.#flushImages();
@@ -252,6 +256,9 @@ export class SecondaryDisks {
    * applied stay in it for the next opening.
    */
   async close(): Promise<void> {
+    clearTimeout(this.#syncTimer);
+    await this.#syncing;
+    clearTimeout(this.#syncTimer);
     await Promise.allSettled([this.#turn, this.whenMerged()]);
     const journal = this.#journal;
     this.#journal = undefined;
@@ -352,6 +359,21 @@ export class SecondaryDisks {
       this.#forgetting = undefined;
     }
     this.#syncedDirty = true;
+  }
+
+  /** Never fails: a sync that does makes the disks unfit, as no later one would tell of it again. */
+  #syncSoon(): void {
+    if (this.#syncTimer !== undefined || this.#syncing !== undefined) return;
+    this.#syncTimer = setTimeout(() => {
+      this.#syncTimer = undefined;
+      this.#unsyncedBytes = 0;
+      this.#syncing = this.#flushImages()
+        .catch((error) => this.#fitness.fail(`The images can't be synced: ${describeError(error)}`))
+        .finally(() => {
+          this.#syncing = undefined;
+          if (this.#unsyncedBytes > 0) this.#syncSoon();
+        });
+    }, this.#bounds.syncAfterMs);
   }
 
   async #flushImages(): Promise<void> {

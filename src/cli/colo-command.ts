@@ -19,7 +19,7 @@ import { comparisonJson, formatComparison, isMismatched } from './compare-text.j
 import { type FileReport, filesToCheck } from './config-check.js';
 import {
   type Command,
-  decodeDetail,
+  decodeDone,
   decodeEvents,
   decodeStatus,
   decodeVerified,
@@ -41,7 +41,7 @@ import type { Made } from './pki/authority.js';
 import type { ShownCertificate } from './pki/certificate-file.js';
 import type { PkiWish } from './pki/pki-arguments.js';
 import { formatInit, formatIssued, formatShown } from './pki/pki-text.js';
-import { formatStatus, migrationText, verifyText } from './status-text.js';
+import { formatStatus, migrationText, movedText, verifyText } from './status-text.js';
 
 /** The world of one run of `colo`. */
 export interface Surroundings extends ColoPlace {
@@ -379,8 +379,10 @@ function formatResult(wish: Call, result: unknown): string {
     const status: NodeStatus = decodeStatus(result);
     return wish.json ? `${JSON.stringify(status)}\n` : formatStatus(status);
   }
-  const detail = decodeDetail(result);
-  return wish.json ? `${JSON.stringify({ ok: true, detail })}\n` : `${detail}\n`;
+  const done = decodeDone(result);
+  if (wish.json) return `${JSON.stringify({ ok: true, ...done })}\n`;
+  const { detail, migration } = done;
+  return migration === undefined ? `${detail}\n` : `${detail}: ${movedText(migration)}\n`;
 }
 
 function report(

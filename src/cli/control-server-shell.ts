@@ -183,7 +183,10 @@ async function carryOut(control: NodeControl, asked: Command, id: number): Promi
     return { id, ok: true, result: await control.events(asked.arguments) };
   }
   const result = await deed(control, asked);
-  if (result.ok) return { id, ok: true, result: { detail: result.detail } };
+  if (result.ok) {
+    const { detail, migration } = result;
+    return { id, ok: true, result: migration === undefined ? { detail } : { detail, migration } };
+  }
   return { id, ok: false, error: { code: result.code, reason: result.reason } };
 }
 

@@ -38,7 +38,12 @@ import {
   PATH_LENGTH_MAX,
   REASON_LENGTH_MAX,
 } from './limits.js';
-import { MIGRATION_COMMANDS, type MigrationCommand, migrationSchema } from './migration-wire.js';
+import {
+  figuresSchema,
+  MIGRATION_COMMANDS,
+  type MigrationCommand,
+  migrationSchema,
+} from './migration-wire.js';
 
 /** The envelope of a request; what it asks is not looked at yet. */
 export interface Request {
@@ -80,6 +85,9 @@ const requestSchema = z.strictObject({
   command: z.string().max(64),
   arguments: z.record(z.string().max(64), z.unknown()),
 });
+
+const doneSchema = z.object({ detail: shortText, migration: figuresSchema.optional() });
+export type Done = z.infer<typeof doneSchema>;
 
 const responseSchema = z.discriminatedUnion('ok', [
   z.strictObject({ id: requestId, ok: z.literal(true), result: z.unknown() }),
@@ -383,8 +391,8 @@ export function decodeEvents(result: unknown): EventsAnswer {
 }
 
 /** The result of every other command. Throws `ProtocolError`. */
-export function decodeDetail(result: unknown): string {
-  return check(result, z.object({ detail: shortText }), 'result').detail;
+export function decodeDone(result: unknown): Done {
+  return check(result, doneSchema, 'result');
 }
 
 function decode<T>(line: string, schema: z.ZodType<T>, what: string): T {

@@ -8,6 +8,7 @@ import {
   formatAddress,
   MIGRATION_METHODS,
   type MigrateOptions,
+  type MigrationFigures,
   type MigrationStatus,
   parseAddress,
   RECOVER_TIMEOUT_US_MAX,
@@ -66,6 +67,15 @@ export const MIGRATION_COMMANDS = {
 
 const count = z.number().nonnegative();
 
+const faults = z.object({ count, p50Us: count, p99Us: count }).nullable();
+
+export const figuresSchema = z.object({
+  totalMs: count,
+  downtimeMs: count.nullable(),
+  sentBytes: count,
+  faults,
+}) satisfies z.ZodType<MigrationFigures>;
+
 export const migrationSchema = z.object({
   direction: z.enum(['outgoing', 'incoming']),
   peer: z.string(),
@@ -79,6 +89,6 @@ export const migrationSchema = z.object({
   remainingMs: count.nullable(),
   throttlePercent: count,
   downtimeMs: count.nullable(),
-  faults: z.object({ count, p50Us: count, p99Us: count }).nullable(),
+  faults,
   problem: z.string().nullable(),
 }) satisfies z.ZodType<MigrationStatus>;

@@ -5,6 +5,7 @@ import {
   type DiskStatus,
   type DiskSyncStatus,
   EXPIRY_WARNING_DAYS,
+  type MigrationFigures,
   type MigrationStatus,
   type NodeStatus,
   type SecurityStatus,
@@ -142,14 +143,24 @@ export function migrationText(migration: MigrationStatus): string {
   if (throttlePercent > 0) parts.push(`guest slowed down by ${throttlePercent} %`);
   if (remainingMs !== null) parts.push(`some ${Math.ceil(remainingMs / 1000)} s left`);
   if (downtimeMs !== null) parts.push(`downtime ${Math.round(downtimeMs)} ms`);
-  if (faults !== null) {
-    const [p50, p99] = [faults.p50Us, faults.p99Us].map((us) =>
-      (us / MICROSECONDS_IN_MS).toFixed(2),
-    );
-    parts.push(`${faults.count} faults, p50 ${p50} ms, p99 ${p99} ms`);
-  }
+  if (faults !== null) parts.push(faultsText(faults));
   if (problem !== null) parts.push(problem);
   return `${formatBar(doneBytes, totalBytes)}  ${parts.join(', ')}`;
+}
+
+/** `total 4.1 s, downtime 38 ms, 212.0 MiB sent, 120 faults, p50 0.20 ms, p99 1.31 ms` */
+export function movedText(figures: MigrationFigures): string {
+  const { totalMs, downtimeMs, sentBytes, faults } = figures;
+  const parts = [`total ${(totalMs / 1000).toFixed(1)} s`];
+  if (downtimeMs !== null) parts.push(`downtime ${Math.round(downtimeMs)} ms`);
+  parts.push(`${formatBytes(sentBytes)} sent`);
+  if (faults !== null) parts.push(faultsText(faults));
+  return parts.join(', ');
+}
+
+function faultsText({ count, p50Us, p99Us }: NonNullable<MigrationStatus['faults']>): string {
+  const [p50, p99] = [p50Us, p99Us].map((us) => (us / MICROSECONDS_IN_MS).toFixed(2));
+  return `${count} faults, p50 ${p50} ms, p99 ${p99} ms`;
 }
 
 /** The first digits of a generation are enough to tell it from others. */

@@ -80,6 +80,7 @@ export {
   MIGRATION_METHODS,
   type MigrateOptions,
   type MigrationControl,
+  type MigrationFigures,
   type MigrationMethod,
   type MigrationStatus,
   RECOVER_TIMEOUT_US_DEFAULT,

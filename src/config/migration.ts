@@ -39,6 +39,17 @@ export interface MigrateOptions {
   readonly recoverTimeoutUs: number;
 }
 
+/** What a migration took, once it is over. */
+export interface MigrationFigures {
+  /** From the command until the destination lacked nothing. */
+  readonly totalMs: number;
+  /** Pause to resume; null: not known, as the session broke in between. */
+  readonly downtimeMs: number | null;
+  /** Of pages, on the wire; disks not among them. */
+  readonly sentBytes: number;
+  readonly faults: MigrationStatus['faults'];
+}
+
 /** A migration in numbers, of either side. */
 export interface MigrationStatus {
   readonly direction: 'outgoing' | 'incoming';

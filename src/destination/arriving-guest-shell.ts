@@ -14,6 +14,7 @@ import { type Logger, PAGE_SIZE_BYTES, type PageRange, ProtocolError } from '../
 import {
   decodeBatch,
   openBackup,
+  type PageBatch,
   PageDecoder,
   type PageTarget,
   pageBitmapOf,
@@ -31,6 +32,8 @@ export interface ArrivingOptions {
   readonly log: Logger;
   /** Somebody waits for the page at this offset. */
   readonly onFault: (offset: number) => void;
+  /** A part of the way is done; for the log. */
+  readonly onPart: (part: string) => void;
 }
 
 export class ArrivingGuest {
@@ -39,6 +42,8 @@ export class ArrivingGuest {
   readonly #target: PageTarget;
   readonly #decoder: PageDecoder;
   readonly #ramPages: number;
+  /** Checked when they came, so that they need not be when they are applied. */
+  readonly #decoded = new WeakMap<Buffer, PageBatch>();
   /** Pages are placed, not written: the guest may touch them at any time. */
   #placing = false;
   /** While the devices are loaded: what the pages that a load writes had. */
@@ -99,16 +104,22 @@ export class ArrivingGuest {
     await guest.disks.attachTarget(session, lineages);
   }
 
-  /** The pages of a batch that is whole and sound. Throws ProtocolError. */
-  rangesOf(batch: Buffer): PageRange[] {
-    return decodeBatch(batch, this.#ramPages).runs.map(({ first, count }) => {
+  /** The pages of a batch that is whole and sound; `crc` is its CRC-32C. Throws ProtocolError. */
+  rangesOf(batch: Buffer, crc: number): PageRange[] {
+    const decoded = decodeBatch(batch, this.#ramPages, crc);
+    this.#decoded.set(batch, decoded);
+    return decoded.runs.map(({ first, count }) => {
       return { offset: first * PAGE_SIZE_BYTES, length: count * PAGE_SIZE_BYTES };
     });
   }
 
-  /** Writes those pages of the batch that are in `ranges`. */
+  /** Writes those pages of the batch that are in `ranges`, which `rangesOf` has told before. */
   apply(batch: Buffer, ranges: readonly PageRange[]): void {
-    this.#decoder.apply(batch, pageBitmapOf(this.#ramPages, ranges));
+    const decoded = this.#decoded.get(batch) ?? decodeBatch(batch, this.#ramPages);
+    const wanted = ranges.reduce((sum, { length }) => sum + length / PAGE_SIZE_BYTES, 0);
+    // Nearly always all of it; a map of all RAM for each batch would cost more than the pages.
+    const only = wanted === decoded.pages ? undefined : pageBitmapOf(this.#ramPages, ranges);
+    this.#decoder.applyDecoded(decoded, only);
   }
 
   /** These pages come later: whoever touches one waits for it. */
@@ -157,17 +168,24 @@ export class ArrivingGuest {
   /** Makes the disks those of the end of `epoch`, and lets the guest run and speak. */
   async start(epoch: number, announce: boolean): Promise<void> {
     const { disks, network, emulator, definition } = this.guest;
+    const { onPart } = this.#options;
     if (definition.disks.length > 0) {
       await disks.commit(epoch);
+      onPart('commitDisks');
       await disks.apply(epoch);
+      onPart('applyDisks');
     }
     network.committed(epoch);
     await disks.promote();
+    onPart('promoteDisks');
     await network.promote();
+    onPart('promoteNetwork');
     this.#mayHaveRun = true;
     await emulator.resume();
+    onPart('resume');
     network.goLive({ announce });
     if (announce) await emulator.announce();
+    onPart('announce');
   }
 
   /** Nothing is missing any more. */

@@ -28,7 +28,14 @@ import {
   sourceSectionOf,
   writeMigrationRecord,
 } from '../guest/index.js';
-import { ColoError, crc32c, describeError, type PageRange, ProtocolError } from '../lib/index.js';
+import {
+  ColoError,
+  crc32c,
+  describeError,
+  type PageRange,
+  ProtocolError,
+  Timeline,
+} from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   DESTINATION_SECTIONS,
@@ -83,6 +90,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
   readonly #core: DestinationCore;
   readonly #driver: CoreDriver<DestinationInput, DestinationOutput>;
   readonly #startedAtUs = monotonicUs();
+  readonly #timeline = new Timeline(monotonicUs());
   #sessions = 0;
   /** By their numbers; the core knows which one is the migration's. */
   readonly #open = new Map<number, Current>();
@@ -194,13 +202,14 @@ export class DestinationRole extends MovingRole implements NodeRole {
       if (guest === undefined || session !== this.#core.session) {
         throw new ProtocolError('Pages came of a guest that is not here');
       }
-      const ranges = guest.rangesOf(batch);
+      const crc = crc32c(batch);
+      const ranges = guest.rangesOf(batch, crc);
       this.#receivedBytes += batch.length;
       const stream = section.kind === 'pages' ? 'ram' : 'demanded';
-      const crc = crc32c(batch);
       this.#driver.input({ kind: 'batch', session, stream, sequence, ranges, batch, crc });
       return;
     }
+    if (section.kind === 'switchover' || section.kind === 'run') this.#mark(section.kind);
     this.#driver.input({ kind: 'section', session, section });
     if (session !== this.#core.session) return;
     this.#peer = this.#current?.session.remoteAddress ?? this.#peer;
@@ -229,7 +238,9 @@ export class DestinationRole extends MovingRole implements NodeRole {
         return;
       case 'load':
         this.#inTurn(async () => {
+          this.#mark('waitForParts');
           await this.#mustHaveGuest().load(output.deviceState, output.ramDigest);
+          this.#mark('load');
           return { kind: 'guestLoaded' };
         });
         return;
@@ -240,6 +251,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
         this.#inTurn(() => this.#start());
         return;
       case 'allPagesHere':
+        this.#mark('pages');
         this.#inTurn(() => this.#mustHaveGuest().complete());
         return;
       case 'applyBackup':
@@ -296,8 +308,10 @@ export class DestinationRole extends MovingRole implements NodeRole {
         lacksPages: section.choices.mode !== 'precopy',
         lease: speech?.lease,
         log,
+        onPart: (part) => this.#mark(part),
         onFault: (offset) => this.#driver.input({ kind: 'fault', offsets: [offset] }),
       });
+      this.#mark('launch');
       this.#guest = guest;
       this.#hello = { section, json };
       this.#watch(guest);
@@ -350,9 +364,14 @@ export class DestinationRole extends MovingRole implements NodeRole {
     this.#driver.input({ kind: 'applied', session, stream, sequence });
   }
 
+  #mark(part: string): void {
+    this.#timeline.mark(part, monotonicUs());
+  }
+
   async #record(what: 'taking' | 'owns' | 'discarded'): Promise<void> {
     const migration = this.#hello?.section.migration;
     if (migration !== undefined) await writeMigrationRecord(this.#configuration, migration, what);
+    this.#mark('record');
   }
 
   async #start(): Promise<DestinationInput> {
@@ -489,6 +508,8 @@ export class DestinationRole extends MovingRole implements NodeRole {
     }
     const [guest, hello] = [this.#guest, this.#hello];
     if (guest === undefined || hello === undefined) return;
+    this.#mark('released');
+    this.#log.debug('Microseconds by part', this.#timeline.partsUs);
     this.#leave();
     this.#current?.session.destroy();
     guest.guest.network.detach();

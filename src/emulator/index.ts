@@ -27,5 +27,6 @@ export { PageSet } from './page-set.js';
 export { type LaunchOptions, launchQemu } from './qemu-emulator-shell.js';
 export { probeQemu, type QemuOffer, resolveMachineDefinition } from './qemu-probe-shell.js';
 export type { NicFds } from './qemu-process-shell.js';
+export { QmpClient } from './qmp-client-shell.js';
 export { makeRuntimeDir } from './runtime-dir-shell.js';
 export { StagingArea } from './staging-area-shell.js';

@@ -52,6 +52,19 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
     const hooks: GuestHooks = {};
     const disks = hookedDisks(hooks, log);
     cleanups.push(() => disks.stop());
+    const network = hookedNetwork(hooks, log);
+    // A thread of its own: it starts beside that of the disks.
+    const nicsStart = network.start({
+      nics: options.nics,
+      compareTimeoutUs: options.compareTimeoutUs,
+      live: role === 'live',
+      lease: options.lease,
+    });
+    const nicsStarted = nicsStart.catch(() => undefined);
+    cleanups.push(async () => {
+      await nicsStarted;
+      await network.stop();
+    });
     const started = await disks.start({
       role: role === 'live' ? 'live' : 'standby',
       host,
@@ -61,14 +74,7 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
       socketDirectory: runtimeDir,
     });
     const definition = await options.define(started, disks);
-    const network = hookedNetwork(hooks, log);
-    cleanups.push(() => network.stop());
-    const nicFds = await network.start({
-      nics: options.nics,
-      compareTimeoutUs: options.compareTimeoutUs,
-      live: role === 'live',
-      lease: options.lease,
-    });
+    const nicFds = await nicsStart;
     const emulator = await launchQemu({
       definition,
       ramMapping: role === 'standby' ? 'private' : 'shared',
@@ -84,8 +90,10 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
     });
     cleanups.push(() => emulator.kill());
     network.closeQemuFds();
-    const kernelSha256 = await digestFile(definition.kernel?.image);
-    const initrdSha256 = await digestFile(definition.kernel?.initrd);
+    const [kernelSha256, initrdSha256] = await Promise.all([
+      digestFile(definition.kernel?.image),
+      digestFile(definition.kernel?.initrd),
+    ]);
     return { definition, emulator, disks, network, kernelSha256, initrdSha256, hooks, stop };
   } catch (error) {
     await stop();

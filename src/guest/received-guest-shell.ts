@@ -51,21 +51,25 @@ export async function receiveGuest(
   options: ReceiveOptions,
 ): Promise<ReceivedGuest> {
   const { log } = options;
-  const definition = await checkedDefinition(configuration, hello);
+  const sent = parseMachineDefinition(hello.definition, 'peer');
+  // What takes time goes on beside the start of disks and NICs.
+  const checking = checkedDefinition(configuration, hello);
+  checking.catch(() => undefined);
   const images = parsePrimaryImages(hello.images);
   let verdicts: readonly AcceptedImage[] = [];
   const guest = await launchGuest({
     ...options,
     configuration,
-    disks: definition.disks.map(({ name, sizeBytes, readOnly }) => {
+    disks: sent.disks.map(({ name, sizeBytes, readOnly }) => {
       return { ...diskPlace(configuration, name), sizeBytes, readOnly };
     }),
-    nics: definition.nics.map(({ name }) => {
+    nics: sent.nics.map(({ name }) => {
       const { tap, bridge } = nicConnection(configuration, name);
       return { tapName: tap, ...(bridge === undefined ? {} : { bridge }) };
     }),
     compareTimeoutUs: hello.policy.compareTimeoutUs,
     define: async ({ claims }) => {
+      const definition = await checking;
       verdicts = judge(images, claims);
       return definition;
     },

@@ -4,6 +4,8 @@
  */
 import { describeError, ProtocolError } from '../lib/index.js';
 import {
+  type CheckedParts,
+  encodePages,
   LINK_OF,
   type MigrationChannel,
   type MigrationLink,
@@ -37,6 +39,12 @@ export class SessionChannel<Out extends Section, In extends Section>
 
   put(section: Out): void {
     this.#session.links[LINK_OF[section.kind]].send(SECTION_FRAME, this.#out.encode(section));
+  }
+
+  /** A batch of pages by its parts, which are neither copied nor read: only the source has any. */
+  putPages(kind: 'pages' | 'demanded', sequence: number, batch: CheckedParts): void {
+    const { parts, crc } = encodePages(kind, sequence, batch);
+    this.#session.links[LINK_OF[kind]].send(SECTION_FRAME, parts, crc);
   }
 
   get writable(): boolean {

@@ -455,6 +455,10 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     if (this.#state.kind !== 'running' || !this.#arrivals.allApplied) return [];
     if (this.#arrivals.missing.size > 0) return [];
     const outputs: DestinationOutput[] = this.#pagesExpected ? [{ kind: 'allPagesHere' }] : [];
+    if (this.#pagesExpected) {
+      const { faults, p50Us = 0, p99Us = 0 } = this.#faults.report();
+      outputs.push(...this.#put({ kind: 'faults', faults, p50Us, p99Us }));
+    }
     outputs.push(...this.#put({ kind: 'complete' }));
     return [...outputs, ...this.#end({ kind: 'completed' })];
   }

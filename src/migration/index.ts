@@ -66,6 +66,7 @@ export {
   BATCH_BYTES_MAX,
   decodeBatch,
   encodeBatch,
+  encodeChecked,
   type PageBatch,
   type PageRun,
 } from './pages/page-batch.js';
@@ -77,7 +78,12 @@ export {
   type PageEncoderStats,
   type PageSource,
 } from './pages/page-encoder.js';
-export { DESTINATION_SECTIONS, SOURCE_SECTIONS } from './section-codecs.js';
+export {
+  type CheckedParts,
+  DESTINATION_SECTIONS,
+  encodePages,
+  SOURCE_SECTIONS,
+} from './section-codecs.js';
 export { type SectionCodec, SectionTable } from './section-table.js';
 export { type RawSection, SectionReader, unframeSection } from './section-wire.js';
 export { SourceCore } from './source-core.js';

@@ -9,6 +9,12 @@ export const BATCH_BYTES = 3 * MIB;
 /** Pages that one `sendPages` asks for: 512 KiB, which pages/page-encoder.ts makes one batch of. */
 export const BATCH_PAGES = 128;
 
+/**
+ * The same once the guest runs at the destination: 128 KiB. A demanded page waits for what of a batch
+ * is being coded or applied, at either end.
+ */
+export const BATCH_PAGES_POSTCOPY = 32;
+
 /** Bytes of one `deviceState` section; a larger state goes in several. */
 export const DEVICE_STATE_PIECE_BYTES = MIB;
 
@@ -55,13 +61,23 @@ export const RAM_BYTES = 0x1_0000_0000 * 4096;
  * link busy; in postcopy each of them is ahead of a demanded page on the wire.
  */
 export const WINDOW_PRECOPY = 16;
-export const WINDOW_POSTCOPY = 2;
+export const WINDOW_POSTCOPY = 8;
+
+/** The same for so many microseconds after a page was demanded: it goes on, but out of the way. */
+export const WINDOW_DEMANDED = 1;
+export const DEMAND_QUIET_US = 10_000;
 
 /** Batches that the destination holds unapplied; a source that sends more breaks the protocol. */
 export const UNAPPLIED_BATCHES = 64;
 
 /** Demanded pages that wait for the list of missing ones. More, and the session is dropped. */
 export const DEMAND_QUEUE = 4096;
+
+/**
+ * A demanded page takes those of its aligned block along that are missing, too: 32 KiB take little
+ * longer than 4 on any link, and each fault that does not happen saves a round trip.
+ */
+export const NEAR_PAGES = 8;
 
 /** Pages pushed after a fault, forwards, before the ascending order goes on. */
 export const AROUND_PAGES = 64;

@@ -245,6 +245,15 @@ export interface MissingSection {
   readonly last: boolean;
 }
 
+/** Postcopy, before `complete`: what waiting for pages cost the guest. Only for the operator. */
+export interface FaultsSection {
+  readonly kind: 'faults';
+  /** Pages that were waited for; microseconds of one wait, of half of them and of 99 in 100. */
+  readonly faults: number;
+  readonly p50Us: number;
+  readonly p99Us: number;
+}
+
 export interface CompleteSection {
   readonly kind: 'complete';
 }
@@ -280,6 +289,7 @@ export type DestinationSection =
   | RunningSection
   | ResumedSection
   | MissingSection
+  | FaultsSection
   | CompleteSection
   | FailedSection;
 
@@ -316,6 +326,7 @@ export const LINK_OF: Readonly<Record<SectionKind, MigrationLink>> = {
   running: 'control',
   resumed: 'control',
   missing: 'control',
+  faults: 'control',
   complete: 'control',
   failed: 'control',
 };

@@ -13,7 +13,11 @@ import { PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import {
   AROUND_PAGES,
   BATCH_PAGES,
+  BATCH_PAGES_POSTCOPY,
+  DEMAND_QUIET_US,
   DEMANDED_PAGES,
+  NEAR_PAGES,
+  WINDOW_DEMANDED,
   WINDOW_POSTCOPY,
   WINDOW_PRECOPY,
 } from './limits.js';
@@ -56,6 +60,7 @@ export class PageSender {
   /** Pages around the last demanded one, [from, end). */
   #around: readonly [number, number] | undefined;
   #notBeforeUs = 0;
+  #demandedAtUs = Number.NEGATIVE_INFINITY;
   #pagesSent = 0;
   #bytesSent = 0;
   #demandedPages = 0;
@@ -117,13 +122,13 @@ export class PageSender {
   /** The pages to order now. `unlimited`: without regard to the bandwidth. */
   background(nowUs: number, how: { postcopy: boolean; unlimited: boolean }): BatchOrder[] {
     const orders: BatchOrder[] = [];
-    const window = how.postcopy ? WINDOW_POSTCOPY : WINDOW_PRECOPY;
+    const window = this.#window(nowUs, how);
     while (
       this.unsent.size > 0 &&
       this.#streams.ram.inFlight.length < window &&
       (how.unlimited || nowUs >= this.#notBeforeUs)
     ) {
-      const ranges = this.#take();
+      const ranges = this.#take(how.postcopy ? BATCH_PAGES_POSTCOPY : BATCH_PAGES);
       if (this.maxBandwidth !== undefined) {
         // As if not compressed, until `coded` says how much it was: never too fast.
         const costUs = (countPages(ranges) * PAGE_SIZE_BYTES * SECOND_US) / this.maxBandwidth;
@@ -136,13 +141,20 @@ export class PageSender {
 
   /** When `background` is worth another call though nothing came; undefined: not by time. */
   readyAtUs(how: { postcopy: boolean }): number | undefined {
-    const window = how.postcopy ? WINDOW_POSTCOPY : WINDOW_PRECOPY;
+    const window = this.#window(this.#notBeforeUs, how);
     const waits = this.unsent.size > 0 && this.#streams.ram.inFlight.length < window;
     return waits && this.maxBandwidth !== undefined ? this.#notBeforeUs : undefined;
   }
 
-  /** The guest waits for these; what is under way or there already is not sent again. */
-  demand(ranges: readonly PageRange[]): BatchOrder[] {
+  /**
+   * The guest waits for these; what is under way or there already is not sent again. With `near` the
+   * pages beside a single one go along: the guest is likely to ask for them next.
+   */
+  demand(
+    ranges: readonly PageRange[],
+    { near, nowUs }: { near: boolean; nowUs: number },
+  ): BatchOrder[] {
+    this.#demandedAtUs = nowUs;
     const wanted = this.unsent.intersect(ranges);
     const last = ranges.at(-1);
     if (last !== undefined) {
@@ -152,9 +164,12 @@ export class PageSender {
     const orders: BatchOrder[] = [];
     for (const range of wanted) {
       for (const piece of split(range)) {
-        this.unsent.delete(piece);
         this.#demandedPages += piece.length / PAGE_SIZE_BYTES;
-        orders.push(this.#order('demanded', [piece]));
+        const going = near ? this.#beside(piece) : this.unsent.intersect([piece]);
+        // It went along with one before it.
+        if (going.length === 0) continue;
+        this.unsent.deleteAll(going);
+        orders.push(this.#order('demanded', going));
       }
     }
     return orders;
@@ -189,13 +204,33 @@ export class PageSender {
     return true;
   }
 
-  #take(): PageRange[] {
-    const most = this.#batchPages();
+  /** While pages are demanded, what nobody waits for stays out of their way. */
+  #window(nowUs: number, { postcopy }: { postcopy: boolean }): number {
+    if (!postcopy) return WINDOW_PRECOPY;
+    return nowUs - this.#demandedAtUs < DEMAND_QUIET_US ? WINDOW_DEMANDED : WINDOW_POSTCOPY;
+  }
+
+  #beside(piece: PageRange): PageRange[] {
+    if (piece.length > PAGE_SIZE_BYTES || !this.unsent.has(piece.offset / PAGE_SIZE_BYTES)) {
+      return this.unsent.intersect([piece]);
+    }
+    const page = piece.offset / PAGE_SIZE_BYTES;
+    const first = page - (page % NEAR_PAGES);
+    const end = Math.min(first + NEAR_PAGES, this.unsent.pages);
+    return this.unsent.intersect([rangeOf(first, end - first)]);
+  }
+
+  #take(pagesMax: number): PageRange[] {
+    const most = this.#batchPages(pagesMax);
     if (this.#around !== undefined) {
       const [from, end] = this.#around;
       this.#around = undefined;
       const near = this.unsent.take(from, end, most);
-      if (near.length > 0) return near;
+      const last = near.at(-1);
+      if (last !== undefined) {
+        this.#around = [(last.offset + last.length) / PAGE_SIZE_BYTES, end];
+        return near;
+      }
     }
     if (this.unsent.next(this.#cursor) === undefined) this.#cursor = 0;
     const ranges = this.unsent.take(this.#cursor, this.unsent.pages, most);
@@ -205,10 +240,10 @@ export class PageSender {
   }
 
   /** With a small bandwidth a batch is small too: a quarter of a second, so that none is silent. */
-  #batchPages(): number {
-    if (this.maxBandwidth === undefined) return BATCH_PAGES;
+  #batchPages(pagesMax: number): number {
+    if (this.maxBandwidth === undefined) return pagesMax;
     const pages = Math.floor(this.maxBandwidth / 4 / PAGE_SIZE_BYTES);
-    return Math.max(1, Math.min(BATCH_PAGES, pages));
+    return Math.max(1, Math.min(pagesMax, pages));
   }
 
   #order(stream: PageStream, ranges: readonly PageRange[]): BatchOrder {

@@ -6,6 +6,8 @@
 import {
   type ByteReader,
   ByteWriter,
+  crc32c,
+  joinCrc32c,
   PAGE_SIZE_BYTES,
   type PageRange,
   ProtocolError,
@@ -39,6 +41,7 @@ import {
   type SourceSection,
 } from './messages.js';
 import { encodeWith, type SectionCodec, SectionTable } from './section-table.js';
+import { frameSection } from './section-wire.js';
 
 const ID_BYTES = 16;
 const SMALL = 4096;
@@ -173,9 +176,7 @@ type Batch<K extends 'pages' | 'demanded'> = Extract<Section, { kind: K }>;
 function batchOf<K extends 'pages' | 'demanded'>(kind: K): SectionCodec<Batch<K>> {
   const codec = section<{ kind: K; sequence: number; batch: Buffer }>(kind, {
     maxBytes: BATCH_BYTES + 16,
-    encode: ({ sequence, batch }) => ({
-      fields: [new ByteWriter(12).uint53(sequence).uint32(batch.length).finish(), batch],
-    }),
+    encode: ({ sequence, batch }) => ({ fields: batchFields(sequence, [batch]) }),
     decode: ({ fields }) => ({
       kind,
       sequence: fields.uint53(),
@@ -183,6 +184,11 @@ function batchOf<K extends 'pages' | 'demanded'>(kind: K): SectionCodec<Batch<K>
     }),
   });
   return codec as unknown as SectionCodec<Batch<K>>;
+}
+
+function batchFields(sequence: number, parts: readonly Buffer[]): Buffer[] {
+  const bytes = parts.reduce((sum, { length }) => sum + length, 0);
+  return [new ByteWriter(12).uint53(sequence).uint32(bytes).finish(), ...parts];
 }
 
 const round: CodecOf<'round'> = section('round', {
@@ -381,6 +387,29 @@ const missing: CodecOf<'missing'> = section('missing', {
   },
 });
 
+/** A source that does not know it misses nothing that it needs. */
+const faults: CodecOf<'faults'> = {
+  ...section<Extract<Section, { kind: 'faults' }>>('faults', {
+    maxBytes: SMALL,
+    encode: (message) => ({
+      fields: [
+        new ByteWriter(24)
+          .uint53(message.faults)
+          .uint53(message.p50Us)
+          .uint53(message.p99Us)
+          .finish(),
+      ],
+    }),
+    decode: ({ fields }) => ({
+      kind: 'faults',
+      faults: fields.uint53(),
+      p50Us: fields.uint53(),
+      p99Us: fields.uint53(),
+    }),
+  }),
+  required: false,
+};
+
 const failed: CodecOf<'failed'> = section('failed', {
   maxBytes: SMALL,
   encode: ({ reason, ran }) => ({
@@ -422,6 +451,7 @@ const DESTINATION_CODECS: { readonly [K in DestinationSection['kind']]: CodecOf<
   running,
   resumed,
   missing,
+  faults,
   complete: bare('complete', 'complete'),
   failed,
 };
@@ -430,6 +460,28 @@ const DESTINATION_CODECS: { readonly [K in DestinationSection['kind']]: CodecOf<
 export const SOURCE_SECTIONS = new SectionTable<SourceSection>(SOURCE_CODECS);
 /** What a destination says; for the source to decode. */
 export const DESTINATION_SECTIONS = new SectionTable<DestinationSection>(DESTINATION_CODECS);
+
+/** What is sent, with its CRC-32C. */
+export interface CheckedParts {
+  readonly parts: readonly Buffer[];
+  readonly crc: number;
+}
+
+/** A batch's section; the batch is neither copied nor read. */
+export function encodePages(
+  kind: 'pages' | 'demanded',
+  sequence: number,
+  batch: CheckedParts,
+): CheckedParts {
+  const { tag, major, minor, required } = SOURCE_CODECS[kind];
+  const fields = batchFields(sequence, batch.parts);
+  const [head = Buffer.alloc(0)] = fields;
+  const payloadBytes = fields.reduce((sum, { length }) => sum + length, 0);
+  const payloadCrc = joinCrc32c(crc32c(head), batch.crc, payloadBytes - head.length);
+  const parts = frameSection({ tag, major, minor, required, fields }, payloadCrc);
+  const [header = Buffer.alloc(0)] = parts;
+  return { parts, crc: joinCrc32c(crc32c(header), payloadCrc, payloadBytes) };
+}
 
 /** A list in pieces that fit a section each; one empty piece of an empty list. */
 export function pieces(ranges: readonly PageRange[]): PageRange[][] {

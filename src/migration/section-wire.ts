@@ -59,14 +59,16 @@ interface Header {
   readonly payloadCrc: number;
 }
 
-/** `[header, ...payload]`; the parts are not copied and must not change any more. */
-export function frameSection(parts: SectionParts): Buffer[] {
+/**
+ * `[header, ...payload]`; the parts are not copied and must not change any more. With `payloadCrc`,
+ * the payload's CRC-32C, they are not read either.
+ */
+export function frameSection(parts: SectionParts, payloadCrc?: number): Buffer[] {
   assert(TAG.test(parts.tag), `${parts.tag} is no tag of a section`);
   const payload = [...parts.fields, ...(parts.embedded ?? [])];
   const fieldsBytes = parts.fields.reduce((sum, part) => sum + part.length, 0);
   const bytes = payload.reduce((sum, part) => sum + part.length, 0);
-  let crc = 0;
-  for (const part of payload) crc = crc32c(part, crc);
+  const crc = payloadCrc ?? payload.reduce((sum, part) => crc32c(part, sum), 0);
   const tag = Buffer.alloc(TAG_BYTES);
   tag.write(parts.tag, 'latin1');
   const writer = new ByteWriter(SECTION_HEADER_BYTES)

@@ -251,6 +251,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       case 'running':
       case 'resumed':
       case 'missing':
+      case 'faults':
       case 'complete':
         break;
       case 'failed':
@@ -280,7 +281,9 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       return this.#wrong('demand of pages that it can not lack');
     }
     if (!this.#sender.owed) this.#heardAtUs = nowUs;
-    return this.#orders(this.#sender.demand(ranges));
+    return this.#orders(
+      this.#sender.demand(ranges, { near: this.#options.hello.choices.background, nowUs }),
+    );
   }
 
   // Precopy.

@@ -245,6 +245,9 @@ export class SourceHandover {
       case 'missing':
         if (link !== 'resuming' || !postcopy) break;
         return this.#missingPages(section, nowUs);
+      case 'faults':
+        if (!postcopy || link === 'resuming' || link === 'stuck') break;
+        return [];
       case 'complete':
         if (link === 'resuming' || link === 'stuck') break;
         return this.#release();
@@ -270,7 +273,12 @@ export class SourceHandover {
       return this.#drop('The destination demands more than can wait', nowUs);
     }
     if (!this.#sender.owed) this.#heardAtUs = nowUs;
-    return [...this.#orders(this.#sender.demand(ranges)), ...this.#pump(nowUs)];
+    return [
+      ...this.#orders(
+        this.#sender.demand(ranges, { near: this.#options.hello.choices.background, nowUs }),
+      ),
+      ...this.#pump(nowUs),
+    ];
   }
 
   #resumed(answer: ResumedState, nowUs: number): SourceOutput[] {
@@ -309,7 +317,9 @@ export class SourceHandover {
       map.clear();
       map.addAll(this.#missing.ranges());
     }
-    const demanded = this.#orders(this.#sender.demand(this.#early));
+    const demanded = this.#orders(
+      this.#sender.demand(this.#early, { near: this.#options.hello.choices.background, nowUs }),
+    );
     this.#early = [];
     return [...demanded, ...this.#reached(this.#state.confirmed ? 'sending' : 'asking', nowUs)];
   }

@@ -14,6 +14,8 @@ export interface DepartingOptions {
   /** The one that the guest runs. */
   readonly epoch: number;
   readonly resyncBytesPerSecond: number | undefined;
+  /** A part of the way is done; for the log. */
+  readonly onPart: (part: string) => void;
 }
 
 export class DepartingGuest {
@@ -23,6 +25,8 @@ export class DepartingGuest {
   /** Its disks' content goes along, and is tracked in this session. */
   #moving = false;
   #passing = false;
+  /** Ends the wait for the next pass: the guest is about to be paused. */
+  #hurry = new AbortController();
   #passes: Promise<void> = Promise.resolve();
   #paused = false;
   #edged = false;
@@ -50,6 +54,7 @@ export class DepartingGuest {
       if ((await disks.syncRound()) <= DISK_ENOUGH_BYTES) break;
     }
     this.#passing = true;
+    this.#hurry = new AbortController();
     this.#passes = this.#passAgain();
   }
 
@@ -65,23 +70,31 @@ export class DepartingGuest {
 
   /**
    * The guest stands still and is drained; input that comes from now on waits here, and goes to the
-   * destination if `session` takes it.
+   * destination if `session` takes it. `onStop`: from now on it may not execute.
    */
-  async pause(session: Session): Promise<void> {
+  async pause(session: Session, onStop: () => void): Promise<void> {
     const { emulator, network, disks } = this.#guest;
+    const { onPart } = this.#options;
     await network.attach(session, { role: 'source', epoch: this.#epoch });
+    onPart('attachNetwork');
     await this.#endPasses();
+    onPart('endDiskPasses');
     const exact = await network.quiesce();
+    onPart('quiesce');
     this.#paused = true;
     disks.beginPause();
+    onStop();
     const paused = emulator.pause();
     const saving = emulator.saveDeviceState();
     saving.catch(() => undefined);
     await paused;
+    onPart('stop');
     let devices = await saving;
+    onPart('saveDevices');
     while (!(await network.drain())) devices = await emulator.saveDeviceState();
     await network.edge(this.#epoch, { exact, compares: false });
     network.resume();
+    onPart('drainAndEdge');
     this.#devices = devices;
   }
 
@@ -128,13 +141,14 @@ export class DepartingGuest {
   /** Between the first passes and the pause: what is written to the disks is sent soon. */
   async #passAgain(): Promise<void> {
     while (this.#passing) {
-      await delay(DISK_PASS_MS);
+      await delay(DISK_PASS_MS, undefined, { signal: this.#hurry.signal }).catch(() => undefined);
       if (this.#passing) await this.#guest.disks.syncRound();
     }
   }
 
   async #endPasses(): Promise<void> {
     this.#passing = false;
+    this.#hurry.abort();
     // A pass that fails is the session's end, which is told by the session.
     await this.#passes.catch(() => undefined);
   }

@@ -36,17 +36,13 @@ import {
   type Speech,
   writeMigrationRecord,
 } from '../guest/index.js';
-import { assert, crc32c, describeError, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
+import { assert, describeError, PAGE_SIZE_BYTES, type PageRange, Timeline } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   DESTINATION_SECTIONS,
   type DestinationSection,
-  encodeBatch,
   type HelloSection,
   LINK_OF,
-  type PageBatch,
-  PageEncoder,
-  type PageEncoderOptions,
   pageBitmapOf,
   SOURCE_SECTIONS,
   SourceCore,
@@ -64,12 +60,9 @@ import {
   type Session,
 } from '../transport/index.js';
 import { DepartingGuest } from './departing-guest-shell.js';
-import {
-  CONNECT_TIMEOUT_MS,
-  GOODBYE_TIMEOUT_MS,
-  SENT_CACHE_BYTES,
-  SILENCE_TIMEOUT_US,
-} from './limits.js';
+import { DepartureFigures } from './departure-figures.js';
+import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, SILENCE_TIMEOUT_US } from './limits.js';
+import { OutgoingPages } from './outgoing-pages-shell.js';
 
 const MIGRATION_ID_BYTES = 16;
 
@@ -97,26 +90,22 @@ export class SourceRole extends MovingRole implements NodeRole {
   readonly #departure: Departure;
   readonly #wish: MigrateOptions;
   readonly #guest: DepartingGuest;
-  #encoder: PageEncoder;
+  readonly #pages: OutgoingPages;
   readonly #core: SourceCore;
   readonly #driver: CoreDriver<SourceInput, SourceOutput>;
-  readonly #startedAtUs = monotonicUs();
+  readonly #figures = new DepartureFigures(monotonicUs());
+  readonly #timeline = new Timeline(monotonicUs());
   readonly #migration = randomBytes(MIGRATION_ID_BYTES).toString('hex');
   #sessions = 0;
   #current: Current | undefined;
   #address: MigrateOptions['to'];
   #turn: Promise<unknown> = Promise.resolve();
-  /** Of the ram link: pages, one batch after the other, and what goes with them. */
-  #ramStream: Promise<unknown> = Promise.resolve();
-  #sentBytes = 0;
   /** What went wrong last with the connection; replaced by the next attempt's. */
   #problem: string | null = null;
   /** What an operator is called for; stays until the destination is there again. */
   #alarm: string | null = null;
   #refusal: string | undefined;
   #verdicts = '[]';
-  #pausedAtUs: number | undefined;
-  #downtimeUs: number | undefined;
   /** What the destination was given, to ask the witness with. Undefined without one. */
   #offer: SpeechOffer | undefined;
   /** The right to speak was given back. */
@@ -141,10 +130,9 @@ export class SourceRole extends MovingRole implements NodeRole {
       guest: departure.guest,
       epoch: departure.epoch,
       resyncBytesPerSecond: configuration.resyncBytesPerSecond,
+      onPart: (part) => this.#mark(part),
     });
-    const { sizeBytes } = emulator.ram;
-    const cacheBytes = Math.min(sizeBytes / 8, SENT_CACHE_BYTES);
-    this.#encoder = this.#newEncoder({ cacheBytes, destinationIsZero: true });
+    this.#pages = new OutgoingPages(emulator.ram);
     const hello = this.#hello();
     this.#core = new SourceCore({
       hello,
@@ -240,7 +228,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       ...plainStatus(this.#configuration, {
         phase: 'migrating',
         state: 'migrating',
-        uptimeUs: monotonicUs() - this.#startedAtUs,
+        uptimeUs: monotonicUs() - this.#figures.startedAtUs,
         ...guestFacts(guest),
       }),
       role: 'primary',
@@ -252,24 +240,16 @@ export class SourceRole extends MovingRole implements NodeRole {
   }
 
   #migrationStatus(): MigrationStatus {
-    const progress = this.#core.progress(monotonicUs());
-    const doneBytes = progress.pagesSent * PAGE_SIZE_BYTES;
-    return {
-      direction: 'outgoing',
-      peer: formatAddress(this.#address),
+    return this.#figures.status(this.#core.progress(monotonicUs()), {
+      address: this.#address,
       method: this.#wish.method,
-      state: progress.state.kind,
-      round: progress.rounds,
-      doneBytes,
-      totalBytes: doneBytes + progress.pagesLeft * PAGE_SIZE_BYTES,
-      sentBytes: this.#sentBytes,
-      bytesPerSecond: progress.rate ?? 0,
-      remainingMs: progress.leftUs === undefined ? null : progress.leftUs / 1000,
-      throttlePercent: progress.throttle,
-      downtimeMs: this.#downtimeUs === undefined ? null : this.#downtimeUs / 1000,
-      faults: null,
+      sentBytes: this.#pages.sentBytes,
       problem: this.#alarm ?? this.#problem,
-    };
+    });
+  }
+
+  #mark(part: string): void {
+    this.#timeline.mark(part, monotonicUs());
   }
 
   #hello(): HelloSection {
@@ -299,11 +279,6 @@ export class SourceRole extends MovingRole implements NodeRole {
     };
   }
 
-  #newEncoder(options: Omit<PageEncoderOptions, 'ramPages'>): PageEncoder {
-    const { sizeBytes } = this.#departure.guest.emulator.ram;
-    return new PageEncoder({ ...options, ramPages: sizeBytes / PAGE_SIZE_BYTES });
-  }
-
   #perform(output: SourceOutput): void {
     switch (output.kind) {
       case 'connect':
@@ -320,7 +295,9 @@ export class SourceRole extends MovingRole implements NodeRole {
           // From here on the images look as if another host might have gone on with them.
           await writeMigrationRecord(this.#configuration, this.#migration, 'moving');
           await this.#beginDisks();
-          return { kind: 'trackingStarted', ranges: this.#guest.track() };
+          const ranges = this.#guest.track();
+          this.#mark('disks');
+          return { kind: 'trackingStarted', ranges };
         });
         return;
       case 'scan':
@@ -330,7 +307,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       case 'compareKnownImage':
         throw new Error('Nothing of the destination was asked for');
       case 'sendPages':
-        this.#sendPages(output);
+        void this.#sendPages(output);
         return;
       case 'throttle':
         this.#inTurn(async () => {
@@ -338,10 +315,10 @@ export class SourceRole extends MovingRole implements NodeRole {
         });
         return;
       case 'pause':
-        this.#pausedAtUs = monotonicUs();
+        this.#mark('precopy');
         this.#inTurn(async () => {
           const { session } = this.#mustHaveSession();
-          await this.#guest.pause(session);
+          await this.#guest.pause(session, () => this.#figures.pausing(monotonicUs()));
           return { kind: 'paused' };
         });
         return;
@@ -358,6 +335,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       case 'settleDisks':
         this.#inTurn(async () => {
           await this.#guest.settleDisks();
+          this.#mark('settleDisks');
           return { kind: 'disksSettled' };
         });
         return;
@@ -377,6 +355,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       case 'record':
         this.#inTurn(async () => {
           await writeMigrationRecord(this.#configuration, this.#migration, output.what);
+          this.#mark('record');
         });
         return;
       case 'writeBackup':
@@ -424,17 +403,16 @@ export class SourceRole extends MovingRole implements NodeRole {
       in: DESTINATION_SECTIONS,
     });
     this.#current = { number, session, channel };
-    // What the one before carried may not have arrived: nothing is left out for its sake.
-    if (number > 1) this.#encoder = this.#newEncoder({ cacheBytes: 0, destinationIsZero: false });
+    if (number > 1) this.#pages.restart();
     channel.onClose(({ reason }) => {
       this.#problem = reason;
       this.#driver.input({ kind: 'sessionLost', session: number, reason });
     });
     channel.onSection((section) => {
+      if (section.kind === 'received') this.#pages.received(section.stream, section.sequence);
       if (section.kind === 'accepted') this.#verdicts = section.verdictsJson;
-      if (section.kind === 'running' && this.#pausedAtUs !== undefined) {
-        this.#downtimeUs ??= monotonicUs() - this.#pausedAtUs;
-      }
+      this.#figures.heard(section, monotonicUs());
+      if (MARKED.has(section.kind)) this.#mark(section.kind);
       this.#driver.input({ kind: 'section', session: number, section });
     });
     [this.#problem, this.#alarm] = [null, null];
@@ -455,7 +433,7 @@ export class SourceRole extends MovingRole implements NodeRole {
    */
   #put(session: number, section: SourceSection): void {
     if (LINK_OF[section.kind] === 'ram') {
-      this.#ramStream = this.#ramStream.then(() => this.#putNow(session, section));
+      void this.#pages.afterPages(() => this.#putNow(session, section));
       return;
     }
     this.#inTurn(async () => {
@@ -463,6 +441,7 @@ export class SourceRole extends MovingRole implements NodeRole {
         await this.#guest.silence();
         this.#hasLeft = true;
         await this.#options.speech?.leave('The guest is moved to another host');
+        this.#mark('silence');
       }
       this.#putNow(session, section.kind === 'hello' ? await this.#completed(section) : section);
     });
@@ -472,9 +451,8 @@ export class SourceRole extends MovingRole implements NodeRole {
     const current = this.#current;
     if (current?.number !== session) return;
     current.channel.put(section);
-    if (section.kind !== 'switchover' || !section.postcopy) return;
-    // Each page is sent once from now on, whatever the destination had of it.
-    this.#encoder = this.#newEncoder({ cacheBytes: 0, destinationIsZero: false });
+    if (section.kind === 'switchover') this.#mark('lastPages');
+    if (section.kind === 'switchover' && section.postcopy) this.#pages.beginPostcopy();
   }
 
   /** What another host needs to know of the guest is as of now. */
@@ -495,29 +473,18 @@ export class SourceRole extends MovingRole implements NodeRole {
     await this.#guest.attach(session, parseAcceptedImages(JSON.parse(this.#verdicts)));
   }
 
-  /** Two streams: what is demanded does not wait for what is not. */
-  #sendPages(output: Extract<SourceOutput, { kind: 'sendPages' }>): void {
-    if (output.stream === 'demanded') void this.#sendBatch(output);
-    else this.#ramStream = this.#ramStream.then(() => this.#sendBatch(output));
-  }
-
-  async #sendBatch(output: Extract<SourceOutput, { kind: 'sendPages' }>): Promise<void> {
-    const { session, stream, sequence, ranges } = output;
-    const current = this.#current;
-    if (current?.number !== session) return;
+  async #sendPages(output: Extract<SourceOutput, { kind: 'sendPages' }>): Promise<void> {
+    const { session, stream, sequence } = output;
+    const now = () => (this.#current?.number === session ? this.#current : undefined);
     try {
-      const { ram } = this.#departure.guest.emulator;
-      const batches = [...this.#encoder.encode(ranges, ram)];
-      assert(batches.length <= 1, `${batches.length} batches of pages that should be one`);
-      const batch = Buffer.concat(encodeBatch(batches[0] ?? EMPTY_BATCH));
-      current.channel.put({ kind: stream === 'ram' ? 'pages' : 'demanded', sequence, batch });
-      this.#sentBytes += batch.length;
-      if (stream === 'ram') await current.channel.drained();
-      const [bytes, crc] = [batch.length, crc32c(batch)];
-      this.#driver.input({ kind: 'pagesSent', session, stream, sequence, bytes, crc });
+      const sent = await this.#pages.send(output, () => now()?.channel);
+      if (sent !== undefined) {
+        this.#driver.input({ kind: 'pagesSent', session, stream, sequence, ...sent });
+      }
     } catch (error) {
       // A session that is over is told by the session.
-      if (current.session.closeReason !== undefined) return;
+      const current = now();
+      if (current === undefined || current.session.closeReason !== undefined) return;
       this.#driver.input({ kind: 'broken', reason: describeError(error) });
     }
   }
@@ -563,15 +530,17 @@ export class SourceRole extends MovingRole implements NodeRole {
   async #end(outcome: SourceOutcome): Promise<void> {
     this.#released = true;
     this.#driver.stop();
+    const endUs = monotonicUs();
     await this.#turn;
     const { guest, answer, policy, peer } = this.#departure;
     await this.#current?.session.closedWithin(GOODBYE_TIMEOUT_MS);
     const to = formatAddress(this.#address);
     switch (outcome.kind) {
       case 'moved': {
-        const downtimeMs = this.#downtimeUs === undefined ? null : this.#downtimeUs / 1000;
-        this.#log.info('The guest has been moved', { to, downtimeMs, sentBytes: this.#sentBytes });
-        answer({ ok: true, detail: `The guest runs on ${to} now` });
+        const migration = this.#figures.total(endUs, this.#pages.sentBytes);
+        this.#log.info('The guest has been moved', { to, ...migration });
+        this.#log.debug('Microseconds by part', this.#timeline.partsUs);
+        answer({ ok: true, detail: `The guest runs on ${to} now`, migration });
         this.#finish({ kind: 'left', exit: { exitCode: 0, reason: `The guest runs on ${to}` } });
         return;
       }
@@ -599,4 +568,5 @@ export class SourceRole extends MovingRole implements NodeRole {
   }
 }
 
-const EMPTY_BATCH: PageBatch = { runs: [], pages: 0, data: Buffer.alloc(0) };
+/** Of the timeline: what ends when the destination has said it. */
+const MARKED: ReadonlySet<string> = new Set(['accepted', 'loaded', 'running', 'complete']);

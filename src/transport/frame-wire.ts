@@ -17,7 +17,7 @@
  *
  * Invariant: the decoder holds at most one header and one payload of at most `maxPayloadBytes`.
  */
-import { assert, crc32c, ProtocolError } from '../lib/index.js';
+import { assert, crc32c, joinCrc32c, ProtocolError } from '../lib/index.js';
 
 export const FRAME_MAGIC = 0x434f4c4f;
 export const FRAME_VERSION = 1;
@@ -32,15 +32,19 @@ export interface Frame {
   readonly payload: Buffer;
 }
 
-/** `[header, ...parts]`; the parts are the payload, not copied, and must not change any more. */
-export function encodeFrame(type: number, parts: readonly Buffer[]): Buffer[] {
+/**
+ * `[header, ...parts]`; the parts are the payload, not copied, and must not change any more. With
+ * `payloadCrc`, the payload's CRC-32C, they are not read either.
+ */
+export function encodeFrame(type: number, parts: readonly Buffer[], payloadCrc?: number): Buffer[] {
   assert(Number.isInteger(type) && type >= 0 && type <= 0xffff, `Frame type ${type} is no u16`);
   let length = 0;
   for (const part of parts) length += part.length;
   assert(length <= 0xffff_ffff, `A payload of ${length} bytes does not fit a frame`);
   const header = encodeHeader({ type, length, checksum: 0 });
   let checksum = crc32c(header.subarray(0, CHECKED_HEADER_BYTES));
-  for (const part of parts) checksum = crc32c(part, checksum);
+  if (payloadCrc === undefined) for (const part of parts) checksum = crc32c(part, checksum);
+  else checksum = joinCrc32c(checksum, payloadCrc, length);
   header.writeUInt32BE(checksum, CHECKED_HEADER_BYTES);
   return [header, ...parts];
 }

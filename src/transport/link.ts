@@ -168,15 +168,16 @@ export class Link {
   /**
    * Queues one frame, written with one system call when nothing is queued before it. Count the
    * parts as not copied: they must not change until `heldBytes` is 0. On a closed link the frame
-   * is dropped and counted. Above `queuedBytesMax` the link is destroyed (`overflow`).
+   * is dropped and counted. Above `queuedBytesMax` the link is destroyed (`overflow`). `payloadCrc`
+   * is for whoever knows the CRC-32C of the parts together.
    */
-  send(type: number, parts: readonly Buffer[]): void {
+  send(type: number, parts: readonly Buffer[], payloadCrc?: number): void {
     if (!this.#isOpen()) {
       this.#counters.framesDropped += 1;
       return;
     }
     this.#mustBeHere();
-    const buffers = encodeFrame(type, parts);
+    const buffers = encodeFrame(type, parts, payloadCrc);
     let bytes = 0;
     for (const buffer of buffers) bytes += buffer.length;
     const payloadBytes = bytes - FRAME_HEADER_BYTES;

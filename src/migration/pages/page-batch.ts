@@ -29,7 +29,14 @@
  * little-endian, equal to `dataBytes`, and one block of lz4 ("LZ4 Block Format Description", 2022).
  */
 import { uncompressSync } from 'lz4-napi';
-import { assert, crc32c, PAGE_SIZE_BYTES, ProtocolError } from '../../lib/index.js';
+import {
+  assert,
+  crc32c,
+  joinCrc32c,
+  PAGE_SIZE_BYTES,
+  ProtocolError,
+  restCrc32c,
+} from '../../lib/index.js';
 import { BATCH_DATA_BYTES, BATCH_DELTAS, BATCH_PAGES, BATCH_RUNS } from './limits.js';
 
 const MAGIC = 0x4350_4742;
@@ -63,6 +70,14 @@ export interface PageBatch {
 
 /** The parts to be sent, back to back; the last one is the data itself, not a copy. */
 export function encodeBatch(batch: PageBatch, compressed?: Buffer): Buffer[] {
+  return [...encodeChecked(batch, compressed).parts];
+}
+
+/** The same with the CRC-32C of all of it; the data is read once. */
+export function encodeChecked(
+  batch: PageBatch,
+  compressed?: Buffer,
+): { readonly parts: readonly Buffer[]; readonly crc: number } {
   const { runs, data } = batch;
   assert(runs.length <= BATCH_RUNS, `A batch of ${runs.length} runs`);
   assert(data.length <= BATCH_DATA_BYTES, `A batch of ${data.length} bytes`);
@@ -82,16 +97,18 @@ export function encodeBatch(batch: PageBatch, compressed?: Buffer): Buffer[] {
     head.writeUInt32BE(run.count, at + 4);
     head[at + 8] = KINDS.indexOf(run.kind);
   }
-  head.writeUInt32BE(checksum(head, stored), CHECKSUM_AT);
-  return [head, stored];
+  const storedCrc = crc32c(stored);
+  head.writeUInt32BE(joinCrc32c(headChecksum(head), storedCrc, stored.length), CHECKSUM_AT);
+  return { parts: [head, stored], crc: joinCrc32c(crc32c(head), storedCrc, stored.length) };
 }
 
 /**
  * Checks and takes apart one whole batch for a RAM of `ramPages` pages. Nothing is allocated before
  * its bound is checked. The data is borrowed from `bytes` unless it was compressed. What is inside
- * the deltas is not looked at. Throws `ProtocolError`.
+ * the deltas is not looked at. `crc` is the CRC-32C of `bytes` for whoever knows it: the data is not
+ * read for it once more. Throws `ProtocolError`.
  */
-export function decodeBatch(bytes: Buffer, ramPages: number): PageBatch {
+export function decodeBatch(bytes: Buffer, ramPages: number, crc?: number): PageBatch {
   if (bytes.length < HEADER_BYTES) throw new ProtocolError(`A batch of ${bytes.length} bytes`);
   if (bytes.readUInt32BE(0) !== MAGIC) throw new ProtocolError('A batch does not begin as one');
   if (bytes[4] !== VERSION) throw new ProtocolError(`A batch has version ${bytes[4]}, not 1`);
@@ -119,16 +136,19 @@ export function decodeBatch(bytes: Buffer, ramPages: number): PageBatch {
   }
   const head = bytes.subarray(0, dataAt);
   const stored = bytes.subarray(dataAt);
-  if (bytes.readUInt32BE(CHECKSUM_AT) !== checksum(head, stored)) {
+  const storedCrc =
+    crc === undefined ? crc32c(stored) : restCrc32c(crc, crc32c(head), stored.length);
+  const checksum = joinCrc32c(headChecksum(head), storedCrc, stored.length);
+  if (bytes.readUInt32BE(CHECKSUM_AT) !== checksum) {
     throw new ProtocolError('The checksum of a batch is wrong');
   }
   const runs = decodeRuns(head, ramPages, pages, dataBytes);
   return { runs, pages, data: compressed ? uncompress(stored, dataBytes) : stored };
 }
 
-function checksum(head: Buffer, stored: Buffer): number {
-  const table = crc32c(head.subarray(HEADER_BYTES), crc32c(head.subarray(0, CHECKSUM_AT)));
-  return crc32c(stored, table);
+/** Of what is checked before the data. */
+function headChecksum(head: Buffer): number {
+  return crc32c(head.subarray(HEADER_BYTES), crc32c(head.subarray(0, CHECKSUM_AT)));
 }
 
 function decodeRuns(head: Buffer, ramPages: number, pages: number, dataBytes: number): PageRun[] {

@@ -53,6 +53,8 @@ export interface PageEncoderStats {
 
 /** Pages copied at a time: they are looked at while they are in the processor's cache. */
 const CHUNK_BYTES = 64 * 1024;
+/** Buffers of batches that wait to be used again: those of a window, 8 MiB. */
+const SPARE_BUFFERS = 16;
 const ZERO_CHUNK = Buffer.alloc(CHUNK_BYTES);
 
 export class PageEncoder {
@@ -84,7 +86,9 @@ export class PageEncoder {
 
   /** The batch has been sent, or compressed: its memory is used for a later one. Optional. */
   recycle(batch: PageBatch): void {
-    if (this.#spare.length < 4) this.#spare.push(Buffer.from(batch.data.buffer));
+    const ours = batch.data.buffer.byteLength === BATCH_DATA_BYTES;
+    if (!ours || this.#spare.length >= SPARE_BUFFERS) return;
+    this.#spare.push(Buffer.from(batch.data.buffer));
   }
 
   /** Batches of the pages in `ranges`, in their order; a range that steps back starts a batch. */

@@ -1,7 +1,7 @@
 import test from 'ava';
 import {
   decodeCommand,
-  decodeDetail,
+  decodeDone,
   decodeRequest,
   decodeResponse,
   decodeStatus,
@@ -30,7 +30,7 @@ test('both kinds of responses survive their lines', (t) => {
   const bad = { id: 2, ok: false, error: { code: 'COLO_E_X', reason: 'y' } } as const;
   t.deepEqual(decodeResponse(encodeResponse(good)), good);
   t.deepEqual(decodeResponse(encodeResponse(bad)), bad);
-  t.is(decodeDetail(good.result), 'x');
+  t.deepEqual(decodeDone(good.result), { detail: 'x' });
 });
 
 test('a reason that is too long arrives cut', (t) => {

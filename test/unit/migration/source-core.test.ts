@@ -7,6 +7,7 @@ import {
   type SourceOptions,
   type SourceOutput,
 } from '../../../src/migration/index.js';
+import { NEAR_PAGES } from '../../../src/migration/limits.js';
 import { HELLO } from '../../support/migration-sections.js';
 
 const PAGES = HELLO.ramSizeBytes / PAGE_SIZE_BYTES;
@@ -171,7 +172,7 @@ test('a destination that never ran the guest gives it back, one that may have do
   }
 });
 
-test('in postcopy a demanded page goes first, then those around it, then the rest ascending', (t) => {
+test('in postcopy a demanded page goes first with its block, then those around it, then the rest', (t) => {
   const maxBandwidth = 4 * 8 * PAGE_SIZE_BYTES;
   const bench = new Bench('postcopy', { maxBandwidth }).accepted();
   t.false(bench.words.includes('sendPages'));
@@ -187,7 +188,9 @@ test('in postcopy a demanded page goes first, then those around it, then the res
   }
   const sent = bench.outputs.filter((output) => output.kind === 'sendPages');
   t.is(sent[0]?.stream, 'demanded');
-  t.deepEqual(sent[0]?.ranges, [{ offset: 40 * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES }]);
+  t.deepEqual(sent[0]?.ranges, [
+    { offset: 40 * PAGE_SIZE_BYTES, length: NEAR_PAGES * PAGE_SIZE_BYTES },
+  ]);
   t.is(sent[1]?.ranges[0]?.offset, 24 * PAGE_SIZE_BYTES);
   const pages = sent.flatMap(({ ranges }) =>
     ranges.flatMap(({ offset, length }) =>
@@ -197,6 +200,28 @@ test('in postcopy a demanded page goes first, then those around it, then the res
   t.deepEqual(
     [...pages].sort((a, b) => a - b),
     Array.from({ length: PAGES }, (_, page) => page),
+  );
+});
+
+test('without background only what is demanded is sent', (t) => {
+  const choices = {
+    ...HELLO.choices,
+    mode: 'postcopy',
+    assisted: false,
+    background: false,
+  } as const;
+  const bench = new Bench('postcopy', { hello: { ...HELLO, choices } }).accepted();
+  bench.hear({ kind: 'loaded' });
+  const ranges = [{ offset: 40 * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES }];
+  bench.hear({ kind: 'demand', ranges });
+  bench.hear({ kind: 'running', startUs: 1 });
+  bench.hear({ kind: 'faults', faults: 1, p50Us: 100, p99Us: 100 });
+  bench.nowUs += SECOND_US;
+  bench.step({ kind: 'tick' });
+  const sent = bench.outputs.filter((output) => output.kind === 'sendPages');
+  t.deepEqual(
+    sent.map((output) => output.ranges),
+    [ranges],
   );
 });
 

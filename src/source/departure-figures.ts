@@ -1,0 +1,75 @@
+/**
+ * A departure in numbers: what its operator is told while the guest moves and once it has.
+ */
+import {
+  formatAddress,
+  type MigrateOptions,
+  type MigrationFigures,
+  type MigrationStatus,
+} from '../config/index.js';
+import { PAGE_SIZE_BYTES } from '../lib/index.js';
+import type { DestinationSection, SourceProgress } from '../migration/index.js';
+
+export class DepartureFigures {
+  readonly startedAtUs: number;
+  #pausedAtUs: number | undefined;
+  #downtimeUs: number | undefined;
+  #faults: MigrationStatus['faults'] = null;
+
+  constructor(nowUs: number) {
+    this.startedAtUs = nowUs;
+  }
+
+  /** The guest is about to be paused. */
+  pausing(nowUs: number): void {
+    this.#pausedAtUs = nowUs;
+  }
+
+  heard(section: DestinationSection, nowUs: number): void {
+    if (section.kind === 'faults') {
+      const { faults: count, p50Us, p99Us } = section;
+      this.#faults = { count, p50Us, p99Us };
+    }
+    if (section.kind === 'running' && this.#pausedAtUs !== undefined) {
+      this.#downtimeUs ??= nowUs - this.#pausedAtUs;
+    }
+  }
+
+  total(nowUs: number, sentBytes: number): MigrationFigures {
+    return {
+      totalMs: (nowUs - this.startedAtUs) / 1000,
+      downtimeMs: this.#downtimeUs === undefined ? null : this.#downtimeUs / 1000,
+      sentBytes,
+      faults: this.#faults,
+    };
+  }
+
+  status(
+    progress: SourceProgress,
+    around: {
+      readonly address: MigrateOptions['to'];
+      readonly method: MigrateOptions['method'];
+      /** Of pages, as coded. */
+      readonly sentBytes: number;
+      readonly problem: string | null;
+    },
+  ): MigrationStatus {
+    const doneBytes = progress.pagesSent * PAGE_SIZE_BYTES;
+    return {
+      direction: 'outgoing',
+      peer: formatAddress(around.address),
+      method: around.method,
+      state: progress.state.kind,
+      round: progress.rounds,
+      doneBytes,
+      totalBytes: doneBytes + progress.pagesLeft * PAGE_SIZE_BYTES,
+      sentBytes: around.sentBytes,
+      bytesPerSecond: progress.rate ?? 0,
+      remainingMs: progress.leftUs === undefined ? null : progress.leftUs / 1000,
+      throttlePercent: progress.throttle,
+      downtimeMs: this.#downtimeUs === undefined ? null : this.#downtimeUs / 1000,
+      faults: this.#faults,
+      problem: around.problem,
+    };
+  }
+}
