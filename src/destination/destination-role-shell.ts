@@ -13,7 +13,6 @@ import type {
   MigrationControl,
   NodeLogger,
   NodeStatus,
-  RoleView,
 } from '../config/index.js';
 import {
   type Arrival,
@@ -52,7 +51,7 @@ import { CoreDriver, type EpochReserve, parseHello } from '../replication/index.
 import type { AcceptDecision, ProbeAnswer, Session } from '../transport/index.js';
 import { differencesHere } from './abilities-shell.js';
 import { ArrivingGuest } from './arriving-guest-shell.js';
-import { type ArrivingHello, destinationStatus } from './destination-status.js';
+import { type ArrivingHello, destinationStatus, recordedHere } from './destination-status.js';
 import {
   CLOSE_TIMEOUT_MS,
   GRANT_PAUSE_MS,
@@ -588,16 +587,6 @@ export class DestinationRole extends MovingRole implements NodeRole {
     return reason === undefined ? undefined : { ok: false, code: 'COLO_E_MIGRATE', reason };
   }
 
-  get view(): RoleView {
-    return {
-      role: this.#ran ? 'primary' : 'secondary',
-      phase: 'receiving',
-      reason: this.#problem ?? 'A guest is being moved to this host',
-      peer: this.#current?.session.closeReason === undefined ? 'alive' : 'lost',
-      epoch: this.#hello?.json.epoch ?? 0,
-    };
-  }
-
   status(): NodeStatus {
     return destinationStatus({
       configuration: this.#configuration,
@@ -615,12 +604,4 @@ export class DestinationRole extends MovingRole implements NodeRole {
 
 function isSystemError(error: unknown): boolean {
   return error instanceof Error && 'syscall' in error;
-}
-
-/** What this host has to say of an earlier migration to it. */
-function recordedHere(record: MigrationRecord | undefined) {
-  if (record === undefined) return undefined;
-  const { migration, what } = record;
-  const isOurs = what === 'taking' || what === 'owns' || what === 'discarded';
-  return isOurs ? { migration, what } : undefined;
 }

@@ -1,6 +1,6 @@
 /** What an operator sees of a host that a guest is being moved to. */
 import type { Configuration, MigrationStatus, NodeStatus } from '../config/index.js';
-import { guestFacts, plainStatus, type Speech } from '../guest/index.js';
+import { guestFacts, type MigrationRecord, plainStatus, type Speech } from '../guest/index.js';
 import type { DestinationCore, HelloSection } from '../migration/index.js';
 import type { Hello } from '../replication/index.js';
 import type { ArrivingGuest } from './arriving-guest-shell.js';
@@ -65,4 +65,12 @@ function migrationStatus(facts: DestinationFacts): MigrationStatus {
         : { count: faults.faults, p50Us: faults.p50Us, p99Us: faults.p99Us },
     problem,
   };
+}
+
+/** What this host has to say of an earlier migration to it. */
+export function recordedHere(record: MigrationRecord | undefined) {
+  if (record === undefined) return undefined;
+  const { migration, what } = record;
+  const isOurs = what === 'taking' || what === 'owns' || what === 'discarded';
+  return isOurs ? { migration, what } : undefined;
 }

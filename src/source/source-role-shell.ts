@@ -20,7 +20,6 @@ import {
   type NodeStatus,
   nicConnection,
   parseAddress,
-  type RoleView,
 } from '../config/index.js';
 import {
   type Departure,
@@ -210,16 +209,6 @@ export class SourceRole extends MovingRole implements NodeRole {
     this.#driver.input(input);
     const reason = this.#refusal;
     return reason === undefined ? undefined : { ok: false, code: 'COLO_E_MIGRATE', reason };
-  }
-
-  get view(): RoleView {
-    return {
-      role: 'primary',
-      phase: 'migrating',
-      reason: this.#problem ?? 'The guest is being moved to another host',
-      peer: this.#current?.session.closeReason === undefined ? 'alive' : 'lost',
-      epoch: this.#departure.epoch,
-    };
   }
 
   status(): NodeStatus {
