@@ -1,4 +1,4 @@
-import type { MigrationFigures } from './migration.js';
+import type { MigrationFigures } from './migration-figures.js';
 
 /** What came of a command; a refusal is an answer, not an exception. */
 export type CommandResult =

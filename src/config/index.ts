@@ -53,13 +53,13 @@ export {
   MIGRATION_METHODS,
   type MigrateOptions,
   type MigrationControl,
-  type MigrationFigures,
   type MigrationMethod,
   type MigrationStatus,
   RECOVER_TIMEOUT_US_DEFAULT,
   RECOVER_TIMEOUT_US_MAX,
   RECOVER_TIMEOUT_US_MIN,
 } from './migration.js';
+export type { FaultsOfMigration, MigrationFigures } from './migration-figures.js';
 export {
   DEFAULT_PERIOD_US,
   formatPeriod,

@@ -3,6 +3,7 @@
  * and milliseconds as an operator reads them; the protocol's own units are in src/migration.
  */
 import type { CommandResult } from './command-result.js';
+import type { FaultsOfMigration } from './migration-figures.js';
 import type { Address } from './values.js';
 
 export const MIGRATION_METHODS = ['precopy', 'postcopy', 'hybrid'] as const;
@@ -39,17 +40,6 @@ export interface MigrateOptions {
   readonly recoverTimeoutUs: number;
 }
 
-/** What a migration took, once it is over. */
-export interface MigrationFigures {
-  /** From the command until the destination lacked nothing. */
-  readonly totalMs: number;
-  /** Pause to resume; null: not known, as the session broke in between. */
-  readonly downtimeMs: number | null;
-  /** Of pages, on the wire; disks not among them. */
-  readonly sentBytes: number;
-  readonly faults: MigrationStatus['faults'];
-}
-
 /** A migration in numbers, of either side. */
 export interface MigrationStatus {
   readonly direction: 'outgoing' | 'incoming';
@@ -73,11 +63,7 @@ export interface MigrationStatus {
   /** Pause to resume, once it has been switched over. */
   readonly downtimeMs: number | null;
   /** Postcopy: pages that the guest had to wait for, and how long. */
-  readonly faults: {
-    readonly count: number;
-    readonly p50Us: number;
-    readonly p99Us: number;
-  } | null;
+  readonly faults: FaultsOfMigration | null;
   /** What went wrong last; null if nothing. */
   readonly problem: string | null;
 }
