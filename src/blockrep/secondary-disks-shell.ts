@@ -361,7 +361,7 @@ export class SecondaryDisks {
     this.#syncedDirty = true;
   }
 
-  /** Never fails: a sync that does makes the disks unfit, as no later one would tell of it again. */
+  /** A sync that fails makes the disks unfit: no later one would tell of it again. */
   #syncSoon(): void {
     if (this.#syncTimer !== undefined || this.#syncing !== undefined) return;
     this.#syncTimer = setTimeout(() => {

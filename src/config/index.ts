@@ -86,7 +86,7 @@ export {
   RECOVER_TIMEOUT_US_MAX,
   RECOVER_TIMEOUT_US_MIN,
 } from './migration.js';
-export type { MigrationFigures } from './migration-figures.js';
+export type { FaultsOfMigration, MigrationFigures } from './migration-figures.js';
 export {
   DEFAULT_PERIOD_US,
   formatPeriod,

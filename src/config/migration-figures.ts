@@ -1,13 +1,13 @@
-/** What a migration took; a part of migration.ts. */
+/** What a migration cost, for its operator. */
 
-/** Postcopy: pages that the guest had to wait for, and how long. */
-export interface FaultCounts {
+/** Pages that the guest had to wait for, and how long, microseconds. */
+export interface FaultsOfMigration {
   readonly count: number;
   readonly p50Us: number;
   readonly p99Us: number;
 }
 
-/** What a migration took, once it is over. */
+/** Once it is over. */
 export interface MigrationFigures {
   /** From the command until the destination lacked nothing. */
   readonly totalMs: number;
@@ -15,5 +15,6 @@ export interface MigrationFigures {
   readonly downtimeMs: number | null;
   /** Of pages, on the wire; disks not among them. */
   readonly sentBytes: number;
-  readonly faults: FaultCounts | null;
+  /** Of a postcopy. */
+  readonly faults: FaultsOfMigration | null;
 }

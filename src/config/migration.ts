@@ -3,7 +3,7 @@
  * and milliseconds as an operator reads them; the protocol's own units are in src/migration.
  */
 import type { CommandResult } from './command-result.js';
-import type { FaultCounts } from './migration-figures.js';
+import type { FaultsOfMigration } from './migration-figures.js';
 import type { Address } from './values.js';
 
 export const MIGRATION_METHODS = ['precopy', 'postcopy', 'hybrid'] as const;
@@ -62,7 +62,8 @@ export interface MigrationStatus {
   readonly throttlePercent: number;
   /** Pause to resume, once it has been switched over. */
   readonly downtimeMs: number | null;
-  readonly faults: FaultCounts | null;
+  /** Postcopy: pages that the guest had to wait for, and how long. */
+  readonly faults: FaultsOfMigration | null;
   /** What went wrong last; null if nothing. */
   readonly problem: string | null;
 }

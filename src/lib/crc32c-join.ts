@@ -1,7 +1,8 @@
 /**
- * CRC-32C of bytes that were put together or taken apart, from the parts' own: nothing is read again.
+ * CRC-32C of bytes that were put together or taken apart, from the parts' own: nothing is read
+ * again.
  *
- * A CRC is linear over GF(2). With |x| zero bytes behind it a CRC changes by a fixed matrix, so that
+ * A CRC is linear over GF(2): n zero bytes behind it change it by a fixed matrix, so that
  * crc(ab) = zeroes(crc(a), |b|) ^ crc(b). The matrices for 2^n bytes are made once; a length takes
  * one product for each of its bits (as zlib's crc32_combine does).
  */

@@ -10,8 +10,8 @@ export const BATCH_BYTES = 3 * MIB;
 export const BATCH_PAGES = 128;
 
 /**
- * The same once the guest runs at the destination: 128 KiB. A demanded page waits for what of a batch
- * is being coded or applied, at either end.
+ * The same once the guest runs at the destination: 128 KiB. A demanded page waits for what of a
+ * batch is being coded or applied, at either end.
  */
 export const BATCH_PAGES_POSTCOPY = 32;
 

@@ -32,12 +32,11 @@ export class PageMap {
 
   add(range: PageRange): void {
     const [first, end] = this.#bounds(range);
-    for (let page = first; page < end; page += 1) {
-      const word = this.#words[page >>> 5] as number;
-      const bit = 1 << (page & 31);
-      if ((word & bit) !== 0) continue;
-      this.#words[page >>> 5] = word | bit;
-      this.#size += 1;
+    for (let at = first; at < end; at = ((at >>> 5) + 1) << 5) {
+      const word = this.#words[at >>> 5] as number;
+      const added = bitsOf(at, end) & ~word;
+      this.#words[at >>> 5] = word | added;
+      this.#size += countBits(added);
     }
   }
 
@@ -47,12 +46,11 @@ export class PageMap {
 
   delete(range: PageRange): void {
     const [first, end] = this.#bounds(range);
-    for (let page = first; page < end; page += 1) {
-      const word = this.#words[page >>> 5] as number;
-      const bit = 1 << (page & 31);
-      if ((word & bit) === 0) continue;
-      this.#words[page >>> 5] = word & ~bit;
-      this.#size -= 1;
+    for (let at = first; at < end; at = ((at >>> 5) + 1) << 5) {
+      const word = this.#words[at >>> 5] as number;
+      const removed = bitsOf(at, end) & word;
+      this.#words[at >>> 5] = word & ~removed;
+      this.#size -= countBits(removed);
     }
   }
 
@@ -119,6 +117,18 @@ export class PageMap {
     );
     return [first, end];
   }
+}
+
+/** Of the word that page `from` is in: the bits of the pages from there to `end`. */
+function bitsOf(from: number, end: number): number {
+  const last = Math.min(end - 1, from | 31) & 31;
+  return (-1 << (from & 31)) & (-1 >>> (31 - last));
+}
+
+function countBits(word: number): number {
+  let count = word - ((word >>> 1) & 0x55555555);
+  count = (count & 0x33333333) + ((count >>> 2) & 0x33333333);
+  return Math.imul((count + (count >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }
 
 export function rangeOf(page: number, pages: number): PageRange {

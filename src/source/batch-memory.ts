@@ -1,7 +1,7 @@
 /**
- * The memory of batches that are on their way. It is used again for a later one once the destination
- * has confirmed the batch: then the kernel has read it. Half a MiB anew for each would cost more
- * than filling it.
+ * The memory of batches that are on their way. It is used again for a later one once the
+ * destination has confirmed the batch: then the kernel has read it. Half a MiB anew for each would
+ * cost more than filling it.
  */
 import type { PageBatch, PageStream } from '../migration/index.js';
 
