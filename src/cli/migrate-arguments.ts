@@ -9,6 +9,7 @@ import {
   formatDuration,
   parseAddress,
   parseDuration,
+  parseMigrationCompression,
   parseSize,
   RECOVER_TIMEOUT_US_DEFAULT,
   RECOVER_TIMEOUT_US_MAX,
@@ -21,6 +22,7 @@ import { type ColoPlace, type CommonArguments, type Hands, named } from './gramm
 export const MIGRATE_SINGLE = [
   'max-bandwidth',
   'downtime-limit',
+  'compress',
   'recover-timeout',
   'to',
   'from',
@@ -69,6 +71,12 @@ export function defineMigrate(base: Argv<CommonArguments>, { call }: Hands): voi
           default: false,
           describe: 'Slow the guest down if it writes faster than the network takes it',
         })
+        .option('compress', {
+          type: 'string',
+          requiresArg: true,
+          default: 'auto',
+          describe: 'auto: compress memory while that is measured to be faster; off: never',
+        })
         .option('recover-timeout', {
           type: 'string',
           requiresArg: true,
@@ -101,6 +109,7 @@ export function defineMigrate(base: Argv<CommonArguments>, { call }: Hands): voi
             parseDuration(args['downtime-limit'], limits),
           ),
           autoConverge: args['auto-converge'],
+          compress: named('--compress', () => parseMigrationCompression(args.compress)),
           recoverTimeoutUs: named('--recover-timeout', () =>
             parseDuration(args['recover-timeout'], waits),
           ),

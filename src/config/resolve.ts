@@ -210,6 +210,8 @@ function buildCommon(reader: ValueReader, hostname: string): CommonConfiguration
     witnessTimeoutUs,
     onPeerLoss: reader.defaulted('on-peer-loss'),
     resyncBytesPerSecond: reader.optional('resync-rate'),
+    keepRamBytes: reader.defaulted('keep-ram'),
+    keepRamAgeUs: reader.defaulted('keep-ram-age'),
     lanAnnounce: reader.defaulted('lan-announce'),
     consoleLog: reader.optional('console-log'),
     logLevel: reader.defaulted('log-level'),
