@@ -20,6 +20,7 @@ import {
 } from '../migration/index.js';
 import { digestRam, type Hello } from '../replication/index.js';
 import type { Session } from '../transport/index.js';
+import { eraseRam } from './kept-image-shell.js';
 import { LOAD_PAGES_MAX } from './limits.js';
 
 export interface ArrivingOptions {
@@ -220,6 +221,8 @@ export class ArrivingGuest {
     emulator.scanWritten();
     await emulator.loadDeviceState(await emulator.saveDeviceState());
     this.#loadPages = emulator.scanWritten();
+    // It starts with ROM contents; the source takes its RAM for all zeroes.
+    eraseRam(emulator.ram);
   }
 
   get #missingPages() {

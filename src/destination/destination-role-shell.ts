@@ -45,6 +45,7 @@ import {
 import { CoreDriver, type EpochReserve, type Hello, parseHello } from '../replication/index.js';
 import type { AcceptDecision, ProbeAnswer, Session } from '../transport/index.js';
 import { ArrivingGuest } from './arriving-guest-shell.js';
+import { discardKept, KeptImage } from './kept-image-shell.js';
 import {
   CLOSE_TIMEOUT_MS,
   GRANT_PAUSE_MS,
@@ -83,6 +84,7 @@ export class DestinationRole implements NodeRole {
   #current: Current | undefined;
   #hello: { readonly section: HelloSection; readonly json: Hello } | undefined;
   #guest: ArrivingGuest | undefined;
+  #image: KeptImage | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #receivedBytes = 0;
   #problem: string | null = null;
@@ -182,7 +184,12 @@ export class DestinationRole implements NodeRole {
         this.#inTurn(() => this.#prepare(output.hello));
         return;
       case 'readDigests':
-        throw new Error('No image was offered');
+        void this.#image?.sendDigests(async (section) => {
+          this.#driver.input({ kind: 'digests', ...section });
+          await this.#turn;
+          await this.#current?.channel.drained();
+        });
+        return;
       case 'apply':
         this.#apply(output);
         return;
@@ -262,9 +269,11 @@ export class DestinationRole implements NodeRole {
       this.#watch(guest);
       await guest.attach(this.#mustHaveSession());
       const { qemuVersion } = guest.guest.emulator.description;
+      const { ram } = guest.guest.emulator;
+      if (section.choices.assisted) this.#image = await KeptImage.load(configuration, { ram, log });
       const { verdictsJson } = guest;
       const { host } = configuration;
-      return { kind: 'prepared', host, qemuVersion, image: undefined, verdictsJson };
+      return { kind: 'prepared', host, qemuVersion, image: this.#image?.id, verdictsJson };
     } catch (error) {
       if (!(error instanceof ColoError)) throw error;
       const source = `${section.host}, ${section.vm}`;
@@ -437,6 +446,9 @@ export class DestinationRole implements NodeRole {
     guest.guest.network.detach();
     guest.guest.disks.detach();
     await removeMigrationRecord(this.#configuration);
+    await discardKept(this.#configuration, this.#log);
+    const { migration, choices } = hello.section;
+    if (choices.mode === 'precopy') guest.guest.past.arrivedBy = migration;
     const { epoch, policy, port } = hello.json;
     const host = this.#current?.session.remoteAddress.replace(/^::ffff:/, '') ?? '';
     this.#finish({

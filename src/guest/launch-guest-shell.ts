@@ -80,7 +80,17 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
     network.closeQemuFds();
     const kernelSha256 = await digestFile(definition.kernel?.image);
     const initrdSha256 = await digestFile(definition.kernel?.initrd);
-    return { definition, emulator, disks, network, kernelSha256, initrdSha256, hooks, stop };
+    return {
+      definition,
+      emulator,
+      disks,
+      network,
+      kernelSha256,
+      initrdSha256,
+      hooks,
+      past: {},
+      stop,
+    };
   } catch (error) {
     await stop();
     throw error;

@@ -3,6 +3,10 @@
  *
  *     limits.ts                every bound
  *     departing-guest-shell.ts what is done with the guest: pause, capture, page batches, disks
+ *     migration-hello.ts       what is asked of the destination
+ *     assist-shell.ts          what the destination has kept of the guest's RAM
+ *     page-coding-shell.ts     the bytes of a batch of pages, compressed where that pays
+ *     keep-ram-shell.ts        keeps the RAM of the guest that has left
  *     source-role-shell.ts     SourceRole: the core of src/migration in real time, the session
  *
  * It gets the guest from the primary's role and gives it back to it if it stays.

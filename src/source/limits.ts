@@ -18,5 +18,8 @@ export const DISK_PASS_MS = 500;
 /** For the destination to read the last message, milliseconds. */
 export const GOODBYE_TIMEOUT_MS = 2_000;
 
+/** Between two words on how far keeping the guest's memory is, microseconds. */
+export const KEEP_REPORT_US = 5_000_000;
+
 /** Sent versions of pages that are remembered for deltas, bytes; less for a small guest. */
 export const SENT_CACHE_BYTES = 128 * 1024 ** 2;

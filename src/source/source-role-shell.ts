@@ -8,6 +8,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { parseAcceptedImages } from '../blockrep/index.js';
 import {
   type CommandResult,
@@ -38,12 +39,8 @@ import { monotonicUs } from '../linux/index.js';
 import {
   DESTINATION_SECTIONS,
   type DestinationSection,
-  encodeBatch,
   type HelloSection,
   LINK_OF,
-  type PageBatch,
-  PageEncoder,
-  type PageEncoderOptions,
   pageBitmapOf,
   SOURCE_SECTIONS,
   SourceCore,
@@ -60,13 +57,12 @@ import {
   type ProbeAnswer,
   type Session,
 } from '../transport/index.js';
+import { Assist } from './assist-shell.js';
 import { DepartingGuest } from './departing-guest-shell.js';
-import {
-  CONNECT_TIMEOUT_MS,
-  GOODBYE_TIMEOUT_MS,
-  SENT_CACHE_BYTES,
-  SILENCE_TIMEOUT_US,
-} from './limits.js';
+import { keepRam } from './keep-ram-shell.js';
+import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, SILENCE_TIMEOUT_US } from './limits.js';
+import { migrationHello } from './migration-hello.js';
+import { PageCoding } from './page-coding-shell.js';
 
 const MIGRATION_ID_BYTES = 16;
 
@@ -94,7 +90,9 @@ export class SourceRole implements NodeRole {
   readonly #departure: Departure;
   readonly #wish: MigrateOptions;
   readonly #guest: DepartingGuest;
-  #encoder: PageEncoder;
+  readonly #assist: Assist;
+  readonly #coding: PageCoding;
+  readonly #keeping = new AbortController();
   readonly #core: SourceCore;
   readonly #driver: CoreDriver<SourceInput, SourceOutput>;
   readonly #startedAtUs = monotonicUs();
@@ -131,13 +129,14 @@ export class SourceRole implements NodeRole {
       epoch: departure.epoch,
       resyncBytesPerSecond: configuration.resyncBytesPerSecond,
     });
-    const { sizeBytes } = emulator.ram;
-    const cacheBytes = Math.min(sizeBytes / 8, SENT_CACHE_BYTES);
-    this.#encoder = this.#newEncoder({ cacheBytes, destinationIsZero: true });
-    const hello = this.#hello();
+    const hello = migrationHello(this.#migration, {
+      ...{ configuration, guest: departure.guest, wish: this.#wish },
+    });
+    this.#assist = new Assist(departure.guest, log);
+    this.#coding = new PageCoding({ ...this.#wish, ram: emulator.ram });
     this.#core = new SourceCore({
       hello,
-      knownImages: [],
+      knownImages: this.#assist.knownImages,
       maxBandwidth: this.#wish.bytesPerSecondMax ?? undefined,
       downtimeLimitUs: this.#wish.downtimeLimitUs,
       autoConverge: this.#wish.autoConverge,
@@ -176,6 +175,8 @@ export class SourceRole implements NodeRole {
 
   /** Once the guest has been given up, this end goes on serving its pages. */
   stop(reason: string): void {
+    this.#keeping.abort(reason);
+    if (this.#released) return;
     this.#log.info('The migration is cancelled', { reason });
     this.#driver.input({ kind: 'operatorCancel' });
   }
@@ -278,35 +279,6 @@ export class SourceRole implements NodeRole {
     return NOT_NOW;
   }
 
-  #hello(): HelloSection {
-    const { definition, emulator } = this.#departure.guest;
-    const { qemuVersion, accelerator, machineType } = emulator.description;
-    const { method, background } = this.#wish;
-    return {
-      kind: 'hello',
-      migration: this.#migration,
-      vm: this.#configuration.vm,
-      host: this.#configuration.host,
-      qemuVersion,
-      machineType,
-      cpuModel: definition.cpuModel,
-      accelerator,
-      pageSizeBytes: PAGE_SIZE_BYTES,
-      ramSizeBytes: emulator.ram.sizeBytes,
-      choices: { mode: method, background, compression: 'none', assisted: false },
-      disks: definition.disks.map(({ name, sizeBytes, readOnly }) => {
-        return { name, sizeBytes, place: 'moved', readOnly };
-      }),
-      nics: definition.nics.map(({ mac }) => ({ mac, bridge: '' })),
-      definitionJson: '',
-    };
-  }
-
-  #newEncoder(options: Omit<PageEncoderOptions, 'ramPages'>): PageEncoder {
-    const { sizeBytes } = this.#departure.guest.emulator.ram;
-    return new PageEncoder({ ...options, ramPages: sizeBytes / PAGE_SIZE_BYTES });
-  }
-
   #perform(output: SourceOutput): void {
     switch (output.kind) {
       case 'connect':
@@ -321,15 +293,25 @@ export class SourceRole implements NodeRole {
       case 'startTracking':
         this.#inTurn(async () => {
           await this.#beginDisks();
-          return { kind: 'trackingStarted', ranges: this.#guest.track() };
+          const ranges = this.#guest.track();
+          this.#assist.tracking(ranges);
+          return { kind: 'trackingStarted', ranges };
         });
         return;
       case 'scan':
         this.#inTurn(async () => ({ kind: 'scanned', ranges: this.#guest.scan() }));
         return;
       case 'compareImage':
+        this.#inTurn(async () => {
+          // Each is some milliseconds of work.
+          await setImmediate();
+          const answer = this.#assist.compare(output.bytes, output.last);
+          if (answer !== undefined) this.#driver.input(answer);
+        });
+        return;
       case 'compareKnownImage':
-        throw new Error('Nothing of the destination was asked for');
+        this.#inTurn(async () => this.#assist.compareKnown());
+        return;
       case 'sendPages':
         this.#sendPages(output);
         return;
@@ -380,9 +362,7 @@ export class SourceRole implements NodeRole {
         this.#inTurn(() => this.#writeBackup(output.ranges));
         return;
       case 'release':
-        this.#inTurn(async () => {
-          await this.#departure.guest.stop();
-        });
+        // `#end` stops the guest: its memory may be kept first.
         return;
       case 'alarm':
         this.#problem = output.message;
@@ -419,12 +399,16 @@ export class SourceRole implements NodeRole {
       in: DESTINATION_SECTIONS,
     });
     this.#current = { number, session, channel };
+    this.#coding.restart();
     channel.onClose(({ reason }) => {
       this.#problem = reason;
       this.#driver.input({ kind: 'sessionLost', session: number, reason });
     });
     channel.onSection((section) => {
-      if (section.kind === 'accepted') this.#verdicts = section.verdictsJson;
+      if (section.kind === 'accepted') this.#accepted(section);
+      if (section.kind === 'received' && section.stream === 'ram') {
+        this.#coding.confirmed(section.sequence);
+      }
       if (section.kind === 'running' && this.#pausedAtUs !== undefined) {
         this.#downtimeUs ??= monotonicUs() - this.#pausedAtUs;
       }
@@ -432,6 +416,12 @@ export class SourceRole implements NodeRole {
     });
     this.#problem = null;
     this.#driver.input({ kind: 'connected', session: number });
+  }
+
+  #accepted({ verdictsJson, image }: Extract<DestinationSection, { kind: 'accepted' }>): void {
+    this.#verdicts = verdictsJson;
+    this.#assist.offered(image);
+    if (image !== undefined) this.#coding.destinationHasImage();
   }
 
   #closeSession(number: number, reason: string): void {
@@ -466,7 +456,7 @@ export class SourceRole implements NodeRole {
     current.channel.put(section);
     if (section.kind !== 'switchover' || !section.postcopy) return;
     // Each page is sent once from now on, whatever the destination had of it.
-    this.#encoder = this.#newEncoder({ cacheBytes: 0, destinationIsZero: false });
+    this.#coding.forget();
   }
 
   /** What another host needs to know of the guest is as of now. */
@@ -497,11 +487,10 @@ export class SourceRole implements NodeRole {
     const current = this.#current;
     if (current?.number !== session) return;
     try {
-      const { ram } = this.#departure.guest.emulator;
-      const batches = [...this.#encoder.encode(ranges, ram)];
-      assert(batches.length <= 1, `${batches.length} batches of pages that should be one`);
-      const batch = Buffer.concat(encodeBatch(batches[0] ?? EMPTY_BATCH));
+      const coding = this.#coding;
+      const batch = stream === 'ram' ? await coding.code(ranges) : coding.plain(ranges);
       current.channel.put({ kind: stream === 'ram' ? 'pages' : 'demanded', sequence, batch });
+      if (stream === 'ram' && this.#current === current) coding.sent(sequence, batch.length);
       this.#sentBytes += batch.length;
       if (stream === 'ram') await current.channel.drained();
       const [bytes, crc] = [batch.length, crc32c(batch)];
@@ -563,6 +552,11 @@ export class SourceRole implements NodeRole {
         const downtimeMs = this.#downtimeUs === undefined ? null : this.#downtimeUs / 1000;
         this.#log.info('The guest has been moved', { to, downtimeMs, sentBytes: this.#sentBytes });
         answer({ ok: true, detail: `The guest runs on ${to} now` });
+        await keepRam({
+          ...{ configuration: this.#configuration, log: this.#log, migration: this.#migration },
+          ...{ epoch: this.#guest.epoch, ram: guest.emulator.ram, signal: this.#keeping.signal },
+        });
+        await guest.stop();
         this.#finish({ kind: 'left', exit: { exitCode: 0, reason: `The guest runs on ${to}` } });
         return;
       }
@@ -593,5 +587,3 @@ const NOT_NOW = {
   code: 'COLO_E_ROLE',
   reason: 'The guest is being moved to another host',
 } as const;
-
-const EMPTY_BATCH: PageBatch = { runs: [], pages: 0, data: Buffer.alloc(0) };
