@@ -2,13 +2,15 @@
  * The RAM that a guest had when it left this host, put into the RAM of the guest that comes back:
  * what is the same there need not be sent again. A broken image is worth nothing and no failure.
  */
-import type { Configuration } from '../config/index.js';
 import type { GuestRam } from '../emulator/index.js';
-import { keptRamStore } from '../guest/index.js';
+import { type KeptRamPlace, keptRamStore } from '../guest/index.js';
 import { ColoError, describeError, type Logger, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import { encodeDigests, type RamImage } from '../migration/index.js';
 import { ERASE_CHUNK_BYTES } from './limits.js';
+
+/** What is needed of the guest's RAM. */
+export type ArrivingRam = Omit<GuestRam, 'view'>;
 
 export class KeptImage {
   /** In hexadecimal: of the migration by which the guest left. Also the salt of the digests. */
@@ -26,8 +28,8 @@ export class KeptImage {
    * what is wrong with the image.
    */
   static async load(
-    configuration: Configuration,
-    { ram, log }: { readonly ram: GuestRam; readonly log: Logger },
+    configuration: KeptRamPlace,
+    { ram, log }: { readonly ram: ArrivingRam; readonly log: Logger },
   ): Promise<KeptImage | undefined> {
     const { vm } = configuration;
     const startUs = monotonicUs();
@@ -72,7 +74,7 @@ export class KeptImage {
 }
 
 /** The guest is here again: what was kept is old. */
-export async function discardKept(configuration: Configuration, log: Logger): Promise<void> {
+export async function discardKept(configuration: KeptRamPlace, log: Logger): Promise<void> {
   try {
     await keptRamStore(configuration).discard(configuration.vm);
   } catch (error) {
@@ -81,7 +83,7 @@ export async function discardKept(configuration: Configuration, log: Logger): Pr
 }
 
 /** Nobody uses it yet. */
-export function eraseRam(ram: GuestRam): void {
+export function eraseRam(ram: ArrivingRam): void {
   const zeroes = Buffer.alloc(ERASE_CHUNK_BYTES);
   for (const { offset, length } of ram.dataRanges()) {
     for (let at = 0; at < length; at += zeroes.length) {

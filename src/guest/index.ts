@@ -37,7 +37,7 @@ export {
 export { disksStatus } from './disks/disks-status.js';
 export type { Guest, GuestHooks, GuestPast } from './guest.js';
 export { guestHello, type HelloParts } from './guest-hello.js';
-export { keptRamStore, roomForKeptRam } from './kept-ram-shell.js';
+export { type KeptRamPlace, keptRamStore, roomForKeptRam, sweepKeptRam } from './kept-ram-shell.js';
 export { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
 export {
   type MigrationFact,

@@ -108,10 +108,4 @@ export {
   type RamImageStoreOptions,
   type SavedImage,
 } from './store/ram-image-store-shell.js';
-export {
-  DigestComparison,
-  type GuestToMove,
-  type ImageOffer,
-  planReuse,
-  type ReusePlan,
-} from './store/reuse.js';
+export { DigestComparison } from './store/reuse.js';

@@ -6,7 +6,7 @@
  * was asked for the first time, then pages are compared. What is written later is dirty.
  */
 import type { Emulator, GuestRam } from '../emulator/index.js';
-import type { Guest } from '../guest/index.js';
+import type { GuestPast } from '../guest/index.js';
 import { type Logger, PAGE_SIZE_BYTES, type PageRange, ProtocolError } from '../lib/index.js';
 import {
   DigestComparison,
@@ -20,14 +20,22 @@ import {
 /** Of one page, bytes. */
 const DIGEST_BYTES = 16;
 
+/** What is needed of a guest. */
+export interface ComparableGuest {
+  readonly emulator: { readonly ram: ReadableRam } & Pick<Emulator, 'scanPrivate'>;
+  readonly past: GuestPast;
+}
+
+type ReadableRam = Pick<GuestRam, 'sizeBytes' | 'copyOut'>;
+
 export class Assist {
-  readonly #guest: Guest;
+  readonly #guest: ComparableGuest;
   readonly #log: Logger;
   #comparison: { readonly image: ImageComparison } | undefined;
   #image: string | undefined;
   #present: readonly PageRange[] = [];
 
-  constructor(guest: Guest, log: Logger) {
+  constructor(guest: ComparableGuest, log: Logger) {
     this.#guest = guest;
     this.#log = log;
   }
@@ -81,13 +89,13 @@ export class Assist {
 
 /** Compares RAM with an image by digests, which come in ascending order. */
 class ImageComparison {
-  readonly #ram: GuestRam;
+  readonly #ram: ReadableRam;
   readonly #salt: Buffer;
   readonly #present: PageBitmap;
   readonly #decoder: DigestDecoder;
   readonly #comparison: DigestComparison;
 
-  constructor(ram: GuestRam, image: string, present: readonly PageRange[]) {
+  constructor(ram: ReadableRam, image: string, present: readonly PageRange[]) {
     const pages = ram.sizeBytes / PAGE_SIZE_BYTES;
     this.#ram = ram;
     this.#salt = Buffer.from(image, 'hex');
@@ -118,7 +126,7 @@ class ImageComparison {
 }
 
 /** Pages of a private mapping that are not as in the file any more. */
-function writtenSinceArrival(emulator: Emulator): PageBitmap {
+function writtenSinceArrival(emulator: ComparableGuest['emulator']): PageBitmap {
   return pageBitmapOf(emulator.ram.sizeBytes / PAGE_SIZE_BYTES, emulator.scanPrivate());
 }
 

@@ -3,15 +3,14 @@
  * image, so that both hosts know it, and salts its digests: 16 random bytes that the guest never
  * sees.
  */
-import type { Configuration } from '../config/index.js';
-import { keptRamStore, roomForKeptRam } from '../guest/index.js';
+import { type KeptRamPlace, keptRamStore, roomForKeptRam } from '../guest/index.js';
 import { describeError, type Logger } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import type { DepartedRam } from '../migration/index.js';
 import { KEEP_REPORT_US } from './limits.js';
 
 export interface KeepRamOptions {
-  readonly configuration: Configuration;
+  readonly configuration: KeptRamPlace;
   readonly log: Logger;
   /** In hexadecimal. */
   readonly migration: string;

@@ -399,7 +399,7 @@ export class SourceRole implements NodeRole {
       in: DESTINATION_SECTIONS,
     });
     this.#current = { number, session, channel };
-    this.#coding.restart();
+    if (number > 1) this.#coding.restart();
     channel.onClose(({ reason }) => {
       this.#problem = reason;
       this.#driver.input({ kind: 'sessionLost', session: number, reason });

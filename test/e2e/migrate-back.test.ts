@@ -12,7 +12,9 @@ import { controlGuest } from './pair-harness.js';
 
 const MIB = 1024 ** 2;
 const MEMORY_MIB = Number(process.env['COLO_BACK_MIB'] ?? '256');
-/** Of the guest's memory, in between. */
+/** Of the guest's memory: what is written before, beside what it uses itself. */
+const USED = 0.35;
+/** In between. */
 const CHANGED = 0.05;
 /** Of the guest's memory, on the network on its way back. */
 const SENT_MAX = 0.1;
@@ -40,20 +42,21 @@ for (const { name, there, back, how } of WAYS) {
     const options = { primaryFlags: ['--verify'], memoryMib: MEMORY_MIB };
     await withMovable(t, options, async (pair) => {
       const memory = MEMORY_MIB * MIB;
+      const control = controlGuest(pair);
+      await control.exec(`mkdir ${NOISE} && mount -t tmpfs noise ${NOISE}`);
+      await control.exec(random(USED * memory, 'before'));
       const away = await moved(pair, 'hosta', 'hostb', there);
       t.log(`there: ${Math.round(away / MIB)} MiB`);
       t.true(away > SENT_MAX * memory, 'the first way would pass, too');
       const kept = await stat(join(pair.directory, 'hosta/state/demo.kept-ram/demo.ram'));
       t.is(kept.mode & 0o777, 0o600);
 
-      const control = controlGuest(pair);
-      await control.exec(`mkdir ${NOISE} && mount -t tmpfs noise ${NOISE}`);
-      await control.exec(`head -c ${Math.ceil(CHANGED * memory)} /dev/urandom > ${NOISE}/random`);
-      const before = await control.exec(`sha256sum ${NOISE}/random`);
+      await control.exec(random(CHANGED * memory, 'random'));
+      const before = await control.exec(`sha256sum ${NOISE}/*`);
 
       await pair.startWaiting();
       const returned = await moved(pair, 'hostb', 'hosta', back);
-      t.is(await control.exec(`sha256sum ${NOISE}/random`), before);
+      t.is(await control.exec(`sha256sum ${NOISE}/*`), before);
       control.close();
       const digests = how === 'digests' ? (memory / PAGE_BYTES) * DIGEST_BYTES : 0;
       t.log(`back: ${Math.round(returned / MIB)} MiB, digests ${digests} bytes`);
@@ -67,6 +70,11 @@ for (const { name, there, back, how } of WAYS) {
       await t.throwsAsync(stat(stale), { code: 'ENOENT' });
     });
   });
+}
+
+/** Fills memory of the guest with what does not shrink. */
+function random(bytes: number, name: string): string {
+  return `head -c ${Math.ceil(bytes)} /dev/urandom > ${NOISE}/${name}`;
 }
 
 /** Moves the guest; gives the bytes of its memory that were sent. */
