@@ -132,7 +132,7 @@ export class PageCoding {
     this.#advisor.sent({ bytes, busyUs }, this.#nowUs());
   }
 
-  /** Has compression made pages cross faster? If not, it rests, and what it does without is seen. */
+  /** Do pages cross faster with it? If not, it rests, and what it does without is seen. */
   #judge(batches: readonly Batch[], busyUs: number): void {
     // Of pages that are zero or as they were, nothing can be said.
     if (batches.some(({ rawBytes }) => rawBytes < JUDGED_BYTES_MIN)) return;
