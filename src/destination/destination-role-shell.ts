@@ -45,7 +45,6 @@ import {
 import { CoreDriver, type EpochReserve, type Hello, parseHello } from '../replication/index.js';
 import type { AcceptDecision, ProbeAnswer, Session } from '../transport/index.js';
 import { ArrivingGuest } from './arriving-guest-shell.js';
-import { discardKept, KeptImage } from './kept-image-shell.js';
 import {
   CLOSE_TIMEOUT_MS,
   GRANT_PAUSE_MS,
@@ -84,7 +83,6 @@ export class DestinationRole implements NodeRole {
   #current: Current | undefined;
   #hello: { readonly section: HelloSection; readonly json: Hello } | undefined;
   #guest: ArrivingGuest | undefined;
-  #image: KeptImage | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #receivedBytes = 0;
   #problem: string | null = null;
@@ -184,7 +182,7 @@ export class DestinationRole implements NodeRole {
         this.#inTurn(() => this.#prepare(output.hello));
         return;
       case 'readDigests':
-        void this.#image?.sendDigests(async (section) => {
+        void this.#guest?.image?.sendDigests(async (section) => {
           this.#driver.input({ kind: 'digests', ...section });
           await this.#turn;
           await this.#current?.channel.drained();
@@ -259,7 +257,7 @@ export class DestinationRole implements NodeRole {
       const guest = await ArrivingGuest.launch({
         configuration,
         hello: json,
-        lacksPages: section.choices.mode !== 'precopy',
+        section,
         lease: speech?.lease,
         log,
         onFault: (offset) => this.#driver.input({ kind: 'fault', offsets: [offset] }),
@@ -269,11 +267,9 @@ export class DestinationRole implements NodeRole {
       this.#watch(guest);
       await guest.attach(this.#mustHaveSession());
       const { qemuVersion } = guest.guest.emulator.description;
-      const { ram } = guest.guest.emulator;
-      if (section.choices.assisted) this.#image = await KeptImage.load(configuration, { ram, log });
       const { verdictsJson } = guest;
       const { host } = configuration;
-      return { kind: 'prepared', host, qemuVersion, image: this.#image?.id, verdictsJson };
+      return { kind: 'prepared', host, qemuVersion, image: guest.image?.id, verdictsJson };
     } catch (error) {
       if (!(error instanceof ColoError)) throw error;
       const source = `${section.host}, ${section.vm}`;
@@ -446,9 +442,7 @@ export class DestinationRole implements NodeRole {
     guest.guest.network.detach();
     guest.guest.disks.detach();
     await removeMigrationRecord(this.#configuration);
-    await discardKept(this.#configuration, this.#log);
-    const { migration, choices } = hello.section;
-    if (choices.mode === 'precopy') guest.guest.past.arrivedBy = migration;
+    await guest.settled();
     const { epoch, policy, port } = hello.json;
     const host = this.#current?.session.remoteAddress.replace(/^::ffff:/, '') ?? '';
     this.#finish({
