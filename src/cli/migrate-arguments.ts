@@ -9,6 +9,7 @@ import {
   formatDuration,
   parseAddress,
   parseDuration,
+  parseMigrationCompression,
   parseSize,
   RECOVER_TIMEOUT_US_DEFAULT,
   RECOVER_TIMEOUT_US_MAX,
@@ -22,6 +23,7 @@ import { named } from './named-argument.js';
 export const MIGRATE_SINGLE = [
   'max-bandwidth',
   'downtime-limit',
+  'compress',
   'recover-timeout',
   'to',
   'from',
@@ -70,6 +72,12 @@ export function defineMigrate(base: Argv<CommonArguments>, { call }: Hands): voi
           default: false,
           describe: 'Slow the guest down if it writes faster than the network takes it',
         })
+        .option('compress', {
+          type: 'string',
+          requiresArg: true,
+          default: 'auto',
+          describe: 'auto: compress memory while that is measured to be faster; off: never',
+        })
         .option('recover-timeout', {
           type: 'string',
           requiresArg: true,
@@ -102,6 +110,7 @@ export function defineMigrate(base: Argv<CommonArguments>, { call }: Hands): voi
             parseDuration(args['downtime-limit'], limits),
           ),
           autoConverge: args['auto-converge'],
+          compress: named('--compress', () => parseMigrationCompression(args.compress)),
           recoverTimeoutUs: named('--recover-timeout', () =>
             parseDuration(args['recover-timeout'], waits),
           ),

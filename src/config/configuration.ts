@@ -49,6 +49,9 @@ export interface CommonConfiguration {
   readonly onPeerLoss: 'failover' | 'wait';
   /** Of disk data, while this host runs the guest and synchronises a secondary. */
   readonly resyncBytesPerSecond: number | undefined;
+  /** For the RAM of this VM's guest after it was moved to another host; 0 keeps none. */
+  readonly keepRamBytes: number;
+  readonly keepRamAgeUs: number;
   readonly lanAnnounce: boolean;
   /** Its file is for either role. */
   readonly bothRoles: boolean;

@@ -361,6 +361,24 @@ export const KEYS = {
       'Most disk data that is sent in a second while a secondary is synchronised; of the host ' +
       'that runs the guest.',
   },
+  'keep-ram': {
+    roles: BOTH,
+    parse: values.parseKeptRam,
+    value: 'size, 1MiB to 1024GiB, or off',
+    default: '8GiB',
+    example: '2GiB',
+    purpose:
+      'Most disk space for the memory of a guest that was moved to another host: when it comes ' +
+      'back, only what differs is sent. In `state-dir`, readable by root only; off keeps none.',
+  },
+  'keep-ram-age': {
+    roles: BOTH,
+    parse: duration(limits.KEEP_RAM_AGE_US_MIN, limits.KEEP_RAM_AGE_US_MAX),
+    value: 'duration, 1s to 2592000s',
+    default: '86400s',
+    example: '7200s',
+    purpose: 'How long that memory is kept; by default a day.',
+  },
   verify: {
     roles: PRIMARY,
     parse: values.parseBoolean,

@@ -68,6 +68,14 @@ export const INTERFACE_NAME_LENGTH_MAX = 15;
 export const RESYNC_RATE_BYTES_MIN = 1024 ** 2;
 export const RESYNC_RATE_BYTES_MAX = 1024 ** 4;
 
+/** Disk space for the memory of a guest that has left, bytes; less than that fits no guest. */
+export const KEEP_RAM_BYTES_MIN = 1024 ** 2;
+export const KEEP_RAM_BYTES_MAX = 1024 ** 4;
+
+/** How long it is kept, microseconds: 30 days on, nothing of it is still the guest's. */
+export const KEEP_RAM_AGE_US_MIN = 1_000_000;
+export const KEEP_RAM_AGE_US_MAX = 30 * 24 * 3600 * 1_000_000;
+
 /** Characters of a VM, disk or NIC name: they become file names and QEMU ids. */
 export const NAME_LENGTH_MAX = 32;
 

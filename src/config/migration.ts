@@ -4,7 +4,7 @@
  */
 import type { CommandResult } from './command-result.js';
 import type { FaultsOfMigration } from './migration-figures.js';
-import type { Address } from './values.js';
+import { type Address, choiceParser } from './values.js';
 
 export const MIGRATION_METHODS = ['precopy', 'postcopy', 'hybrid'] as const;
 
@@ -12,6 +12,11 @@ export const MIGRATION_METHODS = ['precopy', 'postcopy', 'hybrid'] as const;
  * When pages move: all before the guest does, all after it, or one round before and the rest after.
  */
 export type MigrationMethod = (typeof MIGRATION_METHODS)[number];
+
+/** `auto`: pages are compressed while that makes the migration faster, as measured on the way. */
+export const MIGRATION_COMPRESSIONS = ['auto', 'off'] as const;
+export type MigrationCompression = (typeof MIGRATION_COMPRESSIONS)[number];
+export const parseMigrationCompression = choiceParser(MIGRATION_COMPRESSIONS);
 
 /** Of the time in which neither host executes the guest. */
 export const DOWNTIME_LIMIT_US_DEFAULT = 100_000;
@@ -37,6 +42,7 @@ export interface MigrateOptions {
   readonly downtimeLimitUs: number;
   /** Precopy: slow the guest down if it writes faster than the network takes it. */
   readonly autoConverge: boolean;
+  readonly compress: MigrationCompression;
   readonly recoverTimeoutUs: number;
 }
 

@@ -219,6 +219,8 @@ function buildCommon(
     witnessTimeoutUs,
     onPeerLoss: reader.defaulted('on-peer-loss'),
     resyncBytesPerSecond: reader.optional('resync-rate'),
+    keepRamBytes: reader.defaulted('keep-ram'),
+    keepRamAgeUs: reader.defaulted('keep-ram-age'),
     lanAnnounce: reader.defaulted('lan-announce'),
     bothRoles: reader.defaulted('both-roles'),
     consoleLog: reader.optional('console-log'),

@@ -7,7 +7,7 @@ import { formatDisk, formatNic } from './devices.js';
 import { formatDuration } from './duration.js';
 import { KEY_NAMES, type Key, keyDefinition, type Role } from './keys.js';
 import { formatPeriod } from './mode.js';
-import { formatAddress, formatMemory } from './values.js';
+import { formatAddress, formatKeptRam, formatMemory } from './values.js';
 import { formatWitness } from './witness.js';
 
 const HELP_WIDTH = 96;
@@ -76,6 +76,8 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     'on-peer-loss': c.onPeerLoss,
     'resync-rate':
       c.resyncBytesPerSecond === undefined ? undefined : formatMemory(c.resyncBytesPerSecond),
+    'keep-ram': formatKeptRam(c.keepRamBytes),
+    'keep-ram-age': formatDuration(c.keepRamAgeUs),
     'lan-announce': c.lanAnnounce ? 'yes' : 'no',
     'both-roles': c.bothRoles ? 'yes' : 'no',
     'console-log': c.consoleLog,

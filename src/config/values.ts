@@ -4,6 +4,8 @@
  */
 import {
   INTERFACE_NAME_LENGTH_MAX,
+  KEEP_RAM_BYTES_MAX,
+  KEEP_RAM_BYTES_MIN,
   MEMORY_BYTES_MAX,
   MEMORY_BYTES_MIN,
   NAME_LENGTH_MAX,
@@ -24,6 +26,7 @@ const NAME = /^[a-z0-9][a-z0-9_-]*$/;
 const HOST_NAME = /^[A-Za-z0-9]([A-Za-z0-9.-]{0,252})$/;
 /** Two colons at least: one is a missing host before a port. */
 const IPV6 = /^(?=(?:[^:]*:){2})[0-9a-fA-F:.]{2,45}(%[A-Za-z0-9._-]{1,15})?$/;
+const KEEP_NONE = 'off';
 const SIZE = /^(\d{1,9})(?:\.(\d{1,3}))?(MiB|GiB)$/;
 
 /** A VM, disk or NIC name: it becomes part of file names and QEMU ids. */
@@ -126,6 +129,24 @@ export function parseSize(text: string, bounds: { minBytes: number; maxBytes: nu
 /** The text that `parseMemory` and `parseSize` read back. */
 export function formatMemory(bytes: number): string {
   return bytes % 1024 ** 3 === 0 ? `${bytes / 1024 ** 3}GiB` : `${bytes / 1024 ** 2}MiB`;
+}
+
+/** Bytes for the RAM of a guest that has left; `off`: 0. */
+export function parseKeptRam(text: string): number {
+  if (text === KEEP_NONE) return 0;
+  try {
+    return parseSize(text, { minBytes: KEEP_RAM_BYTES_MIN, maxBytes: KEEP_RAM_BYTES_MAX });
+  } catch (error) {
+    if (!(error instanceof ValueError)) throw error;
+    const range = `${formatMemory(KEEP_RAM_BYTES_MIN)} to ${formatMemory(KEEP_RAM_BYTES_MAX)}`;
+    const expected = `a size from ${range} in whole MiB, or ${KEEP_NONE}`;
+    throw new ValueError(text, expected, `write a size such as 8GiB, or ${KEEP_NONE}`);
+  }
+}
+
+/** The text that `parseKeptRam` reads back. */
+export function formatKeptRam(bytes: number): string {
+  return bytes === 0 ? KEEP_NONE : formatMemory(bytes);
 }
 
 /** A decimal integer within [min, max]. */

@@ -13,6 +13,7 @@ import { type Guest, type ReceivedGuest, receiveGuest } from '../guest/index.js'
 import { type Logger, PAGE_SIZE_BYTES, type PageRange, ProtocolError } from '../lib/index.js';
 import {
   decodeBatch,
+  type HelloSection,
   openBackup,
   type PageBatch,
   PageDecoder,
@@ -21,13 +22,13 @@ import {
 } from '../migration/index.js';
 import { digestRam, type Hello } from '../replication/index.js';
 import type { Session } from '../transport/index.js';
+import { discardKept, eraseRam, KeptImage } from './kept-image-shell.js';
 import { LOAD_PAGES_MAX } from './limits.js';
 
 export interface ArrivingOptions {
   readonly configuration: Configuration;
   readonly hello: Hello;
-  /** Postcopy: it may run before all its pages are here. */
-  readonly lacksPages: boolean;
+  readonly section: HelloSection;
   readonly lease: SharedArrayBuffer | undefined;
   readonly log: Logger;
   /** Somebody waits for the page at this offset. */
@@ -49,6 +50,7 @@ export class ArrivingGuest {
   /** While the devices are loaded: what the pages that a load writes had. */
   #kept: Map<number, Buffer> | undefined;
   #mayHaveRun = false;
+  #image: KeptImage | undefined;
   /** The pages that a load writes. */
   #loadPages: readonly PageRange[] = [];
 
@@ -66,7 +68,9 @@ export class ArrivingGuest {
 
   /** Throws OperatorError or ProtocolError with what the source's operator must know. */
   static async launch(options: ArrivingOptions): Promise<ArrivingGuest> {
-    const { configuration, hello, lacksPages, lease, log } = options;
+    const { configuration, hello, section, lease, log } = options;
+    // It may run before all its pages are here.
+    const lacksPages = section.choices.mode !== 'precopy';
     const received = await receiveGuest(configuration, hello, {
       role: lacksPages ? 'arriving' : 'standby',
       lacksPages,
@@ -76,11 +80,19 @@ export class ArrivingGuest {
     const arriving = new ArrivingGuest(options, received);
     try {
       if (lacksPages) await arriving.#findLoadPages();
+      const { ram } = arriving.guest.emulator;
+      if (section.choices.assisted)
+        arriving.#image = await KeptImage.load(configuration, { ram, log });
       return arriving;
     } catch (error) {
       await received.guest.stop();
       throw error;
     }
+  }
+
+  /** What this host had kept of its RAM, and it has now. */
+  get image(): KeptImage | undefined {
+    return this.#image;
   }
 
   get guest(): Guest {
@@ -193,6 +205,14 @@ export class ArrivingGuest {
     if (this.#placing) await this.#missingPages.finish();
   }
 
+  /** It is this host's for good: what was kept of it is old, and what came is what it has begun with. */
+  async settled(): Promise<void> {
+    const { configuration, log, section } = this.#options;
+    this.#image = undefined;
+    await discardKept(configuration, log);
+    if (section.choices.mode === 'precopy') this.guest.past.arrivedBy = section.migration;
+  }
+
   /**
    * Takes pages that are in `missing` from the source's backup file; gives those that it had.
    * Rejects with BackupError, or the system's error, before anything is placed.
@@ -245,6 +265,8 @@ export class ArrivingGuest {
     emulator.scanWritten();
     await emulator.loadDeviceState(await emulator.saveDeviceState());
     this.#loadPages = emulator.scanWritten();
+    // It starts with ROM contents; the source takes its RAM for all zeroes.
+    eraseRam(emulator.ram);
   }
 
   get #missingPages() {

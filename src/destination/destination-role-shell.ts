@@ -228,7 +228,12 @@ export class DestinationRole extends MovingRole implements NodeRole {
         this.#inTurn(() => this.#prepare(output.hello));
         return;
       case 'readDigests':
-        throw new Error('No image was offered');
+        void this.#guest?.image?.sendDigests(async (section) => {
+          this.#driver.input({ kind: 'digests', ...section });
+          await this.#turn;
+          await this.#current?.channel.drained();
+        });
+        return;
       case 'apply':
         this.#apply(output);
         return;
@@ -304,7 +309,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       const guest = await ArrivingGuest.launch({
         configuration,
         hello: json,
-        lacksPages: section.choices.mode !== 'precopy',
+        section,
         lease: speech?.lease,
         log,
         onPart: (part) => this.#mark(part),
@@ -318,7 +323,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       const { qemuVersion } = guest.guest.emulator.description;
       const { verdictsJson } = guest;
       const { host } = configuration;
-      return { kind: 'prepared', host, qemuVersion, image: undefined, verdictsJson };
+      return { kind: 'prepared', host, qemuVersion, image: guest.image?.id, verdictsJson };
     } catch (error) {
       if (!(error instanceof ColoError)) throw error;
       const source = `${section.host}, ${section.vm}`;
@@ -514,6 +519,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
     guest.guest.network.detach();
     guest.guest.disks.detach();
     await removeMigrationRecord(this.#configuration);
+    await guest.settled();
     const { epoch, policy, port } = hello.json;
     this.#finish({
       kind: 'promoted',

@@ -26,3 +26,6 @@ export const LOAD_PAGES_MAX = 65_536;
 
 /** For the source to read why the guest does not come, milliseconds. */
 export const CLOSE_TIMEOUT_MS = 2_000;
+
+/** Zeroes that are written at once, bytes. */
+export const ERASE_CHUNK_BYTES = 1024 ** 2;

@@ -15,8 +15,18 @@ export interface Guest {
   readonly initrdSha256: string | null;
   /** The role that has the guest sets them. */
   readonly hooks: GuestHooks;
+  readonly past: GuestPast;
   /** Kills the guest and releases everything. Idempotent. */
   stop(): Promise<void>;
+}
+
+/** Where it comes from; the role that knows sets it. */
+export interface GuestPast {
+  /**
+   * The migration by which it came, all of its pages first: the RAM file holds, unchanged, what the
+   * guest's RAM was at that switchover, and each page that differs is one of `scanPrivate`.
+   */
+  arrivedBy?: string;
 }
 
 /** What the guest's threads tell the role that has it. */

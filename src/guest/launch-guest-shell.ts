@@ -94,7 +94,8 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
       digestFile(definition.kernel?.image),
       digestFile(definition.kernel?.initrd),
     ]);
-    return { definition, emulator, disks, network, kernelSha256, initrdSha256, hooks, stop };
+    const files = { kernelSha256, initrdSha256 };
+    return { definition, emulator, disks, network, ...files, hooks, past: {}, stop };
   } catch (error) {
     await stop();
     throw error;

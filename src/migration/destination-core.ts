@@ -146,9 +146,13 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     if (session !== this.#session || this.#state.kind === 'ended') return [];
     this.#heardAtUs = nowUs;
     switch (section.kind) {
-      case 'assist':
-        if (this.#state.kind !== 'receiving' || this.#image === undefined) break;
-        return section.answer === 'known' ? [] : [{ kind: 'readDigests', image: this.#image }];
+      case 'assist': {
+        const image = this.#image;
+        if (this.#state.kind !== 'receiving' || image === undefined) break;
+        // Reading them costs something: once.
+        this.#image = undefined;
+        return section.answer === 'known' ? [] : [{ kind: 'readDigests', image }];
+      }
       case 'round':
         if (this.#state.kind === 'receiving') return [];
         break;

@@ -64,6 +64,7 @@ export {
 } from './pages/compression-advisor.js';
 export {
   BATCH_BYTES_MAX,
+  type CheckedBatch,
   decodeBatch,
   encodeBatch,
   encodeChecked,
@@ -114,10 +115,4 @@ export {
   type RamImageStoreOptions,
   type SavedImage,
 } from './store/ram-image-store-shell.js';
-export {
-  DigestComparison,
-  type GuestToMove,
-  type ImageOffer,
-  planReuse,
-  type ReusePlan,
-} from './store/reuse.js';
+export { DigestComparison } from './store/reuse.js';

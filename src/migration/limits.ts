@@ -53,6 +53,9 @@ export const UNKNOWN_SECTION_BYTES = MIB;
 export const EMBEDDED_SECTIONS = 256;
 export const EMBEDDED_DEPTH = 3;
 
+/** Bytes in a second at which a destination reads a kept image at least. Slower: it is lost. */
+export const IMAGE_LOAD_RATE = 64 * MIB;
+
 /** Guest RAM: what page numbers of 32 bits reach. */
 export const RAM_BYTES = 0x1_0000_0000 * 4096;
 

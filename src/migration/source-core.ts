@@ -12,7 +12,7 @@
  * What begins with `run` is source-handover.ts. See the table in docs/protocol/migration.md.
  */
 import { type Core, PAGE_SIZE_BYTES, type PageRange, unreachable } from '../lib/index.js';
-import { DEVICE_STATE_PIECE_BYTES } from './limits.js';
+import { DEVICE_STATE_PIECE_BYTES, IMAGE_LOAD_RATE } from './limits.js';
 import type { DestinationSection, SourceSection } from './messages.js';
 import { countPages, withinRam } from './page-map.js';
 import { type BatchOrder, isDemand, PageSender } from './page-sender.js';
@@ -216,7 +216,15 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       (state.kind === 'comparing' && state.owed) ||
       state.kind === 'loading' ||
       (this.#session !== undefined && this.#sender.owed);
-    return owes ? this.#heardAtUs + this.#options.silenceTimeoutUs : undefined;
+    if (!owes) return undefined;
+    // The destination may first load what it has kept of the guest.
+    const loadUs = state.kind === 'greeting' ? this.#imageLoadUs() : 0;
+    return this.#heardAtUs + this.#options.silenceTimeoutUs + loadUs;
+  }
+
+  #imageLoadUs(): number {
+    const { choices, ramSizeBytes } = this.#options.hello;
+    return choices.assisted ? Math.ceil((ramSizeBytes * 1_000_000) / IMAGE_LOAD_RATE) : 0;
   }
 
   // What the destination says.

@@ -38,6 +38,7 @@ import {
   readMigrationRecord,
   removeMigrationRecord,
   Speech,
+  sweepKeptRam,
 } from '../guest/index.js';
 import { ColoError, describeError } from '../lib/index.js';
 import { bootGuest, PrimaryRole } from '../primary/index.js';
@@ -188,6 +189,7 @@ class Node implements RunningNode {
     const { listen, role } = this.#configuration;
     this.#port = await this.#listener.listen(listen);
     this.#log.info('Listening', { host: listen.host, port: this.#port });
+    await sweepKeptRam(this.#configuration, this.#log);
     if (this.#allowedPeer === undefined) {
       this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
     }

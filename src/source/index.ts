@@ -4,6 +4,10 @@
  *     limits.ts                every bound
  *     departing-guest-shell.ts what is done with the guest: pause, capture, disks
  *     outgoing-pages-shell.ts  coded pages on their links, with batch-memory.ts
+ *     page-coding-shell.ts     the bytes of a batch of pages, compressed where that pays
+ *     migration-hello.ts       what is asked of the destination
+ *     assist-shell.ts          what the destination has kept of the guest's RAM
+ *     keep-ram-shell.ts        keeps the RAM of the guest that has left
  *     departure-figures.ts     what the operator is told of it in numbers
  *     source-role-shell.ts     SourceRole: the core of src/migration in real time, the session
  *

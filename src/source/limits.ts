@@ -18,5 +18,18 @@ export const DISK_PASS_MS = 500;
 /** For the destination to read the last message, milliseconds. */
 export const GOODBYE_TIMEOUT_MS = 2_000;
 
+/** Compression that brings nothing is not tried again for so long, microseconds. */
+export const COMPRESSION_REST_US = 5_000_000;
+
+/** Of batches that could be compressed one in so many is not, for comparison. */
+export const PLAIN_EVERY = 16;
+
+/** Confirmations before a rate with or without compression is judged; what then counts of older. */
+export const RATE_SAMPLES_MIN = 8;
+export const SAMPLE_KEPT = 0.9;
+
+/** Between two words on how far keeping the guest's memory is, microseconds. */
+export const KEEP_REPORT_US = 5_000_000;
+
 /** Sent versions of pages that are remembered for deltas, bytes; less for a small guest. */
 export const SENT_CACHE_BYTES = 128 * 1024 ** 2;

@@ -3,19 +3,11 @@
  * orders. There are two streams: what is demanded does not wait for what is not.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { GuestRam } from '../emulator/index.js';
 import type { SessionChannel } from '../guest/index.js';
-import { assert, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
-import {
-  type DestinationSection,
-  encodeChecked,
-  type PageBatch,
-  PageEncoder,
-  type PageStream,
-  type SourceSection,
-} from '../migration/index.js';
+import type { PageRange } from '../lib/index.js';
+import type { DestinationSection, PageStream, SourceSection } from '../migration/index.js';
 import { BatchMemory } from './batch-memory.js';
-import { SENT_CACHE_BYTES } from './limits.js';
+import { PageCoding, type PageCodingOptions } from './page-coding-shell.js';
 
 type Channel = SessionChannel<SourceSection, DestinationSection>;
 
@@ -32,20 +24,16 @@ export interface SentBatch {
 }
 
 export class OutgoingPages {
-  readonly #ram: GuestRam;
+  readonly #coding: PageCoding;
   readonly #memory = new BatchMemory();
-  #encoder: PageEncoder;
   /** Of the ram link: batches, one after the other, and what goes with them. */
   #ramStream: Promise<unknown> = Promise.resolve();
   /** The destination runs the guest, or is about to, and demands pages. */
   #postcopy = false;
   #sentBytes = 0;
 
-  constructor(ram: GuestRam) {
-    this.#ram = ram;
-    const ramPages = ram.sizeBytes / PAGE_SIZE_BYTES;
-    const cacheBytes = Math.min(ram.sizeBytes / 8, SENT_CACHE_BYTES);
-    this.#encoder = new PageEncoder({ ramPages, cacheBytes, destinationIsZero: true });
+  constructor(options: PageCodingOptions) {
+    this.#coding = new PageCoding(options);
   }
 
   /** As coded. */
@@ -53,16 +41,21 @@ export class OutgoingPages {
     return this.#sentBytes;
   }
 
+  /** The destination's RAM is what it had kept, not zeroes. Before the first page. */
+  destinationHasImage(): void {
+    this.#coding.destinationHasImage();
+  }
+
   /** Another session: what the one before carried may not have arrived. */
   restart(): void {
     this.#memory.restart();
-    this.#assumeNothing();
+    this.#coding.restart();
   }
 
   /** Each page is sent once from now on, whatever the destination had of it. */
   beginPostcopy(): void {
     this.#postcopy = true;
-    this.#assumeNothing();
+    this.#coding.forget();
   }
 
   /**
@@ -70,8 +63,8 @@ export class OutgoingPages {
    * undefined if there is no channel for them by then. Rejects with the link's error.
    */
   send(order: Order, channel: () => Channel | undefined): Promise<SentBatch | undefined> {
-    if (order.stream === 'demanded') return this.#sendNow(order, channel());
-    return this.afterPages(() => this.#sendNow(order, channel()));
+    if (order.stream === 'demanded') return this.#sendNow(order, channel);
+    return this.afterPages(() => this.#sendNow(order, channel));
   }
 
   /** What goes on the ram link behind the pages that were ordered so far. */
@@ -83,27 +76,26 @@ export class OutgoingPages {
 
   /** The destination has them. */
   received(stream: PageStream, sequence: number): void {
-    for (const batch of this.#memory.received(stream, sequence)) this.#encoder.recycle(batch);
+    for (const batch of this.#memory.received(stream, sequence)) this.#coding.recycle(batch);
+    if (stream === 'ram') this.#coding.confirmed(sequence);
   }
 
-  /** No page is left out, or sent as a difference, for what the destination has. */
-  #assumeNothing(): void {
-    const ramPages = this.#ram.sizeBytes / PAGE_SIZE_BYTES;
-    this.#encoder = new PageEncoder({ ramPages, cacheBytes: 0, destinationIsZero: false });
-  }
-
-  async #sendNow(order: Order, channel: Channel | undefined): Promise<SentBatch | undefined> {
-    if (channel === undefined) return undefined;
+  async #sendNow(
+    order: Order,
+    channelNow: () => Channel | undefined,
+  ): Promise<SentBatch | undefined> {
     const { stream, sequence, ranges } = order;
-    const batches = [...this.#encoder.encode(ranges, this.#ram)];
-    assert(batches.length <= 1, `${batches.length} batches of pages that should be one`);
-    const batch = batches[0] ?? EMPTY_BATCH;
-    const checked = encodeChecked(batch);
-    channel.putPages(stream === 'ram' ? 'pages' : 'demanded', sequence, checked);
+    if (channelNow() === undefined) return undefined;
+    const isDemanded = stream === 'demanded';
+    const coded = isDemanded ? this.#coding.plain(ranges) : await this.#coding.code(ranges);
+    const channel = channelNow();
+    if (channel === undefined) return undefined;
+    const { batch, checked, bytes } = coded;
+    channel.putPages(isDemanded ? 'demanded' : 'pages', sequence, checked);
     this.#memory.sent(stream, sequence, batch);
-    const bytes = checked.parts.reduce((sum, { length }) => sum + length, 0);
     this.#sentBytes += bytes;
-    if (stream === 'ram') {
+    if (!isDemanded) {
+      this.#coding.sent(sequence, bytes);
       await channel.drained();
       // What is demanded meanwhile is heard before the next one is coded.
       if (this.#postcopy) await nextTurn();
@@ -111,5 +103,3 @@ export class OutgoingPages {
     return { bytes, crc: checked.crc };
   }
 }
-
-const EMPTY_BATCH: PageBatch = { runs: [], pages: 0, data: Buffer.alloc(0) };

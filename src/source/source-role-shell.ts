@@ -8,6 +8,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { parseAcceptedImages } from '../blockrep/index.js';
 import {
   type CommandResult,
@@ -18,7 +19,6 @@ import {
   type MigrationStatus,
   type NodeLogger,
   type NodeStatus,
-  nicConnection,
   parseAddress,
 } from '../config/index.js';
 import {
@@ -58,9 +58,12 @@ import {
   type ProbeAnswer,
   type Session,
 } from '../transport/index.js';
+import { Assist } from './assist-shell.js';
 import { DepartingGuest } from './departing-guest-shell.js';
 import { DepartureFigures } from './departure-figures.js';
+import { keepRam } from './keep-ram-shell.js';
 import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, SILENCE_TIMEOUT_US } from './limits.js';
+import { migrationHello } from './migration-hello.js';
 import { OutgoingPages } from './outgoing-pages-shell.js';
 
 const MIGRATION_ID_BYTES = 16;
@@ -89,7 +92,9 @@ export class SourceRole extends MovingRole implements NodeRole {
   readonly #departure: Departure;
   readonly #wish: MigrateOptions;
   readonly #guest: DepartingGuest;
+  readonly #assist: Assist;
   readonly #pages: OutgoingPages;
+  readonly #keeping = new AbortController();
   readonly #core: SourceCore;
   readonly #driver: CoreDriver<SourceInput, SourceOutput>;
   readonly #figures = new DepartureFigures(monotonicUs());
@@ -131,11 +136,14 @@ export class SourceRole extends MovingRole implements NodeRole {
       resyncBytesPerSecond: configuration.resyncBytesPerSecond,
       onPart: (part) => this.#mark(part),
     });
-    this.#pages = new OutgoingPages(emulator.ram);
-    const hello = this.#hello();
+    const hello = migrationHello(this.#migration, {
+      ...{ configuration, guest: departure.guest, wish: this.#wish },
+    });
+    this.#assist = new Assist(departure.guest, log);
+    this.#pages = new OutgoingPages({ ...this.#wish, ram: emulator.ram });
     this.#core = new SourceCore({
       hello,
-      knownImages: [],
+      knownImages: this.#assist.knownImages,
       maxBandwidth: this.#wish.bytesPerSecondMax ?? undefined,
       downtimeLimitUs: this.#wish.downtimeLimitUs,
       autoConverge: this.#wish.autoConverge,
@@ -174,6 +182,8 @@ export class SourceRole extends MovingRole implements NodeRole {
 
   /** Once the guest has been given up, this end goes on serving its pages. */
   stop(reason: string): void {
+    this.#keeping.abort(reason);
+    if (this.#released) return;
     this.#log.info('The migration is cancelled', { reason });
     this.#driver.input({ kind: 'operatorCancel' });
   }
@@ -241,33 +251,6 @@ export class SourceRole extends MovingRole implements NodeRole {
     this.#timeline.mark(part, monotonicUs());
   }
 
-  #hello(): HelloSection {
-    const { definition, emulator } = this.#departure.guest;
-    const { qemuVersion, accelerator, machineType } = emulator.description;
-    const { method, background } = this.#wish;
-    return {
-      kind: 'hello',
-      migration: this.#migration,
-      vm: this.#configuration.vm,
-      host: this.#configuration.host,
-      qemuVersion,
-      machineType,
-      cpuModel: definition.cpuModel,
-      accelerator,
-      pageSizeBytes: PAGE_SIZE_BYTES,
-      ramSizeBytes: emulator.ram.sizeBytes,
-      choices: { mode: method, background, compression: 'none', assisted: false },
-      disks: definition.disks.map(({ name, sizeBytes, readOnly }) => {
-        return { name, sizeBytes, place: 'moved', readOnly };
-      }),
-      nics: definition.nics.map(({ name, mac }) => {
-        const { bridge, tap } = nicConnection(this.#configuration, name);
-        return { mac, bridge: bridge ?? tap };
-      }),
-      definitionJson: '',
-    };
-  }
-
   #perform(output: SourceOutput): void {
     switch (output.kind) {
       case 'connect':
@@ -285,6 +268,7 @@ export class SourceRole extends MovingRole implements NodeRole {
           await writeMigrationRecord(this.#configuration, this.#migration, 'moving');
           await this.#beginDisks();
           const ranges = this.#guest.track();
+          this.#assist.tracking(ranges);
           this.#mark('disks');
           return { kind: 'trackingStarted', ranges };
         });
@@ -293,8 +277,16 @@ export class SourceRole extends MovingRole implements NodeRole {
         this.#inTurn(async () => ({ kind: 'scanned', ranges: this.#guest.scan() }));
         return;
       case 'compareImage':
+        this.#inTurn(async () => {
+          // Each is some milliseconds of work.
+          await setImmediate();
+          const answer = this.#assist.compare(output.bytes, output.last);
+          if (answer !== undefined) this.#driver.input(answer);
+        });
+        return;
       case 'compareKnownImage':
-        throw new Error('Nothing of the destination was asked for');
+        this.#inTurn(async () => this.#assist.compareKnown());
+        return;
       case 'sendPages':
         void this.#sendPages(output);
         return;
@@ -351,9 +343,7 @@ export class SourceRole extends MovingRole implements NodeRole {
         this.#inTurn(() => this.#writeBackup(output.ranges));
         return;
       case 'release':
-        this.#inTurn(async () => {
-          await this.#departure.guest.stop();
-        });
+        // `#end` stops the guest: its memory may be kept first.
         return;
       case 'alarm':
         this.#alarm = output.message;
@@ -399,13 +389,19 @@ export class SourceRole extends MovingRole implements NodeRole {
     });
     channel.onSection((section) => {
       if (section.kind === 'received') this.#pages.received(section.stream, section.sequence);
-      if (section.kind === 'accepted') this.#verdicts = section.verdictsJson;
+      if (section.kind === 'accepted') this.#accepted(section);
       this.#figures.heard(section, monotonicUs());
       if (MARKED.has(section.kind)) this.#mark(section.kind);
       this.#driver.input({ kind: 'section', session: number, section });
     });
     [this.#problem, this.#alarm] = [null, null];
     this.#driver.input({ kind: 'connected', session: number });
+  }
+
+  #accepted({ verdictsJson, image }: Extract<DestinationSection, { kind: 'accepted' }>): void {
+    this.#verdicts = verdictsJson;
+    this.#assist.offered(image);
+    if (image !== undefined) this.#pages.destinationHasImage();
   }
 
   #closeSession(number: number, reason: string): void {
@@ -530,6 +526,11 @@ export class SourceRole extends MovingRole implements NodeRole {
         this.#log.info('The guest has been moved', { to, ...migration });
         this.#log.debug('Microseconds by part', this.#timeline.partsUs);
         answer({ ok: true, detail: `The guest runs on ${to} now`, migration });
+        await keepRam({
+          ...{ configuration: this.#configuration, log: this.#log, migration: this.#migration },
+          ...{ epoch: this.#guest.epoch, ram: guest.emulator.ram, signal: this.#keeping.signal },
+        });
+        await guest.stop();
         this.#finish({ kind: 'left', exit: { exitCode: 0, reason: `The guest runs on ${to}` } });
         return;
       }

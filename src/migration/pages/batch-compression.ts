@@ -1,7 +1,7 @@
 /** Compression of a batch's data, in a thread of the pool: several batches at a time pay. */
 import { compress } from 'lz4-napi';
 import type { CompressionAdvisor } from './compression-advisor.js';
-import { encodeBatch, type PageBatch } from './page-batch.js';
+import { type CheckedBatch, encodeChecked, type PageBatch } from './page-batch.js';
 
 /** Less data than this is not worth a thread's attention. */
 const WORTHWHILE_BYTES = 1024;
@@ -20,7 +20,7 @@ export async function compressBatch(batch: PageBatch): Promise<Buffer | undefine
 }
 
 /**
- * A batch's bytes as `encodeBatch` gives them, compressed if the advisor says that it pays; it is
+ * A batch's bytes as `encodeChecked` gives them, compressed if the advisor says that it pays; it is
  * told how that went. Batches may be coded at the same time, and must be sent in their order. What
  * the link does, the caller tells the advisor.
  */
@@ -28,15 +28,15 @@ export async function codeBatch(
   batch: PageBatch,
   advisor: CompressionAdvisor,
   nowUs: () => number,
-): Promise<Buffer[]> {
+): Promise<CheckedBatch> {
   const startUs = nowUs();
   if (batch.data.length < WORTHWHILE_BYTES || advisor.advise(startUs) === 'plain') {
-    return encodeBatch(batch);
+    return encodeChecked(batch);
   }
   const compressed = await compressBatch(batch);
   const endUs = nowUs();
   const rawBytes = batch.data.length;
   const codedBytes = compressed?.length ?? rawBytes;
   advisor.coded({ rawBytes, codedBytes, durationUs: endUs - startUs }, endUs);
-  return encodeBatch(batch, compressed);
+  return encodeChecked(batch, compressed);
 }

@@ -68,16 +68,19 @@ export interface PageBatch {
   readonly data: Buffer;
 }
 
+/** The bytes of a batch, back to back, and the CRC-32C of all of them. */
+export interface CheckedBatch {
+  readonly parts: readonly Buffer[];
+  readonly crc: number;
+}
+
 /** The parts to be sent, back to back; the last one is the data itself, not a copy. */
 export function encodeBatch(batch: PageBatch, compressed?: Buffer): Buffer[] {
   return [...encodeChecked(batch, compressed).parts];
 }
 
 /** The same with the CRC-32C of all of it; the data is read once. */
-export function encodeChecked(
-  batch: PageBatch,
-  compressed?: Buffer,
-): { readonly parts: readonly Buffer[]; readonly crc: number } {
+export function encodeChecked(batch: PageBatch, compressed?: Buffer): CheckedBatch {
   const { runs, data } = batch;
   assert(runs.length <= BATCH_RUNS, `A batch of ${runs.length} runs`);
   assert(data.length <= BATCH_DATA_BYTES, `A batch of ${data.length} bytes`);

@@ -42,6 +42,8 @@ export interface SaveImageOptions extends StoreProgress {
   readonly vm: string;
   /** 16 bytes: names this state of the guest; both hosts learn it at the switchover. */
   readonly imageId: Buffer;
+  /** 16 bytes that the guest does not know; by default drawn. */
+  readonly salt?: Buffer;
   /** That ended with this state. */
   readonly epoch: number;
   readonly ram: DepartedRam;
@@ -65,7 +67,7 @@ export async function writeImage(
   const { ram, vm, imageId, epoch, signal } = options;
   const ramPages = ram.sizeBytes / PAGE_SIZE_BYTES;
   assert(Number.isInteger(ramPages), `A RAM of ${ram.sizeBytes} bytes`);
-  const salt = randomBytes(SALT_BYTES);
+  const salt = options.salt ?? randomBytes(SALT_BYTES);
   const table = Buffer.alloc(ramPages * DIGEST_BYTES);
   const dataAt = dataOffset(ramPages);
   const present = presentPages(ram, ramPages);

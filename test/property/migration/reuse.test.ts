@@ -11,7 +11,6 @@ import {
   PageBitmap,
   PageDecoder,
   PageEncoder,
-  planReuse,
   RamImageStore,
 } from '../../../src/migration/index.js';
 import { fillRandom, PageRam } from '../../support/page-ram.js';
@@ -104,19 +103,6 @@ test('batches that are broken, missing, doubled or of another RAM are refused', 
   t.is(compare(pages, [first, second], digests)?.count, 0);
 });
 
-test('the plan asks for no digest only if the states are known to be the same', (t) => {
-  const [id, other] = [Buffer.alloc(16, 1), Buffer.alloc(16, 2)];
-  const guest = { vm: 'web', ramPages: 100, trackedSince: id };
-  const offer = { vm: 'web', ramPages: 100, imageId: id };
-  t.is(planReuse(guest, offer).kind, 'changed');
-  t.is(planReuse({ ...guest, trackedSince: undefined }, offer).kind, 'digests');
-  t.is(planReuse({ ...guest, trackedSince: other }, offer).kind, 'digests');
-  t.is(planReuse(guest, { ...offer, imageId: other }).kind, 'digests');
-  t.is(planReuse(guest, { ...offer, vm: 'mail' }).kind, 'full');
-  t.is(planReuse(guest, { ...offer, ramPages: 101 }).kind, 'full');
-  t.is(planReuse(guest, undefined).kind, 'full');
-});
-
 test('a guest comes back for a twentieth of its bytes if it changed a twentieth', async (t) => {
   const pages = 2000;
   const ram = new PageRam(pages);
@@ -136,9 +122,6 @@ test('a guest comes back for a twentieth of its bytes if it changed a twentieth'
   const image = await store.open('web', pages);
   if (image === undefined) return t.fail('It was not kept');
   await image.load(there);
-  const offer = { vm: 'web', ramPages: pages, imageId: image.header.imageId };
-  const guest = { vm: 'web', ramPages: pages, trackedSince: undefined };
-  t.is(planReuse(guest, offer).kind, 'digests');
   const ours = Buffer.alloc(pages * 16);
   digestPages(image.header.salt, ram.bytes, ours);
   const digests = [...encodeDigests(image.digests)];

@@ -24,6 +24,7 @@ const USUAL = {
   bytesPerSecondMax: null,
   downtimeLimitUs: 100_000,
   autoConverge: false,
+  compress: 'auto',
   recoverTimeoutUs: 60_000_000,
 };
 
@@ -34,6 +35,7 @@ test('migrate takes a host and has safe defaults', async (t) => {
 test('migrate takes every option', async (t) => {
   const argv = ['migrate', '[fd00::3]:7900', '--hybrid', '--no-background', '--max-bandwidth'];
   const more = ['100MiB', '--downtime-limit', '30ms', '--auto-converge', '--recover-timeout', '5s'];
+  more.push('--compress', 'off');
   t.deepEqual(await asked(...argv, ...more), {
     command: 'migrate',
     arguments: {
@@ -43,6 +45,7 @@ test('migrate takes every option', async (t) => {
       bytesPerSecondMax: 100 * 1024 ** 2,
       downtimeLimitUs: 30_000,
       autoConverge: true,
+      compress: 'off',
       recoverTimeoutUs: 5_000_000,
     },
   });
@@ -56,6 +59,7 @@ test('migrate refuses what makes no sense, and says what it expected', async (t)
     [['migrate', 'b', '--no-background'], /expected --postcopy or --hybrid/],
     [['migrate', 'b', '--max-bandwidth', '1KiB'], /^--max-bandwidth: found "1KiB"/],
     [['migrate', 'b', '--downtime-limit', '0s'], /^--downtime-limit: /],
+    [['migrate', 'b', '--compress', 'zip'], /^--compress: found "zip"/],
     [['migrate', 'b', '--downtime-limit', '1s', '--downtime-limit', '2s'], /given twice/],
     [['migrate-finish'], /from/],
     [['migrate-recover', '--to', ':1'], /^--to: /],

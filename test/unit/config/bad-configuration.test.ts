@@ -42,6 +42,8 @@ const OUT_OF_RANGE: Partial<Record<Key, readonly string[]>> = {
   'tls-peer-names': ['10.0.0.256', 'a,', 'a,*', '10.0.0.1:7800', Array(17).fill('a').join()],
   'witness-ttl': ['1999ms', '60001ms'],
   'witness-timeout': ['99ms', '30001ms'],
+  'keep-ram': ['0MiB', '1025GiB'],
+  'keep-ram-age': ['999ms', '2592001s'],
 };
 
 /** A file that is right but for what a case adds. */

@@ -281,3 +281,23 @@ test('a destination that was sent everything and says nothing is asked what it l
   bench.step({ kind: 'tick' });
   t.is(bench.words.at(-1), 'resume');
 });
+
+test('a destination that may load a kept image is given the time for it', (t) => {
+  for (const assisted of [false, true]) {
+    const core = new SourceCore({
+      hello: { ...HELLO, choices: { ...HELLO.choices, assisted } },
+      knownImages: [],
+      maxBandwidth: undefined,
+      downtimeLimitUs: 100_000,
+      autoConverge: false,
+      onNoConvergence: 'keep-going',
+      recoverTimeoutUs: 60 * SECOND_US,
+      silenceTimeoutUs: 10 * SECOND_US,
+      movesDisks: false,
+    });
+    core.step({ kind: 'start' }, 0);
+    core.step({ kind: 'connected', session: 1 }, 0);
+    const loadUs = assisted ? (HELLO.ramSizeBytes * SECOND_US) / (64 * 1024 ** 2) : 0;
+    t.is(core.deadlineUs(), 10 * SECOND_US + Math.ceil(loadUs));
+  }
+});
