@@ -50,6 +50,7 @@ import {
 import { CoreDriver, type EpochReserve, parseHello } from '../replication/index.js';
 import type { AcceptDecision, ProbeAnswer, Session } from '../transport/index.js';
 import { differencesHere } from './abilities-shell.js';
+import { listenToArriving } from './arriving-events-shell.js';
 import { ArrivingGuest } from './arriving-guest-shell.js';
 import { type ArrivingHello, destinationStatus, recordedHere } from './destination-status.js';
 import {
@@ -107,7 +108,6 @@ export class DestinationRole extends MovingRole implements NodeRole {
   #over = false;
   /** A step went wrong; only `discard` and messages follow. */
   #failed = false;
-  readonly #staged = new Set<number>();
   readonly #released: Promise<void>;
   #onReleased: () => void = () => undefined;
   #finishing: ((result: CommandResult) => void)[] = [];
@@ -333,25 +333,14 @@ export class DestinationRole extends MovingRole implements NodeRole {
   }
 
   #watch({ guest }: ArrivingGuest): void {
-    const { hooks, emulator } = guest;
-    hooks.onDiskStaged = (staged) => {
-      this.#staged.add(staged.disk);
-      const writable = guest.definition.disks.filter(({ readOnly }) => !readOnly);
-      if (this.#staged.size === writable.length) this.#driver.input({ kind: 'disksStaged' });
-    };
-    hooks.onDisksUnfit = (reason) => this.#broken(reason);
-    hooks.onDisksSilent = (reason) => this.#log.error('A disk is silent', { reason });
-    hooks.onDisksFailure = (error) => this.#broken(`The disk thread: ${describeError(error)}`);
-    hooks.onNetworkFailure = (error) => this.#broken(`The network thread: ${describeError(error)}`);
-    void emulator.exited.then(({ reason }) => {
-      this.#broken(`QEMU: ${reason}`);
-    });
-    emulator.onGuestEvent((event) => {
-      if (this.#over || event.kind !== 'shutdown') return;
-      this.#poweredOff = event.byGuest
-        ? 'The guest powered off'
-        : `QEMU shut down (${event.reason})`;
-      this.#driver.input({ kind: 'poweredOff', reason: this.#poweredOff });
+    listenToArriving(guest, this.#log, {
+      onDisksStaged: () => this.#driver.input({ kind: 'disksStaged' }),
+      onBroken: (reason) => this.#broken(reason),
+      onPoweredOff: (reason) => {
+        if (this.#over) return;
+        this.#poweredOff = reason;
+        this.#driver.input({ kind: 'poweredOff', reason });
+      },
     });
   }
 
@@ -411,7 +400,8 @@ export class DestinationRole extends MovingRole implements NodeRole {
       const ranges = await this.#mustHaveGuest().fill(path, { migration, missing });
       return { kind: 'backupApplied', ranges };
     } catch (error) {
-      if (!(error instanceof ColoError) && !isSystemError(error)) throw error;
+      const isOfFile = error instanceof Error && 'syscall' in error;
+      if (!(error instanceof ColoError) && !isOfFile) throw error;
       return { kind: 'backupRefused', reason: describeError(error) };
     }
   }
@@ -606,8 +596,4 @@ export class DestinationRole extends MovingRole implements NodeRole {
       uptimeUs: monotonicUs() - this.#startedAtUs,
     });
   }
-}
-
-function isSystemError(error: unknown): boolean {
-  return error instanceof Error && 'syscall' in error;
 }

@@ -26,6 +26,7 @@ import type {
 } from './destination-state.js';
 import { FaultStatistics } from './fault-statistics.js';
 import { DEMANDED_PAGES } from './limits.js';
+import { LACKS, resumedAfter, WAITS } from './destination-words.js';
 import type { DestinationSection, HelloSection, ImageId, ResumedState } from './messages.js';
 import { rangeOf } from './page-map.js';
 import { pieces } from './section-codecs.js';
@@ -34,13 +35,6 @@ type InputOf<K extends DestinationInput['kind']> = Extract<DestinationInput, { k
 
 /** Before the first batch the source may compare digests of all RAM. */
 const PATIENCE_BEFORE_PAGES = 10;
-
-const WAITS =
-  'The guest is loaded and the source can not be reached: it may or may not run there. It goes on ' +
-  'when the source comes back; otherwise an operator decides who has the guest';
-const LACKS =
-  'The guest lacks pages and the source can not be reached: "colo migrate-recover" at the source, ' +
-  'or "colo migrate-finish --from FILE" here';
 
 export class DestinationCore implements Core<DestinationInput, DestinationOutput> {
   readonly #options: DestinationOptions;
@@ -595,9 +589,4 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     const session = this.#session;
     return session === undefined ? [] : [{ kind: 'put', session, section }];
   }
-}
-
-/** What a source is told that asks after the end. */
-function resumedAfter({ kind }: DestinationOutcome): ResumedState {
-  return kind === 'completed' || kind === 'poweredOff' ? 'complete' : kind;
 }

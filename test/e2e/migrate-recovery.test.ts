@@ -245,7 +245,7 @@ test.serial('a source that dies at the switchover leaves one guest at most', asy
 
 test.serial('what a source sent before it died can be run by an operator', async (t) => {
   await withMovable(t, {}, async (pair) => {
-    void migrate(pair, 'hosta', 'hostb', ['--max-bandwidth', '64MiB']);
+    const moving = migrate(pair, 'hosta', 'hostb', ['--max-bandwidth', '64MiB']);
     await pair.waitStatus('hosta', 'all is sent', ({ migration }) => {
       return ['loading', 'givingUp', 'handedOver'].includes(migration?.state ?? '');
     });
@@ -254,6 +254,7 @@ test.serial('what a source sent before it died can be run by an operator', async
       return migration === null || ['loaded', 'running', 'ended'].includes(migration.state);
     });
     await pair.kill('hosta');
+    await moving;
     t.log(`hostb: ${migration?.state ?? 'the guest is its own'}`);
     if (migration?.state === 'loaded') {
       // Its session is lost soon: then nobody says any more that it runs at the source.
