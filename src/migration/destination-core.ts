@@ -24,9 +24,9 @@ import type {
   DestinationState,
   PlainSourceSection,
 } from './destination-state.js';
+import { LACKS, resumedAfter, WAITS } from './destination-words.js';
 import { FaultStatistics } from './fault-statistics.js';
 import { DEMANDED_PAGES } from './limits.js';
-import { LACKS, resumedAfter, WAITS } from './destination-words.js';
 import type { DestinationSection, HelloSection, ImageId, ResumedState } from './messages.js';
 import { rangeOf } from './page-map.js';
 import { pieces } from './section-codecs.js';

@@ -10,6 +10,11 @@ import {
 import { PAGE_SIZE_BYTES } from '../lib/index.js';
 import type { DestinationSection, SourceProgress } from '../migration/index.js';
 
+interface MovedBytes {
+  readonly sentBytes: number;
+  readonly leftBytes: number;
+}
+
 export class DepartureFigures {
   readonly startedAtUs: number;
   #pausedAtUs: number | undefined;
@@ -51,10 +56,15 @@ export class DepartureFigures {
       readonly method: MigrateOptions['method'];
       /** Of pages, as coded. */
       readonly sentBytes: number;
+      /** How far each moved disk is; undefined: it is read-only. */
+      readonly disks: readonly (MovedBytes | undefined)[];
       readonly problem: string | null;
     },
   ): MigrationStatus {
-    const doneBytes = progress.pagesSent * PAGE_SIZE_BYTES;
+    const disks = around.disks.filter((disk) => disk !== undefined);
+    const disksDone = disks.reduce((sum, { sentBytes }) => sum + sentBytes, 0);
+    const disksLeft = disks.reduce((sum, { leftBytes }) => sum + leftBytes, 0);
+    const doneBytes = disksDone + progress.pagesSent * PAGE_SIZE_BYTES;
     return {
       direction: 'outgoing',
       peer: formatAddress(around.address),
@@ -62,8 +72,8 @@ export class DepartureFigures {
       state: progress.state.kind,
       round: progress.rounds,
       doneBytes,
-      totalBytes: doneBytes + progress.pagesLeft * PAGE_SIZE_BYTES,
-      sentBytes: around.sentBytes,
+      totalBytes: doneBytes + disksLeft + progress.pagesLeft * PAGE_SIZE_BYTES,
+      sentBytes: disksDone + around.sentBytes,
       bytesPerSecond: progress.rate ?? 0,
       remainingMs: progress.leftUs === undefined ? null : progress.leftUs / 1000,
       throttlePercent: progress.throttle,

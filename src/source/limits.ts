@@ -33,3 +33,6 @@ export const KEEP_REPORT_US = 5_000_000;
 
 /** Sent versions of pages that are remembered for deltas, bytes; less for a small guest. */
 export const SENT_CACHE_BYTES = 128 * 1024 ** 2;
+
+/** Between two signs of life while disks move and no page does, milliseconds. */
+export const ALIVE_MS = 1_000;

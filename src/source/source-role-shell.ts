@@ -62,7 +62,7 @@ import { Assist } from './assist-shell.js';
 import { DepartingGuest } from './departing-guest-shell.js';
 import { DepartureFigures } from './departure-figures.js';
 import { keepRam } from './keep-ram-shell.js';
-import { CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, SILENCE_TIMEOUT_US } from './limits.js';
+import { ALIVE_MS, CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, SILENCE_TIMEOUT_US } from './limits.js';
 import { migrationHello } from './migration-hello.js';
 import { OutgoingPages } from './outgoing-pages-shell.js';
 
@@ -243,6 +243,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       address: this.#address,
       method: this.#wish.method,
       sentBytes: this.#pages.sentBytes,
+      disks: this.#departure.guest.disks.figures.disks.map(({ resync }) => resync),
       problem: this.#alarm ?? this.#problem,
     });
   }
@@ -454,8 +455,16 @@ export class SourceRole extends MovingRole implements NodeRole {
   }
 
   async #beginDisks(): Promise<void> {
-    const { session } = this.#mustHaveSession();
-    await this.#guest.attach(session, parseAcceptedImages(JSON.parse(this.#verdicts)));
+    const { session, channel } = this.#mustHaveSession();
+    // Disks may take hours, in which the destination hears nothing of them on this link.
+    const alive = setInterval(() => {
+      channel.put({ kind: 'round', round: 0, batches: 0, dirtyPages: 0 });
+    }, ALIVE_MS);
+    try {
+      await this.#guest.attach(session, parseAcceptedImages(JSON.parse(this.#verdicts)));
+    } finally {
+      clearInterval(alive);
+    }
   }
 
   async #sendPages(output: Extract<SourceOutput, { kind: 'sendPages' }>): Promise<void> {

@@ -32,6 +32,12 @@ const RATE = { precopy: '4MiB', switchover: '8MiB', postcopy: '8MiB' } as const;
 /** Longer than a session may be silent: it is over, and another one must go on. */
 const OUTAGE_MS = 12_000;
 
+/**
+ * A quarter of an hour on a busy machine: in the usual run some are left out, and shown as skipped.
+ * All of them: COLO_MIGRATION_FAULTS=all.
+ */
+const thorough = process.env['COLO_MIGRATION_FAULTS'] === 'all' ? test.serial : test.serial.skip;
+
 type Phase = 'precopy' | 'switchover' | 'postcopy';
 
 /** Begins a migration from hosta and waits until it is in that phase. */
@@ -180,7 +186,7 @@ test.serial('a destination that dies in a precopy costs nothing', async (t) => {
 });
 
 for (const phase of ['switchover', 'postcopy'] as const) {
-  test.serial(`a destination that dies, phase ${phase}: the source takes it back`, async (t) => {
+  thorough(`a destination that dies, phase ${phase}: the source takes it back`, async (t) => {
     await withMovable(t, {}, async (pair) => {
       const { outcome } = await begin(pair, phase);
       if (phase === 'switchover') await pair.kill('hostb');
@@ -214,7 +220,7 @@ test.serial('a source that dies in a precopy boots its guest again', async (t) =
   });
 });
 
-test.serial('a source that dies at the switchover leaves one guest at most', async (t) => {
+thorough('a source that dies at the switchover leaves one guest at most', async (t) => {
   await withMovable(t, {}, async (pair) => {
     await begin(pair, 'switchover');
     await pair.kill('hosta');
@@ -243,7 +249,7 @@ test.serial('a source that dies at the switchover leaves one guest at most', asy
   });
 });
 
-test.serial('what a source sent before it died can be run by an operator', async (t) => {
+thorough('what a source sent before it died can be run by an operator', async (t) => {
   await withMovable(t, {}, async (pair) => {
     const moving = migrate(pair, 'hosta', 'hostb', ['--max-bandwidth', '64MiB']);
     await pair.waitStatus('hosta', 'all is sent', ({ migration }) => {
@@ -305,7 +311,7 @@ for (const [host, phase] of [
   ['hosta', 'postcopy'],
   ['hostb', 'postcopy'],
 ] as const) {
-  test.serial(`a host that hangs, phase ${phase}: ${host}`, async (t) => {
+  thorough(`a host that hangs, phase ${phase}: ${host}`, async (t) => {
     await withMovable(t, {}, async (pair) => {
       const { outcome } = await begin(pair, phase);
       await pair.signalHost(host, 'SIGSTOP');
@@ -341,7 +347,7 @@ for (const phase of ['precopy', 'postcopy'] as const) {
     });
   });
 
-  test.serial(`a guest that reboots is moved all the same by ${phase}`, async (t) => {
+  thorough(`a guest that reboots is moved all the same by ${phase}`, async (t) => {
     await withMovable(t, {}, async (pair) => {
       const { outcome } = await begin(pair, phase, { rate: '32MiB' });
       const control = controlGuest(pair);
@@ -372,7 +378,7 @@ test.serial('a refusal names everything that is other there', async (t) => {
   });
 });
 
-test.serial('a destination whose disk is full costs nothing', async (t) => {
+thorough('a destination whose disk is full costs nothing', async (t) => {
   const before = async (pair: PairLab, cleanup: Cleanup): Promise<void> => {
     const state = join(pair.directory, 'hostb', 'state');
     await run(['mount', '-t', 'tmpfs', '-o', 'size=24m', 'none', state]);
