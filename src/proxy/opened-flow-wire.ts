@@ -2,8 +2,8 @@
  * A TCP connection that both guests opened since the last checkpoint, each with its own initial
  * sequence number and timestamps: what the secondary must know to translate between them.
  *
- * The primary's comparer sees both SYNs (or SYN-ACKs) and tells the secondary before it releases
- * the PVM's; so the translation is known before the first answer to it can arrive.
+ * The primary's comparer sees both SYNs (or SYN-ACKs) and releases the PVM's when the secondary has
+ * said that it has the record; so the translation is known before anybody can answer to it.
  *
  *     field         offset  size  order       meaning                          limit
  *     key           0       44    big-endian  see flow-key-wire.ts             a TCP flow

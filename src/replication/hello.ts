@@ -11,7 +11,7 @@ import { GUEST_PANIC_ACTIONS, MODES } from '../config/index.js';
 import { ProtocolError } from '../lib/index.js';
 
 /** Raised whenever a message changes so that an older peer would misread it. */
-export const REPLICATION_VERSION = 5;
+export const REPLICATION_VERSION = 6;
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 

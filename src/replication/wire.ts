@@ -25,6 +25,7 @@
  * | 0x0143 | network | openedFlow  | epoch u64, NIC u16, then the proxy's record of the flow        |
  * | 0x0144 | network | svmOutput   | epoch u64, NIC u16, then a batch; secondary to primary         |
  * | 0x0145 | network | translations | NIC u16, then the proxy's records of translated connections   |
+ * | 0x0146 | network | flowsKnown  | epoch u64, NIC u16, openedFlows taken in it u32; to primary    |
  *
  * Types 0x0130 to 0x013f are the disk channel's and live in src/blockrep.
  * Epoch N is what runs between checkpoints N and N + 1; every message names the epoch that it
@@ -60,6 +61,7 @@ export const MessageType = {
   openedFlow: 0x0143,
   svmOutput: 0x0144,
   translations: 0x0145,
+  flowsKnown: 0x0146,
 } as const;
 
 /** On the wire each is its place here, from 1. */
@@ -137,6 +139,13 @@ export type NetworkMessage =
       readonly epoch: number;
       readonly nic: number;
       readonly batch: Buffer;
+    }
+  /** The secondary translates the first `count` flows that `openedFlow` named in `epoch`. */
+  | {
+      readonly kind: 'flowsKnown';
+      readonly epoch: number;
+      readonly nic: number;
+      readonly count: number;
     }
   /** Connections whose remote ends know other numbers than the PVM's; of no epoch. */
   | { readonly kind: 'translations'; readonly nic: number; readonly records: Buffer };
@@ -385,6 +394,12 @@ export function encodeOpenedFlowMessage(epoch: number, nic: number, flow: Buffer
   return { type: MessageType.openedFlow, parts: [head, flow] };
 }
 
+/** Encodes how many `openedFlow` of `epoch` the secondary has taken: only now may their SYNs leave. */
+export function encodeFlowsKnown(epoch: number, nic: number, count: number): EncodedMessage {
+  const payload = new ByteWriter(14).uint53(epoch).uint16(nic).uint32(count).finish();
+  return { type: MessageType.flowsKnown, parts: [payload] };
+}
+
 /** Encodes what the primary translates for the LAN; `records` is the proxy's own format. */
 export function encodeTranslationsMessage(nic: number, records: Buffer): EncodedMessage {
   const head = new ByteWriter(2).uint16(nic).finish();
@@ -422,6 +437,13 @@ export function decodeNetwork(type: number, payload: Buffer, nics: number): Netw
       return { kind: 'svmOutput', epoch: reader.uint53(), nic: nic(), batch: reader.rest() };
     case MessageType.translations:
       return { kind: 'translations', nic: nic(), records: reader.rest() };
+    case MessageType.flowsKnown: {
+      const epoch = reader.uint53();
+      const index = nic();
+      const count = reader.uint32();
+      reader.end();
+      return { kind: 'flowsKnown', epoch, nic: index, count };
+    }
     default:
       throw new ProtocolError(`Message type ${type} does not belong on the network channel`);
   }

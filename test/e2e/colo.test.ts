@@ -5,13 +5,20 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import test from 'ava';
-import { CLIENT_NAMES, type OpenCount } from '../../scripts/clients/client.js';
+import { CLIENT_NAMES, type ClientName, type OpenCount } from '../../scripts/clients/client.js';
 import { nowUs } from '../../scripts/clients/clock.js';
 import { takeCensus } from '../../scripts/clients/connections.js';
 import { callAgent, isProtected } from '../../scripts/harness/agent-control.js';
 import type { ClientProcess } from '../../scripts/harness/client-process.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
-import { assertNothingLost, socketPath, startClients, withPair } from './pair-harness.js';
+import { MatrixNetwork } from '../../scripts/matrix-run/network.js';
+import {
+  assertNothingLost,
+  socketPath,
+  startClients,
+  type TestPairOptions,
+  withPair,
+} from './pair-harness.js';
 
 const CHECKPOINTS = 5;
 /** Longer than it takes until enough connections are new. */
@@ -60,6 +67,10 @@ async function waitNewConnections(pair: PairLab, clients: ClientProcess): Promis
   throw new Error(`Checkpoints came faster than connections for ${DEADLINE_MS / 1000} s`);
 }
 
+/** One way; long enough that some connections are opened within it, whenever the fault comes. */
+const DELAY_MS = 300;
+const OPEN_OFTEN = ['--accepted-interval-ms', '40'];
+
 /** A divergence may bring a checkpoint right before the fault; then it must be tried again. */
 const ATTEMPTS = 3;
 
@@ -101,6 +112,56 @@ test('connections opened between two checkpoints survive the death of the primar
     if (missed < attempts) return;
   }
   t.fail(`A checkpoint came in between ${ATTEMPTS} times`);
+});
+
+test('a link on which everything is late loses no connection when its end dies', async (t) => {
+  const names = ['accepted', 'dialled'] as const satisfies ClientName[];
+  let network: MatrixNetwork | undefined;
+  let missed = 0;
+  const attempt = async (pair: PairLab): Promise<void> => {
+    const clients = await startClients(pair, { clients: names, args: OPEN_OFTEN });
+    await waitCheckpoints(pair, CHECKPOINTS);
+    await callAgent(socketPath(pair, 'hosta'), {
+      command: 'set-period',
+      arguments: { periodUs: LONG_PERIOD_US },
+    });
+    await network?.spoil('hosta', { loss: 0, delayMs: DELAY_MS });
+    const moment = await waitNewConnections(pair, clients);
+    // A power cut: what is under way does not arrive.
+    await network?.spoil('hosta', { loss: 1, delayMs: 0 });
+    const faultUs = await pair.kill('hosta');
+    const after = await pair.waitStatus('hostb', 'hostb took over', ({ role }) => {
+      return role === 'primary';
+    });
+    await clients.waitSuccesses({ names, afterUs: faultUs, count: SUCCESSES_AFTER });
+    const reports = await clients.stop();
+    t.like(reports.accepted, { dead: 0, wrong: 0 });
+    t.like(reports.dialled, { dead: 0, wrong: 0, controlsLost: 0 });
+    const census = names.map((name) => {
+      const records = reports[name]?.connections ?? [];
+      const taken = takeCensus(records, { faultUs, checkpointUs: moment.committedUs });
+      t.log(name, JSON.stringify(taken));
+      t.is(taken.survived, taken.open);
+      return taken;
+    });
+    const isNew = census.some(({ agesMs }) => (agesMs?.[0] ?? DELAY_MS) < DELAY_MS);
+    if (isNew && after.committedEpoch === moment.committedEpoch) return;
+    t.log('No connection was as new as that, or a checkpoint came in between');
+    missed += 1;
+  };
+  for (let attempts = 1; attempts <= ATTEMPTS; attempts++) {
+    const options: TestPairOptions = {
+      mode: 'colo',
+      periodMs: 1000,
+      primaryFlags: ['--compare-timeout', '5s'],
+      before: async (pair, cleanup) => {
+        network = await MatrixNetwork.up(pair, cleanup, 0);
+      },
+    };
+    await withPair(t, options, attempt);
+    if (missed < attempts) return;
+  }
+  t.fail(`Nothing was new enough ${ATTEMPTS} times`);
 });
 
 test('a service whose answers differ in both guests is never contradicted', async (t) => {

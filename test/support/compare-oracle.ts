@@ -37,6 +37,7 @@ export class Oracle {
     this.#vnetBytes = vnetBytes;
   }
 
+  /** The SVM's host knows of this connection. */
   opened(key: Int32Array, delta: number): void {
     const name = nameOf(key);
     this.#deltas.set(name, [...(this.#deltas.get(name) ?? []), delta]);
@@ -90,7 +91,10 @@ export class Oracle {
     if ((flags & RST) !== 0) return svm.resets > 0 ? '' : 'the SVM has not reset';
     const deltas = [0, ...(this.#deltas.get(name) ?? [])];
     const isSyn = (flags & SYN) !== 0;
-    if (isSyn && !left.syns.has(seq) && svm.syns.size === 0) return 'the SVM has not opened';
+    if (isSyn && !left.syns.has(seq)) {
+      const isKnown = deltas.slice(1).some((delta) => svm.syns.has((seq - delta) >>> 0));
+      if (!isKnown) return 'the SVM has not opened, or its host does not know the number';
+    }
     let at = (seq + (isSyn ? 1 : 0)) >>> 0;
     for (let index = packet.payloadAt; index < packet.end; index++, at = (at + 1) >>> 0) {
       const value = frame[index] as number;

@@ -5,12 +5,13 @@
  *     LAN -> Nic -> guest, and the same batch -> link (`inbound`)
  *     guest -> Nic -> mode checkpoint: the gate holds it
  *                  -> mode colo: Comparer <- link (`svmOutput`) <- SVM
- *                       confirmed -> Nic -> LAN, after `openedFlow` has been put on the link
+ *                       confirmed -> Nic -> LAN
+ *                       a new connection's SYN: `openedFlow` -> link, `flowsKnown` <- link, then so
  *                       the rest, at the epoch's edge -> the gate
  *
  * The epoch's edge is made with the guest standing still and its input consumed: what both guests
  * get between two edges is the same, frame for frame. SVM output that names another epoch than the
- * one that is compared is discarded.
+ * one that is compared is discarded, and so is what the secondary knows of flows of another one.
  *
  * A guest that has taken over is translated at the Nic, on the side of the LAN. The link is told of
  * each change (`translations`) before the frame that brings it leaves.
@@ -255,7 +256,10 @@ export class SourceRole {
       checkpoint: (reason, explain) => this.#needCheckpoint(index, reason, explain),
     };
     const { compareTimeoutUs } = this.#options;
-    const comparer = new Comparer({ vnetBytes: VNET_HEADER_BYTES, compareTimeoutUs }, sink);
+    const comparer = new Comparer(
+      { vnetBytes: VNET_HEADER_BYTES, compareTimeoutUs, awaitsFlowsKnown: true },
+      sink,
+    );
     const sourceNic: SourceNic = {
       ...guestNic,
       comparer,
@@ -290,13 +294,22 @@ export class SourceRole {
 
   #onFrame(frame: Frame): void {
     const message = decodeNetwork(frame.type, frame.payload, this.#nics.length);
-    if (message.kind !== 'svmOutput') {
+    if (message.kind !== 'svmOutput' && message.kind !== 'flowsKnown') {
       throw new ProtocolError(`A secondary does not send ${message.kind}`);
     }
-    const frames = checkBatch(message.batch);
     const sourceNic = this.#nics[message.nic];
+    if (sourceNic === undefined) return;
+    const isCurrent = this.#compares && message.epoch === this.#epoch;
+    if (message.kind === 'flowsKnown') {
+      // Of an epoch that is over here: what waited for it waits for the commit.
+      if (!isCurrent) return;
+      sourceNic.comparer.flowsKnown(message.count);
+      this.#afterCompare(sourceNic);
+      return;
+    }
     const { batch } = message;
-    if (!this.#compares || message.epoch !== this.#epoch || sourceNic === undefined) {
+    const frames = checkBatch(batch);
+    if (!isCurrent) {
       this.#staleFrames += frames;
       return;
     }

@@ -2,7 +2,7 @@
  * The guest that is made equal to another: it hears what that one hears, and is not heard.
  *
  *     link (`inbound`)       -> InboundLog -> FlowRewriter -> Nic -> SVM
- *     link (`openedFlow`)    -> FlowRewriter
+ *     link (`openedFlow`)    -> FlowRewriter; `flowsKnown` -> link
  *     link (`translations`)  -> FlowRewriter, kept aside for a failover
  *     SVM -> Nic -> link (`svmOutput`), labelled with the epoch that the SVM executes
  *
@@ -21,13 +21,17 @@ import {
   decodeOpenedFlow,
   decodeTranslations,
   InboundLog,
+  type OpenedFlow,
 } from '../../proxy/index.js';
-import { decodeNetwork, encodeSvmOutput } from '../../replication/index.js';
+import { decodeNetwork, encodeFlowsKnown, encodeSvmOutput } from '../../replication/index.js';
 import type { Frame } from '../../transport/index.js';
 import type { GuestNic, NetworkLink } from './guest-nic.js';
 
 interface TargetNic extends GuestNic {
   readonly inbound: InboundLog;
+  /** Flows taken from the link in the running epoch, and how many of them the primary was told. */
+  flowsTaken: number;
+  flowsTold: number;
 }
 
 export class TargetRole {
@@ -44,7 +48,8 @@ export class TargetRole {
     this.#log = log;
     this.#nics = nics.map((guestNic) => {
       const { nic } = guestNic;
-      const side: TargetNic = { ...guestNic, inbound: new InboundLog() };
+      const inbound = new InboundLog();
+      const side: TargetNic = { ...guestNic, inbound, flowsTaken: 0, flowsTold: 0 };
       nic.onOutput = (batch) => this.#takeOutput(side, batch);
       nic.onGuestReady = () => this.#deliver(side);
       return side;
@@ -82,7 +87,11 @@ export class TargetRole {
   /** The SVM is about to execute `epoch`, on the inbound of that epoch; before it is resumed. */
   run(epoch: number): void {
     this.#running = epoch;
-    for (const side of this.#nics) this.#deliver(side);
+    for (const side of this.#nics) {
+      side.flowsTaken = 0;
+      side.flowsTold = 0;
+      this.#deliver(side);
+    }
   }
 
   /** Epoch `epoch` is committed: its inbound is part of the checkpoint. */
@@ -136,9 +145,11 @@ export class TargetRole {
         }
         return;
       case 'openedFlow': {
-        // One of an epoch that is over here has become part of the checkpoint.
-        if (message.epoch !== this.#running) return;
-        this.#nics[message.nic]?.rewriter.open(decodeOpenedFlow(message.flow));
+        // One of an epoch that is over here has become part of the checkpoint. One that comes after
+        // a failover was not acknowledged, so nobody has been told its numbers.
+        if (this.#live || message.epoch !== this.#running) return;
+        const side = this.#nics[message.nic];
+        if (side !== undefined) this.#takeFlow(side, decodeOpenedFlow(message.flow));
         return;
       }
       case 'translations':
@@ -149,8 +160,24 @@ export class TargetRole {
         }
         return;
       case 'svmOutput':
-        throw new ProtocolError('A primary does not send svmOutput');
+      case 'flowsKnown':
+        throw new ProtocolError(`A primary does not send ${message.kind}`);
     }
+  }
+
+  /** The primary is told once for all that came in one read: by the next read it is told more. */
+  #takeFlow(side: TargetNic, flow: OpenedFlow): void {
+    side.rewriter.open(flow);
+    side.flowsTaken++;
+    if (side.flowsTaken === side.flowsTold + 1) queueMicrotask(() => this.#tellFlows(side));
+  }
+
+  #tellFlows(side: TargetNic): void {
+    // The SVM may stand still, or be another one, by now.
+    if (this.#running === undefined || side.flowsTold === side.flowsTaken) return;
+    side.flowsTold = side.flowsTaken;
+    const { type, parts } = encodeFlowsKnown(this.#running, side.index, side.flowsTaken);
+    this.#link?.send(type, parts);
   }
 
   #deliver({ nic, inbound, rewriter }: TargetNic): void {

@@ -1,8 +1,9 @@
 /**
  * Lockstep: what the PVM says leaves as soon as the SVM has said the same.
  *
- * In: batches of both guests (`primary`, `secondary`), time, the epochs' edges. Out, by a sink:
- * frames that may leave, connections that both guests opened, requests for a checkpoint.
+ * In: batches of both guests (`primary`, `secondary`), time, the epochs' edges, and which new
+ * connections the secondary knows. Out, by a sink: frames that may leave, connections that both
+ * guests opened, requests for a checkpoint.
  *
  *     PVM's frame -> its flow's list -> first one judged -> released
  *                                                        -> held: for the SVM, or the checkpoint
@@ -16,9 +17,10 @@
  * the guests are identical, so sequence numbers and acknowledgements of the PVM count as the SVM's.
  *
  * Invariants: I1 in mode colo: a released byte was said by the SVM too, or sent before; an
- * acknowledgement covers only what the SVM has. A held frame is released or given back, once.
+ * acknowledgement covers only what the SVM has; a new connection's numbers are known where the SVM
+ * is. A held frame is released or given back, once.
  */
-import { seqAdd } from '../../lib/index.js';
+import { ProtocolError, seqAdd } from '../../lib/index.js';
 import type { OpenedFlow } from '../opened-flow-wire.js';
 import {
   hashKey,
@@ -57,6 +59,11 @@ export interface ComparerOptions {
   readonly vnetBytes: number;
   /** So long a frame waits for the SVM before a checkpoint is asked for. */
   readonly compareTimeoutUs: number;
+  /**
+   * The SVM's host has to be told of a new connection: the PVM's SYN or SYN-ACK, and what follows
+   * it in its flow, waits for `flowsKnown`. Default: nobody is told.
+   */
+  readonly awaitsFlowsKnown?: boolean;
   readonly limits?: Partial<CompareLimits>;
 }
 
@@ -77,7 +84,10 @@ export type Verdict =
 export interface ComparerSink {
   /** The whole frames (with their lengths) from `start` to `end` of `batch` may leave now. */
   release(batch: Buffer, start: number, end: number): void;
-  /** Both guests opened this connection; called before the PVM's SYN or SYN-ACK is released. */
+  /**
+   * Both guests opened this connection; called before the PVM's SYN or SYN-ACK is released. In an
+   * epoch these are counted from 1: see `flowsKnown`.
+   */
   opened(flow: OpenedFlow): void;
   /** A checkpoint is needed. At most once for each reason in an epoch. */
   checkpoint(reason: CheckpointReason, explain: () => Mismatch): void;
@@ -133,6 +143,10 @@ export class Comparer {
   readonly #secondaryFragments = new FragmentMap();
   readonly #counters: MutableCounters = newCounters();
   readonly #asked = new Set<CheckpointReason>();
+  readonly #awaitsFlowsKnown: boolean;
+  /** New connections of this epoch that the secondary knows, and those that it doesn't, in order. */
+  #knownFlows = 0;
+  #unknownFlows: Flow[] = [];
 
   #epoch = 0;
   #running = false;
@@ -148,6 +162,7 @@ export class Comparer {
     this.#sink = sink;
     this.#vnetBytes = options.vnetBytes;
     this.#timeoutUs = options.compareTimeoutUs;
+    this.#awaitsFlowsKnown = options.awaitsFlowsKnown === true;
     this.#limits = { ...DEFAULT_COMPARE_LIMITS, ...options.limits };
     this.#flows = new FlowTable(this.#limits.flowsMax);
     this.#tcp = new TcpCompare({
@@ -155,7 +170,7 @@ export class Comparer {
       waiting: this.#ahead,
       history: new History(this.#limits.historyBytes),
       difference: this.#difference,
-      opened: (flow) => this.#reportOpened(flow),
+      opened: (flow, opened) => this.#reportOpened(flow, opened),
     });
   }
 
@@ -191,6 +206,26 @@ export class Comparer {
   /** The SVM's output in the running epoch. It may be kept and is not modified. */
   secondary(batch: Buffer, nowUs: number): void {
     this.#takeAllSecondary(batch, nowUs);
+    this.#flush();
+  }
+
+  /**
+   * The secondary knows the first `count` connections that were opened in this epoch. Throws
+   * `ProtocolError` if there are not so many, or if it knew more before.
+   */
+  flowsKnown(count: number): void {
+    const news = count - this.#knownFlows;
+    if (news < 0 || news > this.#unknownFlows.length) {
+      const opened = this.#knownFlows + this.#unknownFlows.length;
+      throw new ProtocolError(
+        `The secondary knows ${count} connections of ${opened}, and knew ${this.#knownFlows}`,
+      );
+    }
+    this.#knownFlows = count;
+    for (const flow of this.#unknownFlows.splice(0, news)) {
+      if (flow.tcp !== undefined) flow.tcp.unknown = false;
+      this.#judgeHeads(flow);
+    }
     this.#flush();
   }
 
@@ -453,9 +488,12 @@ export class Comparer {
     this.#sink.checkpoint(reason, () => mismatch);
   }
 
-  #reportOpened(flow: OpenedFlow): void {
+  /** True: it waits. No more do than frames are held, since each holds its flow's first. */
+  #reportOpened(flow: Flow, opened: OpenedFlow): boolean {
     this.#counters.openedFlows++;
-    this.#sink.opened(flow);
+    if (this.#awaitsFlowsKnown) this.#unknownFlows.push(flow);
+    this.#sink.opened(opened);
+    return this.#awaitsFlowsKnown;
   }
 
   /** The flow of the packet just parsed, made if need be; undefined: there is no room for it. */
@@ -495,6 +533,8 @@ export class Comparer {
     this.#running = false;
     this.#overflowing = false;
     this.#asked.clear();
+    this.#knownFlows = 0;
+    this.#unknownFlows = [];
     this.#held.clear();
     this.#ahead.clear();
     this.#difference.clear();

@@ -206,6 +206,9 @@ export class TcpState {
   clamped = false;
   template: WindowTemplate | undefined;
 
+  /** The secondary has not said yet that it knows this connection: its SYN must not leave. */
+  unknown = false;
+
   /** The SVM in this epoch. */
   delta = 0;
   svmIsnKnown = false;
@@ -241,6 +244,7 @@ export class TcpState {
 
   /** The SVM is the PVM as it was at the checkpoint. */
   beginEpoch(): void {
+    this.unknown = false;
     this.delta = 0;
     this.svmIsnKnown = this.isnKnown;
     this.svmIsn = this.isn;

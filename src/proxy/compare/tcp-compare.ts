@@ -11,7 +11,8 @@
  * - the SVM has acknowledged as much of the client's data as it does.
  *
  * A SYN with a new initial sequence number opens a connection: it waits for the SVM's, the two must
- * offer the same, and their numbers' difference is the translation for the epoch. What the SVM says
+ * offer the same, and their numbers' difference is the translation for the epoch. Then it waits until
+ * the secondary knows that translation, and with it all that follows it. What the SVM says
  * of a connection that the PVM has not opened yet waits in the flow's list (`svmHead`), so that the
  * bytes of two connections with the same ports are never mixed up. A reset leaves when the SVM has
  * said an equal one.
@@ -49,7 +50,8 @@ export interface TcpCompareOptions {
   readonly waiting: FrameList;
   readonly history: History;
   readonly difference: Difference;
-  readonly opened: (flow: OpenedFlow) => void;
+  /** True: the SYN waits until the secondary knows it, when `TcpState.unknown` is made false. */
+  readonly opened: (flow: Flow, opened: OpenedFlow) => boolean;
 }
 
 export class TcpCompare {
@@ -57,7 +59,7 @@ export class TcpCompare {
   readonly #waiting: FrameList;
   readonly #history: History;
   readonly #difference: Difference;
-  readonly #opened: (flow: OpenedFlow) => void;
+  readonly #opened: TcpCompareOptions['opened'];
   readonly #segments: SegmentStore;
   readonly #ours = new Packet();
   readonly #theirs = new Packet();
@@ -131,7 +133,7 @@ export class TcpCompare {
     const ours = this.#ours;
     if (tcp.isnKnown && tcp.isn === frame.seq) {
       this.#parse(ours, frame);
-      if (synOptions(ours) === tcp.synOptions) return RELEASE;
+      if (synOptions(ours) === tcp.synOptions) return tcp.unknown ? HOLD : RELEASE;
       return this.#differs('opening', frame, frame, 'another SYN with other options');
     }
     const answer = flow.svmHead;
@@ -149,7 +151,7 @@ export class TcpCompare {
     tcp.svmIsn = theirs.seq;
     tcp.svmHigh = seqAdd(theirs.seq, 1);
     tcp.svmSynWindow = theirs.window;
-    this.#opened({
+    tcp.unknown = this.#opened(flow, {
       key: Int32Array.from(flow.key),
       primaryIsn: ours.seq,
       secondaryIsn: theirs.seq,
@@ -161,7 +163,8 @@ export class TcpCompare {
               secondary: answer.batch.readUInt32BE(theirs.timestampsAt),
             },
     });
-    return this.#takeWaiting(flow, tcp) ? RELEASE : MISMATCH;
+    if (!this.#takeWaiting(flow, tcp)) return MISMATCH;
+    return tcp.unknown ? HOLD : RELEASE;
   }
 
   /** What the SVM has said of the connection that the PVM has opened now. */

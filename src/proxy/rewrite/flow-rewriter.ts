@@ -137,17 +137,16 @@ export class FlowRewriter {
   /**
    * The primary says that both guests opened this connection: translates what is mirrored of it
    * from now on. A former connection with the same key ends. Throws `ProtocolError` beyond the
-   * bound.
+   * bound. Not after `takeOver`: what the primary had not been told to be known never left.
    */
   open(flow: OpenedFlow): void {
+    assert(!this.#takenOver, 'A guest that has taken over opens its connections alone');
     const translation = Translation.opened(flow);
     const { size } = this.#mirrored;
     if (!this.#replace(this.#mirrored, translation)) {
       throw new ProtocolError(`More than ${size} flows are opened between checkpoints`);
     }
     this.#openedFlows++;
-    // It came late: the primary's SYN may have left before the primary died.
-    if (this.#takenOver) this.#adopt(translation);
   }
 
   /**

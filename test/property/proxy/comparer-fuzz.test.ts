@@ -6,8 +6,8 @@
  * COLO_FUZZ_FRAMES sets how many frames there are (default 100,000), COLO_FUZZ_SEED which.
  */
 import test, { type ExecutionContext } from 'ava';
-import { Prng } from '../../../src/lib/index.js';
-import { Comparer } from '../../../src/proxy/index.js';
+import { Prng, ProtocolError } from '../../../src/lib/index.js';
+import { Comparer, type OpenedFlow } from '../../../src/proxy/index.js';
 import { Oracle } from '../../support/compare-oracle.js';
 import {
   arpFrame,
@@ -137,6 +137,9 @@ class Fuzz {
   #epochs = 0;
   #running = false;
   #updates = 0;
+  /** All of the epoch; the first ones are known. */
+  #opened: OpenedFlow[] = [];
+  #known = 0;
   #faults = 0;
   frames = 0;
   released = 0;
@@ -151,12 +154,15 @@ class Fuzz {
 
   #makeComparer(): Comparer {
     return new Comparer(
-      { vnetBytes: this.#vnetBytes, compareTimeoutUs: 1000, limits: LIMITS },
+      {
+        vnetBytes: this.#vnetBytes,
+        compareTimeoutUs: 1000,
+        awaitsFlowsKnown: true,
+        limits: LIMITS,
+      },
       {
         release: (batch, start, end) => this.#release(batch, start, end),
-        opened: ({ key, primaryIsn, secondaryIsn }) => {
-          this.#oracle.opened(key, (primaryIsn - secondaryIsn) >>> 0);
-        },
+        opened: (flow) => this.#opened.push(flow),
         checkpoint: (_reason, explain) => {
           explain();
         },
@@ -183,6 +189,7 @@ class Fuzz {
     this.#primary(ours);
     this.#secondary(theirs);
     if (prng.below(8) === 0) this.#comparer.inbound(batchOf(ours));
+    if (prng.below(2) === 0) this.#learn();
     this.frames += ours.length;
     this.#checkCounters();
   }
@@ -212,6 +219,19 @@ class Fuzz {
     this.#comparer.secondary(batchOf(frames), this.#nowUs);
   }
 
+  /** The SVM's host is told of some new connections, or says that it was told of too many. */
+  #learn(): void {
+    const count = this.#known + this.#prng.below(this.#opened.length - this.#known + 1);
+    this.#t.throws(() => this.#comparer.flowsKnown(this.#opened.length + 1), {
+      instanceOf: ProtocolError,
+    });
+    for (const { key, primaryIsn, secondaryIsn } of this.#opened.slice(this.#known, count)) {
+      this.#oracle.opened(key, (primaryIsn - secondaryIsn) >>> 0);
+    }
+    this.#known = count;
+    this.#comparer.flowsKnown(count);
+  }
+
   #release(batch: Buffer, start: number, end: number): void {
     if (!this.#running) this.#fail('a frame left while the SVM does not run', batch);
     if (!this.#waiting.has(batch.buffer)) {
@@ -236,6 +256,8 @@ class Fuzz {
     }
     this.#oracle.checkpoint(left);
     this.#running = false;
+    this.#opened = [];
+    this.#known = 0;
     if (++this.#epochs % EPOCHS_PER_LIFE > 0) return;
     this.#checkUpdates();
     this.#updates = 0;

@@ -8,6 +8,7 @@ import {
   decodeRam,
   encodeControl,
   encodeDeviceState,
+  encodeFlowsKnown,
   encodeInbound,
   encodeRamEnd,
   encodeTranslationsMessage,
@@ -112,6 +113,16 @@ test('device states, RAM ends and inbound batches survive the wire', (t) => {
   t.throws(() => decodeNetwork(...join(encodeTranslationsMessage(2, bytes)), 2), {
     instanceOf: ProtocolError,
   });
+  const known = join(encodeFlowsKnown(9, 1, 0xffff_ffff));
+  t.deepEqual(decodeNetwork(...known, 2), {
+    kind: 'flowsKnown',
+    epoch: 9,
+    nic: 1,
+    count: 0xffff_ffff,
+  });
+  t.throws(() => decodeNetwork(...known, 1), { instanceOf: ProtocolError });
+  const longer = Buffer.concat([known[1], Buffer.alloc(1)]);
+  t.throws(() => decodeNetwork(known[0], longer, 2), { instanceOf: ProtocolError });
 });
 
 test('runs that are unaligned, empty, outside RAM or too many are refused', (t) => {

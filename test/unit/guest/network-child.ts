@@ -16,6 +16,7 @@ import type { Logger } from '../../../src/lib/index.js';
 import { openTap, PacketDevice } from '../../../src/linux/index.js';
 import { encodeBatch, forEachFrame, VNET_HEADER_BYTES } from '../../../src/proxy/index.js';
 import { attachToBridge, bringUp } from '../../../src/proxy/link-shell.js';
+import { decodeNetwork, encodeFlowsKnown, MessageType } from '../../../src/replication/index.js';
 import {
   connectSession,
   type Frame,
@@ -45,6 +46,7 @@ const LOG: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const A = { isn: 0xffff_ff00, clock: 700_000 };
 const B = { isn: 0x1000_0000, clock: 300_000 };
 const CLIENT = { isn: 5000, clock: 90 };
+const MSS = Buffer.from('020405b4', 'hex');
 
 const CAPTURE: CaptureOptions = { nic: 0, dir: '/nowhere', bytesMax: 1, durationUs: 1 };
 
@@ -52,6 +54,9 @@ const CAPTURE: CaptureOptions = { nic: 0, dir: '/nowhere', bytesMax: 1, duration
 class LinkEnd implements NetworkLink {
   readonly writable = true;
   peer: LinkEnd | undefined;
+  /** Messages of this type are under way until `letGo`. */
+  delays: number | undefined;
+  readonly delayed: Frame[] = [];
   #handler: ((frame: Frame) => void) | undefined;
 
   send(type: number, parts: readonly Buffer[]): void {
@@ -60,7 +65,12 @@ class LinkEnd implements NetworkLink {
   }
 
   take(frame: Frame): void {
-    this.#handler?.(frame);
+    if (frame.type === this.delays) this.delayed.push(frame);
+    else this.#handler?.(frame);
+  }
+
+  letGo(): void {
+    for (const frame of this.delayed.splice(0)) this.#handler?.(frame);
   }
 
   drained(): Promise<void> {
@@ -128,8 +138,8 @@ class Host {
     this.ear = new Ear(this.guest, false);
   }
 
-  says(segment: Segment): void {
-    say(this.guest, segment);
+  says(segment: Segment, flow = FLOW): void {
+    say(this.guest, segment, flow);
   }
 
   stop(): void {
@@ -170,8 +180,8 @@ class Lab {
   }
 }
 
-function say(guest: PacketDevice, segment: Segment): void {
-  guest.writeBatch(encodeBatch([tcpFrame(FLOW, true, segment)]), 0);
+function say(guest: PacketDevice, segment: Segment, flow = FLOW): void {
+  guest.writeBatch(encodeBatch([tcpFrame(flow, true, segment)]), 0);
 }
 
 function ip(command: string): void {
@@ -188,12 +198,14 @@ function linkTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
 }
 
-function connect(source: Host, target: Host, epoch: number): void {
+/** The two ends of the session's link: the source's, the target's. */
+function connect(source: Host, target: Host, epoch: number): [LinkEnd, LinkEnd] {
   const [one, other] = [new LinkEnd(), new LinkEnd()];
   one.peer = other;
   other.peer = one;
   target.network.attach(other, { role: 'target' });
   source.network.attach(one, { role: 'source', epoch });
+  return [one, other];
 }
 
 /** A checkpoint at the end of `epoch`, without the guests: they are what the scenario says. */
@@ -285,6 +297,20 @@ function said(from: typeof A, position: number, payload: string, ack: number): S
   };
 }
 
+function synAck({ isn, clock }: typeof A): Segment {
+  const options = Buffer.concat([MSS, timestamps(clock, CLIENT.clock)]);
+  return { seq: isn, ack: CLIENT.isn + 1, flags: SYN | ACK, options };
+}
+
+/** Both guests answer a client on a port of its own, and the source's end has been told. */
+async function openBoth(a: Host, b: Host, link: LinkEnd, remotePort: number): Promise<void> {
+  const flow = { ...FLOW, remotePort };
+  const count = link.delayed.length + 1;
+  a.says(synAck(A), flow);
+  b.says(synAck(B), flow);
+  await waitFor(() => link.delayed.length === count);
+}
+
 function heard({ seq, ack, value, echo, payload }: Numbers) {
   return { seq, ack, value, echo, text: payload.toString() };
 }
@@ -296,16 +322,9 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<unknown>> = {
     const b = await lab.host(false);
     connect(a, b, 1);
     await checkpoint(a, b, 1);
-    const mss = Buffer.from('020405b4', 'hex');
-    const options = Buffer.concat([mss, timestamps(CLIENT.clock, 0)]);
+    const options = Buffer.concat([MSS, timestamps(CLIENT.clock, 0)]);
     lab.clientSays({ seq: CLIENT.isn, flags: SYN, options });
     await Promise.all([a.ear.nth(1), b.ear.nth(1)]);
-    const synAck = ({ isn, clock }: typeof A): Segment => ({
-      seq: isn,
-      ack: CLIENT.isn + 1,
-      flags: SYN | ACK,
-      options: Buffer.concat([mss, timestamps(clock, CLIENT.clock)]),
-    });
     a.says(synAck(A));
     b.says(synAck(B));
     const opened = heard(await lab.clientEar.nth(1));
@@ -342,6 +361,76 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<unknown>> = {
       ...{ opened, first, afterOne, second, confirmed, whileHeld, released, afterTwo, last },
       ...{ asked, clientFrames: lab.clientEar.heard.length },
     };
+  },
+
+  /** New connections of which the secondary's word is under way. */
+  async openings(lab) {
+    const a = await lab.host(true);
+    const b = await lab.host(false);
+    const [link] = connect(a, b, 1);
+    link.delays = MessageType.flowsKnown;
+    await checkpoint(a, b, 1);
+    const texts = (): string[] => {
+      return lab.clientEar.heard.map(({ seq, payload }) => payload.toString() || `SYN ${seq}`);
+    };
+    const held = (): number | undefined => a.network.stats.nics[0]?.heldFrames;
+    await openBoth(a, b, link, 1);
+    // Said later, and by connections that both know.
+    for (const host of [a, b]) host.says(said(A, 1, 'other', 1), { ...FLOW, remotePort: 2 });
+    await lab.clientEar.nth(1);
+    const meanwhile = texts();
+    link.letGo();
+    await lab.clientEar.nth(2);
+
+    await openBoth(a, b, link, 3);
+    a.network.source.edge(2, { exact: true, compares: true });
+    const atEdge = held();
+    link.letGo();
+    const afterEdge = held();
+    a.network.source.release(2);
+    await lab.clientEar.nth(3);
+    await checkpoint(a, b, 3);
+
+    const tooMany = describe(() => {
+      const { type, parts } = encodeFlowsKnown(4, 0, 1);
+      link.delays = undefined;
+      link.take({ type, payload: Buffer.concat(parts) });
+    });
+    link.delays = MessageType.flowsKnown;
+    await openBoth(a, b, link, 4);
+    a.network.detach();
+    link.letGo();
+    const afterSession = held();
+    a.network.source.open();
+    await lab.clientEar.nth(4);
+    return { meanwhile, atEdge, afterEdge, tooMany, afterSession, texts: texts(), asked: a.asked };
+  },
+
+  /** A host that dies before the other knows its new connection, and what the other is told. */
+  async unknown(lab) {
+    const a = await lab.host(true);
+    const b = await lab.host(false);
+    const [link, far] = connect(a, b, 1);
+    await checkpoint(a, b, 1);
+    // What comes in one read is told once.
+    far.delays = MessageType.openedFlow;
+    link.delays = MessageType.flowsKnown;
+    for (const port of [1, 2]) await openBoth(a, b, far, port);
+    far.letGo();
+    await waitFor(() => link.delayed.length > 0);
+    const told = link.delayed.map(({ type, payload }) => decodeNetwork(type, payload, 1));
+    link.letGo();
+    await lab.clientEar.nth(2);
+
+    await openBoth(a, b, far, 3);
+    failOver(a, b);
+    far.letGo();
+    await linkTurn();
+    const afterwards = link.delayed.length;
+    for (const port of [3, 1]) b.says(synAck(B), { ...FLOW, remotePort: port });
+    // Of the first nobody knows; it is the guest's own. The second has been seen.
+    const seen = [await lab.clientEar.nth(3), await lab.clientEar.nth(4)].map(({ seq }) => seq);
+    return { told, afterwards, seen };
   },
 
   /** What was mirrored but not delivered when the host died, and a role that is not there. */

@@ -66,6 +66,27 @@ test('clients see one space of numbers, guests their own, on the wire of three h
   });
 });
 
+test('a new connection waits until the other host knows it, and nothing else does', async (t) => {
+  t.deepEqual(await observe('openings'), {
+    meanwhile: ['other'],
+    // What both hosts know by then is of an epoch that is over: it waits for the commit.
+    atEdge: 1,
+    afterEdge: 1,
+    tooMany: 'The secondary knows 1 connections of 0, and knew 0',
+    afterSession: 1,
+    texts: ['other', ...Array.from({ length: 3 }, () => `SYN ${A}`)],
+    asked: [],
+  });
+});
+
+test('a host that takes over knows every new connection that a client has heard of', async (t) => {
+  t.deepEqual(await observe('unknown'), {
+    told: [{ kind: 'flowsKnown', epoch: 2, nic: 0, count: 2 }],
+    afterwards: 0,
+    seen: [B, A],
+  });
+});
+
 test('threads change their role in place, and links go from session to session', async (t) => {
   const raised = 501 + TIMESTAMP_MARGIN;
   const two = { seq: 5004, ack: A + 1, value: 91, echo: 400, text: 'two' };
