@@ -15,15 +15,12 @@ import type {
   NodeStatus,
 } from '../config/index.js';
 import {
-  type Arrival,
   checkSpeech,
-  type MigrationRecord,
   MovingRole,
   type NodeRole,
   type RoleEnd,
   removeMigrationRecord,
   SessionChannel,
-  type Speech,
   sourceSectionOf,
   writeMigrationRecord,
 } from '../guest/index.js';
@@ -47,11 +44,12 @@ import {
   SOURCE_SECTIONS,
   type SourceSection,
 } from '../migration/index.js';
-import { CoreDriver, type EpochReserve, parseHello } from '../replication/index.js';
+import { CoreDriver, parseHello } from '../replication/index.js';
 import type { AcceptDecision, ProbeAnswer, Session } from '../transport/index.js';
 import { differencesHere } from './abilities-shell.js';
 import { listenToArriving } from './arriving-events-shell.js';
 import { ArrivingGuest } from './arriving-guest-shell.js';
+import type { DestinationRoleOptions } from './destination-options.js';
 import { type ArrivingHello, destinationStatus, recordedHere } from './destination-status.js';
 import {
   CLOSE_TIMEOUT_MS,
@@ -62,18 +60,6 @@ import {
   SILENCE_TIMEOUT_US,
   STRANGERS_MAX,
 } from './limits.js';
-
-export interface DestinationRoleOptions {
-  readonly configuration: Configuration;
-  readonly log: NodeLogger;
-  readonly arrival: Arrival;
-  /** Undefined without a witness. */
-  readonly speech: Speech | undefined;
-  /** Learns the epochs that the source used. */
-  readonly reserve: EpochReserve;
-  /** What an earlier role or process of this host wrote down. */
-  readonly record: MigrationRecord | undefined;
-}
 
 interface Current {
   readonly number: number;
@@ -189,6 +175,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       if (number === this.#core.session) this.#problem = reason;
       this.#open.delete(number);
       this.#driver.input({ kind: 'sessionLost', session: number, reason });
+      this.#endIfCut();
     });
     channel.onSection((section) => this.#onSection(number, section));
     return current;
@@ -536,10 +523,15 @@ export class DestinationRole extends MovingRole implements NodeRole {
   stop(reason: string): void {
     this.#stopping = reason;
     this.#driver.input({ kind: 'operatorCancel' });
+    this.#endIfCut();
+    if (this.#core.state.kind === 'ended') this.#onReleased();
+  }
+
+  /** The guest runs and lacks pages. As long as they come it is not ended for a stop. */
+  #endIfCut(): void {
     const { state } = this.#core;
-    // The guest runs and lacks pages. As long as they come it is not ended for it.
-    if (state.kind === 'running' && state.lostAtUs !== undefined) this.#broken(reason);
-    if (state.kind === 'ended') this.#onReleased();
+    const isCut = state.kind === 'running' && state.lostAtUs !== undefined;
+    if (isCut && this.#stopping !== undefined) this.#broken(this.#stopping);
   }
 
   get migration(): MigrationControl {

@@ -8,4 +8,5 @@
  *
  * It hands the guest on to the primary's role once it runs and lacks nothing.
  */
-export { DestinationRole, type DestinationRoleOptions } from './destination-role-shell.js';
+export type { DestinationRoleOptions } from './destination-options.js';
+export { DestinationRole } from './destination-role-shell.js';
