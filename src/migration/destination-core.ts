@@ -13,19 +13,23 @@
  * In postcopy a lost session pauses what waits for pages, no more: the next one begins with the
  * list of what is missing.
  */
-import { type Core, PAGE_SIZE_BYTES, type PageRange, unreachable } from '../lib/index.js';
+import {
+  type Core,
+  Histogram,
+  PAGE_SIZE_BYTES,
+  type PageRange,
+  unreachable,
+} from '../lib/index.js';
 import { Arrivals } from './arrivals.js';
 import type {
   DestinationInput,
   DestinationOptions,
   DestinationOutcome,
   DestinationOutput,
-  DestinationProgress,
   DestinationState,
   PlainSourceSection,
 } from './destination-state.js';
 import { LACKS, resumedAfter, WAITS } from './destination-words.js';
-import { FaultStatistics } from './fault-statistics.js';
 import { DEMANDED_PAGES } from './limits.js';
 import type { DestinationSection, HelloSection, ImageId, ResumedState } from './messages.js';
 import { rangeOf } from './page-map.js';
@@ -38,7 +42,8 @@ const PATIENCE_BEFORE_PAGES = 10;
 
 export class DestinationCore implements Core<DestinationInput, DestinationOutput> {
   readonly #options: DestinationOptions;
-  readonly #faults = new FaultStatistics();
+  /** How long pages were waited for, microseconds. */
+  readonly #faults = new Histogram();
   /** Pages that are waited for, and since when. */
   readonly #waiting = new Map<number, number>();
   #state: DestinationState = { kind: 'waiting' };
@@ -66,16 +71,6 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
   /** The one that is this migration's; others have not said so yet. */
   get session(): number | undefined {
     return this.#session;
-  }
-
-  progress(): DestinationProgress {
-    return {
-      state: this.#state,
-      pages: this.#arrivals.pages,
-      missingPages: this.#arrivals.missing.size,
-      waitingPages: this.#waiting.size,
-      faults: this.#faults.report(),
-    };
   }
 
   deadlineUs(): number | undefined {
@@ -117,9 +112,6 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
         return this.#ranToItsEnd(input.reason);
       case 'fault':
         return this.#fault(input.offsets, nowUs);
-      case 'vcpuBlocked':
-        this.#faults.blocked(input.vcpu, input.totalUs);
-        return [];
       case 'backupApplied':
       case 'backupRefused':
         return this.#backup(input, nowUs);
@@ -454,8 +446,8 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     if (this.#arrivals.missing.size > 0) return [];
     const outputs: DestinationOutput[] = this.#pagesExpected ? [{ kind: 'allPagesHere' }] : [];
     if (this.#pagesExpected) {
-      const { faults, p50Us = 0, p99Us = 0 } = this.#faults.report();
-      outputs.push(...this.#put({ kind: 'faults', faults, p50Us, p99Us }));
+      const [p50Us, p99Us] = [this.#faults.quantile(0.5), this.#faults.quantile(0.99)];
+      outputs.push(...this.#put({ kind: 'faults', faults: this.#faults.count, p50Us, p99Us }));
     }
     outputs.push(...this.#put({ kind: 'complete' }));
     return [...outputs, ...this.#end({ kind: 'completed' })];
@@ -495,7 +487,7 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
         const sinceUs = this.#waiting.get(page);
         if (sinceUs === undefined) continue;
         this.#waiting.delete(page);
-        this.#faults.served(nowUs - sinceUs);
+        this.#faults.add(nowUs - sinceUs);
       }
     }
   }

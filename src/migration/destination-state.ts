@@ -1,6 +1,5 @@
 /** Inputs, outputs, states and options of the destination's core (destination-core.ts). */
 import type { PageRange } from '../lib/index.js';
-import type { FaultReport } from './fault-statistics.js';
 import type {
   DestinationSection,
   Difference,
@@ -66,8 +65,6 @@ export type DestinationInput =
   | { readonly kind: 'broken'; readonly reason: string; readonly ran: boolean }
   /** Postcopy: vCPUs or devices wait for these pages. */
   | { readonly kind: 'fault'; readonly offsets: readonly number[] }
-  /** Postcopy: for so long in total this vCPU has waited for pages. */
-  | { readonly kind: 'vcpuBlocked'; readonly vcpu: number; readonly totalUs: number }
   /** Answer to `applyBackup`. `ranges`: what was placed. */
   | { readonly kind: 'backupApplied'; readonly ranges: readonly PageRange[] }
   | { readonly kind: 'backupRefused'; readonly reason: string }
@@ -134,17 +131,6 @@ export type DestinationOutcome =
   | { readonly kind: 'discarded'; readonly reason: string }
   | { readonly kind: 'lost'; readonly reason: string }
   | { readonly kind: 'poweredOff'; readonly reason: string };
-
-/** For status. */
-export interface DestinationProgress {
-  readonly state: DestinationState;
-  /** That came, those that came twice included. */
-  readonly pages: number;
-  readonly missingPages: number;
-  /** Pages that the guest waits for now. */
-  readonly waitingPages: number;
-  readonly faults: FaultReport;
-}
 
 export interface DestinationOptions {
   /** A session that owes something and is silent for so long is taken for lost. */

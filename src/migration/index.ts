@@ -11,7 +11,7 @@
  *
  * Pages: RAM -> pages/page-encoder.ts (sent-pages.ts, page-delta.ts) -> pages/batch-compression.ts
  * where compression-advisor.ts says so -> pages/page-batch.ts -> the link -> pages/page-decoder.ts
- * -> RAM. Which are missing: pages/page-bitmap.ts, on the wire bitmap-wire.ts.
+ * -> RAM. Which are missing: pages/page-bitmap.ts.
  *
  * Kept on disk: store/backup-file-shell.ts has pages of a postcopy whose network does not come
  * back; store/ram-image-store-shell.ts the RAM of guests that have left, so that a return sends
@@ -29,12 +29,10 @@ export type {
   DestinationOptions,
   DestinationOutcome,
   DestinationOutput,
-  DestinationProgress,
   DestinationRecord,
   DestinationState,
   PlainSourceSection,
 } from './destination-state.js';
-export type { FaultReport } from './fault-statistics.js';
 export {
   type Compression,
   type DestinationSection,
@@ -55,7 +53,6 @@ export {
   type SourceSection,
 } from './messages.js';
 export { codeBatch, compressBatch } from './pages/batch-compression.js';
-export { BitmapAssembler, encodeBitmap } from './pages/bitmap-wire.js';
 export {
   type CompressionAdvice,
   CompressionAdvisor,

@@ -25,6 +25,7 @@ import {
   type Departure,
   guestFacts,
   guestHello,
+  type MigrationFact,
   MovingRole,
   type NodeIdentity,
   type NodeRole,
@@ -110,6 +111,7 @@ export class SourceRole extends MovingRole implements NodeRole {
   #alarm: string | null = null;
   #refusal: string | undefined;
   #verdicts = '[]';
+  #recorded: MigrationFact | undefined;
   /** What the destination was given, to ask the witness with. Undefined without one. */
   #offer: SpeechOffer | undefined;
   /** The right to speak was given back. */
@@ -266,7 +268,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       case 'startTracking':
         this.#inTurn(async () => {
           // From here on the images look as if another host might have gone on with them.
-          await writeMigrationRecord(this.#configuration, this.#migration, 'moving');
+          await this.#record('moving');
           await this.#beginDisks();
           const ranges = this.#guest.track();
           this.#assist.tracking(ranges);
@@ -324,7 +326,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       case 'giveUp':
         // Whatever keeps it from being written down, the guest can still go on here.
         this.#inTurn(async () => {
-          await writeMigrationRecord(this.#configuration, this.#migration, 'given-up');
+          await this.#record('given-up');
           return { kind: 'gaveUp' };
         });
         return;
@@ -336,7 +338,7 @@ export class SourceRole extends MovingRole implements NodeRole {
         return;
       case 'record':
         this.#inTurn(async () => {
-          await writeMigrationRecord(this.#configuration, this.#migration, output.what);
+          await this.#record(output.what);
           this.#mark('record');
         });
         return;
@@ -357,6 +359,15 @@ export class SourceRole extends MovingRole implements NodeRole {
         void this.#end(output.outcome);
         return;
     }
+  }
+
+  /** Durable when it resolves; what stands there already is not synced again in the pause. */
+  async #record(what: MigrationFact): Promise<void> {
+    if (what === this.#recorded) return;
+    // A write that fails may have been made, or not.
+    this.#recorded = undefined;
+    await writeMigrationRecord(this.#configuration, this.#migration, what);
+    this.#recorded = what;
   }
 
   async #connect(address: string | undefined): Promise<void> {

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { PAGE_SIZE_BYTES, Prng } from '../../src/lib/index.js';
-import { digestPages, PageBitmap, PageEncoder } from '../../src/migration/index.js';
+import { digestPages, PageEncoder } from '../../src/migration/index.js';
 import { encodeBatch, type PageBatch } from '../../src/migration/pages/page-batch.js';
 import {
   dataOffset,
@@ -56,22 +56,6 @@ export function goldenBatch(): PageBatch {
     for (const batch of encoder.encode(ninth, ram)) void batch;
   for (const word of [0, 2, 100]) ram.page(9).writeUInt32BE(0xdada0000 + word, word * 4);
   return [...encoder.encode([{ offset: 0, length: 10 * PAGE_SIZE_BYTES }], ram)][0] as PageBatch;
-}
-
-/** Of 100 pages, set: 0 to 9, 64 and 65, 99. */
-export function goldenBitmap(): PageBitmap {
-  const bitmap = new PageBitmap(100);
-  bitmap.set(0, 10);
-  bitmap.set(64, 2);
-  bitmap.set(99);
-  return bitmap;
-}
-
-/** Every second one of 100 pages: bits are shorter than runs. */
-export function goldenStripes(): PageBitmap {
-  const bitmap = new PageBitmap(100);
-  for (let page = 1; page < 100; page += 2) bitmap.set(page);
-  return bitmap;
 }
 
 export const GOLDEN_ID = Buffer.from('000102030405060708090a0b0c0d0e0f', 'hex');

@@ -1,4 +1,4 @@
-/** Bounds of page batches and bitmaps; each with its unit and what happens when it is reached. */
+/** Bounds of page batches; each with its unit and what happens when it is reached. */
 
 /** Bytes of page data in one batch, uncompressed: half a MiB never delays a demanded page for long.
  * Reaching it starts the next batch; a header that claims more is refused. */
@@ -21,6 +21,3 @@ export const RAM_PAGES_MAX = 2 ** 31;
 
 /** Bytes of sent versions that an encoder remembers; 0 remembers none. A bug, assertion. */
 export const SENT_CACHE_BYTES_MAX = 2 ** 30;
-
-/** Pages of one part of an encoded bitmap: 4 GiB of RAM, at most 128 KiB on the wire. */
-export const BITMAP_PART_PAGES = 2 ** 20;

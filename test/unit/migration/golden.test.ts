@@ -3,9 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { crc32c, ProtocolError } from '../../../src/lib/index.js';
 import {
-  BitmapAssembler,
   DigestDecoder,
-  encodeBitmap,
   encodeDigests,
   openBackup,
   PageBitmap,
@@ -19,11 +17,9 @@ import {
   fromRows,
   GOLDEN_ID,
   goldenBatch,
-  goldenBitmap,
   goldenDigests,
   goldenImage,
   goldenRam,
-  goldenStripes,
   toRows,
 } from '../../support/migration-golden.js';
 import { PageRam } from '../../support/page-ram.js';
@@ -104,20 +100,6 @@ for (const name of ['page-batch', 'page-batch-lz4']) {
     t.is(ram.writes, 0);
   });
 }
-
-test('golden bitmaps are encoded and decoded as ever', (t) => {
-  for (const [name, bitmap] of [
-    ['bitmap-runs', goldenBitmap()],
-    ['bitmap-bits', goldenStripes()],
-  ] as const) {
-    const parts = [...encodeBitmap(bitmap)];
-    t.is(parts.length, 1);
-    t.is(toRows(parts[0] as Buffer), readText(name));
-    const assembler = new BitmapAssembler(100);
-    assembler.add(fromRows(readText(name)));
-    t.true(assembler.finished?.equals(bitmap));
-  }
-});
 
 test('golden digests are encoded and decoded as ever', (t) => {
   const batches = [...encodeDigests(goldenDigests())];
