@@ -33,7 +33,7 @@ async function accepted(
     (event) => events.push(event),
   );
   client.start();
-  return { client, events };
+  return { client, events, connections: () => nth };
 }
 
 function echo(socket: Socket): void {
@@ -42,8 +42,8 @@ function echo(socket: Socket): void {
 }
 
 test('accepted: right dialogues are counted, each connection ends as planned', async (t) => {
-  const { client, events } = await accepted(t, { onSocket: echo });
-  await until(() => client.successes >= 50);
+  const { client, events, connections } = await accepted(t, { onSocket: echo });
+  await until(() => client.successes >= 50 && connections() >= 2 * QUICK.openMax);
   t.true(client.openSince(0) > 0);
   t.is(client.openSince(Number.MAX_SAFE_INTEGER), 0);
   const report = await client.stop();
@@ -120,6 +120,7 @@ function askOn(socket: Socket, id: number, damage: (line: string) => string = (l
 
 async function dialled(t: ExecutionContext, guest: FakeGuest, deadlineMs = QUICK.deadlineMs) {
   let asked = 0;
+  let connections = 0;
   const control = await serve(t, (socket) => {
     createInterface({ input: socket }).on('line', (line) => {
       const [verb, id = '', address = '', port = ''] = line.split(' ');
@@ -129,6 +130,7 @@ async function dialled(t: ExecutionContext, guest: FakeGuest, deadlineMs = QUICK
         return;
       }
       t.is(address, '127.0.0.1');
+      connections++;
       const ask = (n: number, p: number): void => askOn(connect(p, '127.0.0.1'), n);
       (guest.onConverse ?? ask)(Number(id), Number(port));
       socket.write('ok\n');
@@ -140,12 +142,12 @@ async function dialled(t: ExecutionContext, guest: FakeGuest, deadlineMs = QUICK
     (event) => events.push(event),
   );
   client.start();
-  return { client, events };
+  return { client, events, connections: () => connections };
 }
 
 test('dialled: the guest asks, the client answers, each connection ends as planned', async (t) => {
-  const { client, events } = await dialled(t, {});
-  await until(() => client.successes >= 50);
+  const { client, events, connections } = await dialled(t, {});
+  await until(() => client.successes >= 50 && connections() >= 2 * QUICK.openMax);
   const report = await client.stop();
   t.like(report, { dead: 0, wrong: 0, controlsLost: 0 });
   t.deepEqual(report.guest, { lines: 0, wrong: 0, broken: 0, failed: 0 });
