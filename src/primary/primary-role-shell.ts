@@ -510,13 +510,14 @@ export class PrimaryRole implements NodeRole {
     this.#current = undefined;
     this.#committedEpoch = null;
     this.#lastFailure = reason;
-    this.#statistics.failed += 1;
     this.#endReplication(current);
     this.#bytesSentBefore += current?.session.bytesSent ?? 0;
     current?.session.destroy();
     this.#held.sessionOver();
-    // That nobody could be reached was told by the attempt.
-    if (current !== undefined) this.#log.warn(consequence, { reason });
+    // That nobody could be reached was told by the attempt, and no checkpoint failed.
+    if (current === undefined) return;
+    this.#statistics.failed += 1;
+    this.#log.warn(consequence, { reason });
   }
 
   async #protect(): Promise<void> {
