@@ -15,6 +15,7 @@ export const FAULTS = [
   'link-loss',
   'link-delay',
   'lan-cut',
+  'lan-silent',
   'etcd-stopped',
   'etcd-cut',
   'disk-full',
@@ -65,7 +66,8 @@ const EXPECTED: Readonly<Record<Fault, readonly [Outcome, Outcome, Bound]>> = {
   'link-one-way': ['alone', 'alone', 'loss'],
   'link-loss': ['stays', 'stays', 'weather'],
   'link-delay': ['protected', 'protected', 'weather'],
-  'lan-cut': ['failover', 'protected', 'gateway'],
+  'lan-cut': ['failover', 'protected', 'loss'],
+  'lan-silent': ['failover', 'protected', 'gateway'],
   'etcd-stopped': ['protected', 'protected', 'none'],
   'etcd-cut': ['protected', 'protected', 'none'],
   'disk-full': ['failover', 'alone', 'loss'],
@@ -74,14 +76,14 @@ const EXPECTED: Readonly<Record<Fault, readonly [Outcome, Outcome, Bound]>> = {
 /** There is one etcd: that it is stopped happens on neither side. */
 const ONE_SIDED: readonly Fault[] = ['etcd-stopped'];
 /** Nobody hears of it whose LAN is cut but the guest's clients. */
-const UNNOTICED = 'lan-cut';
+const UNNOTICED: readonly Fault[] = ['lan-cut', 'lan-silent'];
 
 export const CELLS: readonly Cell[] = FAULTS.flatMap((fault) => {
   const [primary, secondary, bound] = EXPECTED[fault];
   const cell: Cell = { fault, side: 'primary', expected: primary, bound };
   if (ONE_SIDED.includes(fault)) return [cell];
   const other: Cell = { fault, side: 'secondary', expected: secondary, bound };
-  return [cell, fault === UNNOTICED ? { ...other, bound: 'none' } : other];
+  return [cell, UNNOTICED.includes(fault) ? { ...other, bound: 'none' } : other];
 });
 
 /**

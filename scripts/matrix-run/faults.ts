@@ -58,6 +58,11 @@ export async function breakIt(
       return cut(lab, host, 'repl0');
     case 'lan-cut':
       return cut(lab, host, 'lan0');
+    case 'lan-silent': {
+      const atUs = nowUs();
+      await network.setLan(host, 'silent');
+      return { atUs, mend: mendNetwork };
+    }
     case 'etcd-cut':
       return cut(lab, host, 'witness0');
     case 'link-one-way':

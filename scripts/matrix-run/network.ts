@@ -40,6 +40,12 @@ export class MatrixNetwork {
     await ip(this.#pair.lab[host], 'link', 'set', wire, state);
   }
 
+  /** What is behind the host's plug on the LAN: nothing, or the others. The plug stays in. */
+  async setLan(host: HostName, state: 'silent' | 'connected'): Promise<void> {
+    const bridge = state === 'silent' ? ['nomaster'] : ['master', 'br-lan'];
+    await ip(this.#pair.lab.lan, 'link', 'set', `p-${host}`, ...bridge);
+  }
+
   /** From now on the host's frames to the other one have this weather. */
   async spoil(host: HostName, weather: Weather): Promise<void> {
     this.#relay.writeLine(JSON.stringify(weather));
@@ -51,6 +57,7 @@ export class MatrixNetwork {
   async mend(): Promise<void> {
     for (const host of HOST_NAMES) {
       for (const wire of WIRES) await this.setWire(host, wire, 'up');
+      await this.setLan(host, 'connected');
       const namespace = this.#pair.lab[host];
       const to = `${REPLICATION_ADDRESS[otherOf(host)]}/32`;
       // There is none but after `spoil`.

@@ -75,6 +75,12 @@ export const GATEWAY_INTERVAL_US = 200_000;
 /** Without an answer for this long the gateway is unreachable: five requests. */
 export const GATEWAY_SILENCE_US = 1_000_000;
 
+/** How often it is looked whether a cable is plugged in. */
+export const CARRIER_INTERVAL_US = 50_000;
+
+/** Seen to be out so often in a row, it is: no interface renegotiates within a tenth of a second. */
+export const CARRIER_LOOKS = 2;
+
 /**
  * How often a speaker without a LAN is told so. Changing roles takes a fraction of it; before the
  * guest is protected nothing comes of it.

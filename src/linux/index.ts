@@ -1,4 +1,5 @@
 /** The only callers of the C library. Throws `SystemCallError`; keeps no state between calls. */
+export { Uplink, type UplinkOptions } from './carrier.js';
 export { bootTimeUs, monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';
 export { syncDirectory, writeDurably } from './durable-file.js';

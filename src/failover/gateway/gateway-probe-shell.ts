@@ -1,7 +1,10 @@
-/** Pings the gateway from a raw socket; opens it again when it breaks, as when a route is gone. */
+/**
+ * Pings the gateway from a raw socket; opens it again when it breaks, as when a route is gone. Looks
+ * whether the way there has a carrier, too.
+ */
 import { randomBytes } from 'node:crypto';
 import { describeError, type Logger } from '../../lib/index.js';
-import { bootTimeUs, openIcmpSocket, type PacketDevice } from '../../linux/index.js';
+import { bootTimeUs, openIcmpSocket, type PacketDevice, Uplink } from '../../linux/index.js';
 import { GatewayMonitor, type GatewayOutput } from './gateway-monitor.js';
 import { encodeEcho, type Family, isEchoReply, NONCE_BYTES } from './icmp-wire.js';
 
@@ -21,6 +24,7 @@ export class GatewayProbe {
   readonly #nonce = randomBytes(NONCE_BYTES);
   readonly #monitor = new GatewayMonitor(bootTimeUs());
   #socket: PacketDevice | undefined;
+  #uplink: Uplink | undefined;
   #timer: NodeJS.Timeout | undefined;
   #failure = '';
   #stopped = false;
@@ -39,7 +43,8 @@ export class GatewayProbe {
   }
 
   #tick(): void {
-    for (const output of this.#monitor.tick(bootTimeUs())) this.#perform(output);
+    const outputs = this.#monitor.tick(bootTimeUs(), this.#uplink?.hasCarrier());
+    for (const output of outputs) this.#perform(output);
     if (this.#stopped) return;
     const waitMs = Math.ceil((this.#monitor.deadlineUs() - bootTimeUs()) / 1000);
     this.#timer = setTimeout(() => this.#tick(), Math.max(1, waitMs));
@@ -70,6 +75,7 @@ export class GatewayProbe {
   #open(): PacketDevice {
     const socket = openIcmpSocket(this.#options.address);
     socket.onReadable(() => this.#read(socket));
+    this.#uplink = Uplink.towards(this.#options.address) ?? this.#uplink;
     this.#failure = '';
     return socket;
   }
