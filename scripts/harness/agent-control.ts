@@ -34,6 +34,7 @@ export interface AgentStatus {
   readonly security: {
     readonly transport: 'tls' | 'plain';
     readonly certificate: { readonly names: readonly string[]; readonly daysLeft: number } | null;
+    readonly peerCertificate: { readonly names: readonly string[] } | null;
   } | null;
   /** Null without a witness. */
   readonly speech: { readonly state: string; readonly granted: boolean } | null;

@@ -73,8 +73,10 @@ export interface NodeIdentity {
   readonly port: number;
   /** INSTANCE_BYTES, random. */
   readonly instance: Buffer;
-  /** What protects every connection between the hosts. */
+  /** What protects every connection between the hosts; read for each, as it may be replaced. */
   readonly security: LinkSecurity;
+  /** A session was made with this peer. */
+  readonly met: (session: Session) => void;
 }
 
 /** Who is told what happens to a role. */

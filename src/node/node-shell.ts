@@ -128,6 +128,7 @@ class Node implements RunningNode {
       trouble: () => this.#speech?.status.trouble,
     });
     const instance = (): Buffer => this.#instance;
+    const nodeSecurity = this.#security;
     this.#listener = new PeerListener({
       log,
       get instance() {
@@ -135,6 +136,7 @@ class Node implements RunningNode {
       },
       accept: ({ remoteAddress }) => this.#accept(remoteAddress),
       onSession: (session) => {
+        this.#security.met(session);
         this.#standing = 'none';
         if (this.#role === undefined) session.destroy();
         else this.#role.onSession(session);
@@ -144,7 +146,9 @@ class Node implements RunningNode {
         return this.#probeAnswer;
       },
       resumeWithinMs: configuration.peerTimeoutUs / 1000,
-      security: this.#security.links,
+      get security() {
+        return nodeSecurity.links;
+      },
     });
   }
 
@@ -240,8 +244,15 @@ class Node implements RunningNode {
   }
 
   get #identity(): NodeIdentity {
-    const security = this.#security.links;
-    return { port: this.#port, instance: this.#instance, security };
+    const security = this.#security;
+    return {
+      port: this.#port,
+      instance: this.#instance,
+      get security() {
+        return security.links;
+      },
+      met: (session) => security.met(session),
+    };
   }
 
   /** The only address that a primary may come from, if that is known. */

@@ -62,6 +62,7 @@ export async function meetSecondary(options: MeetOptions): Promise<MetSecondary 
       resumeWithinMs: configuration.peerTimeoutUs / 1000,
       security: options.identity.security,
     });
+    options.identity.met(session);
     if (options.isLeaving()) throw new Error('The node is leaving');
     const offer = (await speech?.offer(session)) ?? null;
     const reply = firstControlMessage(session);

@@ -387,6 +387,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       this.#driver.input({ kind: 'connectFailed', reason });
       return;
     }
+    this.#options.identity.met(session);
     this.#sessions += 1;
     const number = this.#sessions;
     const channel = new SessionChannel<SourceSection, DestinationSection>(session, {

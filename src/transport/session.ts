@@ -9,6 +9,7 @@
  * others, each of the two for as long as its owner allows. Meanwhile the owner is told that it is
  * interrupted, since a peer that has died looks the same at first.
  */
+import type { X509Certificate } from 'node:crypto';
 import { describeError } from '../lib/index.js';
 import { duplicateDescriptor } from '../linux/index.js';
 import { CHANNELS, type Channel } from './channels.js';
@@ -61,6 +62,8 @@ export class Session implements SessionInfo {
   readonly remoteAddress: string;
   readonly protocolVersion: number;
   readonly links: Readonly<Record<Channel, Link>>;
+  /** What the peer showed at the beginning; undefined without TLS. */
+  readonly peerCertificate: X509Certificate | undefined;
   #closing = false;
   #openLinks = CHANNELS.length;
   #closeReason: SessionCloseReason | undefined;
@@ -88,6 +91,7 @@ export class Session implements SessionInfo {
     this.remoteAddress = info.remoteAddress;
     this.protocolVersion = info.protocolVersion;
     this.links = links;
+    this.peerCertificate = links.control.peerCertificate;
     this.#resumption = resumption;
     for (const channel of CHANNELS) {
       links[channel].onClose((reason) => this.#onLinkClosed(channel, reason));

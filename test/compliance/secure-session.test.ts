@@ -1,5 +1,6 @@
 /** Sessions over TLS: who gets one, and what the others get. */
 import { spawn } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import net from 'node:net';
 import { connect as connectTls } from 'node:tls';
@@ -66,6 +67,8 @@ test('two hosts with certificates of one CA have a session, and a probe is answe
   const near = await connectSession({ ...options(port), security: mine });
   t.teardown(() => near.destroy());
   const [far] = sessions;
+  t.is(near.peerCertificate?.raw.equals(new X509Certificate(good.certificate).raw), true);
+  t.is(far?.peerCertificate?.raw.equals(new X509Certificate(mine.certificate).raw), true);
   for (const channel of CHANNELS) {
     near.links[channel].send(0x100, [Buffer.from(channel)]);
     const [frame] = far === undefined ? [] : await takeFrames(far.links[channel], 1);

@@ -14,6 +14,7 @@ test('a pair with certificates is protected, tells whose they are, and fails ove
       t.like(security, { transport: 'tls' });
       t.deepEqual(security?.certificate?.names, [host, REPLICATION_ADDRESS[host]]);
       t.true((security?.certificate?.daysLeft ?? 0) > 700);
+      t.is(security?.peerCertificate?.names[0], host === 'hosta' ? 'hostb' : 'hosta');
     }
     const clients = await startClients(pair, { clients: NAMES });
     await clients.waitSuccesses({ names: NAMES, afterUs: 0, count: 5 });

@@ -75,10 +75,22 @@ export function refusalOfPeer(socket: TLSSocket, security: TlsSecurity): string 
   const protocol = socket.getProtocol();
   if (protocol !== 'TLSv1.3') return `it speaks ${protocol ?? 'no TLS'}, expected TLSv1.3`;
   if (typeof socket.alpnProtocol !== 'string') return 'it named no protocol of ours (ALPN)';
-  const certificate = socket.getPeerX509Certificate();
+  const certificate = certificateOfPeer(socket);
   if (certificate === undefined) return 'it showed no certificate';
   return refusalByOpenssl(socket) ?? refusalOfCertificate(certificate, security);
 }
+
+/** Undefined before the handshake, or if the peer has shown none. */
+export function certificateOfPeer(socket: TLSSocket): X509Certificate | undefined {
+  const known = shown.get(socket);
+  if (known !== undefined) return known;
+  const certificate = socket.getPeerX509Certificate();
+  if (certificate !== undefined) shown.set(socket, certificate);
+  return certificate;
+}
+
+/** Asked a second time, the connecting end of Node 20 has taken it out of OpenSSL's chain. */
+const shown = new WeakMap<TLSSocket, X509Certificate>();
 
 /**
  * OpenSSL's own verdict, which a tls.Server acts on and a TLSSocket around another socket does not:
