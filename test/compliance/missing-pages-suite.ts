@@ -101,7 +101,9 @@ function registerServing(test: SerialFn, kind: SubjectKind): void {
     t.deepEqual(missing.waitedFor(), [faults.at(-1)?.offset ?? -1]);
     for (const offset of missing.waitedFor()) missing.place(offset, pageOf(source, offset));
     serveFrom(source, missing);
-    await assertMoved(t, { source, b, written: await pushRest(source, missing, b) });
+    const written = await pushRest(source, missing, b);
+    await b.untilItRuns();
+    await assertMoved(t, { source, b, written });
   });
 
   test(`${kind.name}: QEMU waits for pages itself while it loads devices`, async (t) => {
