@@ -78,7 +78,7 @@ export const GATEWAY_SILENCE_US = 1_000_000;
 /** How often it is looked whether a cable is plugged in. */
 export const CARRIER_INTERVAL_US = 50_000;
 
-/** Seen to be out so often in a row, it is: no interface renegotiates within a tenth of a second. */
+/** Seen to be out so often in a row, it is: nothing renegotiates within a tenth of a second. */
 export const CARRIER_LOOKS = 2;
 
 /**

@@ -7,8 +7,8 @@ export const JOIN_PROBE_TIMEOUT_MS = 1_000;
 export const EXPIRY_LOOK_MS = 24 * 3600 * 1000;
 
 /**
- * Between two looks at the files, milliseconds: whoever has replaced a certificate waits for the log
- * to say so, and reading three small files costs nothing.
+ * Between two looks at the files, milliseconds: whoever has replaced a certificate waits for the
+ * log to say so, and reading three small files costs nothing.
  */
 export const CERTIFICATE_LOOK_MS = 10_000;
 

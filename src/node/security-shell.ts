@@ -74,7 +74,7 @@ export class NodeSecurity {
     if (isNew) this.#warn("The peer's certificate expires soon", facts);
   }
 
-  /** Takes files that have changed and are as they must be. Others stay where they are, told once. */
+  /** Takes files that have changed, if nothing is wrong with them; what is, is told once. */
   lookAtFiles(): void {
     try {
       const { links, certificate } = loadLinkSecurity(this.#place, this.#now());

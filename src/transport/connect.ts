@@ -2,7 +2,7 @@
  * The connecting side: `connectSession` opens the four links of a session, `probePeer` asks whether
  * a peer's process is there. Each connection sends an attach and waits for the answer.
  */
-import { randomBytes } from 'node:crypto';
+import { randomBytes, type X509Certificate } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Logger, ProtocolError } from '../lib/index.js';
 import {
@@ -23,7 +23,7 @@ import { Link } from './link.js';
 import type { LinkCloseReason } from './link-types.js';
 import { ATTACH_PROTOCOL } from './resume-wire.js';
 import { PLAIN, secureClient } from './secure-stream.js';
-import type { LinkSecurity } from './security/link-security.js';
+import { certificateOfPeer, type LinkSecurity } from './security/link-security.js';
 import { Session } from './session.js';
 import { type Endpoint, openStream } from './stream.js';
 
@@ -49,6 +49,7 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
   const opened: Link[] = [];
   let version = 0;
   let remoteAddress = host;
+  let peerCertificate: X509Certificate | undefined;
   const attachChannel = async (channel: Channel): Promise<[Channel, Link]> => {
     const socket = secureClient(openStream(options), security, ATTACH_PROTOCOL);
     const link = new Link(socket, {
@@ -61,6 +62,7 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
     const answer = await askAttach(link, attach);
     version = readAttachAnswer(answer, where);
     remoteAddress = socket.remoteAddress ?? host;
+    peerCertificate = certificateOfPeer(socket);
     return [channel, link];
   };
   const interruption = interruptAfter(timeoutMs, where, signal);
@@ -70,7 +72,7 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
       interruption.promise,
     ]);
     const id = sessionId.toString('hex');
-    const info = { id, remoteAddress, protocolVersion: version };
+    const info = { id, remoteAddress, protocolVersion: version, peerCertificate };
     const resumes = resumeWithinMs !== undefined;
     for (const [channel, link] of links) link.join({ sessionId, channel, resumes }, security);
     const record = Object.fromEntries(links) as Record<Channel, Link>;

@@ -19,9 +19,7 @@
  * all of them. What stays behind carries no frames any more, but is still the link to its session:
  * it closes for the same reasons, now told by reports, and passes `close` and `destroy` on.
  */
-import type { X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
-import { TLSSocket } from 'node:tls';
 import { assert, describeError, type Logger, ProtocolError } from '../lib/index.js';
 import { duplicateDescriptor } from '../linux/index.js';
 import { Acknowledger } from './acknowledger.js';
@@ -42,7 +40,7 @@ import type {
 import { endOfStream, unpackReason } from './reason-parcel.js';
 import { type LinkIdentity, ResumeCore } from './resume-core.js';
 import { PLAIN, streamError } from './secure-stream.js';
-import { certificateOfPeer, type LinkSecurity } from './security/link-security.js';
+import type { LinkSecurity } from './security/link-security.js';
 import { descriptorOf, takeUnread, writeAll } from './stream.js';
 import { Waiters } from './waiters.js';
 
@@ -203,11 +201,6 @@ export class Link {
     const written = bytes <= COPY_MAX_BYTES ? [Buffer.concat(buffers, bytes)] : buffers;
     this.#core?.sent(written, bytes);
     if (this.#core === undefined || this.#core.live) this.#write(written);
-  }
-
-  /** What the peer has proved who it is by; undefined without TLS. Where the connection is driven. */
-  get peerCertificate(): X509Certificate | undefined {
-    return this.#socket instanceof TLSSocket ? certificateOfPeer(this.#socket) : undefined;
   }
 
   /**

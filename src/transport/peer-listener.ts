@@ -36,7 +36,7 @@ import { Link } from './link.js';
 import type { LinkCloseReason } from './link-types.js';
 import { ATTACH_PROTOCOL, decodeResume, linkOfProtocol } from './resume-wire.js';
 import { awaitHello, PLAIN, secureServer } from './secure-stream.js';
-import type { LinkSecurity } from './security/link-security.js';
+import { certificateOfPeer, type LinkSecurity } from './security/link-security.js';
 import { Session, type SessionInfo } from './session.js';
 import { createStreamServer, descriptorOf, takeUnread } from './stream.js';
 
@@ -67,6 +67,7 @@ export interface PeerListenerOptions {
 
 interface Pending {
   readonly link: Link;
+  readonly socket: Socket;
   /** The peer's address without port: all links of a session come from the same. */
   readonly host: string;
   deadline: NodeJS.Timeout | undefined;
@@ -178,6 +179,7 @@ export class PeerListener {
     const link = new Link(socket, { log, limits: UNATTACHED_LIMITS, remoteAddress });
     const pending: Pending = {
       link,
+      socket,
       host,
       deadline: undefined,
       gathering: undefined,
@@ -260,7 +262,11 @@ export class PeerListener {
     const id = attach.sessionId.toString('hex');
     let gathering = this.#gatherings.get(id);
     if (gathering === undefined) {
-      const info = { id, remoteAddress: pending.host, protocolVersion: version };
+      const peerCertificate = certificateOfPeer(pending.socket);
+      const info = {
+        ...{ id, remoteAddress: pending.host, protocolVersion: version },
+        peerCertificate,
+      };
       gathering = { info, members: new Map() };
       this.#gatherings.set(id, gathering);
     }

@@ -33,6 +33,8 @@ export interface SessionInfo {
   readonly remoteAddress: string;
   /** The session protocol that both ends speak. */
   readonly protocolVersion: number;
+  /** What the peer has proved who it is by; undefined without TLS. */
+  readonly peerCertificate: X509Certificate | undefined;
 }
 
 /** How a session is to be resumed. */
@@ -61,9 +63,8 @@ export class Session implements SessionInfo {
   readonly id: string;
   readonly remoteAddress: string;
   readonly protocolVersion: number;
-  readonly links: Readonly<Record<Channel, Link>>;
-  /** What the peer showed at the beginning; undefined without TLS. */
   readonly peerCertificate: X509Certificate | undefined;
+  readonly links: Readonly<Record<Channel, Link>>;
   #closing = false;
   #openLinks = CHANNELS.length;
   #closeReason: SessionCloseReason | undefined;
@@ -91,7 +92,7 @@ export class Session implements SessionInfo {
     this.remoteAddress = info.remoteAddress;
     this.protocolVersion = info.protocolVersion;
     this.links = links;
-    this.peerCertificate = links.control.peerCertificate;
+    this.peerCertificate = info.peerCertificate;
     this.#resumption = resumption;
     for (const channel of CHANNELS) {
       links[channel].onClose((reason) => this.#onLinkClosed(channel, reason));

@@ -1,6 +1,6 @@
 /**
- * Pings the gateway from a raw socket; opens it again when it breaks, as when a route is gone. Looks
- * whether the way there has a carrier, too.
+ * Pings the gateway from a raw socket; opens it again when it breaks, as when a route is gone.
+ * Looks whether the way there has a carrier, too.
  */
 import { randomBytes } from 'node:crypto';
 import { describeError, type Logger } from '../../lib/index.js';

@@ -6,7 +6,8 @@
  * and that hold as well for a TLSSocket around a socket that no tls.Server has looked at.
  */
 import { constants, X509Certificate } from 'node:crypto';
-import type { ConnectionOptions, TLSSocket, TlsOptions } from 'node:tls';
+import type { Socket } from 'node:net';
+import { type ConnectionOptions, TLSSocket, type TlsOptions } from 'node:tls';
 import { ATTACH_DEADLINE_MS } from '../limits.js';
 import { refusalOfCertificate } from './certificate.js';
 
@@ -80,8 +81,9 @@ export function refusalOfPeer(socket: TLSSocket, security: TlsSecurity): string 
   return refusalByOpenssl(socket) ?? refusalOfCertificate(certificate, security);
 }
 
-/** Undefined before the handshake, or if the peer has shown none. */
-export function certificateOfPeer(socket: TLSSocket): X509Certificate | undefined {
+/** Undefined before the handshake, if the peer has shown none, and without TLS. */
+export function certificateOfPeer(socket: Socket): X509Certificate | undefined {
+  if (!(socket instanceof TLSSocket)) return undefined;
   const known = shown.get(socket);
   if (known !== undefined) return known;
   const certificate = socket.getPeerX509Certificate();

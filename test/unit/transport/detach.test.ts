@@ -370,7 +370,8 @@ async function splitSession(t: ExecutionContext): Promise<SplitSession> {
     sockets[channel] = far;
     far.resume();
   }
-  const info = { id: '00', remoteAddress: '127.0.0.1', protocolVersion: 1 };
+  const told = { id: '00', remoteAddress: '127.0.0.1', protocolVersion: 1 };
+  const info = { ...told, peerCertificate: undefined };
   const session = new Session(info, links);
   const threaded = startWorker(t, (report) => session.links.network.reported(report));
   const { client } = threaded;
