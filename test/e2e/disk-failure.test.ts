@@ -129,7 +129,7 @@ interface ImagePlace {
 }
 
 async function pairOptions({ imageDirectory, diskDirectory }: ImagePlace): Promise<PairOptions> {
-  const patient = ['--peer-timeout', '6s'];
+  const patient = ['--peer-timeout', '3s'];
   return {
     root: ROOT,
     guest: await guestFiles(ROOT),

@@ -109,7 +109,7 @@ function startAgent(
   fs.mkdirSync(place);
   const common = ['--vm', 'disks', '--host', program, '--run-dir', place, '--state-dir', place];
   common.push('--transport-security', 'plain-trusted');
-  const words = [path.join(CLI, `${program}.js`), ...common, '--peer-timeout', '6s', ...flags];
+  const words = [path.join(CLI, `${program}.js`), ...common, '--peer-timeout', '3s', ...flags];
   const child = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'pipe'] });
   t.teardown(async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;

@@ -17,7 +17,7 @@ import { PairLab, type PairOptions } from '../../scripts/harness/pair-lab.js';
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const LOG_TAIL_LINES = 40;
 /** A machine that is busy with other things must not look like a lost peer. */
-const PATIENT = ['--peer-timeout', '6s'];
+const PATIENT = ['--peer-timeout', '3s'];
 
 /** Options of a pair that a test may choose; the rest is as in the demo. */
 export type TestPairOptions = Partial<Omit<PairOptions, 'root' | 'guest'>> & {

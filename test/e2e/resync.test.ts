@@ -237,7 +237,7 @@ class Pair {
   #start(name: Name, flags: readonly string[]): void {
     const place = this.file(name);
     const common = ['--vm', 'resync', '--host', name, '--run-dir', place, '--state-dir', place];
-    const words = [path.join(CLI, `colo-${name}.js`), ...common, '--peer-timeout', '6s', ...flags];
+    const words = [path.join(CLI, `colo-${name}.js`), ...common, '--peer-timeout', '3s', ...flags];
     const agent = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'pipe'] });
     agent.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#logs[name] += text;

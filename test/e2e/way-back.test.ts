@@ -49,7 +49,7 @@ test('the way back after a failover transfers what has changed', async (t) => {
     cleanup.add('data image', () => rm(directory, { recursive: true, force: true }));
     const dataPath = join(directory, 'data.img');
     await writeRandomImage(dataPath);
-    const patient = ['--peer-timeout', '6s'];
+    const patient = ['--peer-timeout', '3s'];
     const pair = await PairLab.up(
       {
         ...{ root: ROOT, guest, memoryMib: 256, periodMs: 1000, mode: 'colo' },
