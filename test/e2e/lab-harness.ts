@@ -165,7 +165,8 @@ function waitReady(qemu: ChildProcess): Promise<void> {
     createInterface({ input: stdout })
       .on('line', (line) => {
         lines.push(line);
-        if (line.trim() === 'colo-guest ready') {
+        // A serial console may have leftovers of its set-up before the first words.
+        if (line.trimEnd().endsWith('colo-guest ready')) {
           clearTimeout(timer);
           resolve();
         }
