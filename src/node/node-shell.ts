@@ -189,24 +189,21 @@ class Node implements RunningNode {
     return isFenced ? { ...view, phase: 'fenced' } : view;
   }
 
+  /**
+   * Listens only once it knows what its images say: a peer that starts at the same moment and is
+   * told `idle` boots the guest, from older ones if it has them.
+   */
   async begin(): Promise<void> {
     const { listen, role } = this.#configuration;
-    this.#port = await this.#listener.listen(listen);
-    this.#log.info('Listening', { host: listen.host, port: this.#port });
-    await sweepKeptRam(this.#configuration, this.#log);
-    if (this.#allowedPeer === undefined) {
-      this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
-    }
     try {
-      const { stateDir, vm } = this.#configuration;
-      this.#standing = standingOf(await readRecords(stateDir, vm));
-      const record = await readMigrationRecord({ stateDir, vm });
-      const departed = hasDeparted(record);
-      if (departed) this.#standing = 'following';
-      // It ran here last, whatever became of it.
-      const { what } = record ?? {};
-      if (what === 'owns' || what === 'moving') this.#standing = 'leading';
+      await sweepKeptRam(this.#configuration, this.#log);
+      const departed = await this.#readStanding();
       this.#saved = role === 'secondary' ? await this.#readSaved() : undefined;
+      this.#port = await this.#listener.listen(listen);
+      this.#log.info('Listening', { host: listen.host, port: this.#port });
+      if (this.#allowedPeer === undefined) {
+        this.#log.warn('Any host that reaches the port may become the primary: set allow-peer');
+      }
       const knowsMachine =
         this.#saved !== undefined && this.#configuration.onPeerLoss === 'failover';
       const standing = this.#standing;
@@ -218,6 +215,19 @@ class Node implements RunningNode {
       this.#listener.close();
       throw error;
     }
+  }
+
+  /** Resolves to whether the guest has left this host for another one. */
+  async #readStanding(): Promise<boolean> {
+    const { stateDir, vm } = this.#configuration;
+    this.#standing = standingOf(await readRecords(stateDir, vm));
+    const record = await readMigrationRecord({ stateDir, vm });
+    const departed = hasDeparted(record);
+    if (departed) this.#standing = 'following';
+    // It ran here last, whatever became of it.
+    const { what } = record ?? {};
+    if (what === 'owns' || what === 'moving') this.#standing = 'leading';
+    return departed;
   }
 
   /** Its answer is on its way before the agent ends. */

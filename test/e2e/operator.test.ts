@@ -1,22 +1,47 @@
 /** What an operator does to a pair, and what a guest or a daemon does on purpose. */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import type { ClientReports } from '../../scripts/clients/client.js';
 import { nowUs } from '../../scripts/clients/clock.js';
 import { callAgent } from '../../scripts/harness/agent-control.js';
+import { REPLICATION_ADDRESS } from '../../scripts/harness/lab.js';
+import type { PairLab } from '../../scripts/harness/pair-lab.js';
 import { EventReader } from './event-reader.js';
 import { controlGuest, socketPath, startClients, withPair } from './pair-harness.js';
 
 const run = promisify(execFile);
+/** The agents' own default. */
+const REPLICATION_PORT = '7800';
+const ASKING_MS = 120_000;
 const DETACH = { command: 'detach', arguments: {} } as const;
 /** No client was cut off, and nothing that was acknowledged is missing. */
 function assertNothingMissed(t: ExecutionContext, { http, redis, stream }: ClientReports): void {
   for (const report of [http, redis, stream]) t.is(report?.connectionsLost, 0);
   t.is(redis?.acknowledgedLost, 0);
   t.like(stream, { missing: 0, repeats: 0, malformed: 0 });
+}
+
+/** Resolves once hosta asks; what that resolves to is the first answer of hostb's next agent. */
+async function askFromTheStart(pair: PairLab): Promise<{ readonly answer: Promise<string> }> {
+  const child = spawn(
+    'ip',
+    [
+      ...pair.lab.hosta.enter.slice(1),
+      process.execPath,
+      join(pair.buildDir, 'test/e2e/probe-child.js'),
+      REPLICATION_ADDRESS.hostb,
+      REPLICATION_PORT,
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'], timeout: ASKING_MS },
+  );
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  await lines.next();
+  const answer = lines.next().then(({ value }) => String(value));
+  return { answer };
 }
 
 const STOP_PEER = { command: 'stop', arguments: { peer: true } } as const;
@@ -266,9 +291,12 @@ test('after a full stop the configured secondary boots the guest that ran there 
     await guest.exec('echo newest >/root/newest && sync');
     guest.close();
     await pair.kill('hostb');
+    const first = await askFromTheStart(pair);
     await pair.startSecondary();
     await pair.waitStatus('hostb', 'it has booted the guest', ({ role }) => role === 'primary');
     await pair.waitGuest();
+    // A host that starts at the same moment must not be told that it may boot: its data is older.
+    t.true(['leading', 'holding', 'serving'].includes(await first.answer), await first.answer);
     const again = controlGuest(pair);
     t.is((await again.exec('cat /root/newest')).trim(), 'newest');
     again.close();
