@@ -17,6 +17,11 @@ export interface BlockLayer {
   write(offset: number, data: Buffer, fua: boolean): Promise<void>;
   /** Asked when a write has resolved: false if nobody uses its data any more. */
   readonly keepsData?: boolean;
+  /**
+   * A file that has all of the range at the same place and in the page cache; undefined: read it.
+   * It is the disk's content at any later moment, too, so what is sent of it may be newer.
+   */
+  cachedFile?(offset: number, length: number): number | undefined;
   writeZeroes(offset: number, length: number, options: ZeroOptions): Promise<void>;
   /**
    * Gives the space back. The range reads as zeroes afterwards: both guests of a pair must see the

@@ -45,6 +45,10 @@ export class DeadlineDisk implements BlockLayer {
     return this.#within('read', () => readInto(this.#base, offset, target));
   }
 
+  cachedFile(offset: number, length: number): number | undefined {
+    return this.#overdue > 0 ? undefined : this.#base.cachedFile?.(offset, length);
+  }
+
   write(offset: number, data: Buffer, fua: boolean): Promise<void> {
     return this.#within('write', () => this.#base.write(offset, data, fua));
   }

@@ -9,6 +9,7 @@
 import fs from 'node:fs';
 import type { Logger } from '../lib/index.js';
 import {
+  isCached,
   punchHole,
   readCached,
   SystemCallError,
@@ -82,6 +83,10 @@ export class ImageFile implements StorageImage {
       };
       step(cached);
     });
+  }
+
+  cachedFile(offset: number, length: number): number | undefined {
+    return isCached(this.#fd, offset, length) ? this.#fd : undefined;
   }
 
   async write(offset: number, data: Buffer, fua: boolean): Promise<void> {

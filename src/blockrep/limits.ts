@@ -59,6 +59,15 @@ export const NBD_REPLY_BYTES_MAX = 64 * MIB;
  */
 export const NBD_SEND_BUFFER_BYTES = 2 * MIB;
 
+/**
+ * Reads from so many bytes on are sent from the page cache where they can be; for less two more
+ * system calls cost more than the copies.
+ */
+export const NBD_SEND_CACHED_BYTES_MIN = 64 * KIB;
+
+/** Of longer ones the socket takes only a part at once, and the rest would keep others waiting. */
+export const NBD_SEND_CACHED_BYTES_MAX = 4 * MIB;
+
 /** The piece of memory that small requests arrive in, bytes; a full one is followed by the next. */
 export const NBD_RECEIVE_BYTES = 256 * KIB;
 

@@ -143,6 +143,10 @@ export class ReplicatedDisk implements BlockLayer {
     return readInto(this.#base, offset, target);
   }
 
+  cachedFile(offset: number, length: number): number | undefined {
+    return this.#base.cachedFile?.(offset, length);
+  }
+
   write(offset: number, data: Buffer, fua: boolean): Promise<void> {
     if (this.#mode === 'untracked') {
       this.#tell(offset, data.length);

@@ -121,6 +121,10 @@ export class SecondaryDisk implements BlockLayer {
     (await this.read(offset, target.length)).copy(target);
   }
 
+  cachedFile(offset: number, length: number): number | undefined {
+    return this.#mode === 'direct' ? this.#image.cachedFile?.(offset, length) : undefined;
+  }
+
   async write(offset: number, data: Buffer, fua: boolean): Promise<void> {
     if (this.#mode === 'direct') return this.#image.write(offset, data, fua);
     await this.#exclusive(offset, data.length, async () => {

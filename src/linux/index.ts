@@ -1,4 +1,6 @@
 /** The only callers of the C library. Throws `SystemCallError`; keeps no state between calls. */
+
+export { isCached, sendFileNow, sendNow } from './cached-send.js';
 export { Uplink, type UplinkOptions } from './carrier.js';
 export { bootTimeUs, monotonicUs } from './clock.js';
 export { duplicateDescriptor } from './descriptor.js';

@@ -15,6 +15,7 @@ import {
   RawClient,
   request,
   serveDisks as serve,
+  serveImage,
   temporaryDirectory,
 } from './support.js';
 
@@ -213,4 +214,52 @@ test('a greeting in single bytes is understood', async (t) => {
   await client.take(20);
   await client.closed;
   t.pass();
+});
+
+test('large reads from the page cache are what is in the image, whatever the client does', async (t) => {
+  const sizeBytes = 8 * MIB;
+  const { socketPath, image, server } = await serveImage(t, sizeBytes);
+  const content = Buffer.alloc(sizeBytes);
+  for (let at = 0; at < sizeBytes; at += 4) content.writeUInt32LE((at * 40503) % 0xffff_fffb, at);
+  // The last MiB stays a hole, of which nothing is cached.
+  content.fill(0, 7 * MIB);
+  await image.write(0, content.subarray(0, 7 * MIB), false);
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  // More than the socket takes at once, with small replies in between, to a client that is slow.
+  client.socket.pause();
+  const reads = Array.from({ length: 40 }, (_, i) => {
+    const offset = (i * 300_007) % (7 * MIB);
+    return { cookie: BigInt(i), offset, length: i % 3 === 0 ? 512 : MIB - i };
+  });
+  for (const read of reads) client.send(request('read', read));
+  await until(() => (server.stats.exports['disk0']?.requests ?? 0) >= 20);
+  client.socket.resume();
+  const left = new Map(reads.map((read) => [read.cookie, read]));
+  while (left.size > 0) {
+    const { error, cookie } = await client.reply();
+    const read = left.get(cookie);
+    if (error !== 0 || read === undefined) return t.fail(`${cookie}: ${error}`);
+    left.delete(cookie);
+    const { offset, length } = read;
+    const bytes = await client.take(length);
+    t.true(bytes.equals(content.subarray(offset, offset + length)), `${cookie}`);
+  }
+});
+
+test('a client that goes while it is sent a large read costs nobody anything', async (t) => {
+  const { socketPath, image, server } = await serveImage(t, 32 * MIB);
+  await image.write(0, Buffer.alloc(32 * MIB, 5), false);
+  for (let i = 0; i < 5; i++) {
+    const client = await RawClient.attach(t, socketPath, 'disk0');
+    client.socket.pause();
+    for (let k = 0; k < 8; k++) client.send(request('read', { length: 4 * MIB }));
+    await until(() => (server.stats.exports['disk0']?.requests ?? 0) > i * 8);
+    client.socket.destroy();
+    await until(() => server.stats.connections === 0);
+  }
+  const good = await RawClient.attach(t, socketPath, 'disk0');
+  good.send(request('read', { length: 4 * MIB }));
+  t.is((await good.reply()).error, 0);
+  t.true((await good.take(4 * MIB)).equals(Buffer.alloc(4 * MIB, 5)));
+  t.is(server.stats.exports['disk0']?.requestsInFlight, 0);
 });
