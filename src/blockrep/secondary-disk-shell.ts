@@ -29,6 +29,7 @@ import {
 import type { EpochTotals } from './disk-operation.js';
 import { applyOperations, type ReadBack } from './epoch-apply-shell.js';
 import type { BufferedOperation } from './epoch-buffer.js';
+import { DiskError } from './errors.js';
 import { Fitness } from './fitness.js';
 import {
   COPY_CHUNK_BYTES,
@@ -77,6 +78,8 @@ export class SecondaryDisk implements BlockLayer {
   readonly #lock = new RangeLock();
   #mode: 'standby' | 'sealing' | 'promoting' | 'direct';
   #merge: Promise<void> = Promise.resolve();
+  /** Expected, while flushes wait for it; resolved by it. */
+  #promotion: Promotion | undefined;
 
   constructor(options: SecondaryDiskOptions) {
     const bounds = { ...SECONDARY_BOUNDS, ...options.bounds };
@@ -157,9 +160,15 @@ export class SecondaryDisk implements BlockLayer {
     return this.writeZeroes(offset, length, { mayTrim: true, fua: false });
   }
 
-  /** In standby there is nothing to do: the SVM's own writes die with this process anyway. */
+  /**
+   * In standby there is nothing to do: the SVM's own writes die with this process anyway. Unless a
+   * promotion is expected: what a flush answers is then told to others after it.
+   */
   async flush(): Promise<void> {
-    if (this.#mode === 'standby') return;
+    if (this.#mode === 'standby') {
+      if (this.#promotion === undefined) return;
+      await this.#promotion.done;
+    }
     await this.#merge;
     await this.#image.flush();
   }
@@ -189,6 +198,18 @@ export class SecondaryDisk implements BlockLayer {
     await this.#overlay.discard();
   }
 
+  /** Flushes wait for `promote` from now on. */
+  expectPromotion(): void {
+    if (this.#mode === 'standby') this.#promotion ??= newPromise();
+  }
+
+  /** There will be none: flushes that wait for it fail. */
+  forgetPromotion(): void {
+    const promotion = this.#promotion;
+    this.#promotion = undefined;
+    promotion?.reject(new DiskError("The disk does not become this guest's", 'EIO'));
+  }
+
   /**
    * The guest's only disk from now on; it may run. Call it `locked`. `seal` is run behind its back:
    * when it resolves nothing but this disk writes to the image, after a crash neither.
@@ -196,6 +217,7 @@ export class SecondaryDisk implements BlockLayer {
   promote(seal: Promise<void>): void {
     this.#mode = 'sealing';
     this.#merge = this.#mergeAfter(seal);
+    this.#promotion?.resolve();
     // Whoever asks for `whenMerged` or `flush` gets the failure; here it is only logged.
     this.#merge.catch((error) => {
       this.#options.log.error('The overlay could not be merged', { reason: describeError(error) });
@@ -288,6 +310,22 @@ export class SecondaryDisk implements BlockLayer {
       throw error;
     }
   }
+}
+
+interface Promotion {
+  readonly done: Promise<void>;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+function newPromise(): Promotion {
+  let settle: Pick<Promotion, 'resolve' | 'reject'> | undefined;
+  const done = new Promise<void>((resolve, reject) => {
+    settle = { resolve, reject };
+  });
+  // Perhaps nobody waits for it.
+  done.catch(() => undefined);
+  return { done, resolve: () => settle?.resolve(), reject: (error) => settle?.reject(error) };
 }
 
 /** The range in whole overlay blocks. */

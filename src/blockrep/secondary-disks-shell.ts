@@ -211,6 +211,16 @@ export class SecondaryDisks {
     });
   }
 
+  /** The guest may run before it is `promote`d: from now on its flushes wait for that. */
+  expectPromotion(): void {
+    for (const disk of this.disks) disk.expectPromotion();
+  }
+
+  /** There will be no promotion: flushes that wait for one fail. Nothing, if there was one. */
+  forgetPromotion(): void {
+    for (const disk of this.disks) disk.forgetPromotion();
+  }
+
   /** Forgets what the primary did not commit: it will not come back, after a crash neither. */
   async dropUncommitted(): Promise<void> {
     const epoch = this.#buffer.dropUncommitted();

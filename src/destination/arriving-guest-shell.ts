@@ -10,7 +10,13 @@
  */
 import type { Configuration } from '../config/index.js';
 import { type Guest, type ReceivedGuest, receiveGuest } from '../guest/index.js';
-import { type Logger, PAGE_SIZE_BYTES, type PageRange, ProtocolError } from '../lib/index.js';
+import {
+  describeError,
+  type Logger,
+  PAGE_SIZE_BYTES,
+  type PageRange,
+  ProtocolError,
+} from '../lib/index.js';
 import {
   decodeBatch,
   type HelloSection,
@@ -49,7 +55,7 @@ export class ArrivingGuest {
   #placing = false;
   /** While the devices are loaded: what the pages that a load writes had. */
   #kept: Map<number, Buffer> | undefined;
-  #mayHaveRun = false;
+  #mayHaveSpoken = false;
   #image: KeptImage | undefined;
   /** The pages that a load writes. */
   #loadPages: readonly PageRange[] = [];
@@ -99,9 +105,9 @@ export class ArrivingGuest {
     return this.#received.guest;
   }
 
-  /** From its first step on, whatever becomes of it. */
-  get mayHaveRun(): boolean {
-    return this.#mayHaveRun;
+  /** Somebody may have heard of what it does here. Before that all of it can be undone. */
+  get mayHaveSpoken(): boolean {
+    return this.#mayHaveSpoken;
   }
 
   /** What becomes of this host's images, for the source. */
@@ -177,27 +183,37 @@ export class ArrivingGuest {
     }
   }
 
-  /** Makes the disks those of the end of `epoch`, and lets the guest run and speak. */
-  async start(epoch: number, announce: boolean): Promise<void> {
+  /**
+   * Makes the disks those of the end of `epoch`, and lets the guest run. Nothing that it says
+   * leaves, and none of its flushes is answered, before `speak`: a crash may undo all of it.
+   */
+  async start(epoch: number): Promise<void> {
     const { disks, network, emulator, definition } = this.guest;
     const { onPart } = this.#options;
-    if (definition.disks.length > 0) {
-      await disks.commit(epoch);
-      onPart('commitDisks');
-      await disks.apply(epoch);
-      onPart('applyDisks');
-    }
     network.committed(epoch);
+    const promoted = network.promote('held');
+    if (definition.disks.length > 0) await disks.begin(epoch);
+    onPart('beginDisks');
+    await promoted;
+    onPart('promoteNetwork');
+    await emulator.resume();
+    network.goLive({ announce: false });
+    onPart('resume');
+  }
+
+  /** The guest is this host's, and that is written down: it is heard from now on. */
+  async speak(announce: boolean): Promise<void> {
+    const { disks, network, emulator } = this.guest;
+    const { onPart } = this.#options;
     await disks.promote();
     onPart('promoteDisks');
-    await network.promote();
-    onPart('promoteNetwork');
-    this.#mayHaveRun = true;
-    await emulator.resume();
-    onPart('resume');
-    network.goLive({ announce });
-    if (announce) await emulator.announce();
-    onPart('announce');
+    this.#mayHaveSpoken = true;
+    network.open();
+    if (!announce) return;
+    network.announce();
+    emulator.announce().catch((error) => {
+      this.#options.log.warn('QEMU does not announce', { reason: describeError(error) });
+    });
   }
 
   /** Nothing is missing any more. */

@@ -39,6 +39,7 @@ import {
   type DestinationInput,
   type DestinationOutcome,
   type DestinationOutput,
+  type DestinationRecord,
   type DestinationSection,
   type HelloSection,
   SOURCE_SECTIONS,
@@ -236,10 +237,13 @@ export class DestinationRole extends MovingRole implements NodeRole {
         });
         return;
       case 'record':
-        this.#inTurn(() => this.#record(output.what), true);
+        this.#recordInTurn(output.what);
         return;
       case 'start':
         this.#inTurn(() => this.#start());
+        return;
+      case 'speak':
+        this.#inTurn(() => this.#speak());
         return;
       case 'allPagesHere':
         this.#mark('pages');
@@ -348,20 +352,27 @@ export class DestinationRole extends MovingRole implements NodeRole {
     this.#timeline.mark(part, monotonicUs());
   }
 
-  async #record(what: 'taking' | 'owns' | 'discarded'): Promise<void> {
+  #recordInTurn(what: DestinationRecord): void {
     const migration = this.#hello?.section.migration;
-    if (migration !== undefined) await writeMigrationRecord(this.#configuration, migration, what);
-    this.#mark('record');
+    if (migration === undefined) return;
+    const write = () => writeMigrationRecord(this.#configuration, migration, what);
+    // Beside the start of the guest: nothing of it leaves this host before both are done.
+    const begun = what === 'owns' ? write() : undefined;
+    begun?.catch(() => undefined);
+    this.#inTurn(() => begun ?? write(), true);
   }
 
   async #start(): Promise<DestinationInput> {
-    const { lanAnnounce } = this.#configuration;
-    const epoch = this.#hello?.json.epoch ?? 0;
     await this.#waitForGrant();
-    await this.#mustHaveGuest().start(epoch, lanAnnounce);
+    await this.#mustHaveGuest().start(this.#hello?.json.epoch ?? 0);
+    return { kind: 'guestRuns' };
+  }
+
+  async #speak(): Promise<DestinationInput> {
+    await this.#mustHaveGuest().speak(this.#configuration.lanAnnounce);
     this.#log.setContext({ role: 'primary' });
     this.#log.warn('The guest runs here', { from: this.#hello?.section.host });
-    return { kind: 'guestRuns' };
+    return { kind: 'guestSpeaks' };
   }
 
   /** The source has left: the witness gives the right to whoever asks. */
@@ -404,12 +415,8 @@ export class DestinationRole extends MovingRole implements NodeRole {
 
   /** Also of what was found out only when QEMU had ended. */
   #broken(reason: string): void {
-    if (!this.#over) this.#driver.input({ kind: 'broken', reason, ran: this.#ran });
-  }
-
-  /** The guest may have run here. */
-  get #ran(): boolean {
-    return this.#guest?.mayHaveRun === true;
+    const ran = this.#guest?.mayHaveSpoken === true;
+    if (!this.#over) this.#driver.input({ kind: 'broken', reason, ran });
   }
 
   /** Carries it out after what was begun before it, and tells the core what came of it. */

@@ -32,7 +32,7 @@ export function destinationStatus(facts: DestinationFacts): NodeStatus {
       ...{ phase: 'receiving', state: 'receiving', uptimeUs },
       ...(guest === undefined ? {} : guestFacts(guest)),
     }),
-    role: facts.guest?.mayHaveRun === true ? 'primary' : 'secondary',
+    role: facts.guest?.mayHaveSpoken === true ? 'primary' : 'secondary',
     epoch: hello?.json.epoch ?? 0,
     speech: speech?.status ?? null,
     migration: migrationStatus(facts),

@@ -5,7 +5,7 @@
  * operator. Out: instructions for the shell, to be carried out in order.
  *
  * A guest that was not told to run never runs by itself, and one that was is this host's, written
- * down before it runs. In between, loaded and without a session, `run` may have been sent: the guest
+ * down before anybody hears of it: neither the LAN nor the source. In between, loaded and without a session, `run` may have been sent: the guest
  * is kept as it is for the source's next session, or for an operator. Before that a lost session
  * means that the source goes on, and everything is forgotten. See the table in
  * docs/protocol/migration.md.
@@ -57,6 +57,8 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
   #finishing = false;
   /** It powered itself off before it was told that it runs. */
   #poweredOff: string | undefined;
+  /** When its vCPUs began to run. */
+  #startedAtUs: number | undefined;
   #heardAtUs = 0;
   #alarmed = false;
 
@@ -103,7 +105,10 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
       case 'guestLoaded':
         return this.#loaded(nowUs);
       case 'guestRuns':
-        return this.#runs(nowUs);
+        this.#startedAtUs = nowUs;
+        return [];
+      case 'guestSpeaks':
+        return this.#speaks(nowUs);
       case 'broken':
         return this.#broken(input.reason, input.ran);
       case 'guestGone':
@@ -405,10 +410,11 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     if (state.kind !== 'loaded') return this.#wrong(`run in state ${state.kind}`, nowUs);
     const { hello, postcopy } = state;
     this.#state = { kind: 'starting', hello, postcopy, runAtUs: nowUs };
-    return [{ kind: 'record', what: 'owns' }, { kind: 'start' }];
+    // It runs while that is written down, and nobody hears of it before.
+    return [{ kind: 'start' }, { kind: 'record', what: 'owns' }, { kind: 'speak' }];
   }
 
-  #runs(nowUs: number): DestinationOutput[] {
+  #speaks(nowUs: number): DestinationOutput[] {
     const state = this.#state;
     if (state.kind !== 'starting') return [];
     const lostAtUs = this.#session === undefined ? nowUs : undefined;
@@ -418,7 +424,8 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     if (this.#session !== undefined && this.#resumeOwed) {
       outputs.push(...this.#tellResumed(this.#session, 'running', nowUs));
     } else {
-      outputs.push(...this.#put({ kind: 'running', startUs: nowUs - state.runAtUs }));
+      const startUs = (this.#startedAtUs ?? nowUs) - state.runAtUs;
+      outputs.push(...this.#put({ kind: 'running', startUs }));
     }
     this.#resumeOwed = false;
     if (this.#poweredOff !== undefined) {

@@ -59,9 +59,11 @@ export type DestinationInput =
   | { readonly kind: 'disksStaged' }
   /** Answer to `load`. */
   | { readonly kind: 'guestLoaded' }
-  /** Answer to `start`: disks are committed and open, TAPs open, vCPUs run. */
+  /** Answer to `start`: vCPUs run. */
   | { readonly kind: 'guestRuns' }
-  /** Something of the above went wrong. `ran`: the guest may have run. */
+  /** Answer to `speak`: disks are this host's, TAPs open. */
+  | { readonly kind: 'guestSpeaks' }
+  /** Something of the above went wrong. `ran`: the guest may have run, and been heard. */
   | { readonly kind: 'broken'; readonly reason: string; readonly ran: boolean }
   /** Postcopy: vCPUs or devices wait for these pages. */
   | { readonly kind: 'fault'; readonly offsets: readonly number[] }
@@ -100,10 +102,15 @@ export type DestinationOutput =
   | { readonly kind: 'expectPages'; readonly ranges: readonly PageRange[] }
   /** Load the devices; check `ramDigest` first where there is one. The guest stays paused. */
   | { readonly kind: 'load'; readonly deviceState: Buffer; readonly ramDigest: number | undefined }
-  /** Durable before the next output. */
+  /** Durable before the next output; may be begun beside those before it. */
   | { readonly kind: 'record'; readonly what: DestinationRecord }
-  /** Commit and open the disks, open the TAPs, run, tell the neighbours. Answer `guestRuns`. */
+  /**
+   * Commit the disks in memory and run. What the guest says is held, and its flushes are not
+   * answered: a crash may undo all that it does until `speak`. Answer `guestRuns`.
+   */
   | { readonly kind: 'start' }
+  /** Make the disks this host's, open the TAPs, tell the neighbours. Answer `guestSpeaks`. */
+  | { readonly kind: 'speak' }
   /** Every page is there: userfaultfd can go. */
   | { readonly kind: 'allPagesHere' }
   /** Place the file's pages within `missing`, as `apply` does. Answer `backupApplied` or `backupRefused`. */
@@ -155,7 +162,7 @@ export type DestinationState =
       readonly postcopy: boolean;
       readonly lostAtUs: number | undefined;
     }
-  /** `run` was received: the guest is ours. */
+  /** `run` was received: the guest is ours. It may run, and is not heard. */
   | {
       readonly kind: 'starting';
       readonly hello: HelloSection;

@@ -212,10 +212,10 @@ export interface LoadedSection {
   readonly kind: 'loaded';
 }
 
-/** The guest runs at the destination. */
+/** The guest runs at the destination, and is heard. */
 export interface RunningSection {
   readonly kind: 'running';
-  /** `run` received to vCPUs running. */
+  /** `run` received to vCPUs running; it was heard a little later, see `speak`. */
   readonly startUs: number;
 }
 

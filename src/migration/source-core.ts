@@ -7,19 +7,25 @@
  * Up to `run` the guest is this host's: whatever fails, it goes on here. With `run` it is the
  * destination's, and this side never resumes it by itself: only a destination that says that the
  * guest never ran there and never will, or an operator (or witness) who knows that it is silent,
- * gives it back. Between the two the source has gone silent (`giveUp`) and written that down.
+ * gives it back. That `run` may be said is written down (`giveUp`) while the guest still runs here,
+ * and a guest that is not handed over after all goes on only when that is withdrawn.
  *
  * What begins with `run` is source-handover.ts. See the table in docs/protocol/migration.md.
  */
 import { type Core, PAGE_SIZE_BYTES, type PageRange, unreachable } from '../lib/index.js';
-import { DEVICE_STATE_PIECE_BYTES, IMAGE_LOAD_RATE } from './limits.js';
+import { HandoverReadiness } from './handover-readiness.js';
 import type { DestinationSection, SourceSection } from './messages.js';
 import { countPages, withinRam } from './page-map.js';
 import { type BatchOrder, isDemand, PageSender } from './page-sender.js';
 import { PrecopyPace } from './precopy-pace.js';
-import { pieces } from './section-codecs.js';
 import { SourceHandover } from './source-handover.js';
-import { type Collected, deviceDigest, NOTHING_COLLECTED } from './source-parts.js';
+import {
+  type Collected,
+  imageLoadUs,
+  NOTHING_COLLECTED,
+  notConverging,
+  switchoverSections,
+} from './source-parts.js';
 import type {
   SourceInput,
   SourceOptions,
@@ -35,6 +41,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   readonly #options: SourceOptions;
   readonly #sender: PageSender;
   readonly #pace: PrecopyPace;
+  readonly #ready: HandoverReadiness;
   #state: SourceState = { kind: 'idle' };
   #session: number | undefined;
   #handover: SourceHandover | undefined;
@@ -54,6 +61,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     this.#options = options;
     this.#sender = new PageSender(options.hello.ramSizeBytes, options.maxBandwidth);
     this.#pace = new PrecopyPace(options);
+    this.#ready = new HandoverReadiness(options.movesDisks);
   }
 
   get state(): SourceState {
@@ -126,8 +134,12 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
         return this.#collect({ devices: input.bytes, ramDigest: input.ramDigest }, nowUs);
       case 'disksSettled':
         return this.#collect({ disks: true }, nowUs);
+      case 'disksReady':
+        this.#ready.disksReady();
+        return this.#readier(nowUs);
       case 'gaveUp':
-        return this.#handOver(nowUs);
+        this.#ready.recorded();
+        return this.#readier(nowUs);
       case 'broken':
         return this.#broken(input.reason);
       case 'guestGone':
@@ -137,14 +149,8 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       case 'backupWritten':
       case 'backupFailed':
         return [];
-      case 'operatorCancel':
-      case 'operatorPostcopy':
-      case 'operatorRecover':
-      case 'operatorForce':
-      case 'operatorRelease':
-        return this.#operator(input);
       default:
-        return unreachable(input);
+        return this.#operator(input, nowUs);
     }
   }
 
@@ -218,13 +224,8 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       (this.#session !== undefined && this.#sender.owed);
     if (!owes) return undefined;
     // The destination may first load what it has kept of the guest.
-    const loadUs = state.kind === 'greeting' ? this.#imageLoadUs() : 0;
+    const loadUs = state.kind === 'greeting' ? imageLoadUs(this.#options.hello) : 0;
     return this.#heardAtUs + this.#options.silenceTimeoutUs + loadUs;
-  }
-
-  #imageLoadUs(): number {
-    const { choices, ramSizeBytes } = this.#options.hello;
-    return choices.assisted ? Math.ceil((ramSizeBytes * 1_000_000) / IMAGE_LOAD_RATE) : 0;
   }
 
   // What the destination says.
@@ -254,8 +255,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
         return this.#demand(section.ranges, nowUs);
       case 'loaded':
         if (state.kind !== 'loading') break;
-        this.#state = { kind: 'givingUp', postcopy: state.postcopy };
-        return [{ kind: 'giveUp' }];
+        return this.#handOver(state.postcopy, nowUs);
       case 'running':
       case 'resumed':
       case 'missing':
@@ -283,8 +283,8 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   /** Loading the devices reads RAM: in postcopy pages are demanded before the guest runs. */
   #demand(ranges: readonly PageRange[], nowUs: number): SourceOutput[] {
     const state = this.#state;
-    const serves = (state.kind === 'loading' || state.kind === 'givingUp') && state.postcopy;
-    if (!serves) return this.#wrong(`demand in state ${state.kind}`);
+    if (state.kind !== 'loading' || !state.postcopy)
+      return this.#wrong(`demand in state ${state.kind}`);
     if (!withinRam(ranges, this.#sender.unsent.pages) || !isDemand(ranges)) {
       return this.#wrong('demand of pages that it can not lack');
     }
@@ -320,13 +320,21 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
 
   #firstRound(nowUs: number): SourceOutput[] {
     this.#heardAtUs = nowUs;
-    if (this.#options.hello.choices.mode === 'postcopy') return this.#pause(true);
-    this.#state = { kind: 'precopy', round: 1, scanning: false };
-    this.#beginRound(nowUs);
-    return this.#pump(nowUs);
+    this.#postcopyWanted = this.#options.hello.choices.mode === 'postcopy';
+    this.#beginRound(1, nowUs);
+    return this.#readier(nowUs);
   }
 
-  #beginRound(nowUs: number): void {
+  /** Something that a pause waits for is there, or there is a new wish for one. */
+  #readier(nowUs: number): SourceOutput[] {
+    const state = this.#state;
+    if (state.kind !== 'precopy' || state.scanning) return [];
+    const outputs = this.#postcopyWanted ? this.#pauseOnceReady(true) : [];
+    return [...outputs, ...this.#pump(nowUs)];
+  }
+
+  #beginRound(round: number, nowUs: number): void {
+    this.#state = { kind: 'precopy', round, scanning: false };
     this.#rounds += 1;
     const { bytesSent, pagesSent } = this.#sender;
     this.#round = { startedAtUs: nowUs, bytes: bytesSent, pages: pagesSent };
@@ -348,9 +356,11 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       dirtyPages,
     });
     this.#state = { ...state, scanning: false };
-    const { choices } = this.#options.hello;
-    if (this.#postcopyWanted || choices.mode === 'hybrid')
-      return [...outputs, ...this.#pause(true)];
+    if (this.#options.hello.choices.mode === 'hybrid') this.#postcopyWanted = true;
+    if (this.#postcopyWanted) {
+      outputs.push(...this.#pauseOnceReady(true));
+      return [...outputs, ...this.#nextRound(state.round, nowUs)];
+    }
     const verdict = this.#pace.judge({
       durationUs: nowUs - this.#round.startedAtUs,
       bytes: this.#sender.bytesSent - this.#round.bytes,
@@ -360,46 +370,52 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     });
     switch (verdict.kind) {
       case 'pause':
-        return [...outputs, ...this.#pause(false)];
+        outputs.push(...this.#pauseOnceReady(false));
+        break;
       case 'throttle':
-        outputs.push({ kind: 'throttle', percent: verdict.percent });
+        outputs.push({ kind: 'throttle', percent: verdict.percent }, ...this.#ready.withdraw());
         break;
-      case 'hopeless': {
-        const hopeless = this.#hopeless();
-        if (hopeless.ends) return [...outputs, ...hopeless.outputs];
-        outputs.push(...hopeless.outputs);
+      case 'hopeless':
+        outputs.push(...this.#hopeless());
         break;
-      }
       case 'round':
+        outputs.push(...this.#ready.withdraw());
         break;
       default:
         return unreachable(verdict);
     }
-    this.#state = { kind: 'precopy', round: state.round + 1, scanning: false };
-    this.#beginRound(nowUs);
-    return [...outputs, ...this.#pump(nowUs)];
+    return [...outputs, ...this.#nextRound(state.round, nowUs)];
   }
 
-  #hopeless(): { ends: boolean; outputs: SourceOutput[] } {
-    const ms = Math.round((this.#pace.estimateUs ?? 0) / 1000);
-    const message =
-      `The guest writes faster than its memory can be sent: the downtime would be ${ms} ms, ` +
-      `${Math.round(this.#pace.downtimeLimitUs / 1000)} ms are allowed`;
+  /** What was written meanwhile goes, also while a pause waits for something. */
+  #nextRound(last: number, nowUs: number): SourceOutput[] {
+    if (this.#state.kind !== 'precopy') return [];
+    this.#beginRound(last + 1, nowUs);
+    return this.#pump(nowUs);
+  }
+
+  #hopeless(): SourceOutput[] {
+    const message = notConverging(this.#pace.estimateUs ?? 0, this.#pace.downtimeLimitUs);
     const { onNoConvergence, hello } = this.#options;
     if (onNoConvergence === 'give-up') {
       const outputs = this.#put({ kind: 'cancel', reason: message });
-      return { ends: true, outputs: [...outputs, ...this.#keep('failed', message)] };
+      return [...outputs, ...this.#keep('failed', message)];
     }
-    const alarm: SourceOutput = { kind: 'alarm', message };
+    const outputs: SourceOutput[] = [{ kind: 'alarm', message }];
     if (onNoConvergence === 'postcopy' && hello.choices.mode !== 'precopy') {
-      return { ends: true, outputs: [alarm, ...this.#pause(true)] };
+      this.#postcopyWanted = true;
+      outputs.push(...this.#pauseOnceReady(true));
+    } else {
+      outputs.push(...this.#ready.withdraw());
     }
-    return { ends: false, outputs: [alarm] };
+    return outputs;
   }
 
   // Switchover.
 
-  #pause(postcopy: boolean): SourceOutput[] {
+  /** Pauses, or asks for what has to be there before: then another round makes the rest small. */
+  #pauseOnceReady(postcopy: boolean): SourceOutput[] {
+    if (!this.#ready.complete) return this.#ready.ask();
     this.#state = { kind: 'switching', postcopy, paused: false };
     this.#pauseAsked = true;
     return [{ kind: 'pause' }];
@@ -428,44 +444,28 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       return outputs;
     }
     const { unsent, unconfirmed } = this.#sender;
-    const pendingPages = unsent.size;
     unconfirmed.clear();
     unconfirmed.addAll(unsent.ranges());
-    if (state.postcopy) {
-      for (const ranges of pieces(unsent.ranges())) {
-        outputs.push(...this.#put({ kind: 'pending', ranges }));
-      }
-    }
-    for (let at = 0; at < devices.length; at += DEVICE_STATE_PIECE_BYTES) {
-      const bytes = devices.subarray(at, at + DEVICE_STATE_PIECE_BYTES);
-      outputs.push(...this.#put({ kind: 'deviceState', bytes }));
-    }
     this.#state = { kind: 'loading', postcopy: state.postcopy };
     this.#heardAtUs = nowUs;
-    return [
-      ...outputs,
-      ...this.#put({
-        kind: 'switchover',
-        postcopy: state.postcopy,
-        batches: this.#sender.batches,
-        streamDigest: this.#sender.digest,
-        pendingPages,
-        deviceStateBytes: devices.length,
-        deviceStateDigest: deviceDigest(devices),
-        ramDigest: state.postcopy ? undefined : ramDigest,
-        disksMoved: this.#options.movesDisks,
-      }),
-    ];
+    const sections = switchoverSections(unsent.ranges(), devices, {
+      postcopy: state.postcopy,
+      batches: this.#sender.batches,
+      streamDigest: this.#sender.digest,
+      pendingPages: unsent.size,
+      ramDigest: state.postcopy ? undefined : ramDigest,
+      disksMoved: this.#options.movesDisks,
+    });
+    return [...outputs, ...sections.flatMap((section) => this.#put(section))];
   }
 
   /** The point of no return. */
-  #handOver(nowUs: number): SourceOutput[] {
-    const state = this.#state;
-    if (state.kind !== 'givingUp' || this.#session === undefined) return [];
+  #handOver(postcopy: boolean, nowUs: number): SourceOutput[] {
+    if (this.#session === undefined) return [];
     this.#handover = new SourceHandover({
       options: this.#options,
       sender: this.#sender,
-      postcopy: state.postcopy,
+      postcopy,
       session: this.#session,
       nowUs,
       resumeGuest: this.#resumeGuest(),
@@ -484,7 +484,8 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
 
   /** The guest goes on here, paused or not. */
   #keep(cause: 'cancelled' | 'refused' | 'failed', reason: string): SourceOutput[] {
-    return [...this.#resumeGuest(), ...this.#end({ kind: 'kept', cause, reason })];
+    const end = this.#end({ kind: 'kept', cause, reason });
+    return [...this.#ready.takeBack(), ...this.#resumeGuest(), ...end];
   }
 
   #end(outcome: SourceOutcome): SourceOutput[] {
@@ -505,10 +506,14 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   }
 
   #guestGone(reason: string): SourceOutput[] {
-    return [...this.#put({ kind: 'cancel', reason }), ...this.#end({ kind: 'gone', reason })];
+    const end = this.#end({ kind: 'gone', reason });
+    return [...this.#put({ kind: 'cancel', reason }), ...this.#ready.takeBack(), ...end];
   }
 
-  #operator(input: Extract<SourceInput, { kind: `operator${string}` }>): SourceOutput[] {
+  #operator(
+    input: Extract<SourceInput, { kind: `operator${string}` }>,
+    nowUs: number,
+  ): SourceOutput[] {
     const state = this.#state;
     const refuse = (reason: string): SourceOutput[] => [
       { kind: 'commandRefused', command: input.kind, reason },
@@ -524,7 +529,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
           return refuse('The destination was prepared for precopy only');
         }
         this.#postcopyWanted = true;
-        return state.scanning ? [] : this.#pause(true);
+        return this.#readier(nowUs);
       case 'operatorRecover':
       case 'operatorForce':
       case 'operatorRelease':
@@ -556,7 +561,8 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     const unlimited = state.kind === 'switching';
     const outputs = this.#orders(this.#sender.background(nowUs, { postcopy: false, unlimited }));
     const { unsent, allCoded } = this.#sender;
-    if (state.kind === 'precopy' && unsent.size === 0 && allCoded) {
+    const scans = state.kind === 'precopy' && !this.#postcopyWanted && !this.#ready.pending;
+    if (scans && unsent.size === 0 && allCoded) {
       this.#state = { ...state, scanning: true };
       outputs.push({ kind: 'scan' });
     }
@@ -566,8 +572,11 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   /** Whether background pages go now. */
   #sends(): boolean {
     const state = this.#state;
+    const { choices } = this.#options.hello;
     switch (state.kind) {
       case 'precopy':
+        // For a postcopy pages use the time that the disks take, and no more.
+        if (this.#postcopyWanted && (this.#ready.disks || !choices.background)) return false;
         return !state.scanning;
       case 'switching':
         return state.paused && !state.postcopy;

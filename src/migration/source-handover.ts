@@ -79,9 +79,9 @@ export class SourceHandover {
     return this.#outcome;
   }
 
-  /** The point of no return: written down before it is said. */
+  /** The point of no return: that it may come was written down before the pause. */
   begin(): SourceOutput[] {
-    return [{ kind: 'record', what: 'given-up' }, ...this.#put({ kind: 'run' })];
+    return this.#put({ kind: 'run' });
   }
 
   deadlineUs(): number | undefined {

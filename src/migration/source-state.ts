@@ -40,7 +40,9 @@ export type SourceInput =
     }
   /** Answer to `settleDisks`: every write of the moved disks is on its link, flushed, marked. */
   | { readonly kind: 'disksSettled' }
-  /** Answer to `giveUp`: nothing of this guest speaks or writes here any more. */
+  /** After `startTracking`: of the moved disks no more is to come than a pause may wait for. */
+  | { readonly kind: 'disksReady' }
+  /** Answer to `giveUp`. */
   | { readonly kind: 'gaveUp' }
   | { readonly kind: 'backupWritten'; readonly path: string; readonly bytes: number }
   | { readonly kind: 'backupFailed'; readonly reason: string }
@@ -91,11 +93,11 @@ export type SourceOutput =
   | { readonly kind: 'captureDevices' }
   | { readonly kind: 'settleDisks' }
   /**
-   * The point after which this side is silent: close the TAPs, flush and let go of the disks, so
-   * that the destination can open them. Answered by `gaveUp`; until then `resumeGuest` undoes it.
+   * Write down `given-up` while the guest still runs here; answered by `gaveUp` when it is durable.
+   * A `record` takes it back. `run`, which may follow, is said once this side is silent.
    */
   | { readonly kind: 'giveUp' }
-  /** Undo `pause`, and `giveUp` if that came: the guest runs here again. */
+  /** Undo `pause`: the guest runs here again. */
   | { readonly kind: 'resumeGuest' }
   /** Durable before the next output. `given-up`: never run this guest without an operator. */
   | { readonly kind: 'record'; readonly what: SourceRecord }
@@ -108,7 +110,7 @@ export type SourceOutput =
   /** The last output: dirty tracking ends, and pages that are not coded yet are forgotten. */
   | { readonly kind: 'ended'; readonly outcome: SourceOutcome };
 
-export type SourceRecord = 'given-up' | 'taken-back' | 'released';
+export type SourceRecord = 'moving' | 'given-up' | 'taken-back' | 'released';
 
 /**
  * - `moved`: the destination has the guest. - `kept`: the guest runs on here, for `reason`.
@@ -192,7 +194,5 @@ export type SourceState =
   | { readonly kind: 'switching'; readonly postcopy: boolean; readonly paused: boolean }
   /** `switchover` is sent; waits for `loaded`. */
   | { readonly kind: 'loading'; readonly postcopy: boolean }
-  /** `giveUp` is asked. The last state that can be undone. */
-  | { readonly kind: 'givingUp'; readonly postcopy: boolean }
   | HandedOver
   | { readonly kind: 'ended'; readonly outcome: SourceOutcome };

@@ -44,15 +44,22 @@ export class DepartingGuest {
     return this.#epoch;
   }
 
-  /** The destination has judged its images: the disks' content begins to move. */
+  /** The destination has judged its images: what is written to the disks is noticed from now on. */
   async attach(session: Session, verdicts: readonly AcceptedImage[]): Promise<void> {
     const { disks } = this.#guest;
     const { resyncBytesPerSecond } = this.#options;
     await disks.attachSource(session, { epoch: this.#epoch, verdicts, resyncBytesPerSecond });
     this.#moving = true;
+  }
+
+  /** Resolves once no more of the disks' content is left than a pause may wait for. */
+  async moveDisks(): Promise<void> {
+    const { disks } = this.#guest;
     for (let pass = 0; pass < DISK_PASSES_MAX; pass += 1) {
       if ((await disks.syncRound()) <= DISK_ENOUGH_BYTES) break;
     }
+    // The guest goes on here meanwhile.
+    if (!this.#moving) return;
     this.#passing = true;
     this.#hurry = new AbortController();
     this.#passes = this.#passAgain();

@@ -18,6 +18,7 @@ interface MovedBytes {
 export class DepartureFigures {
   readonly startedAtUs: number;
   #pausedAtUs: number | undefined;
+  #runSaidAtUs: number | undefined;
   #downtimeUs: number | undefined;
   #faults: MigrationStatus['faults'] = null;
 
@@ -30,14 +31,19 @@ export class DepartureFigures {
     this.#pausedAtUs = nowUs;
   }
 
+  /** The destination is told to run the guest. */
+  saysRun(nowUs: number): void {
+    this.#runSaidAtUs ??= nowUs;
+  }
+
   heard(section: DestinationSection, nowUs: number): void {
     if (section.kind === 'faults') {
       const { faults: count, p50Us, p99Us } = section;
       this.#faults = { count, p50Us, p99Us };
     }
-    if (section.kind === 'running' && this.#pausedAtUs !== undefined) {
-      this.#downtimeUs ??= nowUs - this.#pausedAtUs;
-    }
+    if (section.kind !== 'running' || this.#pausedAtUs === undefined) return;
+    // The word comes once the guest is heard; its vCPUs run before that. Without the way of `run`.
+    this.#downtimeUs ??= (this.#runSaidAtUs ?? nowUs) - this.#pausedAtUs + section.startUs;
   }
 
   total(nowUs: number, sentBytes: number): MigrationFigures {

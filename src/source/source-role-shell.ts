@@ -269,10 +269,12 @@ export class SourceRole extends MovingRole implements NodeRole {
         this.#inTurn(async () => {
           // From here on the images look as if another host might have gone on with them.
           await this.#record('moving');
-          await this.#beginDisks();
+          const { session } = this.#mustHaveSession();
+          await this.#guest.attach(session, parseAcceptedImages(JSON.parse(this.#verdicts)));
           const ranges = this.#guest.track();
           this.#assist.tracking(ranges);
-          this.#mark('disks');
+          this.#mark('attachDisks');
+          void this.#moveDisks();
           return { kind: 'trackingStarted', ranges };
         });
         return;
@@ -299,7 +301,7 @@ export class SourceRole extends MovingRole implements NodeRole {
         });
         return;
       case 'pause':
-        this.#mark('precopy');
+        this.#mark('pages');
         this.#inTurn(async () => {
           const { session } = this.#mustHaveSession();
           await this.#guest.pause(session, () => this.#figures.pausing(monotonicUs()));
@@ -327,6 +329,7 @@ export class SourceRole extends MovingRole implements NodeRole {
         // Whatever keeps it from being written down, the guest can still go on here.
         this.#inTurn(async () => {
           await this.#record('given-up');
+          this.#mark('record');
           return { kind: 'gaveUp' };
         });
         return;
@@ -449,6 +452,7 @@ export class SourceRole extends MovingRole implements NodeRole {
     const current = this.#current;
     if (current?.number !== session) return;
     current.channel.put(section);
+    if (section.kind === 'run') this.#figures.saysRun(monotonicUs());
     if (section.kind === 'switchover') this.#mark('lastPages');
     if (section.kind === 'switchover' && section.postcopy) this.#pages.beginPostcopy();
   }
@@ -466,14 +470,21 @@ export class SourceRole extends MovingRole implements NodeRole {
     return { ...hello, definitionJson };
   }
 
-  async #beginDisks(): Promise<void> {
-    const { session, channel } = this.#mustHaveSession();
+  /** Beside the pages. */
+  async #moveDisks(): Promise<void> {
+    const { channel } = this.#mustHaveSession();
     // Disks may take hours, in which the destination hears nothing of them on this link.
     const alive = setInterval(() => {
       channel.put({ kind: 'round', round: 0, batches: 0, dirtyPages: 0 });
     }, ALIVE_MS);
     try {
-      await this.#guest.attach(session, parseAcceptedImages(JSON.parse(this.#verdicts)));
+      await this.#guest.moveDisks();
+      this.#mark('disks');
+      this.#driver.input({ kind: 'disksReady' });
+    } catch (error) {
+      // A session that is over is told by the session.
+      if (this.#current?.session.closeReason !== undefined) return;
+      this.#driver.input({ kind: 'broken', reason: describeError(error) });
     } finally {
       clearInterval(alive);
     }

@@ -199,6 +199,14 @@ export class GuestDisks {
     return this.#thread.call('dropUncommitted');
   }
 
+  /**
+   * Commits and applies the last epoch of a guest that may run then, before `promote`: what it
+   * writes until then dies with this process, and its flushes wait. Rejects with COLO_E_UNFIT.
+   */
+  begin(epoch: number): Promise<void> {
+    return this.#thread.call('begin', epoch);
+  }
+
   /** Makes the images the guest's own; resolves when it may run on. Rejects when unfit. */
   promote(): Promise<void> {
     return this.#thread.call('promote');

@@ -34,6 +34,7 @@ export interface DisksCalls {
   verify(index: number, options: { repair: boolean }): Promise<VerifyReport>;
   commit(epoch: number): void;
   apply(epoch: number): Promise<void>;
+  begin(epoch: number): Promise<void>;
   dropUncommitted(): Promise<void>;
   promote(): Promise<void>;
 }
@@ -84,6 +85,7 @@ serveWorker<DisksCalls, DisksNotices>((main) => {
     verify: (index, options) => stacks.verify(index, options),
     commit: (epoch) => stacks.commit(epoch),
     apply: (epoch) => stacks.apply(epoch),
+    begin: (epoch) => stacks.begin(epoch),
     dropUncommitted: () => stacks.dropUncommitted(),
     promote: () => stacks.promote(),
   };

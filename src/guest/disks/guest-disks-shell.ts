@@ -161,6 +161,7 @@ export class DiskStacks {
   async stop(): Promise<void> {
     clearInterval(this.#boundCheck);
     this.#source?.end();
+    this.#disks?.forgetPromotion();
     await this.#target?.stop();
     for (const { server } of this.#stacks.splice(0).reverse()) await server.stop();
     const disks = this.#disks;
@@ -278,6 +279,14 @@ export class DiskStacks {
   async apply(epoch: number): Promise<void> {
     await this.#opened().apply(epoch);
     await this.#target?.applied(epoch);
+  }
+
+  /** The guest may run behind it; `promote` has to follow. */
+  async begin(epoch: number): Promise<void> {
+    const disks = this.#opened();
+    disks.commit(epoch);
+    await disks.apply(epoch);
+    disks.expectPromotion();
   }
 
   async dropUncommitted(): Promise<void> {

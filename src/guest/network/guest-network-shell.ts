@@ -142,13 +142,21 @@ export class GuestNetwork {
     this.#thread.notify('committed', epoch);
   }
 
-  /** The target becomes a source: the guest speaks from here; before it is resumed. */
-  promote(): Promise<void> {
-    return this.#thread.call('promote');
+  /**
+   * The target becomes a source: the guest speaks from here; before it is resumed. `held`: what it
+   * says waits for `open`.
+   */
+  promote(output: 'open' | 'held' = 'open'): Promise<void> {
+    return this.#thread.call('promote', output);
   }
 
   /** The promoted guest executes: it gets what it has not had, and the LAN hears where it is. */
   goLive(options: { announce: boolean }): void {
     this.#thread.notify('goLive', options);
+  }
+
+  /** The LAN hears where the guest is; only once it may speak. */
+  announce(): void {
+    this.#thread.notify('announce');
   }
 }

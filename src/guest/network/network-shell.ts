@@ -33,6 +33,9 @@ export interface NetworkOptions {
   readonly onCheckpointNeeded: (reason: CompareReason, epoch: number) => void;
 }
 
+/** No session has labelled what is held before the first one. */
+const FIRST_EPOCH = 0;
+
 /** What this guest is in a session; `epoch`: the running one. */
 export type SessionRole =
   | { readonly role: 'source'; readonly epoch: number }
@@ -59,7 +62,7 @@ export class Network {
   /** Creates TAPs and QEMU's ends; resolves to the latter. Live, output passes from then on. */
   async start(): Promise<GuestPortFds[]> {
     for (const { nic } of this.#nics) await nic.start();
-    if (this.#options.live) this.#becomeSource({ translates: false });
+    if (this.#options.live) this.#becomeSource({ translates: false, held: false });
     return this.#nics.map(({ nic }) => nic.qemuFds);
   }
 
@@ -135,20 +138,26 @@ export class Network {
     return this.#nics.map(({ nic }) => nic.drain()).every((settled) => settled);
   }
 
-  /** The guest speaks from here now, without a session; to be called before it is resumed. */
-  promote(): void {
+  /**
+   * The guest speaks from here now, without a session; to be called before it is resumed. `held`:
+   * what it says waits for the source's `open`.
+   */
+  promote(output: 'open' | 'held' = 'open'): void {
     this.target.takeOver();
-    this.#becomeSource({ translates: true });
+    this.#becomeSource({ translates: true, held: output === 'held' });
   }
 
   /** The promoted guest executes: it gets what it has not had, and the LAN hears where it is. */
   goLive(options: { announce: boolean }): void {
     this.target.deliverRest();
-    if (!options.announce) return;
+    if (options.announce) this.announce();
+  }
+
+  announce(): void {
     for (const { nic } of this.#nics) nic.announce();
   }
 
-  #becomeSource({ translates }: { translates: boolean }): void {
+  #becomeSource({ translates, held }: { translates: boolean; held: boolean }): void {
     const { compareTimeoutUs, log, onCheckpointNeeded } = this.#options;
     this.#source = new SourceRole({
       nics: this.#nics,
@@ -159,7 +168,8 @@ export class Network {
     });
     for (const { nic } of this.#nics) {
       nic.resumeInbound();
-      nic.open();
+      if (held) nic.hold(FIRST_EPOCH);
+      else nic.open();
     }
   }
 }

@@ -36,8 +36,9 @@ export interface NetworkCalls {
   rewind(): void;
   run(epoch: number): void;
   committed(epoch: number): void;
-  promote(): void;
+  promote(output: 'open' | 'held'): void;
   goLive(options: { announce: boolean }): void;
+  announce(): void;
 }
 
 /** What the main thread is told. */
@@ -96,7 +97,8 @@ serveWorker<NetworkCalls, NetworkNotices>((main) => {
     rewind: () => started().target.rewind(),
     run: (epoch) => started().target.run(epoch),
     committed: (epoch) => started().target.committed(epoch),
-    promote: () => started().promote(),
+    promote: (output) => started().promote(output),
     goLive: (options) => started().goLive(options),
+    announce: () => started().announce(),
   };
 });

@@ -69,7 +69,7 @@ function feed(chunks: readonly Buffer[]): Effects {
           break;
         case 'start':
           started = true;
-          step({ kind: 'guestRuns' });
+          step({ kind: 'guestSpeaks' });
           break;
         default:
           break;

@@ -38,7 +38,12 @@ export class SimGuest {
   speed = 100;
   /** Set once `run` was put, and not taken back on proof or force. */
   handedOver = false;
-  everRanThere = false;
+  /** It has said something at the destination: nobody may undo that. */
+  everHeardThere = false;
+  /** Steps that somebody outside has seen. */
+  #heardSteps = 0;
+  /** What a crash of the destination brings back, while nothing that the guest says leaves it. */
+  #silent: { readonly truth: Memory; readonly steps: number } | undefined;
   onFault: (pages: readonly number[]) => void = () => {};
   /** What it waits for: it does nothing else meanwhile. */
   #waitsFor: number | undefined;
@@ -84,7 +89,9 @@ export class SimGuest {
     if (side === 'destination' && !this.handedOver) {
       throw new Violation('No run before run: the destination runs the guest');
     }
-    if (side === 'destination') this.everRanThere = true;
+    if (side === 'destination') {
+      this.#silent = { truth: Int32Array.from(this.#truth), steps: this.steps };
+    }
     this.#hosts[side].running = true;
     this.#waitsFor = undefined;
   }
@@ -93,8 +100,22 @@ export class SimGuest {
     this.#hosts[side].running = false;
   }
 
-  /** The host's process and its guest are gone. */
+  /** What it says at the destination leaves from now on, also what it has said so far. */
+  speak(): void {
+    this.everHeardThere = true;
+    this.#heardSteps = this.steps;
+    this.#silent = undefined;
+  }
+
+  /** The host's process and its guest are gone; what nobody has heard of has never been. */
   kill(side: Side): void {
+    const silent = this.#silent;
+    if (side === 'destination' && this.runs(side) && silent !== undefined) {
+      if (this.#heardSteps > silent.steps) throw new Violation('Nothing is lost that was heard');
+      this.#truth.set(silent.truth);
+      this.steps = silent.steps;
+    }
+    if (side === 'destination') this.#silent = undefined;
     this.#hosts[side] = { memory: undefined, running: false };
   }
 
@@ -157,6 +178,7 @@ export class SimGuest {
     this.#truth[page] = truth + 1;
     memory[page] = truth + 1;
     this.steps += 1;
+    if (this.#silent === undefined) this.#heardSteps = this.steps;
     if (side === 'source') this.dirty.add(page);
   }
 

@@ -11,10 +11,14 @@ import type { MigrationMode } from '../../../src/migration/index.js';
  * - `early-release`: the source frees the guest's RAM with `run`.
  * - `forget-missing`: the destination's list of missing pages is not sent whole.
  * - `no-record`: the destination does not write down that the guest is its own.
+ * - `speak-early`: what the guest says leaves the destination before that is written down.
+ * - `resume-unrecorded`: a source that takes the guest back does not write that down.
+ * - `run-unrecorded`: `run` is said before it is written down that it may be.
  */
 export const BREAKAGES = [
   ...(['resume-after-run', 'run-unasked', 'overwrite', 'lose-write', 'early-release'] as const),
-  ...(['forget-missing', 'no-record'] as const),
+  ...(['forget-missing', 'no-record', 'speak-early', 'resume-unrecorded'] as const),
+  ...(['run-unrecorded'] as const),
 ];
 export type Breakage = (typeof BREAKAGES)[number];
 
@@ -43,6 +47,8 @@ export interface MigrationSimOptions {
   readonly faults: readonly { readonly kind: Fault; readonly atUs: number; readonly us: number }[];
   /** The network does not come back after its last cut. */
   readonly networkLost: boolean;
+  /** The destination dies so long after it was told to start the guest. */
+  readonly killStartingUs: number | undefined;
   /** Operator commands, twice each: most come at a bad time. */
   readonly commands: readonly { readonly command: Command; readonly atUs: number }[];
 }
@@ -89,5 +95,6 @@ export function drawOptions(random: Prng): MigrationSimOptions {
     faults,
     networkLost: random.chance(0.2),
     commands,
+    killStartingUs: random.chance(0.1) ? random.nextInt(0, 40_000) : undefined,
   };
 }

@@ -19,6 +19,7 @@ import {
   pagesIn,
   rangesOf,
   type SimFiles,
+  SYNC_US,
 } from './sim-source.js';
 
 interface Parts {
@@ -29,6 +30,8 @@ interface Parts {
   readonly breakage: Breakage | undefined;
   readonly recorded: DestinationOptions['recorded'];
   readonly link: () => SimLink;
+  /** The guest is about to be started. */
+  readonly onStart: () => void;
 }
 
 type Recorded = NonNullable<DestinationOptions['recorded']>;
@@ -44,6 +47,9 @@ export class SimDestination {
   #steps = -1;
   /** Devices are loaded once these pages have been read. */
   #loadReads = new Set<number>();
+  #ownsIsDurable = false;
+  /** `speak` was asked, and what stands before it is done. */
+  #maySpeak = false;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -133,6 +139,7 @@ export class SimDestination {
         });
         return;
       case 'start':
+        this.#parts.onStart();
         this.#job(3000, () => {
           if (this.#steps !== guest.steps) {
             throw new Violation(`Devices match RAM: of step ${this.#steps} at step ${guest.steps}`);
@@ -140,6 +147,12 @@ export class SimDestination {
           guest.check('destination', true);
           guest.run('destination');
           host.step({ kind: 'guestRuns' });
+        });
+        return;
+      case 'speak':
+        this.#job(1000, () => {
+          this.#maySpeak = true;
+          this.#speak();
         });
         return;
       case 'allPagesHere':
@@ -152,7 +165,10 @@ export class SimDestination {
         guest.setMemory('destination', undefined);
         return;
       case 'record':
-        if (breakage === 'no-record' && output.what === 'owns') return;
+        if (output.what === 'owns') {
+          this.#recordOwns();
+          return;
+        }
         this.recorded = { migration: this.#migration, what: output.what };
         return;
       case 'alarm':
@@ -160,6 +176,25 @@ export class SimDestination {
       case 'ended':
         return;
     }
+  }
+
+  /** Beside the start of the guest, and slower than it now and then. */
+  #recordOwns(): void {
+    const { world, breakage } = this.#parts;
+    if (breakage === 'speak-early') this.#ownsIsDurable = true;
+    world.schedule(this.host.random.nextInt(1, SYNC_US), () => {
+      if (!this.host.alive) return;
+      if (breakage !== 'no-record') this.recorded = { migration: this.#migration, what: 'owns' };
+      const isLate = this.#ownsIsDurable;
+      this.#ownsIsDurable = true;
+      if (!isLate) this.#speak();
+    });
+  }
+
+  #speak(): void {
+    if (!this.#ownsIsDurable || !this.#maySpeak) return;
+    this.#parts.guest.speak();
+    this.host.step({ kind: 'guestSpeaks' });
   }
 
   /** Not done any more once the guest is discarded. */

@@ -6,9 +6,10 @@ import {
   SourceCore,
   type SourceInput,
   type SourceOutput,
+  type SourceRecord,
 } from '../../../src/migration/index.js';
 import type { World } from '../world.js';
-import type { SimGuest } from './guest.js';
+import { type SimGuest, Violation } from './guest.js';
 import type { SimLink } from './link.js';
 import type { Breakage, MigrationSimOptions } from './options.js';
 import { SimHost } from './sim-host.js';
@@ -24,6 +25,10 @@ export interface SimFiles {
   /** Kept at the destination by an earlier migration. */
   image: Int32Array | undefined;
 }
+
+/** A record on a disk that has other things to do; and the first passes over the moved disks. */
+export const SYNC_US = 30_000;
+const DISKS_US = 300_000;
 
 interface Parts {
   readonly world: World;
@@ -43,6 +48,8 @@ export class SimSource {
   readonly host: SimHost<SourceInput, SourceOutput>;
   #digests: [number, number][] = [];
   #lastSession: number | undefined;
+  /** Durable. */
+  recorded: SourceRecord = 'moving';
 
   constructor(parts: Parts) {
     const { options } = parts;
@@ -79,7 +86,7 @@ export class SimSource {
   }
 
   #carryOut(output: SourceOutput): void {
-    const { guest, files, breakage } = this.#parts;
+    const { guest, files, breakage, options } = this.#parts;
     const link = this.#parts.link();
     const { host } = this;
     switch (output.kind) {
@@ -99,6 +106,9 @@ export class SimSource {
         return;
       case 'put':
         if (output.section.kind === 'run') {
+          if (this.recorded !== 'given-up') {
+            throw new Violation('Written before it is said: run is put without a record');
+          }
           guest.handedOver = true;
           if (breakage === 'early-release') guest.setMemory('source', undefined);
         }
@@ -109,6 +119,10 @@ export class SimSource {
         const memory = guest.memory('source');
         const touched = rangesOf([...memory.keys()].filter((page) => memory[page] !== 0));
         host.job(2000, () => host.step({ kind: 'trackingStarted', ranges: touched }));
+        if (!options.movesDisks) return;
+        this.#parts.world.schedule(host.random.nextInt(2000, DISKS_US), () => {
+          host.step({ kind: 'disksReady' });
+        });
         return;
       }
       case 'scan':
@@ -157,7 +171,10 @@ export class SimSource {
         });
         return;
       case 'giveUp':
-        host.job(2000, () => host.step({ kind: 'gaveUp' }));
+        host.job(SYNC_US, () => {
+          if (breakage !== 'run-unrecorded') this.recorded = 'given-up';
+          host.step({ kind: 'gaveUp' });
+        });
         return;
       case 'resumeGuest':
         host.job(2000, () => {
@@ -175,6 +192,11 @@ export class SimSource {
         guest.setMemory('source', undefined);
         return;
       case 'record':
+        if (breakage === 'resume-unrecorded' && output.what === 'taken-back') return;
+        host.job(SYNC_US, () => {
+          this.recorded = output.what;
+        });
+        return;
       case 'alarm':
       case 'commandRefused':
       case 'ended':

@@ -65,6 +65,7 @@ class MigrationSimulation {
   readonly #link: SimLink;
   #settling = false;
   #forced = false;
+  #destinationDied = false;
 
   constructor(world: World, options: MigrationSimOptions, breakage: Breakage | undefined) {
     this.#world = world;
@@ -156,7 +157,7 @@ class MigrationSimulation {
     const { state } = core;
     const gone = !host.alive || state.kind === 'waiting';
     const discarded = state.kind === 'ended' && state.outcome.kind === 'discarded';
-    return !this.#guest.everRanThere && (gone || discarded);
+    return !this.#guest.everHeardThere && (gone || discarded);
   }
 
   #oldImage(): Int32Array | undefined {
@@ -178,6 +179,7 @@ class MigrationSimulation {
       breakage: this.#breakage,
       recorded,
       link: () => this.#link,
+      onStart: () => this.#killStarting(),
     });
   }
 
@@ -214,7 +216,20 @@ class MigrationSimulation {
     }
   }
 
+  #killStarting(): void {
+    const afterUs = this.#options.killStartingUs;
+    if (afterUs === undefined || this.#settling) return;
+    this.#world.schedule(afterUs, () => {
+      if (!this.#settling) this.#fault('kill-destination', SECOND_US);
+    });
+  }
+
   #killDestination(): void {
+    this.#destinationDied = true;
+    const { host, recorded } = this.#destination;
+    if (host.alive && this.#guest.everHeardThere && recorded?.what !== 'owns') {
+      throw new Violation(`Written before it is heard: the record says ${recorded?.what}`);
+    }
     this.#destination.host.kill();
     this.#guest.kill('destination');
     this.#link.cut('The destination was killed');
@@ -273,7 +288,7 @@ class MigrationSimulation {
       // The source has the guest, or nobody can send pages any more.
       if (there.kind === 'loaded' && there.lostAtUs !== undefined) {
         // What the source wrote down tells: without `given-up` the guest has run on there.
-        if (this.#guest.handedOver) this.#forceThere();
+        if (this.#source.recorded === 'given-up') this.#forceThere();
         else destination.host.step({ kind: 'operatorCancel' });
       }
       this.#finishThere();
@@ -295,7 +310,7 @@ class MigrationSimulation {
       if (here.backup === 'written') this.#finishThere();
     } else if (there.kind === 'ended' || there.kind === 'waiting') {
       this.#world.trace('operator', () => 'forces the source');
-      if (this.#guest.everRanThere) this.#guest.rollBack();
+      if (this.#guest.everHeardThere) this.#guest.rollBack();
       this.#guest.handedOver = false;
       this.#forced = true;
       source.host.step({ kind: 'operatorForce', by: 'the operator' });
@@ -334,7 +349,7 @@ class MigrationSimulation {
     const there = this.#destination.core.state;
     const killed = {
       source: !this.#source.host.alive,
-      destination: this.#options.faults.some(({ kind }) => kind === 'kill-destination'),
+      destination: this.#destinationDied,
     };
     const outcome = here.kind === 'ended' ? here.outcome.kind : here.kind;
     const detail = `source ${killed.source ? 'killed' : outcome}, destination ${
@@ -352,7 +367,7 @@ class MigrationSimulation {
       if (!orphan && !completed) throw new Violation(`The outcome is true: ${detail}`);
       return orphan ? `${detail}, pages lost with the source` : detail;
     }
-    if (!killed.source && !guest.everRanThere) {
+    if (!killed.source && !guest.everHeardThere) {
       throw new Violation(`None before the switchover: no guest runs (${detail})`);
     }
     if (!killed.source && !killed.destination) {

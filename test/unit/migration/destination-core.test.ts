@@ -81,9 +81,9 @@ class Bench {
 for (const when of ['starting', 'running'] as const) {
   test(`a guest that powers off while ${when} lacks nothing any more`, (t) => {
     const bench = new Bench().starting();
-    if (when === 'running') bench.step({ kind: 'guestRuns' });
+    if (when === 'running') bench.step({ kind: 'guestSpeaks' });
     bench.step({ kind: 'poweredOff', reason: 'off' });
-    if (when === 'starting') bench.step({ kind: 'guestRuns' });
+    if (when === 'starting') bench.step({ kind: 'guestSpeaks' });
     t.deepEqual(bench.words.slice(-3), ['running', 'complete', 'ended']);
     t.like(bench.core.state, { kind: 'ended', outcome: { kind: 'poweredOff' } });
     bench.resume(2);
@@ -111,7 +111,7 @@ test('the next process says what was written down', (t) => {
 
 test('another session takes the place of the one before by naming the migration', (t) => {
   const bench = new Bench().starting();
-  bench.step({ kind: 'guestRuns' });
+  bench.step({ kind: 'guestSpeaks' });
   bench.hear({ kind: 'run' }, 2);
   t.is(bench.core.session, SESSION);
   bench.resume(2);
