@@ -24,6 +24,8 @@ export interface Move {
   readonly launchedMs: number | null;
   /** As the mover tells it, ms. */
   readonly downtimeMs: number | null;
+  /** From when its vCPUs stand at the source until they run at the destination, ms. */
+  readonly stoppedMs: number | null;
   /** The longest time between two answers of the guest to a client that asks each ms, ms. */
   readonly outageMs: number;
   /** Between the hosts, frames' headers and what comes back included. */
@@ -52,6 +54,7 @@ export function moveSamples(name: string, move: Move): Sample[] {
     ['total', 'ms', move.totalMs],
     ['total-launch', 'ms', move.launchedMs],
     ['downtime', 'ms', move.downtimeMs],
+    ['stopped', 'ms', move.stoppedMs],
     ['outage', 'ms', move.outageMs],
     ['ram', 'MiB', bytes(move.ramBytes)],
     ['wire', 'MiB', bytes(move.wireBytes)],
@@ -104,6 +107,19 @@ export function formatMigrationTable(rows: readonly MigrationRow[]): string {
         .join('  '),
     )
     .join('\n');
+}
+
+/** Between the last line of each agent's log that has these words, by their time stamps, ms. */
+export function betweenLines(
+  from: { readonly log: string; readonly words: string },
+  to: { readonly log: string; readonly words: string },
+): number | null {
+  const [since, until] = [from, to].map(({ log, words }) => {
+    const line = log.split('\n').findLast((each) => each.includes(words));
+    return line === undefined ? Number.NaN : Date.parse(line.split(' ')[0] ?? '');
+  });
+  const ms = (until ?? Number.NaN) - (since ?? Number.NaN);
+  return Number.isNaN(ms) ? null : ms;
 }
 
 /**

@@ -17,7 +17,13 @@ import { GUEST_ADDRESS, GUEST_MAC, Lab, REPLICATION_ADDRESS } from '../harness/l
 import { DEFAULT_MODE } from '../harness/modes.js';
 import { PairLab } from '../harness/pair-lab.js';
 import { plainGuestImage, startPlainGuest } from '../harness/plain-guest.js';
-import { type Faults, faultsOfTrace, type Move, type Mover } from './migration-rows.js';
+import {
+  betweenLines,
+  type Faults,
+  faultsOfTrace,
+  type Move,
+  type Mover,
+} from './migration-rows.js';
 import { chooseAccelerator, type SetupOptions } from './setups.js';
 
 export const METHODS = ['precopy', 'hybrid', 'postcopy', 'no-background'] as const;
@@ -114,16 +120,26 @@ async function bringUpQemu(options: MoverOptions, cleanup: Cleanup): Promise<Mov
       // Its default is a gigabit a second.
       'max-bandwidth': 2 ** 40,
     });
+    let [stoodUs, ranUs] = [Number.NaN, Number.NaN];
+    source.onEvent(({ name }) => {
+      if (name === 'STOP') stoodUs = nowUs();
+    });
+    destination.onEvent(({ name }) => {
+      if (name === 'RESUME') ranUs = nowUs();
+    });
     const startUs = nowUs();
     await source.execute('migrate', { uri: `tcp:${REPLICATION_ADDRESS.hostb}:${PORT}` });
     if (postcopy) await source.execute('migrate-start-postcopy');
     const info = await completed(source);
     const endUs = nowUs();
     const logPath = join(directory, `${lab.hostb.name}-qemu.log`);
+    await completed(destination);
+    const stoppedMs = (ranUs - stoodUs) / 1000;
     return {
       totalMs: (endUs - startUs) / 1000,
       launchedMs: (endUs - launchedUs) / 1000,
       downtimeMs: info.downtime ?? null,
+      stoppedMs: Number.isNaN(stoppedMs) ? null : stoppedMs,
       ramBytes: info.ram?.transferred ?? null,
       faults: postcopy ? await qemuFaults(destination, logPath) : null,
     };
@@ -213,14 +229,24 @@ async function moveByColo(pair: PairLab, method: Method, options: MoverOptions):
   const answer = JSON.parse(await run(command, { deadlineMs: MOVE_DEADLINE_MS })) as ColoAnswer;
   const totalMs = (nowUs() - startUs) / 1000;
   const { migration } = answer;
+  const stoppedMs = await stoppedByLogs(pair);
   return {
     // The program's own start is no part of the migration.
     totalMs: migration.totalMs,
     launchedMs: totalMs,
     downtimeMs: migration.downtimeMs,
+    stoppedMs,
     ramBytes: migration.sentBytes,
     faults: migration.faults,
   };
+}
+
+async function stoppedByLogs(pair: PairLab): Promise<number | null> {
+  const log = (host: 'hosta' | 'hostb') => readFile(pair.logPath(host), 'utf8');
+  return betweenLines(
+    { log: await log('hosta'), words: 'The guest stands still' },
+    { log: await log('hostb'), words: 'The guest executes' },
+  );
 }
 
 interface ColoAnswer {
@@ -254,6 +280,7 @@ async function watchForeground(
     return {
       ...{ totalMs: null, launchedMs: null },
       downtimeMs: source?.downtimeMs ?? null,
+      stoppedMs: await stoppedByLogs(pair),
       ramBytes: source?.sentBytes ?? null,
       faults: migration?.faults ?? null,
     };

@@ -32,7 +32,7 @@ import {
   ProtocolError,
   Timeline,
 } from '../lib/index.js';
-import { monotonicUs } from '../linux/index.js';
+import { monotonicUs, setUrgent } from '../linux/index.js';
 import {
   DESTINATION_SECTIONS,
   DestinationCore,
@@ -196,6 +196,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       this.#driver.input({ kind: 'batch', session, stream, sequence, ranges, batch, crc });
       return;
     }
+    if (section.kind === 'switchover') setUrgent(true);
     if (section.kind === 'switchover' || section.kind === 'run') this.#mark(section.kind);
     this.#driver.input({ kind: 'section', session, section });
     if (session !== this.#core.session) return;
@@ -285,16 +286,14 @@ export class DestinationRole extends MovingRole implements NodeRole {
   }
 
   async #prepare(section: HelloSection): Promise<DestinationInput> {
-    const { configuration, log, speech, reserve } = {
-      ...this.#options,
-      configuration: this.#configuration,
-    };
+    const { configuration, log, speech, reserve } = this.#options;
     try {
       const json = parseHello(section.definitionJson);
       const { host: ownHost } = configuration;
       checkSpeech(speech, { host: json.host, peerHas: json.speech !== null, ownHost });
       const differences = await differencesHere(configuration, { section, json });
       if (differences.length > 0) return { kind: 'unable', differences };
+      this.#mark('differences');
       await reserve.used(json.epoch);
       await speech?.vouch(undefined);
       const guest = await ArrivingGuest.launch({
@@ -313,8 +312,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       await guest.attach(this.#mustHaveSession());
       const { qemuVersion } = guest.guest.emulator.description;
       const { verdictsJson } = guest;
-      const { host } = configuration;
-      return { kind: 'prepared', host, qemuVersion, image: guest.image?.id, verdictsJson };
+      return { kind: 'prepared', host: ownHost, qemuVersion, image: guest.image?.id, verdictsJson };
     } catch (error) {
       if (!(error instanceof ColoError)) throw error;
       const source = `${section.host}, ${section.vm}`;
@@ -353,7 +351,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
   }
 
   #recordInTurn(what: DestinationRecord): void {
-    const migration = this.#hello?.section.migration;
+    const { migration } = this.#hello?.section ?? {};
     if (migration === undefined) return;
     const write = () => writeMigrationRecord(this.#configuration, migration, what);
     // Beside the start of the guest: nothing of it leaves this host before both are done.
@@ -365,6 +363,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
   async #start(): Promise<DestinationInput> {
     await this.#waitForGrant();
     await this.#mustHaveGuest().start(this.#hello?.json.epoch ?? 0);
+    this.#log.debug('The guest executes');
     return { kind: 'guestRuns' };
   }
 
@@ -519,6 +518,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
   /** Nothing is told to this role any more. */
   #leave(): void {
     this.#over = true;
+    setUrgent(false);
     this.#driver.stop();
     this.#answerFinish({ ok: false, code: 'COLO_E_MIGRATE', reason: 'The migration is over' });
   }

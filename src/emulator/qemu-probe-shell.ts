@@ -1,8 +1,11 @@
 /** What this host and its QEMU binary can do: accelerator, machine types. */
 import { execFile } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { OperatorError } from '../lib/index.js';
+import { fileState } from '../linux/index.js';
 import type { Accelerator } from './emulator.js';
 import { LAUNCH_DEADLINE_MS } from './limits.js';
 import {
@@ -92,7 +95,37 @@ export async function probeQemu(qemuBinary = DEFAULT_QEMU_BINARY): Promise<QemuO
   };
 }
 
+/** What a binary has said, by its file as it was then and by its arguments. */
+const answers = new Map<string, Promise<string>>();
+
+/**
+ * Each answer is a start of QEMU, some 50 ms, and the same until the file is another one. A migration
+ * and a first synchronisation would wait for half a dozen of them.
+ */
 async function said(qemuBinary: string, argv: readonly string[]): Promise<string> {
+  const file = await fileOf(qemuBinary);
+  if (file === undefined) return ask(qemuBinary, argv);
+  const key = [file, ...argv].join('\0');
+  const known = answers.get(key);
+  if (known !== undefined) return known;
+  const answer = ask(qemuBinary, argv);
+  answers.set(key, answer);
+  answer.catch(() => answers.delete(key));
+  return answer;
+}
+
+/** Path, and what changes with its contents; undefined: not found. */
+async function fileOf(binary: string): Promise<string | undefined> {
+  const folders = binary.includes('/') ? [''] : (process.env['PATH'] ?? '').split(':');
+  for (const folder of folders) {
+    const path = folder === '' ? binary : join(folder, binary);
+    const found = await stat(path, { bigint: true }).catch(() => undefined);
+    if (found !== undefined) return [path, ...fileState(found)].join(' ');
+  }
+  return undefined;
+}
+
+async function ask(qemuBinary: string, argv: readonly string[]): Promise<string> {
   try {
     const { stdout } = await promisify(execFile)(qemuBinary, [...argv], {
       timeout: LAUNCH_DEADLINE_MS,

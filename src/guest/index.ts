@@ -69,6 +69,7 @@ export {
   checkedDefinition,
   configuredDifferences,
   IMAGE_AT_STAKE,
+  prepareForGuest,
   type ReceivedGuest,
   type ReceiveOptions,
   receiveGuest,

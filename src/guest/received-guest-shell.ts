@@ -15,6 +15,7 @@ import { bootFiles, type Configuration, diskPlace, nicConnection } from '../conf
 import {
   type MachineDefinition,
   parseMachineDefinition,
+  probeQemu,
   type ResolvedMachineDefinition,
   resolveMachineDefinition,
 } from '../emulator/index.js';
@@ -79,6 +80,17 @@ export async function receiveGuest(
     log.warn(`QEMU versions differ: ${qemuVersion} here, ${hello.qemuVersion} there`);
   }
   return { guest, lineages: images.map(({ record }) => lineageOf(record)), verdicts };
+}
+
+/**
+ * Finds out ahead of time what is asked of this host when a guest comes: QEMU's offer, and the
+ * digests of the boot files. What can't be found out is told to whoever asks then.
+ */
+export function prepareForGuest(configuration: Configuration): void {
+  const { kernel, initrd } = bootFiles(configuration);
+  for (const found of [probeQemu(), digestFile(kernel), digestFile(initrd)]) {
+    found.catch(() => undefined);
+  }
 }
 
 /** What this host's configuration has otherwise than the other's; `advice`: said in its place. */

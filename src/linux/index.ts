@@ -14,6 +14,7 @@ export {
   seekSize,
   zeroRange,
 } from './fallocate.js';
+export { fileState } from './file-state.js';
 export { GuestPort, type GuestPortFds } from './guest-port.js';
 export { openIcmpSocket } from './icmp-socket.js';
 export { SystemCallError } from './libc.js';
@@ -26,6 +27,7 @@ export { ProcessLife } from './process-life.js';
 export { ProcessMemory } from './process-memory.js';
 export { setSendBuffer } from './socket-buffer.js';
 export { openTap, type Tap } from './tap.js';
+export { setUrgent } from './thread-priority.js';
 export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
 export { encodeUnixAddress, UnixDatagramSender } from './unix-datagram.js';
 export { decodeFaults, type PageFault, Userfaultfd } from './userfaultfd.js';

@@ -15,6 +15,9 @@ export const BATCH_PAGES = 128;
  */
 export const BATCH_PAGES_POSTCOPY = 32;
 
+/** The same while pages are being demanded: 32 KiB. */
+export const BATCH_PAGES_DEMANDED = 8;
+
 /** Bytes of one `deviceState` section; a larger state goes in several. */
 export const DEVICE_STATE_PIECE_BYTES = MIB;
 
@@ -64,9 +67,12 @@ export const RAM_BYTES = 0x1_0000_0000 * 4096;
  * link busy; in postcopy each of them is ahead of a demanded page on the wire.
  */
 export const WINDOW_PRECOPY = 16;
-export const WINDOW_POSTCOPY = 8;
+export const WINDOW_POSTCOPY = 4;
 
-/** The same for so many microseconds after a page was demanded: it goes on, but out of the way. */
+/**
+ * The same for so many microseconds after a page was demanded: it goes on, but out of the way. While
+ * a demanded page is itself on its way nothing else is sent.
+ */
 export const WINDOW_DEMANDED = 1;
 export const DEMAND_QUIET_US = 10_000;
 

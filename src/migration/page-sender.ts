@@ -13,6 +13,7 @@ import { PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import {
   AROUND_PAGES,
   BATCH_PAGES,
+  BATCH_PAGES_DEMANDED,
   BATCH_PAGES_POSTCOPY,
   DEMAND_QUIET_US,
   DEMANDED_PAGES,
@@ -128,7 +129,7 @@ export class PageSender {
       this.#streams.ram.inFlight.length < window &&
       (how.unlimited || nowUs >= this.#notBeforeUs)
     ) {
-      const ranges = this.#take(how.postcopy ? BATCH_PAGES_POSTCOPY : BATCH_PAGES);
+      const ranges = this.#take(this.#batchPagesMax(nowUs, how));
       if (this.maxBandwidth !== undefined) {
         // As if not compressed, until `coded` says how much it was: never too fast.
         const costUs = (countPages(ranges) * PAGE_SIZE_BYTES * SECOND_US) / this.maxBandwidth;
@@ -207,7 +208,17 @@ export class PageSender {
   /** While pages are demanded, what nobody waits for stays out of their way. */
   #window(nowUs: number, { postcopy }: { postcopy: boolean }): number {
     if (!postcopy) return WINDOW_PRECOPY;
-    return nowUs - this.#demandedAtUs < DEMAND_QUIET_US ? WINDOW_DEMANDED : WINDOW_POSTCOPY;
+    if (this.#streams.demanded.inFlight.length > 0) return 0;
+    return this.#isDemanding(nowUs) ? WINDOW_DEMANDED : WINDOW_POSTCOPY;
+  }
+
+  #batchPagesMax(nowUs: number, { postcopy }: { postcopy: boolean }): number {
+    if (!postcopy) return BATCH_PAGES;
+    return this.#isDemanding(nowUs) ? BATCH_PAGES_DEMANDED : BATCH_PAGES_POSTCOPY;
+  }
+
+  #isDemanding(nowUs: number): boolean {
+    return nowUs - this.#demandedAtUs < DEMAND_QUIET_US;
   }
 
   #beside(piece: PageRange): PageRange[] {

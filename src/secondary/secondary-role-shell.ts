@@ -21,6 +21,7 @@ import {
   IMAGE_AT_STAKE,
   type NodeIdentity,
   type NodeRole,
+  prepareForGuest,
   type RoleEnd,
   type RoleWatch,
   removeMigrationRecord,
@@ -136,6 +137,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
     );
     log.setContext({ role: 'secondary' });
     this.#listenToSpeech(options.speech);
+    prepareForGuest(configuration);
   }
 
   get probeAnswer(): ProbeAnswer {

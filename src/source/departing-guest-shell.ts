@@ -30,6 +30,7 @@ export class DepartingGuest {
   #passes: Promise<void> = Promise.resolve();
   #paused = false;
   #edged = false;
+  #settling: Promise<unknown> = Promise.resolve();
   /** Saved in the pause, before the last pages are looked for: saving may write to guest RAM. */
   #devices: Buffer | undefined;
 
@@ -72,7 +73,9 @@ export class DepartingGuest {
   }
 
   scan(): PageRange[] {
-    return this.#guest.emulator.scanWritten();
+    const ranges = this.#guest.emulator.scanWritten();
+    if (this.#paused) this.#options.onPart('lastScan');
+    return ranges;
   }
 
   /**
@@ -99,10 +102,18 @@ export class DepartingGuest {
     let devices = await saving;
     onPart('saveDevices');
     while (!(await network.drain())) devices = await emulator.saveDeviceState();
+    // Beside what is done with RAM: it is another thread's work.
+    if (this.#moving) this.#settleDisks();
     await network.edge(this.#epoch, { exact, compares: false });
     network.resume();
     onPart('drainAndEdge');
     this.#devices = devices;
+  }
+
+  #settleDisks(): void {
+    this.#edged = true;
+    this.#settling = this.#guest.disks.edge(this.#epoch);
+    this.#settling.catch(() => undefined);
   }
 
   /** Only after `pause`. */
@@ -112,9 +123,7 @@ export class DepartingGuest {
 
   /** The last of the disks' content is on its way, and this host's images hold it, too. */
   async settleDisks(): Promise<void> {
-    if (!this.#moving) return;
-    this.#edged = true;
-    await this.#guest.disks.edge(this.#epoch);
+    await this.#settling;
   }
 
   /** Nothing of it leaves this host any more. */

@@ -37,7 +37,7 @@ import {
   writeMigrationRecord,
 } from '../guest/index.js';
 import { assert, describeError, PAGE_SIZE_BYTES, type PageRange, Timeline } from '../lib/index.js';
-import { monotonicUs } from '../linux/index.js';
+import { monotonicUs, setUrgent } from '../linux/index.js';
 import {
   DESTINATION_SECTIONS,
   type DestinationSection,
@@ -252,6 +252,7 @@ export class SourceRole extends MovingRole implements NodeRole {
 
   #mark(part: string): void {
     this.#timeline.mark(part, monotonicUs());
+    if (part === 'stop') this.#log.debug('The guest stands still');
   }
 
   #perform(output: SourceOutput): void {
@@ -302,6 +303,7 @@ export class SourceRole extends MovingRole implements NodeRole {
         return;
       case 'pause':
         this.#mark('pages');
+        setUrgent(true);
         this.#inTurn(async () => {
           const { session } = this.#mustHaveSession();
           await this.#guest.pause(session, () => this.#figures.pausing(monotonicUs()));
@@ -547,6 +549,7 @@ export class SourceRole extends MovingRole implements NodeRole {
   async #end(outcome: SourceOutcome): Promise<void> {
     this.#released = true;
     this.#driver.stop();
+    setUrgent(false);
     const endUs = monotonicUs();
     await this.#turn;
     const { guest, answer, policy, peer } = this.#departure;

@@ -10,6 +10,7 @@ const MOVE = {
   totalMs: 400,
   launchedMs: null,
   downtimeMs: 20,
+  stoppedMs: 21,
   outageMs: 30,
   wireBytes: 3 * 2 ** 20,
   ramBytes: 2 * 2 ** 20,
