@@ -149,8 +149,10 @@ export class ArrivingGuest {
     for (const offset of pagesOf(this.#loadPages)) {
       if (!absent.has(offset / PAGE_SIZE_BYTES)) this.#keep(offset);
     }
+    this.#options.onPart('keepPages');
     pages.start(missing);
     this.#placing = true;
+    this.#options.onPart('expectPages');
   }
 
   /** The guest stands at the point of the source's pause. Checks all of RAM by `ramDigest`. */

@@ -230,8 +230,8 @@ export class DestinationRole extends MovingRole implements NodeRole {
         this.#inTurn(async () => this.#mustHaveGuest().expect(output.ranges));
         return;
       case 'load':
+        this.#mark('parts');
         this.#inTurn(async () => {
-          this.#mark('waitForParts');
           await this.#mustHaveGuest().load(output.deviceState, output.ramDigest);
           this.#mark('load');
           return { kind: 'guestLoaded' };

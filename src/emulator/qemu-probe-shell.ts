@@ -99,8 +99,8 @@ export async function probeQemu(qemuBinary = DEFAULT_QEMU_BINARY): Promise<QemuO
 const answers = new Map<string, Promise<string>>();
 
 /**
- * Each answer is a start of QEMU, some 50 ms, and the same until the file is another one. A migration
- * and a first synchronisation would wait for half a dozen of them.
+ * Each answer is a start of QEMU, some 50 ms, and the same until the file is another one. A
+ * migration and a first synchronisation would wait for half a dozen of them.
  */
 async function said(qemuBinary: string, argv: readonly string[]): Promise<string> {
   const file = await fileOf(qemuBinary);

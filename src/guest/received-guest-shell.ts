@@ -22,8 +22,10 @@ import {
 import { describeError, type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
 import type { Difference } from '../migration/index.js';
 import { digestFile, type Hello } from '../replication/index.js';
+import { GuestDisks } from './disks/disks-client-shell.js';
 import type { Guest } from './guest.js';
 import { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
+import { GuestNetwork } from './network/guest-network-shell.js';
 
 /** What came of a hello. */
 export interface ReceivedGuest {
@@ -83,10 +85,12 @@ export async function receiveGuest(
 }
 
 /**
- * Finds out ahead of time what is asked of this host when a guest comes: QEMU's offer, and the
- * digests of the boot files. What can't be found out is told to whoever asks then.
+ * Does ahead of time what a guest that comes would wait for: the threads of its disks and NICs,
+ * QEMU's offer, the digests of the boot files. What goes wrong here is told to whoever asks then.
  */
 export function prepareForGuest(configuration: Configuration): void {
+  GuestDisks.prepare();
+  GuestNetwork.prepare();
   const { kernel, initrd } = bootFiles(configuration);
   for (const found of [probeQemu(), digestFile(kernel), digestFile(initrd)]) {
     found.catch(() => undefined);

@@ -70,8 +70,8 @@ export const WINDOW_PRECOPY = 16;
 export const WINDOW_POSTCOPY = 4;
 
 /**
- * The same for so many microseconds after a page was demanded: it goes on, but out of the way. While
- * a demanded page is itself on its way nothing else is sent.
+ * The same for so many microseconds after a page was demanded: it goes on, but out of the way.
+ * While a demanded page is itself on its way nothing else is sent.
  */
 export const WINDOW_DEMANDED = 1;
 export const DEMAND_QUIET_US = 10_000;

@@ -1,6 +1,6 @@
 /**
- * By which both hosts know that they boot the guest from the same files. A digest is remembered for
- * as long as its file is the same: what asks for it again should not have to read tens of megabytes.
+ * By which both hosts know that they boot the guest from the same files. A digest is remembered
+ * for as long as its file is the same: whoever asks again need not read tens of megabytes.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';

@@ -78,6 +78,7 @@ export {
   type SessionCloseReason,
   type SessionInfo,
 } from './session.js';
+export { prepareWorker } from './spare-workers.js';
 export { descriptorOf, type Endpoint } from './stream.js';
 export { WorkerClient, type WorkerClientOptions } from './worker-client.js';
 export type { Handlers } from './worker-wire.js';

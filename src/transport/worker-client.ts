@@ -10,9 +10,10 @@
  * Invariants: messages arrive in the order they were posted, both ways; after the failure, or
  * `terminate`, no notice is delivered and no call stays pending; the failure is told once.
  */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { assert, ColoError, type Logger, unreachable } from '../lib/index.js';
 import { unpackError } from './error-parcel.js';
+import { takeWorker } from './spare-workers.js';
 import type { ArgumentsOf, Handlers, NameOf, ResultOf, ToMain, ToWorker } from './worker-wire.js';
 
 export interface WorkerClientOptions<Notices extends Handlers<Notices>> {
@@ -48,7 +49,7 @@ export class WorkerClient<Calls extends Handlers<Calls>, Notices extends Handler
   /** Starts the thread; a file that can't be loaded is a failure like any later one. */
   constructor(entry: URL, options: WorkerClientOptions<Notices>) {
     this.#options = options;
-    this.#worker = new Worker(entry, { name: options.name });
+    this.#worker = takeWorker(entry, options.name);
     this.#worker.on('message', (message: ToMain) => this.#onMessage(message));
     this.#worker.on('messageerror', (error) => this.#onMessageError(error));
     // Node's copy of the error has lost its class; ours, posted before it, may still be under way.

@@ -19,7 +19,7 @@ const CUT_S_MAX = Number(process.env['COLO_MIGRATION_CUT_S'] ?? 12);
 const SEED = Number(process.env['COLO_MIGRATION_SEED'] ?? randomInt(2 ** 31));
 /** The rest of memory takes some seconds: most cuts are in the middle. */
 const RATE = '16MiB';
-const BEFORE_CUT_MS_MAX = 5_000;
+const BEFORE_CUT_MS_MAX = 4_000;
 /** What the guest writes all the while, and to how much of its memory. */
 const LOAD_MIB_S = 8;
 const LOAD_MIB = 16;

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { EpochTotals, Lineage, PrimaryImage } from '../../blockrep/index.js';
 import type { Logger } from '../../lib/index.js';
 import { LinkHandover } from '../../replication/index.js';
-import { type Session, WorkerClient } from '../../transport/index.js';
+import { prepareWorker, type Session, WorkerClient } from '../../transport/index.js';
 import type { StagedDisk } from './disk-target-shell.js';
 import type { VerifyReport } from './disk-verification-shell.js';
 import type { DisksCalls, DisksNotices } from './disks-thread-shell.js';
@@ -19,6 +19,9 @@ import type {
 import { STOP_MS_MAX, THREAD_CHECK_MS, THREAD_CHECKS_MISSED_MAX } from './limits.js';
 
 export type { DiskPlace, StartedDisks } from './guest-disks-shell.js';
+
+const ENTRY = new URL('./disks-thread-shell.js', import.meta.url);
+const NAME = 'disks';
 
 export interface GuestDisksOptions {
   readonly log: Logger;
@@ -52,8 +55,8 @@ export class GuestDisks {
       log.error('The disk thread is silent', { reason });
       options.onSilent?.(reason);
     };
-    this.#thread = new WorkerClient(new URL('./disks-thread-shell.js', import.meta.url), {
-      name: 'disks',
+    this.#thread = new WorkerClient(ENTRY, {
+      name: NAME,
       log,
       onFailure,
       notices: {
@@ -81,6 +84,11 @@ export class GuestDisks {
       },
       'disk',
     );
+  }
+
+  /** A guest may come to this host: its thread is there by then. */
+  static prepare(): void {
+    prepareWorker(ENTRY, NAME);
   }
 
   /** Opens the images and listens for QEMU. Rejects with OperatorError for what can't be had. */

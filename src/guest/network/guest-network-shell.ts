@@ -9,11 +9,14 @@ import type { CaptureOptions, CommandResult } from '../../config/index.js';
 import type { Logger } from '../../lib/index.js';
 import type { GuestPortFds } from '../../linux/index.js';
 import { LinkHandover } from '../../replication/index.js';
-import { type Session, WorkerClient } from '../../transport/index.js';
+import { prepareWorker, type Session, WorkerClient } from '../../transport/index.js';
 import type { SessionRole } from './network-shell.js';
 import { type NetworkStats, NO_COMPARISON } from './network-stats.js';
 import type { NetworkCalls, NetworkNotices, NetworkSettings } from './network-thread-shell.js';
 import type { CompareReason } from './source-role-shell.js';
+
+const ENTRY = new URL('./network-thread-shell.js', import.meta.url);
+const NAME = 'network';
 
 export interface GuestNetworkOptions {
   readonly log: Logger;
@@ -31,8 +34,8 @@ export class GuestNetwork {
 
   constructor(options: GuestNetworkOptions) {
     const { log, onCheckpointNeeded, onFailure } = options;
-    this.#thread = new WorkerClient(new URL('./network-thread-shell.js', import.meta.url), {
-      name: 'network',
+    this.#thread = new WorkerClient(ENTRY, {
+      name: NAME,
       log,
       onFailure,
       notices: {
@@ -50,6 +53,11 @@ export class GuestNetwork {
       reconnectLink: (serial, connection) =>
         this.#thread.notify('reconnectLink', serial, connection),
     });
+  }
+
+  /** A guest may come to this host: its thread is there by then. */
+  static prepare(): void {
+    prepareWorker(ENTRY, NAME);
   }
 
   /** Resolves to QEMU's ends of the NICs, to be inherited and then closed here. */

@@ -1,0 +1,34 @@
+/**
+ * Worker threads that wait for their first work: a thread takes some 150 ms to load what it runs,
+ * which a guest that is to come need not wait for. One of each entry at most; it keeps no process
+ * alive, and one that fails is forgotten: whoever needs it starts another and hears of it there.
+ */
+import { Worker } from 'node:worker_threads';
+
+const spares = new Map<string, { readonly worker: Worker; readonly forget: () => void }>();
+
+/** Starts one, unless there is one. */
+export function prepareWorker(entry: URL, name: string): void {
+  const key = entry.href;
+  if (spares.has(key)) return;
+  const worker = new Worker(entry, { name });
+  worker.unref();
+  const forget = (): void => {
+    spares.delete(key);
+  };
+  worker.on('error', forget);
+  worker.on('exit', forget);
+  spares.set(key, { worker, forget });
+}
+
+/** The one that waits, or a new one. */
+export function takeWorker(entry: URL, name: string): Worker {
+  const spare = spares.get(entry.href);
+  if (spare === undefined) return new Worker(entry, { name });
+  const { worker, forget } = spare;
+  forget();
+  worker.off('error', forget);
+  worker.off('exit', forget);
+  worker.ref();
+  return worker;
+}
