@@ -17,6 +17,7 @@ import { GUEST_ADDRESS, GUEST_MAC, Lab, REPLICATION_ADDRESS } from '../harness/l
 import { DEFAULT_MODE } from '../harness/modes.js';
 import { PairLab } from '../harness/pair-lab.js';
 import { plainGuestImage, startPlainGuest } from '../harness/plain-guest.js';
+import { beginMirror, endMirror, MIRROR_CAPABILITIES } from './disk-mirror.js';
 import {
   betweenLines,
   type Faults,
@@ -30,12 +31,17 @@ export const METHODS = ['precopy', 'hybrid', 'postcopy', 'no-background'] as con
 /** `no-background`: postcopy that sends only what is asked for. */
 export type Method = (typeof METHODS)[number];
 
+export const QEMU_DISKS = ['shared', 'moved'] as const;
+export type QemuDisk = (typeof QEMU_DISKS)[number];
+
 /** What QEMU has of them: no round before postcopy that ends by itself, and always background. */
 const QEMU_METHODS: readonly Method[] = ['precopy', 'postcopy'];
 
 export interface MoverOptions extends SetupOptions {
   /** Both movers get it, ms. */
   readonly downtimeLimitMs: number;
+  /** What QEMU's two processes do with the disk; `colo migrate` moves it always. */
+  readonly qemuDisk: QemuDisk;
   /** How long a postcopy without background is watched, s. */
   readonly seconds: number;
   /** The agents' logs stay, with how long each part of a move took. */
@@ -53,6 +59,7 @@ export interface Movable {
 }
 
 const PORT = 4444;
+const NBD_PORT = 4445;
 const MOVE_DEADLINE_MS = 300_000;
 const SOCKET_DEADLINE_MS = 20_000;
 const POLL_MS = 5;
@@ -77,13 +84,17 @@ async function bringUpQemu(options: MoverOptions, cleanup: Cleanup): Promise<Mov
   cleanup.add('temporary files', () => rm(directory, { recursive: true, force: true }));
   const lab = await Lab.up(options.root, cleanup);
   const { guest, memoryMib } = options;
+  const movesDisk = options.qemuDisk === 'moved';
+  const empty = join(directory, 'empty.img');
+  if (movesDisk) await run(['truncate', `--reference=${guest.image}`, empty]);
   const common = { directory, guest, memoryMib, mac: GUEST_MAC, accelerator: chooseAccelerator() };
+  const imageThere = movesDisk ? empty : plainGuestImage(directory, lab.hosta);
   const start = async (host: 'hosta' | 'hostb', more: readonly string[]) => {
     const path = join(directory, `${host}.qmp`);
     const qemu = await startPlainGuest({
       ...common,
       host: lab[host],
-      image: host === 'hosta' ? undefined : plainGuestImage(directory, lab.hosta),
+      image: host === 'hosta' ? undefined : imageThere,
       more: ['-qmp', `unix:${path},server=on,wait=off`, ...more],
     });
     cleanup.add(`QEMU on ${host}`, async () => {
@@ -108,7 +119,11 @@ async function bringUpQemu(options: MoverOptions, cleanup: Cleanup): Promise<Mov
       ...['-incoming', 'defer'],
       ...(postcopy ? ['-msg', 'timestamp=on', ...trace] : []),
     ]);
-    const capabilities = [{ capability: 'postcopy-ram', state: postcopy }];
+    const ends = { source, destination, host: REPLICATION_ADDRESS.hostb, port: NBD_PORT };
+    const capabilities = [
+      { capability: 'postcopy-ram', state: postcopy },
+      ...MIRROR_CAPABILITIES.map((capability) => ({ capability, state: movesDisk })),
+    ];
     for (const end of [source, destination]) {
       await end.execute('migrate-set-capabilities', { capabilities });
     }
@@ -128,8 +143,11 @@ async function bringUpQemu(options: MoverOptions, cleanup: Cleanup): Promise<Mov
       if (name === 'RESUME') ranUs = nowUs();
     });
     const startUs = nowUs();
+    if (movesDisk) await beginMirror(ends);
+    const mirrorEnded = movesDisk ? endMirror(ends) : undefined;
     await source.execute('migrate', { uri: `tcp:${REPLICATION_ADDRESS.hostb}:${PORT}` });
     if (postcopy) await source.execute('migrate-start-postcopy');
+    await mirrorEnded;
     const info = await completed(source);
     const endUs = nowUs();
     const logPath = join(directory, `${lab.hostb.name}-qemu.log`);
