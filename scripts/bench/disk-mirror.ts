@@ -1,7 +1,8 @@
 /**
  * How QEMU takes a disk along with its own migration, as libvirt has it do: the destination serves
- * its image by NBD, a job of the source mirrors the disk into it while the guest runs; the migration
- * stops before its switchover, the mirror ends there, and the destination takes the image back.
+ * its image by NBD, a job of the source mirrors the disk into it while the guest runs; the
+ * migration stops before its switchover, the mirror ends there, and the destination takes the image
+ * back.
  */
 import type { QmpClient } from '../../src/emulator/index.js';
 

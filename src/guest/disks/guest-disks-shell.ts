@@ -136,6 +136,8 @@ export class DiskStacks {
   /** Its link may go on sending after the source has ended. */
   #lastSource: DiskSource | undefined;
   #target: DiskTarget | undefined;
+  /** What `begin` has begun to write down. */
+  #applied: Promise<void> = Promise.resolve();
   #boundCheck: NodeJS.Timeout | undefined;
 
   constructor(log: Logger, events: DisksEvents) {
@@ -287,6 +289,9 @@ export class DiskStacks {
     disks.commit(epoch);
     await disks.apply(epoch);
     disks.expectPromotion();
+    // Written down while the guest begins; like an epoch of which its source has not heard.
+    this.#applied = this.#target?.applied(epoch) ?? Promise.resolve();
+    this.#applied.catch(() => undefined);
   }
 
   async dropUncommitted(): Promise<void> {
@@ -350,6 +355,7 @@ export class DiskStacks {
 
   /** A promotion, before the overlays are merged: what is in them is what this host changes. */
   async #becomeGuests(epoch: number | undefined): Promise<void> {
+    await this.#applied;
     if (epoch !== undefined) await this.#target?.applied(epoch);
     await this.beginAlone();
     for (const [index, disk] of this.#opened().disks.entries()) {

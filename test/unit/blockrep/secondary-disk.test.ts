@@ -157,6 +157,28 @@ test('promotion keeps what the SVM wrote and drops what was not committed', asyn
   });
 });
 
+test('a flush waits for a promotion that is expected, and fails when there will be none', async (t) => {
+  const { all, disk, file } = await secondary(t);
+  await disk.flush();
+  all.expectPromotion();
+  await disk.write(100, Buffer.from('said'), false);
+  let flushed = false;
+  const flush = disk.flush().then(() => {
+    flushed = true;
+  });
+  await all.stats;
+  t.false(flushed);
+  await all.promote();
+  await flush;
+  t.is(fs.readFileSync(file).subarray(100, 104).toString(), 'said');
+  const other = await secondary(t);
+  other.all.expectPromotion();
+  const waiting = other.disk.flush();
+  other.all.forgetPromotion();
+  await t.throwsAsync(waiting, { code: 'COLO_E_DISK' });
+  await other.disk.flush();
+});
+
 test('promotion applies a committed epoch first and discards the overlay then', async (t) => {
   const { all, disk, file } = await secondary(t);
   await disk.write(100, Buffer.from('svm'), false);

@@ -469,11 +469,13 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<unknown>> = {
     for (const session of first) session.destroy();
     await a.stop();
     b.network.detach();
-    await b.network.promote();
+    await b.network.promote('held');
     b.network.goLive({ announce: false });
     const toB = heard(await b.ear.nth(1)).text;
     // Behind what the client has seen: from here on the timestamps are translated.
     b.says({ seq: 1, ack: 2, flags: ACK, options: timestamps(400, 1) });
+    await waitFor(() => b.network.stats.nics[0]?.heldFrames === 1);
+    b.network.open();
     const raised = (await lab.clientEar.nth(1)).value;
 
     await c.start('colo2', false);

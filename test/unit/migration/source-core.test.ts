@@ -7,7 +7,8 @@ import {
   type SourceOptions,
   type SourceOutput,
 } from '../../../src/migration/index.js';
-import { NEAR_PAGES } from '../../../src/migration/limits.js';
+import { BATCH_PAGES_DEMANDED, NEAR_PAGES } from '../../../src/migration/limits.js';
+import { PageSender } from '../../../src/migration/page-sender.js';
 import { HELLO } from '../../support/migration-sections.js';
 
 const PAGES = HELLO.ramSizeBytes / PAGE_SIZE_BYTES;
@@ -124,6 +125,39 @@ test('a precopy of a guest at rest: one round, pause, switchover, run, release, 
   t.deepEqual(bench.core.state, { kind: 'ended', outcome: { kind: 'moved' } });
 });
 
+test('a guest that is kept after its pause goes on once that is written down', (t) => {
+  const bench = new Bench('precopy').accepted();
+  bench.step({ kind: 'sessionLost', session: bench.session, reason: 'cut' });
+  t.deepEqual(bench.words.slice(-3), ['record', 'resumeGuest', 'ended']);
+  t.like(bench.outputs.at(-3), { what: 'taken-back' });
+});
+
+test('a pause waits for the moved disks, and is written down only then', (t) => {
+  for (const mode of ['precopy', 'postcopy'] as const) {
+    const bench = new Bench(mode, { movesDisks: true }).accepted();
+    t.true(bench.words.includes('sendPages'));
+    t.false(bench.words.includes('giveUp') || bench.words.includes('pause'));
+    bench.step({ kind: 'disksReady' });
+    t.true(bench.words.indexOf('pause') > bench.words.indexOf('giveUp'));
+  }
+});
+
+test('a pause that is put off takes back what was written down', (t) => {
+  const bench = new Bench('precopy', { downtimeLimitUs: 4 });
+  let scans = 0;
+  bench.found = () => {
+    bench.nowUs += SECOND_US / 4;
+    scans += 1;
+    return scans === 2 ? ALL : [];
+  };
+  const { words, outputs } = bench.accepted();
+  t.is(words.filter((word) => word === 'giveUp').length, 2);
+  const withdrawn = words.indexOf('record');
+  t.true(withdrawn > words.indexOf('giveUp') && withdrawn < words.lastIndexOf('giveUp'));
+  t.like(outputs[withdrawn], { what: 'moving' });
+  t.true(words.includes('pause'));
+});
+
 test('until run every loss gives the guest back at once', (t) => {
   for (const lose of ['before', 'loading'] as const) {
     const bench = new Bench('precopy');
@@ -201,6 +235,22 @@ test('in postcopy a demanded page goes first with its block, then those around i
     [...pages].sort((a, b) => a - b),
     Array.from({ length: PAGES }, (_, page) => page),
   );
+});
+
+test('while a demanded page is on its way nothing else is sent', (t) => {
+  const sender = new PageSender(HELLO.ramSizeBytes, undefined);
+  sender.unsent.addAll(ALL);
+  const how = { postcopy: true, unlimited: false };
+  const demanded = sender.demand([{ offset: 0, length: PAGE_SIZE_BYTES }], {
+    near: true,
+    nowUs: 1,
+  });
+  t.is(demanded.length, 1);
+  t.deepEqual(sender.background(2, how), []);
+  sender.received('demanded', 0);
+  const [soon, ...more] = sender.background(3, how);
+  t.is(soon?.ranges[0]?.length, BATCH_PAGES_DEMANDED * PAGE_SIZE_BYTES);
+  t.deepEqual(more, []);
 });
 
 test('without background only what is demanded is sent', (t) => {

@@ -8,7 +8,7 @@ import {
   OperatorError,
   ProtocolError,
 } from '../../../src/lib/index.js';
-import { CHANNEL_LIMITS, Link, WorkerClient } from '../../../src/transport/index.js';
+import { CHANNEL_LIMITS, Link, prepareWorker, WorkerClient } from '../../../src/transport/index.js';
 import type { RpcCalls, RpcNotices } from './rpc-worker.js';
 import { LogCollector, linkAndSocket } from './support.js';
 
@@ -48,6 +48,16 @@ test('a call resolves with the result, whenever the handler has it', async (t) =
   t.is(await client.call('add', 2, 3), 5);
   client.notify('release');
   t.is(await held, 'released');
+});
+
+test('a thread that was started ahead of time is taken once, and works as any other', async (t) => {
+  const entry = './rpc-worker.js?spare';
+  prepareWorker(new URL(entry, import.meta.url), 'rpc');
+  prepareWorker(new URL(entry, import.meta.url), 'rpc');
+  const [one, other] = [start(t, entry), start(t, entry)];
+  t.is(await one.client.call('add', 2, 3), 5);
+  await one.client.terminate();
+  t.is(await other.client.call('add', 3, 4), 7);
 });
 
 test('what a handler throws is thrown at the caller, of the same class', async (t) => {
