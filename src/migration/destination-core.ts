@@ -51,6 +51,7 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
   #arrivals = new Arrivals(0);
   #image: ImageId | undefined;
   #disksStaged = false;
+  #devicesLoaded = false;
   #pagesExpected = false;
   /** A `resume` that is answered once the guest runs. */
   #resumeOwed = false;
@@ -101,8 +102,9 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
         return this.#applied(input, nowUs);
       case 'disksStaged':
         this.#disksStaged = true;
-        return this.#load();
+        return this.#loaded(nowUs);
       case 'guestLoaded':
+        this.#devicesLoaded = true;
         return this.#loaded(nowUs);
       case 'guestRuns':
         this.#startedAtUs = nowUs;
@@ -382,7 +384,8 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     const state = this.#state;
     const { switchover } = this.#arrivals;
     if (state.kind !== 'receiving' || switchover === undefined) return [];
-    if (!this.#arrivals.allApplied || (switchover.disksMoved && !this.#disksStaged)) return [];
+    // The devices need no disk: what of one is still to be stored is waited for behind them.
+    if (!this.#arrivals.allApplied) return [];
     const { postcopy, ramDigest } = switchover;
     this.#state = { kind: 'loading', hello: state.hello, postcopy };
     const outputs: DestinationOutput[] = [];
@@ -395,7 +398,8 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
 
   #loaded(nowUs: number): DestinationOutput[] {
     const state = this.#state;
-    if (state.kind !== 'loading') return [];
+    if (state.kind !== 'loading' || !this.#devicesLoaded) return [];
+    if (this.#arrivals.switchover?.disksMoved === true && !this.#disksStaged) return [];
     this.#state = { ...state, kind: 'loaded', lostAtUs: undefined };
     this.#heardAtUs = nowUs;
     return this.#put({ kind: 'loaded' });

@@ -153,7 +153,7 @@ export type DestinationState =
   | { readonly kind: 'preparing'; readonly hello: HelloSection }
   /** Pages come. */
   | { readonly kind: 'receiving'; readonly hello: HelloSection }
-  /** All that `switchover` names is here; `load` is asked. */
+  /** All that `switchover` names is here, but perhaps disks that are still stored; `load` is asked. */
   | { readonly kind: 'loading'; readonly hello: HelloSection; readonly postcopy: boolean }
   /** Waits for `run`, with or without a session: it may have been sent. */
   | {
