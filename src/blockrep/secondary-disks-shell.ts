@@ -261,6 +261,18 @@ export class SecondaryDisks {
     await this.disks[disk]?.syncZero(offset, length);
   }
 
+  /** What was synchronised so far is durable when it resolves, or these disks are unfit. */
+  async storeSynced(): Promise<void> {
+    if (!this.#syncedDirty) return;
+    this.#syncedDirty = false;
+    this.#unsyncedBytes = 0;
+    try {
+      await this.#flushImages();
+    } catch (error) {
+      this.#fitness.fail(`The images can't be synced: ${describeError(error)}`);
+    }
+  }
+
   /**
    * Closes the images too. In good order the journal is left empty; committed epochs that were not
    * applied stay in it for the next opening.

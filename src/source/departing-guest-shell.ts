@@ -59,6 +59,8 @@ export class DepartingGuest {
     for (let pass = 0; pass < DISK_PASSES_MAX; pass += 1) {
       if ((await disks.syncRound()) <= DISK_ENOUGH_BYTES) break;
     }
+    // Else the pause would wait for that.
+    await disks.syncStored();
     // The guest goes on here meanwhile.
     if (!this.#moving) return;
     this.#passing = true;

@@ -14,6 +14,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { ProtocolError } from '../../lib/index.js';
 import { monotonicUs } from '../../linux/index.js';
 import type { ByteRange } from '../block-layer-shell.js';
+import { DirtyBitmap } from '../dirty-bitmap.js';
 import { type DiskMessage, encodeDiskMessage } from '../disk-wire.js';
 import { DIGEST_ANSWER_MS_MAX, DISK_DATA_BYTES_MAX, RESYNC_TAKE_CLUSTERS } from '../limits.js';
 import { Candidates } from './candidates.js';
@@ -66,6 +67,8 @@ export class ResyncSource {
   readonly #options: ResyncSourceOptions;
   readonly #candidates: Candidates;
   readonly #comparer: Comparer;
+  /** The last one of `stored`. */
+  #barrier: Comparer | undefined;
   readonly #complete = new Mailbox<true>(DIGEST_ANSWER_MS_MAX);
   #phase: ResyncProgress['phase'] = 'waiting';
   #candidateClusters = 0;
@@ -112,7 +115,7 @@ export class ResyncSource {
   /** Throws ProtocolError for what the target may not say. */
   onMessage(message: ChangedMessage | DigestAnswer): void {
     if (message.kind === 'digests') {
-      this.#comparer.onAnswer(message);
+      (this.#barrier ?? this.#comparer).onAnswer(message);
       return;
     }
     if (this.#phase !== 'waiting') {
@@ -126,6 +129,7 @@ export class ResyncSource {
   fail(error: Error): void {
     this.#complete.fail(error);
     this.#comparer.fail(error);
+    this.#barrier?.fail(error);
   }
 
   /**
@@ -146,6 +150,23 @@ export class ResyncSource {
     }
     this.#setPhase('following');
     return disk.dirtyBytes;
+  }
+
+  /**
+   * What was sent so far is durable at the target when it resolves: it answers a request for
+   * digests that comes behind it only then. Any cluster will do.
+   */
+  async stored(): Promise<void> {
+    const { disk, index, link } = this.#options;
+    const candidates = new DirtyBitmap(disk.sizeBytes);
+    candidates.mark(0, 1);
+    const { nextRequest: firstRequest } = this.#barrier ?? this.#comparer;
+    this.#barrier = new Comparer({
+      ...{ index, disk, link, candidates, epoch: 0, firstRequest, exact: false },
+      skip: () => true,
+      onVerdict: () => undefined,
+    });
+    await this.#barrier.run();
   }
 
   async #compare(): Promise<void> {

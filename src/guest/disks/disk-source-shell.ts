@@ -142,6 +142,11 @@ export class DiskSource {
     return this.#dirtyBytes();
   }
 
+  /** What `syncRound` has sent is durable at the secondary when it resolves. */
+  async syncStored(): Promise<void> {
+    await Promise.all(this.#streams.map(({ resync }) => resync?.stored()));
+  }
+
   /** A write of the guest while it is protected; a promise when the secondary can't keep up. */
   forward(index: number, operation: DiskOperation): Promise<void> | undefined {
     const sender = this.#streams[index]?.sender;

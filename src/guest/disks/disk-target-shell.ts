@@ -142,7 +142,11 @@ export class DiskTarget {
       if (message.kind !== 'digestRequest' || replica === undefined) {
         throw new ProtocolError(`A primary does not send ${message.kind} of disk ${message.disk}`);
       }
-      this.#then(async () => replica.resync.request(message));
+      this.#then(async () => {
+        // Its source may ask because it wants to know that.
+        await this.#disks.storeSynced();
+        replica.resync.request(message);
+      });
       return;
     }
     const message = decodeDiskMessage(frame.type, frame.payload);

@@ -158,6 +158,11 @@ export class GuestDisks {
     return this.#thread.call('syncRound');
   }
 
+  /** What `syncRound` has sent is durable there when it resolves. */
+  syncStored(): Promise<void> {
+    return this.#thread.call('syncStored');
+  }
+
   /** The secondary has committed the epoch: what changed up to its end is in common. */
   committed(epoch: number): void {
     this.#thread.notify('committed', epoch);

@@ -27,6 +27,7 @@ export interface DisksCalls {
   reconnectLink(serial: number, connection: LinkConnection): void;
   detach(): Promise<void>;
   syncRound(): Promise<number>;
+  syncStored(): Promise<void>;
   beginPause(): void;
   edge(epoch: number): Promise<EpochTotals[]>;
   endPause(): Promise<void>;
@@ -78,6 +79,7 @@ serveWorker<DisksCalls, DisksNotices>((main) => {
     reconnectLink: (serial, connection) => links.reconnect(serial, connection),
     detach: () => stacks.detach(),
     syncRound: () => stacks.syncRound(),
+    syncStored: () => stacks.syncStored(),
     beginPause: () => stacks.beginPause(),
     edge: (epoch) => stacks.edge(epoch),
     endPause: () => stacks.endPause(),

@@ -249,6 +249,10 @@ export class DiskStacks {
     return this.#attached().syncRound();
   }
 
+  syncStored(): Promise<void> {
+    return this.#attached().syncStored();
+  }
+
   edge(epoch: number): Promise<EpochTotals[]> {
     const source = this.#attached();
     assert(source.epoch === epoch, `The disks are in epoch ${source.epoch}, not ${epoch}`);

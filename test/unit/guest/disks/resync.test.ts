@@ -30,6 +30,8 @@ const CLUSTERS = SIZE / CLUSTER;
 /** One synchronisation and its first epoch; what there was to do, as `colo status` tells it. */
 async function resync(pair: Pair, epoch: number): Promise<ResyncProgress> {
   await pair.primary.disks.syncRound();
+  // As often as it likes.
+  for (const _ of [1, 2]) await pair.primary.disks.syncStored();
   const progress = await figure(pair.primary, ({ phase }) => phase === 'following');
   await edge(pair, epoch);
   return progress;
