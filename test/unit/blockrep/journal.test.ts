@@ -102,7 +102,7 @@ test('a synchronisation is synced from time to time, and before its first epoch'
   const storage = new ModelStorage(new Prng(2));
   storage.disk('image', SIZE);
   const images = [storage.image('image')];
-  const [log, bounds] = [collectingLog(), { unsyncedBytes: 8192 }];
+  const [log, bounds] = [collectingLog(), { unsyncedBytes: 8192, syncAfterMs: 5000 }];
   const options = { vm: 'guest', images, directory: '/', log, storage, bounds };
   const disks = await SecondaryDisks.open(options);
   storage.flushes.length = 0;
@@ -113,6 +113,26 @@ test('a synchronisation is synced from time to time, and before its first epoch'
   }
   t.deepEqual(await disks.closeEpoch(0, 1, { operations: 0, bytes: 0 }), { ok: true });
   t.is(imageFlushes(), 3);
+});
+
+test('a synchronisation that was stored is not synced again before its first epoch', async (t) => {
+  const storage = new ModelStorage(new Prng(2));
+  storage.disk('image', SIZE);
+  const images = [storage.image('image')];
+  // As long as the test never takes.
+  const [log, bounds] = [collectingLog(), { syncAfterMs: 5000 }];
+  const options = { vm: 'guest', images, directory: '/', log, storage, bounds };
+  const disks = await SecondaryDisks.open(options);
+  storage.flushes.length = 0;
+  const imageFlushes = () => storage.flushes.filter((name) => name === 'image').length;
+  await disks.storeSynced();
+  t.is(imageFlushes(), 0);
+  await disks.syncWrite(0, 0, block(7));
+  await disks.storeSynced();
+  await disks.storeSynced();
+  t.is(imageFlushes(), 1);
+  t.deepEqual(await disks.closeEpoch(0, 1, { operations: 0, bytes: 0 }), { ok: true });
+  t.is(imageFlushes(), 1);
 });
 
 test('what a kill leaves is made the last stored epoch on all disks', async (t) => {
