@@ -329,7 +329,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
         void this.#apply(output.epoch, output.svmRuns);
         return;
       case 'sendApplied':
-        this.#tell({ kind: 'applied', epoch: output.epoch, durationUs: output.durationUs });
+        void this.#tellApplied(output.epoch, output.durationUs);
         return;
       case 'sendUnfit':
         this.#log.warn('Unfit', { reason: output.reason });
@@ -431,6 +431,13 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
     const current = this.#current;
     const kept = await this.#committing;
     if (kept && this.#current === current) this.#tell({ kind: 'committed', epoch });
+  }
+
+  /** What is written down of the commit may take longer than the apply: it is told first. */
+  async #tellApplied(epoch: number, durationUs: number): Promise<void> {
+    const current = this.#current;
+    const kept = await this.#committing;
+    if (kept && this.#current === current) this.#tell({ kind: 'applied', epoch, durationUs });
   }
 
   async #apply(epoch: number, svmRuns: boolean): Promise<void> {
