@@ -28,6 +28,7 @@ import {
 } from '../migration/index.js';
 import { digestRam, type Hello } from '../replication/index.js';
 import type { Session } from '../transport/index.js';
+import { ArrivedDigest } from './arrived-digest.js';
 import { discardKept, eraseRam, KeptImage } from './kept-image-shell.js';
 import { LOAD_PAGES_MAX } from './limits.js';
 
@@ -59,6 +60,8 @@ export class ArrivingGuest {
   #image: KeptImage | undefined;
   /** The pages that a load writes. */
   #loadPages: readonly PageRange[] = [];
+  /** In a `--verify` run that lacks pages: what has come, and what it must come to. */
+  #verifying: { readonly digest: ArrivedDigest; readonly expected: number } | undefined;
 
   private constructor(options: ArrivingOptions, received: ReceivedGuest) {
     this.#options = options;
@@ -155,16 +158,18 @@ export class ArrivingGuest {
     this.#options.onPart('expectPages');
   }
 
-  /** The guest stands at the point of the source's pause. Checks all of RAM by `ramDigest`. */
+  /**
+   * The guest stands at the point of the source's pause. Checks all of RAM by `ramDigest`, now or,
+   * of a guest that lacks pages, once they are here.
+   */
   async load(deviceState: Buffer, ramDigest: number | undefined): Promise<void> {
     const { emulator } = this.guest;
     if (ramDigest !== undefined) {
-      const found = await digestRam(emulator.ram);
-      const hex = (digest: number): string => digest.toString(16).padStart(8, '0');
-      if (found !== ramDigest) {
-        throw new ProtocolError(`RAM has the digest ${hex(found)}, not ${hex(ramDigest)}`);
+      if (this.#placing) this.#verifyArrivals(ramDigest);
+      else {
+        const complaint = this.#complaint(await digestRam(emulator.ram), ramDigest);
+        if (complaint !== undefined) throw new ProtocolError(complaint);
       }
-      this.#options.log.info('RAM verified', { digest: hex(found) });
     }
     await emulator.loadDeviceState(deviceState);
     if (!this.#placing) {
@@ -221,6 +226,32 @@ export class ArrivingGuest {
   /** Nothing is missing any more. */
   async complete(): Promise<void> {
     if (this.#placing) await this.#missingPages.finish();
+    const verifying = this.#verifying;
+    if (verifying === undefined) return;
+    this.#verifying = undefined;
+    // The guest has run on it for long: an operator must know, and no other host has a newer one.
+    const complaint = this.#complaint(verifying.digest.value, verifying.expected);
+    if (complaint !== undefined) this.#options.log.error(complaint);
+  }
+
+  /** In the pause, so that nothing that is here can change before it is digested. */
+  #verifyArrivals(expected: number): void {
+    const digest = new ArrivedDigest(this.#ramPages);
+    const page = Buffer.alloc(PAGE_SIZE_BYTES);
+    for (let offset = 0; offset < this.#ramPages * PAGE_SIZE_BYTES; offset += PAGE_SIZE_BYTES) {
+      if (this.#missingPages.isMissing(offset)) continue;
+      this.guest.emulator.ram.copyOut(offset, page);
+      digest.add(offset, page);
+    }
+    this.#verifying = { digest, expected };
+  }
+
+  #complaint(found: number | undefined, expected: number): string | undefined {
+    const hex = (digest: number): string => digest.toString(16).padStart(8, '0');
+    if (found === undefined) return 'RAM was never whole';
+    if (found !== expected) return `RAM has the digest ${hex(found)}, not ${hex(expected)}`;
+    this.#options.log.info('RAM verified', { digest: hex(found) });
+    return undefined;
   }
 
   /** It is this host's for good: what was kept of it is old, and what came is what it has begun with. */
@@ -264,9 +295,20 @@ export class ArrivingGuest {
       this.guest.emulator.ram.writeFile(offset, bytes);
       return;
     }
+    this.#digest(offset, bytes);
     this.#missingPages.place(offset, bytes);
     if (this.#kept === undefined) return;
     for (let at = 0; at < bytes.length; at += PAGE_SIZE_BYTES) this.#keep(offset + at);
+  }
+
+  /** Of the pages that are placed next. */
+  #digest(offset: number, bytes: Buffer): void {
+    const digest = this.#verifying?.digest;
+    if (digest === undefined) return;
+    for (let at = 0; at < bytes.length; at += PAGE_SIZE_BYTES) {
+      if (!this.#missingPages.isMissing(offset + at)) continue;
+      digest.add(offset + at, bytes.subarray(at, at + PAGE_SIZE_BYTES));
+    }
   }
 
   #keep(offset: number): void {

@@ -100,7 +100,10 @@ export type DestinationOutput =
     }
   /** These pages are to come: make them absent, so that a touch of them is a `fault`. */
   | { readonly kind: 'expectPages'; readonly ranges: readonly PageRange[] }
-  /** Load the devices; check `ramDigest` first where there is one. The guest stays paused. */
+  /**
+   * Load the devices; the guest stays paused. RAM is checked by `ramDigest`, where there is one:
+   * before it, and where pages are expected when all of them are here.
+   */
   | { readonly kind: 'load'; readonly deviceState: Buffer; readonly ramDigest: number | undefined }
   /** Durable before the next output; may be begun beside those before it. */
   | { readonly kind: 'record'; readonly what: DestinationRecord }

@@ -130,7 +130,7 @@ export interface SwitchoverSection {
   readonly pendingPages: number;
   readonly deviceStateBytes: number;
   readonly deviceStateDigest: number;
-  /** CRC-32C of all guest RAM, in a `--verify` run; absent with postcopy. */
+  /** CRC-32C of all guest RAM as it is now, in a `--verify` run. */
   readonly ramDigest: number | undefined;
   /** The source has sent every write of the moved disks. */
   readonly disksMoved: boolean;

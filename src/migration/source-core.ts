@@ -453,7 +453,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       batches: this.#sender.batches,
       streamDigest: this.#sender.digest,
       pendingPages: unsent.size,
-      ramDigest: state.postcopy ? undefined : ramDigest,
+      ramDigest,
       disksMoved: this.#options.movesDisks,
     });
     return [...outputs, ...sections.flatMap((section) => this.#put(section))];

@@ -314,9 +314,8 @@ export class SourceRole extends MovingRole implements NodeRole {
         this.#inTurn(async () => {
           const { devices } = this.#guest;
           assert(devices !== undefined, 'Devices are captured in the pause');
-          const { guest, policy, options } = this.#departure;
-          const isWhole = options.method === 'precopy' && policy.verify;
-          const ramDigest = isWhole ? await digestRam(guest.emulator.ram) : undefined;
+          const { guest, policy } = this.#departure;
+          const ramDigest = policy.verify ? await digestRam(guest.emulator.ram) : undefined;
           return { kind: 'devicesCaptured', bytes: devices, ramDigest };
         });
         return;
