@@ -5,11 +5,12 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describeError } from '../../src/lib/index.js';
-import { Child, run } from '../harness/child.js';
+import { run } from '../harness/child.js';
 import { Cleanup, withDeadline } from '../harness/cleanup.js';
 import { ClientProcess } from '../harness/client-process.js';
 import { GuestControl, type GuestControlOptions, waitGuest } from '../harness/guest-control.js';
 import { GUEST_ADDRESS, type Namespace } from '../harness/lab.js';
+import { startProber } from '../harness/prober-process.js';
 import { type MigrationResults, MOVERS, type Mover, moveSamples } from './migration-rows.js';
 import { bringUpMovable, canMove, type Method, type Movable, type MoverOptions } from './movers.js';
 
@@ -72,7 +73,7 @@ async function measure(
     const moved = await movable.move(method);
     const after = await wireBytes(movable.lab.hosta);
     await delay(AFTER_MS);
-    const outageMs = await prober();
+    const outageMs = (await prober()).longestUs / 1000;
     const move = { ...moved, outageMs, wireBytes: after - before };
     for (const sample of moveSamples(name, move)) results.add(mover, sample);
     await tellBroken(`${mover}: ${name}`, movable, place, options.say);
@@ -104,33 +105,6 @@ async function startLoad(
     cleanup.add('guest control', () => control.close());
     await control.command(`scribble ${SCRIBBLE.rate} ${SCRIBBLE.mib}`);
   }
-}
-
-/** Resolves once the guest has answered; what it gives ends the prober and tells the outage, ms. */
-async function startProber(
-  place: GuestControlOptions,
-  cleanup: Cleanup,
-): Promise<() => Promise<number>> {
-  const lines: ((line: string) => void)[] = [];
-  const next = () => new Promise<string>((resolve) => lines.push(resolve));
-  const started = next();
-  const report = next();
-  const child = new Child({
-    name: 'prober',
-    command: [
-      ...place.enter,
-      ...[process.execPath, `${place.buildDir}/scripts/bench/prober.js`, place.host],
-    ],
-    logPath: place.logPath,
-    onLine: (line) => lines.shift()?.(line),
-  });
-  cleanup.add('prober', () => child.kill('SIGKILL'));
-  await withDeadline(started, PROBER_DEADLINE_MS, 'The first answer to the prober');
-  return async () => {
-    child.endInput();
-    const text = await withDeadline(report, PROBER_DEADLINE_MS, "The prober's report");
-    return (JSON.parse(text) as { longestUs: number }).longestUs / 1000;
-  };
 }
 
 /** What a host has sent and received on the link between the hosts. */

@@ -14,6 +14,7 @@ import { Child, run } from '../harness/child.js';
 import type { Cleanup } from '../harness/cleanup.js';
 import { waitGuest } from '../harness/guest-control.js';
 import { GUEST_ADDRESS, GUEST_MAC, Lab, REPLICATION_ADDRESS } from '../harness/lab.js';
+import { NOBODY } from '../harness/migration.js';
 import { DEFAULT_MODE } from '../harness/modes.js';
 import { PairLab } from '../harness/pair-lab.js';
 import { plainGuestImage, startPlainGuest } from '../harness/plain-guest.js';
@@ -63,8 +64,6 @@ const NBD_PORT = 4445;
 const MOVE_DEADLINE_MS = 300_000;
 const SOCKET_DEADLINE_MS = 20_000;
 const POLL_MS = 5;
-/** Nobody listens there: the guest stays unprotected. */
-const NOBODY = `${REPLICATION_ADDRESS.hostb}:7999`;
 const QUIET = { debug: nothing, info: nothing, warn: nothing, error: nothing };
 
 export function canMove(mover: Mover, method: Method): boolean {

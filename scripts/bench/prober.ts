@@ -1,37 +1,63 @@
 /**
  * Asks the guest's UDP echo once a millisecond: `node prober.js <host>`, inside the client's
  * namespace. Prints `started` with the first answer; ends with its stdin, and prints the longest
- * time between two successive answers, in microseconds, as one line of JSON.
+ * time between two successive answers and when it was, in microseconds (CLOCK_MONOTONIC), as one
+ * line of JSON. `lateUs` is by how much this process itself was late, at worst, around that time.
  */
 import { createSocket } from 'node:dgram';
 import { nowUs } from '../clients/clock.js';
 
 const ECHO_PORT = 7003;
 const EVERY_MS = 1;
+/** What is later than that is remembered. */
+const LATE_US = 1000;
+/** Before and after a silence, as answers were on their way. */
+const AROUND_US = 50_000;
 
 const [host = ''] = process.argv.slice(2);
 const socket = createSocket('udp4');
+const late: { readonly atUs: number; readonly byUs: number }[] = [];
+let askedUs = nowUs();
 let lastUs: number | undefined;
-let longestUs = 0;
+let longest = { fromUs: 0, toUs: 0 };
 let answers = 0;
+
+function heard(fromUs: number, toUs: number): void {
+  if (toUs - fromUs > longest.toUs - longest.fromUs) longest = { fromUs, toUs };
+}
+
+function ask(): void {
+  const atUs = nowUs();
+  const byUs = atUs - askedUs - EVERY_MS * 1000;
+  if (byUs > LATE_US) late.push({ atUs, byUs });
+  askedUs = atUs;
+  socket.send('?', () => {});
+}
 
 socket.on('message', () => {
   const atUs = nowUs();
   if (lastUs === undefined) process.stdout.write(`${JSON.stringify({ type: 'started' })}\n`);
-  else longestUs = Math.max(longestUs, atUs - lastUs);
+  else heard(lastUs, atUs);
   lastUs = atUs;
   answers += 1;
 });
 // While nobody has the guest its address may be refused: that is a part of the outage.
 socket.on('error', () => {});
 socket.connect(ECHO_PORT, host, () => {
-  const timer = setInterval(() => socket.send('?', () => {}), EVERY_MS);
+  askedUs = nowUs();
+  const timer = setInterval(ask, EVERY_MS);
   process.stdin.resume();
   process.stdin.on('end', () => {
     clearInterval(timer);
     socket.close();
     // A guest that never answers again is away until now.
-    if (lastUs !== undefined) longestUs = Math.max(longestUs, nowUs() - lastUs);
-    process.stdout.write(`${JSON.stringify({ type: 'report', longestUs, answers })}\n`);
+    if (lastUs !== undefined) heard(lastUs, nowUs());
+    const { fromUs, toUs } = longest;
+    const near = late.filter(({ atUs, byUs }) => {
+      return atUs > fromUs - AROUND_US && atUs - byUs < toUs + AROUND_US;
+    });
+    const lateUs = Math.max(0, ...near.map(({ byUs }) => byUs));
+    const report = { type: 'report', longestUs: toUs - fromUs, fromUs, toUs, lateUs, answers };
+    process.stdout.write(`${JSON.stringify(report)}\n`);
   });
 });

@@ -41,6 +41,10 @@ export interface AgentStatus {
   readonly compare: { readonly running: boolean; readonly confirmedFrames: number } | null;
   readonly migration: {
     readonly state: string;
+    /** Of RAM. */
+    readonly doneBytes: number;
+    readonly totalBytes: number;
+    readonly throttlePercent: number;
     readonly downtimeMs: number | null;
     readonly sentBytes: number;
     readonly faults: {

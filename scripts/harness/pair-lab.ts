@@ -14,7 +14,7 @@ import { nowUs } from '../clients/clock.js';
 import { type AgentStatus, agentStatus, callAgent, isProtected } from './agent-control.js';
 import { Child, run } from './child.js';
 import { type Cleanup, withDeadline } from './cleanup.js';
-import { waitGuest } from './guest-control.js';
+import { GuestControl, waitGuest } from './guest-control.js';
 import { copyImage, type GuestFiles } from './guest-files.js';
 import {
   BRIDGE,
@@ -149,12 +149,12 @@ export class PairLab {
   }
 
   async status(host: HostName, deadlineMs?: number): Promise<AgentStatus> {
-    return agentStatus(this.#socketPath(host), deadlineMs);
+    return agentStatus(this.socketPath(host), deadlineMs);
   }
 
   /** Asks the primary for a checkpoint; resolves when it is committed. */
   async checkpoint(host: HostName): Promise<void> {
-    await callAgent(this.#socketPath(host), { command: 'checkpoint', arguments: {} });
+    await callAgent(this.socketPath(host), { command: 'checkpoint', arguments: {} });
   }
 
   /** The agent of a host was started and has not ended. */
@@ -276,7 +276,7 @@ export class PairLab {
         ...[process.execPath, join(this.buildDir, 'src/cli', `${daemon}.js`)],
         ...['--vm', 'demo', '--host', host, '--bridge', BRIDGE],
         ...['--run-dir', join(directory, 'run'), '--state-dir', join(directory, 'state')],
-        ...['--socket', this.#socketPath(host)],
+        ...['--socket', this.socketPath(host)],
         ...['--console-log', join(directory, 'console.log')],
         ...['--log-level', this.#options.logLevel ?? 'info'],
         ...this.#securityFlags(host),
@@ -314,8 +314,19 @@ export class PairLab {
     return ['--tls-ca', file('ca.crt'), ...own];
   }
 
-  #socketPath(host: HostName): string {
+  /** The control socket of a host's agent. */
+  socketPath(host: HostName): string {
     return join(this.directory, host, 'run', 'control.sock');
+  }
+
+  /** A connection to the guest's control port. */
+  control(): GuestControl {
+    return new GuestControl({
+      enter: this.lab.client.enter,
+      buildDir: this.buildDir,
+      host: GUEST_ADDRESS,
+      logPath: join(this.directory, 'guest-control.log'),
+    });
   }
 
   #mustRun(host: HostName): void {

@@ -9,7 +9,7 @@ import type { ExecutionContext } from 'ava';
 import type { ClientName, ClientReports } from '../../scripts/clients/client.js';
 import { Cleanup } from '../../scripts/harness/cleanup.js';
 import { ClientProcess } from '../../scripts/harness/client-process.js';
-import { GuestControl } from '../../scripts/harness/guest-control.js';
+import type { GuestControl } from '../../scripts/harness/guest-control.js';
 import { guestFiles } from '../../scripts/harness/guest-files.js';
 import { GUEST_ADDRESS, GUEST_ADDRESS_6, type HostName } from '../../scripts/harness/lab.js';
 import { PairLab, type PairOptions } from '../../scripts/harness/pair-lab.js';
@@ -95,17 +95,12 @@ export function assertNothingLost(t: ExecutionContext, reports: ClientReports): 
 
 /** A connection to the guest's control port. */
 export function controlGuest(pair: PairLab): GuestControl {
-  return new GuestControl({
-    enter: pair.lab.client.enter,
-    buildDir: pair.buildDir,
-    host: GUEST_ADDRESS,
-    logPath: join(pair.directory, 'guest-control.log'),
-  });
+  return pair.control();
 }
 
 /** The control socket of a host's agent. */
 export function socketPath(pair: PairLab, host: HostName): string {
-  return join(pair.directory, host, 'run', 'control.sock');
+  return pair.socketPath(host);
 }
 
 async function printLogs(t: ExecutionContext, pair: PairLab): Promise<void> {

@@ -1,0 +1,43 @@
+/** The 1 ms prober (scripts/bench/prober.ts) as a child inside the client's namespace. */
+import { Child } from './child.js';
+import { type Cleanup, withDeadline } from './cleanup.js';
+import type { GuestControlOptions } from './guest-control.js';
+
+const DEADLINE_MS = 20_000;
+
+/** The longest time between two answers, CLOCK_MONOTONIC in microseconds. */
+export interface ProbedOutage {
+  readonly longestUs: number;
+  readonly fromUs: number;
+  readonly toUs: number;
+  /** By how much the prober itself was late around it. */
+  readonly lateUs: number;
+  readonly answers: number;
+}
+
+/** Resolves once the guest has answered; what it gives ends the prober, and tells the outage. */
+export async function startProber(
+  place: GuestControlOptions,
+  cleanup: Cleanup,
+): Promise<() => Promise<ProbedOutage>> {
+  const lines: ((line: string) => void)[] = [];
+  const next = () => new Promise<string>((resolve) => lines.push(resolve));
+  const started = next();
+  const report = next();
+  const child = new Child({
+    name: 'prober',
+    command: [
+      ...place.enter,
+      ...[process.execPath, `${place.buildDir}/scripts/bench/prober.js`, place.host],
+    ],
+    logPath: place.logPath,
+    onLine: (line) => lines.shift()?.(line),
+  });
+  cleanup.add('prober', () => child.kill('SIGKILL'));
+  await withDeadline(started, DEADLINE_MS, 'The first answer to the prober');
+  return async () => {
+    child.endInput();
+    const text = await withDeadline(report, DEADLINE_MS, "The prober's report");
+    return JSON.parse(text) as ProbedOutage;
+  };
+}
