@@ -37,6 +37,8 @@ import { pieces } from './section-codecs.js';
 
 type InputOf<K extends DestinationInput['kind']> = Extract<DestinationInput, { kind: K }>;
 
+/** Such a source has more to say: that it has let go, at least. */
+const GOES_ON: ReadonlySet<string> = new Set(['loaded', 'running', 'later', 'complete']);
 /** Before the first batch the source may compare digests of all RAM. */
 const PATIENCE_BEFORE_PAGES = 10;
 
@@ -192,7 +194,7 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
   #resume(session: number, migration: string, nowUs: number): DestinationOutput[] {
     const answer = this.#answer(migration);
     const outputs: DestinationOutput[] = [];
-    if (answer === 'loaded' || answer === 'running' || answer === 'later') {
+    if (GOES_ON.has(answer)) {
       if (this.#session !== undefined && this.#session !== session) {
         const reason = 'The source has a new session';
         outputs.push({ kind: 'closeSession', session: this.#session, reason });

@@ -119,3 +119,15 @@ test('another session takes the place of the one before by naming the migration'
   t.is(bench.resumed, 'running');
   t.true(bench.words.includes('closeSession'));
 });
+
+test('a source that comes again when all is over is heard to let go', (t) => {
+  const bench = new Bench().starting();
+  bench.step({ kind: 'guestRuns' });
+  bench.step({ kind: 'backupApplied', ranges: [PENDING] });
+  t.like(bench.core.state, { kind: 'ended', outcome: { kind: 'completed' } });
+  bench.step({ kind: 'sessionLost', session: SESSION, reason: 'cut' });
+  bench.resume(2);
+  t.is(bench.resumed, 'complete');
+  // Of another session's sections nothing counts.
+  t.is(bench.core.session, 2);
+});
