@@ -379,8 +379,12 @@ export class SourceHandover {
     ];
   }
 
+  /**
+   * A destination that hears `released` closes the session itself. Closed from here, the end of
+   * another link could overtake the word.
+   */
   #end(outcome: SourceOutcome): SourceOutput[] {
-    const session = this.#session;
+    const session = outcome.kind === 'moved' ? undefined : this.#session;
     this.#outcome = outcome;
     const close: SourceOutput[] =
       session === undefined ? [] : [{ kind: 'closeSession', session, reason: 'It is over' }];
