@@ -1,8 +1,8 @@
 /**
  * Asks the guest's UDP echo once a millisecond: `node prober.js <host>`, inside the client's
- * namespace. Prints `started` with the first answer; ends with its stdin, and prints the longest
- * time between two successive answers and when it was, in microseconds (CLOCK_MONOTONIC), as one
- * line of JSON. `lateUs` is by how much this process itself was late, at worst, around that time.
+ * namespace. Prints `started` with the first answer; ends with its stdin, and prints as one line of
+ * JSON the longest time between two successive answers, and each that was long (`silences`), all in
+ * microseconds of CLOCK_MONOTONIC. `lateUs` is by how much this process itself was late around one.
  */
 import { createSocket } from 'node:dgram';
 import { nowUs } from '../clients/clock.js';
@@ -13,17 +13,33 @@ const EVERY_MS = 1;
 const LATE_US = 1000;
 /** Before and after a silence, as answers were on their way. */
 const AROUND_US = 50_000;
+/** From here on a silence is told. */
+const SILENCE_US = 10_000;
+
+interface Silence {
+  readonly fromUs: number;
+  readonly toUs: number;
+}
 
 const [host = ''] = process.argv.slice(2);
 const socket = createSocket('udp4');
 const late: { readonly atUs: number; readonly byUs: number }[] = [];
+const silences: Silence[] = [];
 let askedUs = nowUs();
 let lastUs: number | undefined;
-let longest = { fromUs: 0, toUs: 0 };
+let longestUs = 0;
 let answers = 0;
 
 function heard(fromUs: number, toUs: number): void {
-  if (toUs - fromUs > longest.toUs - longest.fromUs) longest = { fromUs, toUs };
+  longestUs = Math.max(longestUs, toUs - fromUs);
+  if (toUs - fromUs >= SILENCE_US) silences.push({ fromUs, toUs });
+}
+
+function lateAround({ fromUs, toUs }: Silence): number {
+  const near = late.filter(({ atUs, byUs }) => {
+    return atUs > fromUs - AROUND_US && atUs - byUs < toUs + AROUND_US;
+  });
+  return Math.max(0, ...near.map(({ byUs }) => byUs));
 }
 
 function ask(): void {
@@ -52,12 +68,8 @@ socket.connect(ECHO_PORT, host, () => {
     socket.close();
     // A guest that never answers again is away until now.
     if (lastUs !== undefined) heard(lastUs, nowUs());
-    const { fromUs, toUs } = longest;
-    const near = late.filter(({ atUs, byUs }) => {
-      return atUs > fromUs - AROUND_US && atUs - byUs < toUs + AROUND_US;
-    });
-    const lateUs = Math.max(0, ...near.map(({ byUs }) => byUs));
-    const report = { type: 'report', longestUs: toUs - fromUs, fromUs, toUs, lateUs, answers };
+    const told = silences.map((silence) => ({ ...silence, lateUs: lateAround(silence) }));
+    const report = { type: 'report', longestUs, silences: told, answers };
     process.stdout.write(`${JSON.stringify(report)}\n`);
   });
 });

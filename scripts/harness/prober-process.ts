@@ -5,21 +5,26 @@ import type { GuestControlOptions } from './guest-control.js';
 
 const DEADLINE_MS = 20_000;
 
-/** The longest time between two answers, CLOCK_MONOTONIC in microseconds. */
-export interface ProbedOutage {
-  readonly longestUs: number;
+/** Between two answers, CLOCK_MONOTONIC in microseconds. */
+export interface Silence {
   readonly fromUs: number;
   readonly toUs: number;
   /** By how much the prober itself was late around it. */
   readonly lateUs: number;
+}
+
+export interface ProberReport {
+  readonly longestUs: number;
+  /** Those of 10 ms and more, in their order. */
+  readonly silences: readonly Silence[];
   readonly answers: number;
 }
 
-/** Resolves once the guest has answered; what it gives ends the prober, and tells the outage. */
+/** Resolves once the guest has answered; what it gives ends the prober, and tells what it saw. */
 export async function startProber(
   place: GuestControlOptions,
   cleanup: Cleanup,
-): Promise<() => Promise<ProbedOutage>> {
+): Promise<() => Promise<ProberReport>> {
   const lines: ((line: string) => void)[] = [];
   const next = () => new Promise<string>((resolve) => lines.push(resolve));
   const started = next();
@@ -38,6 +43,6 @@ export async function startProber(
   return async () => {
     child.endInput();
     const text = await withDeadline(report, DEADLINE_MS, "The prober's report");
-    return JSON.parse(text) as ProbedOutage;
+    return JSON.parse(text) as ProberReport;
   };
 }

@@ -1,4 +1,9 @@
 /** The figures of the fault matrix as rows of a Markdown table. Pure. */
+import {
+  type TableMarkers,
+  markersOf as tableMarkers,
+  updateTable,
+} from '../harness/document-table.js';
 import { median } from '../harness/median.js';
 import type { Mode } from '../harness/modes.js';
 import { CELLS, type Cell, nameOf, type Outcome } from './cells.js';
@@ -52,11 +57,8 @@ export function summarise(cell: Cell, results: readonly RoundResult[]): CellSumm
 }
 
 /** Where the table of a mode is in the document. */
-export function markersOf(mode: Mode): { readonly begin: string; readonly end: string } {
-  return {
-    begin: `<!-- scripts/fault-matrix --mode ${mode} --write: begin -->`,
-    end: `<!-- scripts/fault-matrix --mode ${mode} --write: end -->`,
-  };
+export function markersOf(mode: Mode): TableMarkers {
+  return tableMarkers(`scripts/fault-matrix --mode ${mode}`);
 }
 
 /**
@@ -68,43 +70,28 @@ export function updateDocument(
   mode: Mode,
   summaries: readonly CellSummary[],
 ): string {
-  const { begin, end } = markersOf(mode);
-  const [from, to] = [text.indexOf(begin), text.indexOf(end)];
-  if (from === -1 || to < from) throw new Error(`The document lacks "${begin}" or its end`);
-  const before = text.slice(from + begin.length, to).split('\n');
-  const rows = CELLS.flatMap((cell) => {
+  const rows = CELLS.map((cell) => {
     const summary = summaries.find((each) => each.cell === nameOf(cell));
-    if (summary !== undefined) return [formatRow(cell, summary)];
-    return before.filter((line) => line.startsWith(rowStart(cell)));
+    const side = nameOf(cell) === cell.fault ? '-' : cell.side;
+    const values = summary === undefined ? undefined : valuesOf(cell, summary);
+    return { key: [cell.fault, side], values };
   });
-  const table = [line(HEAD), line(HEAD.map(() => '---')), ...rows].join('\n');
-  return `${text.slice(0, from)}${begin}\n${table}\n${text.slice(to)}`;
+  return updateTable(text, markersOf(mode), { head: HEAD, rows });
 }
 
-function formatRow(cell: Cell, summary: CellSummary): string {
+function valuesOf(cell: Cell, summary: CellSummary): string[] {
   const { rounds, right, outageMs, boundMs, healingMs } = summary;
-  return rowStart(cell).concat(
-    line([
-      ...[WORDS[cell.expected], String(rounds), right === rounds ? 'all' : `**${right}**`],
-      ...[outage(outageMs.median), outage(outageMs.worst), String(boundMs)],
-      ...[String(healingMs.median), String(summary.acknowledgedLost)],
-      String(summary.connectionsLost),
-    ]).slice(1),
-  );
-}
-
-function rowStart(cell: Cell): string {
-  const side = nameOf(cell) === cell.fault ? '-' : cell.side;
-  return `| ${cell.fault} | ${side} |`;
+  return [
+    ...[WORDS[cell.expected], String(rounds), right === rounds ? 'all' : `**${right}**`],
+    ...[outage(outageMs.median), outage(outageMs.worst), String(boundMs)],
+    ...[String(healingMs.median), String(summary.acknowledgedLost)],
+    String(summary.connectionsLost),
+  ];
 }
 
 /** Shorter ones are not told by the clients. */
 function outage(ms: number): string {
   return ms === 0 ? '< 200' : String(ms);
-}
-
-function line(cells: readonly string[]): string {
-  return `| ${cells.join(' | ')} |`;
 }
 
 function sum(values: readonly number[]): number {
