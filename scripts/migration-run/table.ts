@@ -16,7 +16,7 @@ export interface Results {
 const MOVE_HEAD = [
   ...['guest', 'method', 'link', 'rounds', 'right', 'RAM verified', 'downtime told, ms'],
   ...['outage seen, ms', 'silence before, ms', 'prober late, ms', 'longest silence after, ms'],
-  ...['total, s', 'slowed down, %'],
+  ...['total, s', 'writes, MiB/s', 'slowed down, %'],
 ];
 const CUT_HEAD = [
   ...['the link', 'cuts', 'complete, and RAM right', 'without link, s (median, longest)'],
@@ -47,7 +47,8 @@ function moveRows(results: readonly MoveResult[]): TableRow[] {
     const own = results.filter((result) => result.cell === nameOf(cell));
     if (own.length === 0) return { key, values: undefined };
     const figure = (value: (result: MoveResult) => number | null | undefined): string => {
-      return number(median(own.map(value).filter((one) => typeof one === 'number')));
+      const known = own.map(value).filter((one) => typeof one === 'number');
+      return known.length === 0 ? '-' : number(median(known));
     };
     const values = [
       ...[String(own.length), rightOf(own)],
@@ -58,6 +59,7 @@ function moveRows(results: readonly MoveResult[]): TableRow[] {
       figure(({ seen }) => seen?.lateMs),
       figure(({ seen }) => seen?.laterMs),
       figure(({ totalMs }) => (totalMs === null ? null : totalMs / 1000)),
+      figure(({ writesMibS }) => writesMibS),
       figure(({ throttlePercent }) => throttlePercent),
     ];
     return { key, values };

@@ -385,7 +385,7 @@ export const KEYS = {
     value: 'yes or no',
     default: 'no',
     example: 'yes',
-    purpose: 'Compare a digest of all guest RAM at every checkpoint; slow, for tests.',
+    purpose: 'Compare digests of all guest RAM at checkpoints and when it moves; slow, for tests.',
     boolean: true,
   },
   tracker: {

@@ -137,7 +137,7 @@ test('what was measured is put into the document, and the rest of it stays', (t)
   };
   const once = updateDocument(text, { moves: [move], cuts: [cut], kills: [] });
   t.true(
-    once.includes('| idle | hybrid | tls | 1 | all | all | 41 | 100 | 12 | 2 | 3 | 1.5 | 0 |'),
+    once.includes('| idle | hybrid | tls | 1 | all | all | 41 | 100 | 12 | 2 | 3 | 1.5 | - | 0 |'),
   );
   t.true(once.includes('| comes back | 1 | **0** | 7, 7 | 20, 20, 20 |'));
   const twice = updateDocument(once, { moves: [], cuts: [], kills: [] });
