@@ -7,7 +7,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { describeError, type Prng } from '../../src/lib/index.js';
 import { nowUs } from '../clients/clock.js';
-import type { HostName } from '../harness/lab.js';
+import { run } from '../harness/child.js';
+import { type HostName, REPLICATION_ADDRESS } from '../harness/lab.js';
 import { colo, migrate, type Outcome, setLink } from '../harness/migration.js';
 import { judgeRam } from './judge.js';
 import { type LabContext, MovableLab } from './movable-lab.js';
@@ -24,6 +25,7 @@ const RECOVER_TIMEOUT = '2s';
 /** A destination whose source has not let go waits for longer than that. */
 const GOES_ON_MS = 60_000;
 const POLL_MS = 5;
+const MENDED_S = 20;
 const RUNNING_DEADLINE_MS = 60_000;
 
 export interface CutResult {
@@ -118,7 +120,7 @@ export class CutLab {
     });
     const tookMs = (nowUs() - mendedUs) / 1000;
     if (tookMs > GOES_ON_MS) problems.push(`It took ${Math.round(tookMs)} ms more to its end`);
-    if (wish.lasting) await setLink(pair, 'up');
+    if (wish.lasting) await mendLink(lab);
     problems.push(...judgeRam((await lab.log(to)).slice(logged)));
     this.#at = to;
   }
@@ -176,6 +178,15 @@ async function completeFromFile({ pair }: MovableLab, { from, to }: Ends): Promi
     return named.test(status.lastFailure ?? '');
   });
   await decide(pair, to, ['migrate-finish', '--from', named.exec(lastFailure ?? '')?.[1] ?? '']);
+}
+
+/** The kernel takes its time until both ends have noticed. */
+async function mendLink({ pair }: MovableLab): Promise<void> {
+  await setLink(pair, 'up');
+  for (const host of ['hosta', 'hostb'] as const) {
+    const other = REPLICATION_ADDRESS[host === 'hosta' ? 'hostb' : 'hosta'];
+    await run([...pair.lab[host].enter, 'ping', '-c', '1', '-w', String(MENDED_S), other]);
+  }
 }
 
 async function release({ pair }: MovableLab, { from, to }: Ends): Promise<void> {

@@ -87,11 +87,12 @@ async function cuts({ context, options, say }: Run): Promise<CutResult[]> {
   const { labs, seed, cutMs } = options;
   // Those that last are all over the run, so that whatever wears out meets them, too.
   const total = options.cuts + options.lasting;
-  const wishes = numbers(total).map((cut) => {
+  const every = numbers(total).map((cut) => {
     const before = Math.floor(((cut - 1) * options.lasting) / total);
     const lasting = Math.floor((cut * options.lasting) / total) > before;
     return { cut, lasting, cutMsMax: cutMs };
   });
+  const wishes = every.filter(({ cut }) => options.cut === undefined || options.cut === cut);
   return await pool(wishes, labs, { context, say }, () => {
     const lab = new CutLab(context);
     return {

@@ -26,6 +26,7 @@ Moves real guests from host to host and looks at what comes of them, in three pa
   --cuts N           cuts that end (default: 100)
   --cut-s N          the longest of them, s (default: 30)
   --lasting N        cuts that don't, besides (default: 10)
+  --cut N            only that one of them all, to repeat it with its run's --seed
   --labs N           labs at once for cuts and kills, 1 to 4 (default: 2)
   --slack MS         added to what is allowed between downtime and outage (default: 0)
   --seed N           chooses the moments (default: by the clock; printed)
@@ -52,6 +53,8 @@ export interface MatrixOptions {
   readonly cuts: number;
   readonly cutMs: number;
   readonly lasting: number;
+  /** By its number; undefined: all. */
+  readonly cut: number | undefined;
   readonly labs: number;
   readonly slackMs: number;
   readonly seed: number;
@@ -70,6 +73,7 @@ const OPTIONS = {
   cuts: { type: 'string', default: '100' },
   'cut-s': { type: 'string', default: '30' },
   lasting: { type: 'string', default: '10' },
+  cut: { type: 'string' },
   labs: { type: 'string', default: '2' },
   slack: { type: 'string', default: '0' },
   seed: { type: 'string' },
@@ -94,6 +98,7 @@ export function parseOptions(args: readonly string[], clockMs: number): MatrixOp
     cuts: count('cuts', 0),
     cutMs: numberOption('cut-s', values['cut-s'], [1, 60]) * 1000,
     lasting: count('lasting', 0),
+    cut: values.cut === undefined ? undefined : numberOption('cut', values.cut, [1, 200_000]),
     labs: numberOption('labs', values.labs, [1, 4]),
     slackMs: numberOption('slack', values.slack, [0, 60_000]),
     seed: numberOption('seed', values.seed ?? String(clockMs % 1_000_000), [0, 999_999_999]),
