@@ -50,7 +50,11 @@ export interface DowntimeVerdict {
 export function judgeDowntime(facts: DowntimeFacts): DowntimeVerdict {
   const { method, downtimeMs, silences, runsUs, slackMs } = facts;
   const lengthMs = (silence: Silence): number => (silence.toUs - silence.fromUs) / 1000;
-  const then = silences.find(({ fromUs, toUs }) => fromUs <= runsUs && toUs >= runsUs - AROUND_US);
+  const near = silences.filter(
+    ({ fromUs, toUs }) => fromUs <= runsUs && toUs >= runsUs - AROUND_US,
+  );
+  // A hiccup may be right before it.
+  const then = near.sort((one, other) => lengthMs(other) - lengthMs(one))[0];
   const longestMs = (some: readonly Silence[]): number => Math.max(0, ...some.map(lengthMs));
   const verdict = {
     outageMs: then === undefined ? 0 : lengthMs(then),

@@ -52,6 +52,8 @@ test('only the silence in which the guest moved is the outage', (t) => {
   t.is(downtime({ silences: [silence(1000, 1440)] }).problems.length, 1);
   // Its agent says a little late that it runs.
   t.is(downtime({ runsUs: 1_120_000 }).outageMs, 110);
+  const hiccup = [silence(980, 1060), silence(1061, 1200)];
+  t.is(downtime({ silences: hiccup }).outageMs, 139);
   t.is(downtime({ silences: [] }).problems.length, 1);
 });
 
