@@ -122,7 +122,7 @@ test('another session takes the place of the one before by naming the migration'
 
 test('a source that comes again when all is over is heard to let go', (t) => {
   const bench = new Bench().starting();
-  bench.step({ kind: 'guestRuns' });
+  bench.step({ kind: 'guestSpeaks' });
   bench.step({ kind: 'backupApplied', ranges: [PENDING] });
   t.like(bench.core.state, { kind: 'ended', outcome: { kind: 'completed' } });
   bench.step({ kind: 'sessionLost', session: SESSION, reason: 'cut' });
