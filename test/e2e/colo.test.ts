@@ -72,7 +72,7 @@ const DELAY_MS = 300;
 const OPEN_OFTEN = ['--accepted-interval-ms', '40'];
 
 /** A divergence may bring a checkpoint right before the fault; then it must be tried again. */
-const ATTEMPTS = 3;
+const ATTEMPTS = 10;
 
 test('connections opened between two checkpoints survive the death of the primary', async (t) => {
   let missed = 0;
