@@ -26,6 +26,8 @@ export interface KillFacts {
   readonly clients: ClientReports | undefined;
 }
 
+const BOOT = 'failover --force at hosta';
+
 interface Right {
   readonly at: HostName;
   readonly same: boolean;
@@ -39,7 +41,8 @@ export function rightAfter({
   kill,
   sourceRecord,
   destinationRecord,
-}: Pick<KillFacts, 'kill' | 'sourceRecord' | 'destinationRecord'>): Right {
+  decisions,
+}: Pick<KillFacts, 'kill' | 'sourceRecord' | 'destinationRecord' | 'decisions'>): Right {
   if (kill.side === 'destination') {
     const owned = destinationRecord === 'owns';
     return {
@@ -47,6 +50,15 @@ export function rightAfter({
       ...{ at: 'hosta', same: true, allowed: owned ? ['migrate-force at hosta'] : [] },
       heard: owned ? ['hosta', 'hosta,hostb,hosta'] : ['hosta'],
       keepsClients: !owned,
+    };
+  }
+  // Written down before the pause: what the destination has by then may be no guest yet, and is
+  // discarded. Then the operator, who sees that it has none, has the source boot its own.
+  const mayBeHere = sourceRecord === 'given-up' && destinationRecord !== 'owns';
+  if (mayBeHere && decisions.includes(BOOT)) {
+    return {
+      ...{ at: 'hosta', same: false, allowed: [BOOT] },
+      ...{ heard: ['hosta'], keepsClients: false },
     };
   }
   if (sourceRecord === 'given-up') {

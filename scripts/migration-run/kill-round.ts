@@ -180,7 +180,7 @@ async function settle(lab: MovableLab): Promise<string[]> {
   const decisions: string[] = [];
   const untilUs = nowUs() + SETTLED_DEADLINE_MS * 1000;
   const decide = async (host: HostName, command: string): Promise<void> => {
-    const { code, err } = await colo(pair, host, [command]);
+    const { code, err } = await colo(pair, host, command.split(' '));
     // Until its session is lost, too, a destination does not take the place of its source.
     if (code === 0) decisions.push(`${command} at ${host}`);
     else if (!/connected/.test(err)) throw new Error(`${command} at ${host}: ${err}`);
@@ -198,6 +198,7 @@ async function settle(lab: MovableLab): Promise<string[]> {
       if (isHere) await decide('hostb', 'migrate-cancel');
       else if (hasGivenUp) await decide('hostb', 'migrate-force');
     }
+    if (hasGivenUp && isEmptyThere) await decide('hosta', 'failover --force');
     if (/operator to decide/.test(here?.lastFailure ?? '')) await decide('hosta', 'migrate-force');
     last = [here, there].map(describe).join('; ');
     await delay(POLL_MS);

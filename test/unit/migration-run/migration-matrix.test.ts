@@ -96,6 +96,10 @@ test('who has the guest after a kill follows from what was written down', (t) =>
   const forced = ['migrate-force at hostb'];
   t.deepEqual(judgeKill(facts('source/given-up', { ...moved, decisions: forced })), []);
   t.is(judgeKill(facts('source/precopy', { decisions: forced })).length, 1);
+  const booted = { sourceRecord: 'given-up', decisions: ['failover --force at hosta'] };
+  t.deepEqual(judgeKill(facts('source/given-up', booted)), []);
+  t.is(judgeKill(facts('source/given-up', { ...booted, decisions: [] })).length, 4);
+  t.is(judgeKill(facts('source/owns', { ...booted, destinationRecord: 'owns' })).length, 5);
   const died: Partial<KillFacts> = {
     destinationRecord: 'owns',
     heard: ['hosta', 'hostb', 'hosta'],
