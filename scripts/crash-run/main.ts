@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describeError, Prng } from '../../src/lib/index.js';
 import { guestFiles } from '../harness/guest-files.js';
-import { runMain } from '../harness/run-main.js';
+import { runTool } from '../harness/run-main.js';
 import { type CrashOptions, FAULTS, parseOptions, USAGE } from './options.js';
 import { CrashTest, type RoundResult } from './round.js';
 import { formatTable } from './table.js';
@@ -11,15 +11,7 @@ import { formatTable } from './table.js';
 /** The source tree, seen from build/scripts/crash-run. */
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '../../..');
 
-async function main(): Promise<number> {
-  const options = parseOptions(process.argv.slice(2), Date.now());
-  if (options.help) {
-    process.stdout.write(USAGE);
-    return 0;
-  }
-  const say = (text: string): void => {
-    if (!options.json) process.stdout.write(`${text}\n`);
-  };
+async function main(options: CrashOptions, say: (text: string) => void): Promise<number> {
   say(`crash-test: seed ${options.seed}, mode ${options.mode}, period ${options.periodMs} ms`);
   say('A power cut is SIGKILL of all processes of a host: its page cache survives (see --help).');
   const guest = await guestFiles(ROOT);
@@ -60,4 +52,4 @@ async function runRounds(
   }
 }
 
-runMain('crash-test', main);
+runTool('crash-test', { usage: USAGE, parse: parseOptions }, main);

@@ -1,6 +1,6 @@
 /** The crash test's command line. In: arguments. Out: checked options, or what to change. */
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
-import { numberOption, oneOfOption, readOptions } from '../harness/option-values.js';
+import { numberOption, oneOfOption, readOptions, seedOption } from '../harness/option-values.js';
 
 /** Whose power is cut; `survivor`: the primary's, and the other's soon after it took over. */
 export const FAULTS = ['secondary', 'both', 'primary', 'survivor'] as const;
@@ -66,7 +66,7 @@ export function parseOptions(args: readonly string[], clockMs: number): CrashOpt
     fault: values.fault === undefined ? undefined : oneOfOption('fault', values.fault, FAULTS),
     mode,
     periodMs: numberOption('period', values.period ?? String(PERIOD_MS[mode]), [50, 10_000]),
-    seed: numberOption('seed', values.seed ?? String(clockMs % 1_000_000), [0, 999_999_999]),
+    seed: seedOption(values.seed, clockMs),
     json: values.json,
     keep: values.keep,
     help: values.help,

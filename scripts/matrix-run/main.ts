@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Prng } from '../../src/lib/index.js';
 import { guestFiles } from '../harness/guest-files.js';
-import { runMain } from '../harness/run-main.js';
+import { runTool } from '../harness/run-main.js';
 import { type MatrixOptions, parseOptions, USAGE } from './options.js';
 import { FaultMatrix, type RoundResult } from './round.js';
 import { type CellSummary, summarise, updateDocument } from './table.js';
@@ -16,15 +16,7 @@ const DOCUMENT = join(ROOT, 'docs/reliability.md');
 const ROUND_SECONDS = 15;
 const PAIR_SECONDS = 20;
 
-async function main(): Promise<number> {
-  const options = parseOptions(process.argv.slice(2), Date.now());
-  if (options.help) {
-    process.stdout.write(USAGE);
-    return 0;
-  }
-  const say = (text: string): void => {
-    if (!options.json) process.stdout.write(`${text}\n`);
-  };
+async function main(options: MatrixOptions, say: (text: string) => void): Promise<number> {
   const { seed, mode, periodMs, cells, rounds } = options;
   const minutes = (PAIR_SECONDS + cells.length * rounds * ROUND_SECONDS) / 60;
   say(`fault-matrix: seed ${seed}, mode ${mode}, period ${periodMs} ms`);
@@ -82,4 +74,4 @@ function formatRound(result: RoundResult): string {
   return `${verdict} ${cell.padEnd(22)} ${round}: ${times}, ${steps}; ${seconds} s`;
 }
 
-runMain('fault-matrix', main);
+runTool('fault-matrix', { usage: USAGE, parse: parseOptions }, main);

@@ -1,7 +1,13 @@
 /** The fault matrix's command line. In: arguments. Out: checked options, or what to change. */
-import { OperatorError } from '../../src/lib/index.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
-import { numberOption, oneOfOption, readOptions } from '../harness/option-values.js';
+import {
+  chosenOption,
+  listed,
+  numberOption,
+  oneOfOption,
+  readOptions,
+  seedOption,
+} from '../harness/option-values.js';
 import { CELLS, type Cell, nameOf } from './cells.js';
 
 const PERIOD_MS: Readonly<Record<Mode, number>> = { checkpoint: 100, colo: 1000 };
@@ -25,9 +31,7 @@ waits until the guest is protected again.
   --keep             keep logs of pairs in which nothing was found, too
   --help             this text
 
-Cells: ${CELLS.map(nameOf)
-  .join(', ')
-  .replace(/(.{60,80}?) /g, '$1\n       ')}
+Cells: ${listed(CELLS.map(nameOf))}
 
 A round that fails never ends the run; the next one begins with a pair of its own. Logs of a pair in
 which something was found are kept.
@@ -74,7 +78,7 @@ export function parseOptions(args: readonly string[], clockMs: number): MatrixOp
     periodMs: numberOption('period', values.period ?? String(PERIOD_MS[mode]), [50, 10_000]),
     peerTimeoutMs: numberOption('peer-timeout', values['peer-timeout'], [200, 10_000]),
     slackMs: numberOption('slack', values.slack, [0, 60_000]),
-    seed: numberOption('seed', values.seed ?? String(clockMs % 1_000_000), [0, 999_999_999]),
+    seed: seedOption(values.seed, clockMs),
     write: values.write,
     json: values.json,
     keep: values.keep,
@@ -85,13 +89,8 @@ export function parseOptions(args: readonly string[], clockMs: number): MatrixOp
 function chooseCells(text: string | undefined): readonly Cell[] {
   if (text === undefined) return CELLS;
   const names = text.split(',').map((name) => name.trim());
-  const matches = (cell: Cell, name: string): boolean => {
+  const means = (name: string, cell: Cell): boolean => {
     return name === cell.fault || name === nameOf(cell);
   };
-  const unknown = names.find((name) => !CELLS.some((cell) => matches(cell, name)));
-  if (unknown !== undefined) {
-    const expected = CELLS.map(nameOf).join(', ');
-    throw new OperatorError('COLO_E_OPTION', `--cells: found "${unknown}", expected ${expected}`);
-  }
-  return CELLS.filter((cell) => names.some((name) => matches(cell, name)));
+  return chosenOption('cells', names, { all: CELLS, nameOf, means });
 }

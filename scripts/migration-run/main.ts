@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { Prng } from '../../src/lib/index.js';
 import { Cleanup } from '../harness/cleanup.js';
 import { guestFiles } from '../harness/guest-files.js';
-import { runMain } from '../harness/run-main.js';
+import { runTool } from '../harness/run-main.js';
 import { CutLab, type CutResult } from './cut-round.js';
 import { type KillResult, killRound } from './kill-round.js';
 import type { LabContext } from './movable-lab.js';
@@ -28,15 +28,7 @@ interface Run {
   readonly say: (text: string) => void;
 }
 
-async function main(): Promise<number> {
-  const options = parseOptions(process.argv.slice(2), Date.now());
-  if (options.help) {
-    process.stdout.write(USAGE);
-    return 0;
-  }
-  const say = (text: string): void => {
-    if (!options.json) process.stdout.write(`${text}\n`);
-  };
+async function main(options: MatrixOptions, say: (text: string) => void): Promise<number> {
   const all = new Cleanup();
   const stopListening = all.onSignals();
   const context: LabContext = {
@@ -165,4 +157,4 @@ function numbers(count: number): number[] {
   return Array.from({ length: count }, (_, index) => index + 1);
 }
 
-runMain('migration-matrix', main);
+runTool('migration-matrix', { usage: USAGE, parse: parseOptions }, main);

@@ -1,6 +1,11 @@
 /** The migration matrix's command line. In: arguments. Out: checked options, or what to change. */
-import { OperatorError } from '../../src/lib/index.js';
-import { numberOption, readOptions } from '../harness/option-values.js';
+import {
+  chosenOption,
+  listed,
+  numberOption,
+  readOptions,
+  seedOption,
+} from '../harness/option-values.js';
 import { CELLS, type Cell, KILLS, type Kill, nameOf, nameOfKill } from './cells.js';
 
 export const PARTS = ['matrix', 'cuts', 'kills'] as const;
@@ -35,8 +40,8 @@ Moves real guests from host to host and looks at what comes of them, in three pa
   --keep             keep logs of pairs in which nothing was found, too
   --help             this text
 
-Cells: ${list(CELLS.map(nameOf))}
-Kills: ${list(KILLS.map(nameOfKill))}
+Cells: ${listed(CELLS.map(nameOf))}
+Kills: ${listed(KILLS.map(nameOfKill))}
 
 What fails never ends the run; the next round begins with a pair of its own. Logs of a pair in which
 something was found are kept.
@@ -101,7 +106,7 @@ export function parseOptions(args: readonly string[], clockMs: number): MatrixOp
     cut: values.cut === undefined ? undefined : numberOption('cut', values.cut, [1, 200_000]),
     labs: numberOption('labs', values.labs, [1, 4]),
     slackMs: numberOption('slack', values.slack, [0, 60_000]),
-    seed: numberOption('seed', values.seed ?? String(clockMs % 1_000_000), [0, 999_999_999]),
+    seed: seedOption(values.seed, clockMs),
     write: values.write,
     json: values.json,
     keep: values.keep,
@@ -122,18 +127,6 @@ function choose<T>(
     .filter(Boolean);
   if (wanted.length === 0) return all;
   // A whole part between slashes: "copy" alone would be three methods.
-  const has = (one: T, part: string): boolean => `/${name(one)}/`.includes(`/${part}/`);
-  const unknown = wanted.find((part) => !all.some((one) => has(one, part)));
-  if (unknown !== undefined) {
-    const expected = all.map(name).join(', ');
-    throw new OperatorError(
-      'COLO_E_OPTION',
-      `--${option}: found "${unknown}", expected ${expected}`,
-    );
-  }
-  return all.filter((one) => wanted.some((part) => has(one, part)));
-}
-
-function list(names: readonly string[]): string {
-  return names.join(', ').replace(/(.{60,80}?) /g, '$1\n       ');
+  const means = (part: string, one: T): boolean => `/${name(one)}/`.includes(`/${part}/`);
+  return chosenOption(option, wanted, { all, nameOf: name, means });
 }

@@ -18,7 +18,13 @@
  * then on. Nothing half-written is ever served as a good disk.
  */
 import { createHash } from 'node:crypto';
-import { describeError, type Logger, ProtocolError } from '../lib/index.js';
+import {
+  type Deferred,
+  deferred,
+  describeError,
+  type Logger,
+  ProtocolError,
+} from '../lib/index.js';
 import {
   type BlockLayer,
   type ByteRange,
@@ -79,7 +85,7 @@ export class SecondaryDisk implements BlockLayer {
   #mode: 'standby' | 'sealing' | 'promoting' | 'direct';
   #merge: Promise<void> = Promise.resolve();
   /** Expected, while flushes wait for it; resolved by it. */
-  #promotion: Promotion | undefined;
+  #promotion: Deferred<void> | undefined;
 
   constructor(options: SecondaryDiskOptions) {
     const bounds = { ...SECONDARY_BOUNDS, ...options.bounds };
@@ -167,7 +173,7 @@ export class SecondaryDisk implements BlockLayer {
   async flush(): Promise<void> {
     if (this.#mode === 'standby') {
       if (this.#promotion === undefined) return;
-      await this.#promotion.done;
+      await this.#promotion.promise;
     }
     await this.#merge;
     await this.#image.flush();
@@ -200,7 +206,10 @@ export class SecondaryDisk implements BlockLayer {
 
   /** Flushes wait for `promote` from now on. */
   expectPromotion(): void {
-    if (this.#mode === 'standby') this.#promotion ??= newPromise();
+    if (this.#mode !== 'standby' || this.#promotion !== undefined) return;
+    this.#promotion = deferred();
+    // Perhaps nobody waits for it.
+    this.#promotion.promise.catch(() => undefined);
   }
 
   /** There will be none: flushes that wait for it fail. */
@@ -310,22 +319,6 @@ export class SecondaryDisk implements BlockLayer {
       throw error;
     }
   }
-}
-
-interface Promotion {
-  readonly done: Promise<void>;
-  readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
-}
-
-function newPromise(): Promotion {
-  let settle: Pick<Promotion, 'resolve' | 'reject'> | undefined;
-  const done = new Promise<void>((resolve, reject) => {
-    settle = { resolve, reject };
-  });
-  // Perhaps nobody waits for it.
-  done.catch(() => undefined);
-  return { done, resolve: () => settle?.resolve(), reject: (error) => settle?.reject(error) };
 }
 
 /** The range in whole overlay blocks. */

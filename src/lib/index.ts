@@ -6,6 +6,7 @@ export { ByteWriter } from './byte-writer.js';
 export type { Core } from './core.js';
 export { crc32c } from './crc32c.js';
 export { joinCrc32c, restCrc32c } from './crc32c-join.js';
+export { type Deferred, deferred } from './deferred-shell.js';
 export { ColoError, describeError, OperatorError, ProtocolError } from './errors.js';
 export { Histogram } from './histogram.js';
 export type { Logger } from './logger.js';

@@ -4,7 +4,7 @@
  */
 import { randomBytes, type X509Certificate } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Logger, ProtocolError } from '../lib/index.js';
+import { deferred, type Logger, ProtocolError } from '../lib/index.js';
 import {
   type Attach,
   decodeAttachOk,
@@ -215,7 +215,7 @@ function interruptAfter(
   where: string,
   signal?: AbortSignal,
 ): { promise: Promise<never>; cancel(): void } {
-  const { promise, reject } = deferred();
+  const { promise, reject } = deferred<never>();
   const timer = setTimeout(() => {
     reject(new LinkError('timeout', `${where} did not answer within ${timeoutMs} ms`));
   }, timeoutMs);
@@ -231,14 +231,6 @@ function interruptAfter(
       signal?.removeEventListener('abort', onAbort);
     },
   };
-}
-
-function deferred(): { promise: Promise<never>; reject: (error: Error) => void } {
-  let reject: (error: Error) => void = () => {};
-  const promise = new Promise<never>((_resolve, rejectPromise) => {
-    reject = rejectPromise;
-  });
-  return { promise, reject };
 }
 
 /** A probe's result is its answer; there is nothing to log beside it. */

@@ -1,22 +1,22 @@
 /** What an operator does to a pair, and what a guest or a daemon does on purpose. */
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import type { ClientReports } from '../../scripts/clients/client.js';
 import { nowUs } from '../../scripts/clients/clock.js';
 import { callAgent } from '../../scripts/harness/agent-control.js';
+import { Child } from '../../scripts/harness/child.js';
 import { REPLICATION_ADDRESS } from '../../scripts/harness/lab.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
+import { deferred } from '../../src/lib/index.js';
 import { EventReader } from './event-reader.js';
 import { controlGuest, socketPath, startClients, withPair } from './pair-harness.js';
 
 const run = promisify(execFile);
 /** The agents' own default. */
 const REPLICATION_PORT = '7800';
-const ASKING_MS = 120_000;
 const DETACH = { command: 'detach', arguments: {} } as const;
 /** No client was cut off, and nothing that was acknowledged is missing. */
 function assertNothingMissed(t: ExecutionContext, { http, redis, stream }: ClientReports): void {
@@ -27,21 +27,23 @@ function assertNothingMissed(t: ExecutionContext, { http, redis, stream }: Clien
 
 /** Resolves once hosta asks; what that resolves to is the first answer of hostb's next agent. */
 async function askFromTheStart(pair: PairLab): Promise<{ readonly answer: Promise<string> }> {
-  const child = spawn(
-    'ip',
-    [
-      ...pair.lab.hosta.enter.slice(1),
+  const [asking, answer] = [deferred(), deferred<string>()];
+  const child = new Child({
+    name: 'probe',
+    command: [
+      ...pair.lab.hosta.enter,
       process.execPath,
       join(pair.buildDir, 'test/e2e/probe-child.js'),
-      REPLICATION_ADDRESS.hostb,
-      REPLICATION_PORT,
+      ...[REPLICATION_ADDRESS.hostb, REPLICATION_PORT],
     ],
-    { stdio: ['ignore', 'pipe', 'inherit'], timeout: ASKING_MS },
-  );
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  await lines.next();
-  const answer = lines.next().then(({ value }) => String(value));
-  return { answer };
+    logPath: join(pair.directory, 'probe.log'),
+    onLine: (line) => (line === 'asking' ? asking.resolve() : answer.resolve(line)),
+  });
+  const ended = child.ended.then(({ code }): never => {
+    throw new Error(`The one who asks ended with ${code}`);
+  });
+  await Promise.race([asking.promise, ended]);
+  return { answer: Promise.race([answer.promise, ended]) };
 }
 
 const STOP_PEER = { command: 'stop', arguments: { peer: true } } as const;
