@@ -24,6 +24,10 @@
  * time-out. Nothing is decided while an answer is awaited, or while the peer still holds its state,
  * up to twice the time-out.
  *
+ * A peer that says that it hears nothing of this side (`isDeaf`) is as good as silent: its words
+ * come by a link that carries none the other way, where it will soon judge this side lost. It is
+ * told the same (`hears`) while nothing comes, so that both judge alike; whatever comes ends that.
+ *
  * Silence is measured in time that this process was awake: a node that was itself stopped for a
  * second (SIGSTOP, a busy host) must first read what waited in its sockets before it judges. Each
  * tick therefore counts for at most two tick intervals.
@@ -48,7 +52,10 @@ type State =
   | ({ kind: 'suspect'; readonly reason: string; readonly interrupted: boolean } & Silence);
 
 interface Silence {
+  /** Since the last word of a peer that hears this side. */
   silentUs: number;
+  /** Since any word. */
+  quietUs: number;
   tickedAtUs: number;
   /** An answer is awaited. */
   probing: boolean;
@@ -56,6 +63,8 @@ interface Silence {
   answers: boolean;
 }
 
+/** Of the time-out, and two ticks at least: after it the peer is told that it is not heard. */
+const DEAF_AFTER = 0.25;
 /** Of the time-out: from here on silence is a reason to ask. */
 const ASK_AFTER = 0.5;
 /** Of the time-out: a probe, which takes a quarter of it at most, that begins later is late. */
@@ -69,6 +78,7 @@ const NO_ANSWER: readonly ProbeResult[] = ['replaced', 'refused', 'unreachable',
 /** One peer's failure detector; `start` for each new session. */
 export class FailureDetector {
   readonly #peerTimeoutUs: number;
+  readonly #deafAfterUs: number;
   readonly #tickUs: number;
   readonly #peerServes: boolean;
   #state: State = { kind: 'idle' };
@@ -81,6 +91,7 @@ export class FailureDetector {
   constructor(options: { peerTimeoutUs: number; tickUs: number; peerServes?: boolean }) {
     this.#peerTimeoutUs = options.peerTimeoutUs;
     this.#tickUs = options.tickUs;
+    this.#deafAfterUs = Math.max(DEAF_AFTER * options.peerTimeoutUs, 2 * options.tickUs);
     this.#peerServes = options.peerServes ?? false;
   }
 
@@ -103,20 +114,30 @@ export class FailureDetector {
     return this.#heardAtUs;
   }
 
+  /** For heartbeats: something has come of late. */
+  get hears(): boolean {
+    return this.#state.kind === 'idle' || this.#state.quietUs <= this.#deafAfterUs;
+  }
+
   start(nowUs: number): void {
     this.#heardAtUs = nowUs;
-    this.#state = { kind: 'alive', silentUs: 0, tickedAtUs: nowUs, probing: false, answers: false };
+    const silence = { silentUs: 0, quietUs: 0, tickedAtUs: nowUs };
+    this.#state = { kind: 'alive', ...silence, probing: false, answers: false };
   }
 
   stop(): void {
     this.#state = { kind: 'idle' };
   }
 
-  heard(nowUs: number): void {
+  /** `isDeaf`: the peer says that it hears nothing. */
+  heard(nowUs: number, isDeaf = false): void {
     this.#heardAtUs = nowUs;
     if (this.#state.kind === 'idle' || this.isOver) return;
     // The next tick will count from the last one on, and what lies before now was not silence.
-    this.#state.silentUs = -Math.min(nowUs - this.#state.tickedAtUs, 2 * this.#tickUs);
+    const sinceTickUs = -Math.min(nowUs - this.#state.tickedAtUs, 2 * this.#tickUs);
+    this.#state.quietUs = sinceTickUs;
+    if (isDeaf) return;
+    this.#state.silentUs = sinceTickUs;
     this.#state.answers = false;
   }
 
@@ -137,8 +158,8 @@ export class FailureDetector {
   resumed(): void {
     const state = this.#state;
     if (state.kind !== 'suspect' || !state.interrupted) return;
-    const { silentUs, tickedAtUs, probing, answers } = state;
-    this.#state = { kind: 'alive', silentUs, tickedAtUs, probing, answers };
+    const { silentUs, quietUs, tickedAtUs, probing, answers } = state;
+    this.#state = { kind: 'alive', silentUs, quietUs, tickedAtUs, probing, answers };
   }
 
   /** Any of these. */
@@ -195,7 +216,9 @@ export class FailureDetector {
   tick(nowUs: number): DetectorVerdict | undefined {
     const state = this.#state;
     if (state.kind === 'idle' || nowUs < state.tickedAtUs + this.#tickUs) return undefined;
-    state.silentUs += Math.min(nowUs - state.tickedAtUs, 2 * this.#tickUs);
+    const awakeUs = Math.min(nowUs - state.tickedAtUs, 2 * this.#tickUs);
+    state.silentUs += awakeUs;
+    state.quietUs += awakeUs;
     state.tickedAtUs = nowUs;
     if (state.silentUs >= this.#peerTimeoutUs) return this.#timeOut(state);
     const mayAsk = !state.probing && state.silentUs <= ASK_UNTIL * this.#peerTimeoutUs;
@@ -208,7 +231,8 @@ export class FailureDetector {
   #timeOut(state: Exclude<State, { kind: 'idle' }>): DetectorVerdict | undefined {
     const late = state.silentUs >= AWAIT_UNTIL * this.#peerTimeoutUs;
     if (state.probing && !late) return undefined;
-    const silence = `silent for ${Math.round(state.silentUs / 1000)} ms`;
+    const what = state.quietUs < state.silentUs ? 'deaf' : 'silent';
+    const silence = `${what} for ${Math.round(state.silentUs / 1000)} ms`;
     if (state.answers && !late) return this.#suspect(state, silence);
     this.stop();
     const cause = state.kind === 'suspect' ? `${state.reason}; ` : '';
@@ -220,9 +244,9 @@ export class FailureDetector {
     why: string,
     interrupted = state.kind === 'suspect' && state.interrupted,
   ): DetectorVerdict {
-    const { silentUs, tickedAtUs, answers } = state;
+    const { silentUs, quietUs, tickedAtUs, answers } = state;
     const reason = state.kind === 'suspect' ? state.reason : why;
-    const silence = { silentUs, tickedAtUs, answers, probing: true };
+    const silence = { silentUs, quietUs, tickedAtUs, answers, probing: true };
     this.#state = { kind: 'suspect', reason, interrupted, ...silence };
     return { kind: 'probe' };
   }

@@ -157,7 +157,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'resumed':
         return this.#resumed(nowUs);
       case 'heard':
-        this.#detector.heard(nowUs);
+        this.#detector.heard(nowUs, input.isDeaf);
         return [];
       case 'syncRound':
         return this.#syncRound(input.remainingBytes);
@@ -243,7 +243,8 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const outputs: PrimaryOutput[] = verdict?.kind === 'probe' ? [{ kind: 'probe' }] : [];
     if (nowUs >= this.#heartbeatAtUs) {
       this.#heartbeatAtUs = nowUs + this.#options.heartbeatUs;
-      if (!this.#detector.isOver) outputs.push({ kind: 'heartbeat' });
+      const { isOver, hears } = this.#detector;
+      if (!isOver) outputs.push({ kind: 'heartbeat', hears });
     }
     if (nowUs >= answerDueUs(state.phase) && !this.#detector.suspected) {
       return this.#dismiss(`Secondary did not finish epoch ${this.#epoch - 1} in time`);

@@ -14,7 +14,8 @@ export type PrimaryInput =
   | { readonly kind: 'interrupted'; readonly reason: string }
   | { readonly kind: 'resumed' }
   | { readonly kind: 'probed'; readonly result: ProbeResult }
-  | { readonly kind: 'heard' }
+  /** `isDeaf`: that it hears nothing itself. */
+  | { readonly kind: 'heard'; readonly isDeaf: boolean }
   /** A round of the initial synchronisation was sent; this much has been written since. */
   | { readonly kind: 'syncRound'; readonly remainingBytes: number }
   /** A round of live pre-send was sent; it had this many pages. */
@@ -59,7 +60,7 @@ export type PrimaryOutput =
   | { readonly kind: 'probe' }
   /** Connect the session anew: the peer answers, but not there. */
   | { readonly kind: 'renew' }
-  | { readonly kind: 'heartbeat' }
+  | { readonly kind: 'heartbeat'; readonly hears: boolean }
   /** Send everything written so far; answer with `syncRound`. `first`: start tracking. */
   | { readonly kind: 'syncRound'; readonly epoch: number; readonly first: boolean }
   | { readonly kind: 'presendRound'; readonly epoch: number }

@@ -89,7 +89,6 @@ export class PrimaryRole implements NodeRole {
   readonly #guestLife: GuestLife;
   #current: CurrentSession | undefined;
   #bytesSentBefore = 0;
-  #heartbeats = 0;
   #lastFailure: string | null = null;
   #committedEpoch: number | null;
   #work: Promise<void> = Promise.resolve();
@@ -301,8 +300,7 @@ export class PrimaryRole implements NodeRole {
         this.#current?.session.renew();
         return;
       case 'heartbeat':
-        this.#heartbeats += 1;
-        this.#tell({ kind: 'heartbeat', sequence: this.#heartbeats });
+        this.#tell(output);
         return;
       case 'syncRound':
         this.#enqueue(async ({ replicator }) => {
@@ -415,7 +413,8 @@ export class PrimaryRole implements NodeRole {
 
   #onControl(frame: Frame): void {
     const message = decodeControl(frame.type, frame.payload);
-    this.#driver.input({ kind: 'heard' });
+    const isDeaf = message.kind === 'heartbeat' && !message.hears;
+    this.#driver.input({ kind: 'heard', isDeaf });
     switch (message.kind) {
       case 'heartbeat':
         return;

@@ -5,7 +5,7 @@
  * | ------ | ------- | ----------- | -------------------------------------------------------------- |
  * | 0x0101 | control | hello       | be32 length + JSON (see hello.ts)                              |
  * | 0x0102 | control | helloReply  | be32 length + JSON                                             |
- * | 0x0103 | control | heartbeat   | sequence u64                                                   |
+ * | 0x0103 | control | heartbeat   | u64: 0 if nothing is heard of the reader, else any other       |
  * | 0x0104 | control | endRecord   | epoch u64, RAM frames u32, pages u64, digest u32, device u32,  |
  * |        |         |             | disks u16, then per disk operations u64, bytes u64; then       |
  * |        |         |             | svmRuns u8, us since the resume u32                            |
@@ -92,7 +92,8 @@ export interface EndRecord {
 export type ControlMessage =
   | { readonly kind: 'hello'; readonly json: string }
   | { readonly kind: 'helloReply'; readonly json: string }
-  | { readonly kind: 'heartbeat'; readonly sequence: number }
+  /** `hears`: of the reader, of late. */
+  | { readonly kind: 'heartbeat'; readonly hears: boolean }
   | { readonly kind: 'endRecord'; readonly record: EndRecord }
   | { readonly kind: 'committed'; readonly epoch: number }
   | { readonly kind: 'applied'; readonly epoch: number; readonly durationUs: number }
@@ -184,7 +185,7 @@ function controlPayload(message: ControlMessage): Buffer {
     case 'helloReply':
       return writer.text(message.json).finish();
     case 'heartbeat':
-      return writer.uint53(message.sequence).finish();
+      return writer.uint53(message.hears ? 1 : 0).finish();
     case 'endRecord':
       return endRecordPayload(message.record);
     case 'committed':
@@ -232,7 +233,7 @@ function controlMessage(type: number, reader: ByteReader): ControlMessage {
     case MessageType.helloReply:
       return { kind: 'helloReply', json: reader.text(HELLO_BYTES) };
     case MessageType.heartbeat:
-      return { kind: 'heartbeat', sequence: reader.uint53() };
+      return { kind: 'heartbeat', hears: reader.uint53() !== 0 };
     case MessageType.endRecord:
       return { kind: 'endRecord', record: readEndRecord(reader) };
     case MessageType.committed:

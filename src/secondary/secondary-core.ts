@@ -31,7 +31,8 @@ export type SecondaryInput =
   | { readonly kind: 'interrupted'; readonly reason: string }
   | { readonly kind: 'resumed' }
   | { readonly kind: 'probed'; readonly result: ProbeResult }
-  | { readonly kind: 'heard' }
+  /** `isDeaf`: that it hears nothing itself. */
+  | { readonly kind: 'heard'; readonly isDeaf: boolean }
   | { readonly kind: 'ramStaged'; readonly ram: StagedRam }
   | { readonly kind: 'diskStaged'; readonly disk: StagedDisk }
   | { readonly kind: 'endRecord'; readonly record: EndRecord }
@@ -52,7 +53,7 @@ export type SecondaryInput =
   | { readonly kind: 'stopRequested'; readonly reason: string };
 
 export type SecondaryOutput =
-  | { readonly kind: 'heartbeat' }
+  | { readonly kind: 'heartbeat'; readonly hears: boolean }
   | { readonly kind: 'probe' }
   /** All parts of the epoch are here and agree: it is what a failover continues from. */
   | { readonly kind: 'commit'; readonly epoch: number }
@@ -197,7 +198,7 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
         this.#detector.resumed();
         return [];
       case 'heard':
-        this.#detector.heard(nowUs);
+        this.#detector.heard(nowUs, input.isDeaf);
         return [];
       case 'ramStaged':
         return this.#staged(() => this.#staging.addRam(input.ram));
@@ -235,7 +236,8 @@ export class SecondaryCore implements Core<SecondaryInput, SecondaryOutput> {
     const outputs: SecondaryOutput[] = verdict?.kind === 'probe' ? [{ kind: 'probe' }] : [];
     if (this.#detector.deadlineUs() !== undefined && nowUs >= this.#heartbeatAtUs) {
       this.#heartbeatAtUs = nowUs + this.#options.heartbeatUs;
-      if (!this.#detector.isOver) outputs.push({ kind: 'heartbeat' });
+      const { isOver, hears } = this.#detector;
+      if (!isOver) outputs.push({ kind: 'heartbeat', hears });
     }
     return outputs;
   }

@@ -100,7 +100,6 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
   #current: Current | undefined;
   /** That whose first commit the guard has been told of. */
   #standing: Current | undefined;
-  #heartbeats = 0;
   /** The SVM executes since the last apply: a failover goes on from there. */
   #goesOnRunning = false;
   readonly #applier: SvmApplier;
@@ -289,7 +288,8 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
 
   #onControl(frame: Frame): void {
     const message = decodeControl(frame.type, frame.payload);
-    this.#driver.input({ kind: 'heard' });
+    const isDeaf = message.kind === 'heartbeat' && !message.hears;
+    this.#driver.input({ kind: 'heard', isDeaf });
     switch (message.kind) {
       case 'heartbeat':
         return;
@@ -313,8 +313,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
   #perform(output: SecondaryOutput): void {
     switch (output.kind) {
       case 'heartbeat':
-        this.#heartbeats += 1;
-        this.#tell({ kind: 'heartbeat', sequence: this.#heartbeats });
+        this.#tell(output);
         return;
       case 'probe':
         void this.#probe();

@@ -55,7 +55,6 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
   /** The epoch that disk writes belong to. */
   #epoch: number;
   #sent: Sent;
-  #heartbeats = 0;
   readonly #held: SimHeldOutput;
   #offer: SimOffer | undefined;
   readonly #speech: PrimarySpeech;
@@ -215,8 +214,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
         );
         return;
       case 'heartbeat':
-        this.#heartbeats += 1;
-        this.#send('control', { kind: 'heartbeat', sequence: this.#heartbeats });
+        this.#send('control', output);
         return;
       case 'syncRound':
         this.#syncRound(output.epoch, output.first);
@@ -397,13 +395,13 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
 
   #packet(session: SimSession, message: Message): void {
     if (this.session !== session) return;
-    this.deliver(() => this.session === session && this.input({ kind: 'heard' }));
+    this.deliver(() => this.session === session && this.input({ kind: 'heard', isDeaf: false }));
     if (message.kind === 'svmOutput') this.lan.fromSvm(message.epoch, message.frame);
   }
 
   #message(session: SimSession, message: Message): void {
     if (this.session !== session) return;
-    this.input({ kind: 'heard' });
+    this.input({ kind: 'heard', isDeaf: message.kind === 'heartbeat' && !message.hears });
     switch (message.kind) {
       case 'helloReply':
         if (this.left) return;

@@ -29,7 +29,6 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
   /** From a primary's connection on, until its state is discarded. */
   #occupied = false;
   svm: Svm | undefined;
-  #heartbeats = 0;
   /** An operator waits for the answer to a failover. */
   operatorWaits = false;
 
@@ -168,8 +167,7 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
   protected perform(output: SecondaryOutput): void {
     switch (output.kind) {
       case 'heartbeat':
-        this.#heartbeats += 1;
-        this.#send({ kind: 'heartbeat', sequence: this.#heartbeats });
+        this.#send(output);
         return;
       case 'probe':
         this.#probe();
@@ -346,7 +344,9 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
 
   #message(session: SimSession, channel: string, message: Message): void {
     if (this.session !== session) return;
-    if (channel === 'control') this.input({ kind: 'heard' });
+    if (channel === 'control') {
+      this.input({ kind: 'heard', isDeaf: message.kind === 'heartbeat' && !message.hears });
+    }
     const { svm } = this;
     if (svm === undefined) return;
     this.#overwrite(svm, session, message);

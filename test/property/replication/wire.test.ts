@@ -20,7 +20,7 @@ const epoch = fc.maxSafeNat();
 const reason = fc.string({ maxLength: 200 });
 const control: fc.Arbitrary<ControlMessage> = fc.oneof(
   fc.record({ kind: fc.constantFrom('hello', 'helloReply'), json: fc.json() }),
-  fc.record({ kind: fc.constant('heartbeat'), sequence: epoch }),
+  fc.record({ kind: fc.constant('heartbeat'), hears: fc.boolean() }),
   fc.record({
     kind: fc.constant('endRecord'),
     record: fc.record({

@@ -230,3 +230,61 @@ test('a silent session whose peer answers is to be connected anew', (t) => {
   t.like(tickUntil(d, 300, 1000), { verdict: { kind: 'probe' } });
   t.is(d.probed('silent'), undefined);
 });
+
+/**
+ * Two detectors that tell each other each 50 us whether they hear anything, over a link that
+ * carries what `carries` says: what each has judged, and when.
+ */
+function facing(carries: (from: number, nowUs: number) => boolean, untilUs: number) {
+  const both = [detector(), detector()] as const;
+  const judged = new Map<number, string>();
+  for (const d of both) d.start(0);
+  for (let nowUs = 50; nowUs <= untilUs; nowUs += 50) {
+    for (const [side, d] of both.entries()) {
+      const verdict = d.tick(nowUs);
+      if (verdict?.kind === 'probe') d.probed('silent');
+      else if (verdict !== undefined) judged.set(side, `${verdict.kind} at ${nowUs}`);
+    }
+    const words = both.map(({ hears }) => hears);
+    for (const [from, hears] of words.entries()) {
+      // Whoever has judged ends its session, and says nothing more.
+      if (carries(from, nowUs) && !judged.has(from)) both[1 - from]?.heard(nowUs, !hears);
+    }
+  }
+  return Object.fromEntries(judged);
+}
+
+test('a link that is cut one way is lost to the side that hears, too, and soon', (t) => {
+  const judged = facing((from, nowUs) => from === 1 || nowUs <= 1000, 9000);
+  // The other one says that it is deaf after 150 us, three words of it were right until then.
+  t.deepEqual(judged, { 1: 'lost at 1500', 0: 'lost at 1600' });
+});
+
+test('a peer that is deaf is lost by that name', (t) => {
+  const d = detector();
+  d.start(0);
+  for (let nowUs = 50; nowUs < 500; nowUs += 50) {
+    d.heard(nowUs, true);
+    if (d.tick(nowUs)?.kind === 'probe') d.probed('silent');
+  }
+  d.heard(500, true);
+  t.deepEqual(d.tick(500), { kind: 'lost', reason: 'deaf for 1 ms', proof: false });
+});
+
+test('after a blackout both sides say that they are deaf, and neither is lost for it', (t) => {
+  t.deepEqual(
+    facing((_from, nowUs) => nowUs <= 1000 || nowUs > 1350, 9000),
+    {},
+  );
+});
+
+test('a peer that is not heard is told so, soon and not at once', (t) => {
+  const d = detector();
+  d.start(0);
+  for (const nowUs of [50, 100]) d.tick(nowUs);
+  t.true(d.hears);
+  d.tick(150);
+  t.false(d.hears);
+  d.heard(160, true);
+  t.true(d.hears);
+});

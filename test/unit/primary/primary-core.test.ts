@@ -21,7 +21,7 @@ function start(options: Partial<typeof OPTIONS> = {}) {
 
 /** Without heartbeats, which come whenever a tick does. */
 function tick(talk: Conversation<PrimaryInput, object>): string[] {
-  return talk.says({ kind: 'tick' }).filter((line) => line !== 'heartbeat');
+  return talk.says({ kind: 'tick' }).filter((line) => line !== 'heartbeat true');
 }
 
 const CONNECT: readonly PrimaryInput[] = [
@@ -126,7 +126,7 @@ test('a secondary that does not commit in time is dropped', (t) => {
   const { talk } = start();
   talk.saysAll(...CONNECT, SMALL_ROUND, captured(7, 0));
   talk.at(COMMIT_TIMEOUT_US / 1000 - 1).says({ kind: 'tick' });
-  talk.says({ kind: 'heard' });
+  talk.says({ kind: 'heard', isDeaf: false });
   t.deepEqual(tick(talk.at(COMMIT_TIMEOUT_US / 1000)), ['endSession', 'probe']);
   const [first] = talk.says({ kind: 'probed', result: 'alive' });
   t.regex(first ?? '', /^runAlone .*Secondary did not finish epoch 7 in time/);
@@ -461,9 +461,14 @@ test('heartbeats go on while a session is interrupted, not once it is over', (t)
   const { talk } = pair();
   talk.at(100).says({ kind: 'tick' });
   talk.saysAll(BROKE, { kind: 'probed', result: 'holding' });
-  t.true(talk.at(200).says({ kind: 'tick' }).includes('heartbeat'));
+  t.true(talk.at(200).says({ kind: 'tick' }).includes('heartbeat true'));
   talk.saysAll({ kind: 'probed', result: 'holding' }, RESET, { kind: 'probed', result: 'holding' });
-  t.false(talk.at(300).says({ kind: 'tick' }).includes('heartbeat'));
+  t.false(
+    talk
+      .at(300)
+      .says({ kind: 'tick' })
+      .some((line) => line.startsWith('heartbeat')),
+  );
 });
 
 test('an interrupted session whose secondary is dead ends as fast as a lost one', (t) => {
