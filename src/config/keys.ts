@@ -269,7 +269,9 @@ export const KEYS = {
     value: 'duration, 1ms to 60s',
     default: '200ms',
     example: '100ms',
-    purpose: 'How long output waits for the SVM to say the same before it asks for a checkpoint.',
+    purpose:
+      'How long output waits for the SVM to say the same before it asks for a checkpoint; two round ' +
+      'trips of the replication link come on top.',
   },
   'peer-timeout': {
     roles: BOTH,

@@ -27,6 +27,7 @@ export { ProcessLife } from './process-life.js';
 export { ProcessMemory } from './process-memory.js';
 export { setSendBuffer } from './socket-buffer.js';
 export { openTap, type Tap } from './tap.js';
+export { smoothedRoundTripUs } from './tcp-info.js';
 export { setUrgent } from './thread-priority.js';
 export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
 export { encodeUnixAddress, UnixDatagramSender } from './unix-datagram.js';

@@ -32,6 +32,14 @@ export interface LinkCounters {
   framesDropped: number;
 }
 
+export const NO_COUNTS: Readonly<LinkCounters> = {
+  bytesSent: 0,
+  framesSent: 0,
+  bytesReceived: 0,
+  framesReceived: 0,
+  framesDropped: 0,
+};
+
 export interface LinkOptions {
   readonly log: Logger;
   readonly limits: LinkLimits;

@@ -37,20 +37,13 @@ import type {
   LinkOptions,
   LinkReport,
 } from './link-types.js';
+import { NO_COUNTS } from './link-types.js';
 import { endOfStream, unpackReason } from './reason-parcel.js';
 import { type LinkIdentity, ResumeCore } from './resume-core.js';
 import { PLAIN, streamError } from './secure-stream.js';
 import type { LinkSecurity } from './security/link-security.js';
-import { descriptorOf, takeUnread, writeAll } from './stream.js';
+import { descriptorOf, roundTripOf, takeUnread, writeAll } from './stream.js';
 import { Waiters } from './waiters.js';
-
-const NO_COUNTS: LinkCounters = {
-  bytesSent: 0,
-  framesSent: 0,
-  bytesReceived: 0,
-  framesReceived: 0,
-  framesDropped: 0,
-};
 
 type FrameHandler = (frame: Frame) => void;
 type CloseHandler = (reason: LinkCloseReason) => void;
@@ -119,6 +112,11 @@ export class Link {
   /** This host's end, without port; empty once it is closed. */
   get localAddress(): string {
     return this.#socket.localAddress ?? '';
+  }
+
+  /** Microseconds, as TCP measures it of late; 0 while there is no connection. */
+  get roundTripUs(): number {
+    return this.#isHere() ? roundTripOf(this.#socket) : 0;
   }
 
   /** Bytes accepted by `send` and not yet taken by the kernel. */

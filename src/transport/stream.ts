@@ -5,6 +5,7 @@
 import net from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { assert } from '../lib/index.js';
+import { smoothedRoundTripUs } from '../linux/index.js';
 import { KEEP_ALIVE_MS } from './limits.js';
 
 /** A peer's listening address. `localAddress` picks our end, for hosts with several networks. */
@@ -40,6 +41,12 @@ export function descriptorOf(socket: net.Socket): number {
   const fd = handleOf(socket)?.fd;
   assert(fd !== undefined && fd >= 0, 'The socket has no descriptor');
   return fd;
+}
+
+/** As TCP measures it, microseconds; 0 for a stream that has no connection. */
+export function roundTripOf(socket: net.Socket): number {
+  const fd = socket.readyState === 'open' ? handleOf(socket)?.fd : undefined;
+  return fd === undefined || fd < 0 ? 0 : smoothedRoundTripUs(fd);
 }
 
 /**

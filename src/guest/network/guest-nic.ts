@@ -17,4 +17,4 @@ export interface GuestNic {
 }
 
 /** The session's network link, as far as a role uses it. */
-export type NetworkLink = Pick<Link, 'send' | 'writable' | 'drained' | 'onFrame'>;
+export type NetworkLink = Pick<Link, 'send' | 'writable' | 'drained' | 'onFrame' | 'roundTripUs'>;

@@ -24,3 +24,12 @@ export const STATS_INTERVAL_MS = 50;
  * A checkpoint has been asked for long before.
  */
 export const COMPARE_HELD_BYTES_HARD = 64 * 1024 * 1024;
+
+/**
+ * Round trips of the replication link that a frame may wait for beside `compare-timeout`: a new
+ * connection's first needs two, one for what the SVM says and one for `flowsKnown`.
+ */
+export const ROUND_TRIPS = 2;
+
+/** A longer one, microseconds, counts as this much: a checkpoint comes sooner than such words. */
+export const ROUND_TRIP_US_MAX = 1_000_000;

@@ -47,7 +47,13 @@ import {
 } from '../../replication/index.js';
 import type { Frame } from '../../transport/index.js';
 import type { GuestNic, NetworkLink } from './guest-nic.js';
-import { BOUND_CHECK_MS, COMPARE_HELD_BYTES_HARD, EARLY_OUTPUT_BYTES_MAX } from './limits.js';
+import {
+  BOUND_CHECK_MS,
+  COMPARE_HELD_BYTES_HARD,
+  EARLY_OUTPUT_BYTES_MAX,
+  ROUND_TRIP_US_MAX,
+  ROUND_TRIPS,
+} from './limits.js';
 import type { CompareStats } from './network-stats.js';
 
 /** Why a comparison wants a checkpoint. */
@@ -182,10 +188,11 @@ export class SourceRole {
     if (!this.#compares || epoch !== this.#epoch) return;
     this.#started = true;
     const nowUs = monotonicUs();
-    this.#options.log.debug('Comparing', { epoch, sinceEdgeUs: nowUs - this.#edgeUs });
+    const roundTripUs = Math.min(this.#link?.roundTripUs ?? 0, ROUND_TRIP_US_MAX);
+    this.#options.log.debug('Comparing', { epoch, sinceEdgeUs: nowUs - this.#edgeUs, roundTripUs });
     for (const { comparer, capture } of this.#nics) {
       capture?.edge('start', epoch, nowUs);
-      comparer.start(nowUs);
+      comparer.start(nowUs, ROUND_TRIPS * roundTripUs);
     }
     for (const { nic, batch } of this.#early) {
       nic.capture?.frame('secondary', batch, nowUs);

@@ -31,6 +31,7 @@ import {
   PROTOCOL_TCP,
   TCP_RST,
 } from '../packet.js';
+import { type ComparerCounters, type MutableCounters, newCounters } from './comparer-counters.js';
 import { judgeDatagram, judgeOpaque, waitOpaque } from './datagrams.js';
 import { Flow, Frame, FrameList, streamOffset, type TcpState } from './flow.js';
 import { FlowTable, prepareFlow } from './flow-table.js';
@@ -57,7 +58,7 @@ const NO_BATCH: Buffer = Buffer.alloc(0);
 export interface ComparerOptions {
   /** Bytes in front of each Ethernet header: 10 for frames of a TAP with virtio headers, else 0. */
   readonly vnetBytes: number;
-  /** So long a frame waits for the SVM before a checkpoint is asked for. */
+  /** So long a frame waits for the SVM before a checkpoint is asked for; see `start`. */
   readonly compareTimeoutUs: number;
   /**
    * The SVM's host has to be told of a new connection: the PVM's SYN or SYN-ACK, and what follows
@@ -97,32 +98,6 @@ export interface ComparerSink {
   verdict?(side: 'primary' | 'secondary', batch: Buffer, start: number, verdict: Verdict): void;
 }
 
-/** Since the comparer was made, except the first block, which is now. */
-export interface ComparerCounters {
-  readonly heldFrames: number;
-  readonly heldBytes: number;
-  readonly aheadFrames: number;
-  readonly aheadBytes: number;
-  readonly flows: number;
-
-  readonly primaryFrames: number;
-  readonly secondaryFrames: number;
-  readonly releasedFrames: number;
-  readonly releasedBytes: number;
-  readonly openedFlows: number;
-  readonly divergences: number;
-  readonly timeouts: number;
-  readonly bounds: number;
-  /** Super-frames of which a part has left before the rest. */
-  readonly splitFrames: number;
-  readonly loweredWindows: number;
-  readonly windowUpdates: number;
-  /** SVM frames that were not compared: their flow was stopped, or a bound was reached. */
-  readonly droppedSecondaryFrames: number;
-}
-
-type MutableCounters = { -readonly [Name in keyof ComparerCounters]: number };
-
 export class Comparer {
   readonly #sink: ComparerSink;
   readonly #vnetBytes: number;
@@ -151,6 +126,7 @@ export class Comparer {
   #epoch = 0;
   #running = false;
   #startUs = 0;
+  #waitUs = 0;
   #anyClamped = false;
   #overflowing = false;
   /** Released frames next to each other in one batch leave together. */
@@ -237,10 +213,14 @@ export class Comparer {
     noteInboundSyns(batch, this.#vnetBytes, this.#scratch, this.#flows);
   }
 
-  /** The SVM runs the epoch from now on, from the same state as the PVM did. */
-  start(nowUs: number): void {
+  /**
+   * The SVM runs the epoch from now on, from the same state as the PVM did. `linkUs`: a word's way
+   * to it and the answer's back, which each frame may take longer to be confirmed.
+   */
+  start(nowUs: number, linkUs = 0): void {
     this.#running = true;
     this.#startUs = nowUs;
+    this.#waitUs = this.#timeoutUs + linkUs;
     if (this.#anyClamped) this.#offerWindows();
     for (let frame = this.#held.first; frame !== undefined; ) {
       const { newer, flow } = frame;
@@ -280,7 +260,7 @@ export class Comparer {
   deadlineUs(): number | undefined {
     const oldest = this.#held.first;
     if (oldest === undefined || !this.#running || this.#asked.size > 0) return undefined;
-    return Math.max(oldest.arrivalUs, this.#startUs) + this.#timeoutUs;
+    return Math.max(oldest.arrivalUs, this.#startUs) + this.#waitUs;
   }
 
   tick(nowUs: number): void {
@@ -575,26 +555,4 @@ export class Comparer {
     const theirs = findSegment(tcp, seqAdd(seq, -tcp.delta));
     return theirs === undefined ? said : { ...said, theirs };
   }
-}
-
-function newCounters(): MutableCounters {
-  return {
-    heldFrames: 0,
-    heldBytes: 0,
-    aheadFrames: 0,
-    aheadBytes: 0,
-    flows: 0,
-    primaryFrames: 0,
-    secondaryFrames: 0,
-    releasedFrames: 0,
-    releasedBytes: 0,
-    openedFlows: 0,
-    divergences: 0,
-    timeouts: 0,
-    bounds: 0,
-    splitFrames: 0,
-    loweredWindows: 0,
-    windowUpdates: 0,
-    droppedSecondaryFrames: 0,
-  };
 }

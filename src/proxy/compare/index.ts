@@ -7,10 +7,10 @@
 export {
   type CheckpointReason,
   Comparer,
-  type ComparerCounters,
   type ComparerOptions,
   type ComparerSink,
   type Verdict,
 } from './comparer.js';
+export type { ComparerCounters } from './comparer-counters.js';
 export { type CompareLimits, DEFAULT_COMPARE_LIMITS } from './limits.js';
 export { formatFlow, formatMismatch, type Mismatch, type MismatchKind } from './mismatch.js';

@@ -53,6 +53,7 @@ const CAPTURE: CaptureOptions = { nic: 0, dir: '/nowhere', bytesMax: 1, duration
 /** Both ends of a session's network link; what is sent arrives in a later turn, in order. */
 class LinkEnd implements NetworkLink {
   readonly writable = true;
+  readonly roundTripUs = 0;
   peer: LinkEnd | undefined;
   /** Messages of this type are under way until `letGo`. */
   delays: number | undefined;

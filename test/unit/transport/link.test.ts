@@ -24,6 +24,15 @@ test('frames arrive whole, in order, both ways, and are counted', async (t) => {
   t.is(far.counters.framesReceived, 2);
 });
 
+test('a link knows how long a round trip takes while it has a connection', async (t) => {
+  const { near, far } = await twoLinks(t);
+  near.send(0x100, []);
+  await takeFrames(far, 1);
+  t.true(near.roundTripUs > 0 && near.roundTripUs < 10_000_000, String(near.roundTripUs));
+  near.destroy();
+  t.is(near.roundTripUs, 0);
+});
+
 test('frames that arrive before there is a handler wait for it, also past the FIN', async (t) => {
   const { near, far } = await linkAndSocket(t);
   let bytes = 0;

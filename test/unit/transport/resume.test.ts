@@ -166,6 +166,16 @@ function secured(): LinkSecurity {
   return { kind: 'tls', ca: pki.ca.certificate, certificate, key, peerNames: ['localhost'] };
 }
 
+for (const how of ['plain', 'tls'] as const) {
+  test(`each link of a session knows its round trip, ${how}`, async (t) => {
+    const security = how === 'tls' ? secured() : PLAIN;
+    const { near, far } = await sessionThroughProxy(t, { security });
+    for (const { roundTripUs } of [near.links.control, far.links.network]) {
+      t.true(roundTripUs > 0 && roundTripUs < 60_000_000, String(roundTripUs));
+    }
+  });
+}
+
 for (const [seed, how] of [
   [1, 'plain'],
   [2, 'plain'],

@@ -228,6 +228,17 @@ test('the time-out of frames held before the SVM ran counts from its start', (t)
   t.is(pair.comparer.counters.timeouts, 1);
 });
 
+test('on a link that takes its time frames wait that much longer', (t) => {
+  const pair = new ComparerPair({ stopped: true });
+  pair.pvm(udpFrame(FLOW_V4, 'x'));
+  pair.comparer.start(pair.nowUs, 600_000);
+  t.is(pair.comparer.deadlineUs(), pair.nowUs + 800_000);
+  pair.comparer.closeEpoch();
+  pair.pvm(udpFrame(FLOW_V4, 'x'));
+  pair.comparer.start(pair.nowUs);
+  t.is(pair.comparer.deadlineUs(), pair.nowUs + 200_000);
+});
+
 test('a late confirmation still lets go of what has timed out', (t) => {
   const pair = new ComparerPair();
   pair.pvm(udpFrame(FLOW_V4, 'x'));
