@@ -50,7 +50,7 @@ export interface Cell {
  * | --------- | ------------------------------------------------------------------------------ |
  * | `loss`    | a silent peer counts as lost, and half a second more                           |
  * | `gateway` | a gateway that does not answer counts as cut off, and clients repeat themselves |
- * | `weather` | a peer that lives and does not follow is given up (the commit time-out)        |
+ * | `weather` | a peer that lives and does not follow is given up (hold-limit), and half a second |
  * | `none`    | what an ordinary checkpoint takes on a busy machine                            |
  */
 export type Bound = 'loss' | 'gateway' | 'weather' | 'none';
@@ -65,7 +65,7 @@ const EXPECTED: Readonly<Record<Fault, readonly [Outcome, Outcome, Bound]>> = {
   'link-cut': ['alone', 'alone', 'loss'],
   'link-one-way': ['alone', 'alone', 'loss'],
   'link-loss': ['stays', 'stays', 'weather'],
-  'link-delay': ['protected', 'protected', 'weather'],
+  'link-delay': ['stays', 'stays', 'weather'],
   'lan-cut': ['failover', 'protected', 'loss'],
   'lan-silent': ['failover', 'protected', 'gateway'],
   'etcd-stopped': ['protected', 'protected', 'none'],

@@ -16,7 +16,6 @@ const UNDISTURBED_MS = 500;
 const CLIENT_TIMER_MS = 2100;
 /** As GATEWAY_SILENCE_US of src/failover and COMMIT_TIMEOUT_US of src/primary. */
 const GATEWAY_SILENCE_MS = 1000;
-const COMMIT_TIMEOUT_MS = 15_000;
 
 /** A client was without an answer; times are CLOCK_MONOTONIC in microseconds. */
 export interface ClientGap {
@@ -28,6 +27,7 @@ export interface ClientGap {
 export interface RoundFacts {
   readonly cell: Cell;
   readonly peerTimeoutMs: number;
+  readonly holdLimitMs: number;
   readonly slackMs: number;
   /** When the fault was there, when it was mended, when the guest was protected again. */
   readonly faultUs: number;
@@ -59,15 +59,16 @@ export interface RoundVerdict {
 export function boundOf({
   cell,
   peerTimeoutMs,
+  holdLimitMs,
   slackMs,
-}: Pick<RoundFacts, 'cell' | 'peerTimeoutMs' | 'slackMs'>): number {
+}: Pick<RoundFacts, 'cell' | 'peerTimeoutMs' | 'holdLimitMs' | 'slackMs'>): number {
   switch (cell.bound) {
     case 'loss':
       return peerTimeoutMs + TAKEOVER_MS + slackMs;
     case 'gateway':
       return GATEWAY_SILENCE_MS + CLIENT_TIMER_MS + slackMs;
     case 'weather':
-      return COMMIT_TIMEOUT_MS + slackMs;
+      return holdLimitMs + TAKEOVER_MS + slackMs;
     case 'none':
       return UNDISTURBED_MS + slackMs;
   }

@@ -73,6 +73,7 @@ export class MatrixLab {
       const flags = [
         ...['--witness', witnessAt(WITNESS_ADDRESS), '--witness-ttl', `${WITNESS_TTL_MS}ms`],
         ...['--gateway', CLIENT_ADDRESS, '--peer-timeout', `${options.peerTimeoutMs}ms`],
+        ...['--hold-limit', `${options.holdLimitMs}ms`],
       ];
       const pair = await PairLab.up(
         {

@@ -24,6 +24,7 @@ waits until the guest is protected again.
                      output policy (default: ${DEFAULT_MODE})
   --period MS        checkpoint period, 50 to 10000 (default: ${perMode(PERIOD_MS)})
   --peer-timeout MS  of the pair, 200 to 10000 (default: 500, the product's own)
+  --hold-limit MS    of the pair, 200 to 60000 (default: that of --peer-timeout)
   --slack MS         added to the allowed outages, for a busy machine (default: 0)
   --seed N           chooses the moments (default: by the clock; printed)
   --write            put the figures into docs/reliability.md; other cells' rows stay
@@ -45,6 +46,7 @@ export interface MatrixOptions {
   readonly mode: Mode;
   readonly periodMs: number;
   readonly peerTimeoutMs: number;
+  readonly holdLimitMs: number;
   readonly slackMs: number;
   readonly seed: number;
   readonly write: boolean;
@@ -59,6 +61,7 @@ const OPTIONS = {
   mode: { type: 'string', default: DEFAULT_MODE },
   period: { type: 'string' },
   'peer-timeout': { type: 'string', default: '500' },
+  'hold-limit': { type: 'string' },
   slack: { type: 'string', default: '0' },
   seed: { type: 'string' },
   write: { type: 'boolean', default: false },
@@ -77,6 +80,11 @@ export function parseOptions(args: readonly string[], clockMs: number): MatrixOp
     mode,
     periodMs: numberOption('period', values.period ?? String(PERIOD_MS[mode]), [50, 10_000]),
     peerTimeoutMs: numberOption('peer-timeout', values['peer-timeout'], [200, 10_000]),
+    holdLimitMs: numberOption(
+      'hold-limit',
+      values['hold-limit'] ?? values['peer-timeout'],
+      [200, 60_000],
+    ),
     slackMs: numberOption('slack', values.slack, [0, 60_000]),
     seed: seedOption(values.seed, clockMs),
     write: values.write,

@@ -179,7 +179,8 @@ class Round {
         this.#failures.push(`Stream: ${missing} missing, ${repeats} twice, ${malformed} malformed`);
       }
       const facts = {
-        ...{ cell, peerTimeoutMs: options.peerTimeoutMs, slackMs: options.slackMs },
+        ...{ cell, peerTimeoutMs: options.peerTimeoutMs },
+        ...{ holdLimitMs: options.holdLimitMs, slackMs: options.slackMs },
         ...{ faultUs: broken.atUs, mendedUs, before, after: after ?? before },
         ...{ gaps: this.#seen.gaps, lostConnections: this.#seen.lost },
         acknowledgedLost: redis?.acknowledgedLost,

@@ -36,6 +36,8 @@ export interface CommonConfiguration {
   readonly bridge: string | undefined;
   readonly tracker: 'auto' | 'userfaultfd' | 'soft-dirty' | 'compare';
   readonly peerTimeoutUs: number;
+  /** How long a checkpoint may take before a primary gives its secondary up. */
+  readonly holdLimitUs: number;
   /** Less than a third of `peerTimeoutUs`. */
   readonly heartbeatIntervalUs: number;
   /** A second way for heartbeats, beside the replication link. */

@@ -281,6 +281,17 @@ export const KEYS = {
     example: '300ms',
     purpose: 'Silence after which the peer is lost. The same on both hosts.',
   },
+  'hold-limit': {
+    roles: BOTH,
+    parse: duration(limits.HOLD_LIMIT_US_MIN, limits.HOLD_LIMIT_US_MAX),
+    value: 'duration, 200ms to 10min',
+    default: undefined,
+    defaultFrom: 'ten times `peer-timeout`, 15s at most',
+    example: '2s',
+    purpose:
+      'How long a checkpoint may take and hold output up; then the guest goes on without this ' +
+      'secondary, and looks for it later.',
+  },
   'heartbeat-interval': {
     roles: BOTH,
     parse: duration(limits.HEARTBEAT_INTERVAL_US_MIN, limits.HEARTBEAT_INTERVAL_US_MAX),

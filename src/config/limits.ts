@@ -43,6 +43,14 @@ export const MIN_INTERVAL_US_MAX = 60_000_000;
 export const PEER_TIMEOUT_US_MIN = 50_000;
 export const PEER_TIMEOUT_US_MAX = 60_000_000;
 
+/** How long a checkpoint may hold output up, microseconds; below, each busy moment ends it. */
+export const HOLD_LIMIT_US_MIN = 200_000;
+export const HOLD_LIMIT_US_MAX = 600_000_000;
+
+/** Of the time-out: how long that is by default, at most `HOLD_LIMIT_US_DEFAULT_MAX`. */
+export const HOLD_LIMIT_PEER_TIMEOUTS = 10;
+export const HOLD_LIMIT_US_DEFAULT_MAX = 15_000_000;
+
 /** Time between heartbeats, microseconds; also less than a third of the peer timeout. */
 export const HEARTBEAT_INTERVAL_US_MIN = 1_000;
 export const HEARTBEAT_INTERVAL_US_MAX = 10_000_000;

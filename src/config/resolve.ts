@@ -19,7 +19,13 @@ import type {
 import { type DiskSetting, defaultMac, defaultTap, type NicSetting } from './devices.js';
 import { formatDuration } from './duration.js';
 import { KEYS, type Key, type KeyValue, keyDefinition, PKI_DIR, type Role } from './keys.js';
-import { DISKS_MAX, NICS_MAX, SOCKET_PATH_BYTES_MAX } from './limits.js';
+import {
+  DISKS_MAX,
+  HOLD_LIMIT_PEER_TIMEOUTS,
+  HOLD_LIMIT_US_DEFAULT_MAX,
+  NICS_MAX,
+  SOCKET_PATH_BYTES_MAX,
+} from './limits.js';
 import { DEFAULT_PERIOD_US } from './mode.js';
 import { ConfigurationError, type Problem, quote, ValueError } from './problem.js';
 import { readArguments, readSettingsFile, type Setting } from './settings.js';
@@ -211,6 +217,9 @@ function buildCommon(
     bridge: reader.optional('bridge'),
     tracker: reader.defaulted('tracker'),
     peerTimeoutUs,
+    holdLimitUs:
+      reader.optional('hold-limit') ??
+      Math.min(HOLD_LIMIT_PEER_TIMEOUTS * peerTimeoutUs, HOLD_LIMIT_US_DEFAULT_MAX),
     heartbeatIntervalUs,
     heartbeatPath: reader.optional('heartbeat-path'),
     gateway: reader.optional('gateway'),

@@ -66,6 +66,7 @@ function showValues(c: Configuration): Partial<Record<Key, string | string[] | u
     bridge: c.bridge,
     tracker: c.tracker,
     'peer-timeout': formatDuration(c.peerTimeoutUs),
+    'hold-limit': formatDuration(c.holdLimitUs),
     'heartbeat-interval': formatDuration(c.heartbeatIntervalUs),
     'heartbeat-path':
       c.heartbeatPath && `local=${c.heartbeatPath.local},peer=${c.heartbeatPath.peer}`,

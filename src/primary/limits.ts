@@ -13,10 +13,17 @@ export const REFUSED_RETRY_US = 10_000_000;
 export const ALONE_RETRY_MS = 1000;
 
 /**
- * From the end of the pause to `committed`, and from there to `applied`. Far above any healthy
- * transaction; a secondary that hangs with a beating heart is dropped and the primary runs alone.
+ * Without a secondary after a checkpoint that overran hold-limit, doubled each time: short enough
+ * for a link that was busy once, and one that stays bad costs clients little of their time.
  */
-export const COMMIT_TIMEOUT_US = 15_000_000;
+export const OVERRUN_REST_US_MIN = 2_000_000;
+export const OVERRUN_REST_US_MAX = 20_000_000;
+
+/** A session that was looked for after an overrun and overruns so soon is the same trouble. */
+export const OVERRUN_AGAIN_US = 60_000_000;
+
+/** Round trips of the link that must fit into hold-limit: a checkpoint takes two or three. */
+export const ROUND_TRIPS_PER_HOLD = 4;
 
 /**
  * For the last checkpoint of a primary that is told to stop; it takes a fraction of a second. Then

@@ -18,7 +18,7 @@ import {
 } from '../replication/index.js';
 import { connectSession, type Session } from '../transport/index.js';
 import type { HeldOutput } from './held-output-shell.js';
-import { CONNECT_TIMEOUT_MS } from './limits.js';
+import { CONNECT_TIMEOUT_MS, ROUND_TRIPS_PER_HOLD } from './limits.js';
 
 export interface MeetOptions {
   readonly configuration: Configuration;
@@ -63,6 +63,7 @@ export async function meetSecondary(options: MeetOptions): Promise<MetSecondary 
       security: options.identity.security,
     });
     options.identity.met(session);
+    checkRoundTrip(session.links.control.roundTripUs, configuration.holdLimitUs);
     if (options.isLeaving()) throw new Error('The node is leaving');
     const offer = (await speech?.offer(session)) ?? null;
     const reply = firstControlMessage(session);
@@ -101,4 +102,13 @@ export async function meetSecondary(options: MeetOptions): Promise<MetSecondary 
     session?.destroy();
     return { reason: describeError(error), needsOperator };
   }
+}
+
+/** With a link so slow each checkpoint would overrun. Throws `Error` with what to change. */
+function checkRoundTrip(roundTripUs: number, holdLimitUs: number): void {
+  const mostUs = holdLimitUs / ROUND_TRIPS_PER_HOLD;
+  if (roundTripUs <= mostUs) return;
+  const found = `found a round trip of ${Math.round(roundTripUs / 1000)} ms`;
+  const expected = `expected at most ${Math.round(mostUs / 1000)} ms for the hold-limit`;
+  throw new Error(`The replication link is slow: ${found}, ${expected}`);
 }

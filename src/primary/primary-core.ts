@@ -26,19 +26,13 @@ import { FailureDetector } from '../failover/index.js';
 import { assert, type Core } from '../lib/index.js';
 import type { GoodbyeKind } from '../replication/index.js';
 import { CheckpointPace } from './checkpoint-pace.js';
-import {
-  CONNECT_RETRY_US,
-  PRESEND_ENOUGH_PAGES,
-  PRESEND_ROUNDS_MAX,
-  REFUSED_RETRY_US,
-  STOP_TIMEOUT_US,
-  SYNC_ENOUGH_BYTES,
-  SYNC_ROUNDS_MAX,
-} from './limits.js';
+import { HoldLimit } from './hold-limit.js';
+import { REFUSED_RETRY_US, STOP_TIMEOUT_US } from './limits.js';
 import { Parting } from './parting.js';
 import type { PrimaryInput, PrimaryOutput } from './primary-instructions.js';
 import {
-  answerDueUs,
+  nextPresend,
+  nextSync,
   type PrimaryOptions,
   type PrimaryPhase,
   type PrimarySession,
@@ -58,6 +52,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   readonly #detector: FailureDetector;
   #state: PrimaryState = { kind: 'alone', retryAtUs: 0, reason: 'Started' };
   readonly #pace: CheckpointPace;
+  readonly #hold: HoldLimit;
   /** The guest is to go on at the peer after the next checkpoint, and this is what it is told. */
   #handover: 'yielded' | 'goodbye' | undefined;
   /** The node is to end after that, or without it at `byUs`. */
@@ -80,6 +75,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   constructor(options: PrimaryOptions) {
     this.#options = options;
     this.#pace = new CheckpointPace(options);
+    this.#hold = new HoldLimit(options.holdLimitUs);
     this.#epoch = options.firstEpoch;
     this.#detector = new FailureDetector({
       peerTimeoutUs: options.peerTimeoutUs,
@@ -160,7 +156,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
         this.#detector.heard(nowUs, input.isDeaf);
         return [];
       case 'syncRound':
-        return this.#syncRound(input.remainingBytes);
+        return this.#syncRound(input.remainingBytes, nowUs);
       case 'presendRound':
         return this.#presendRound(input.pages);
       case 'captured':
@@ -174,7 +170,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'fenced':
         return this.#demote([SILENCE], input.reason);
       case 'committed':
-        return this.#committed(input.epoch, nowUs);
+        return this.#committed(input.epoch);
       case 'released':
         return this.#released(input.epoch);
       case 'applied':
@@ -213,7 +209,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     // Nothing begins and nothing times out until the detector has judged: no tick would help.
     if (this.#detector.suspected) return Number.POSITIVE_INFINITY;
     if (phase.kind === 'running' && this.#mayBegin) return this.#beginAtUs();
-    return answerDueUs(phase);
+    return this.#hold.dueUs;
   }
 
   /** When the next transaction may begin: at its period, or as early as a trigger is allowed to. */
@@ -246,9 +242,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       const { isOver, hears } = this.#detector;
       if (!isOver) outputs.push({ kind: 'heartbeat', hears });
     }
-    if (nowUs >= answerDueUs(state.phase) && !this.#detector.suspected) {
-      return this.#dismiss(`Secondary did not finish epoch ${this.#epoch - 1} in time`);
-    }
+    if (nowUs >= this.#hold.dueUs && !this.#detector.suspected) return this.#overran(nowUs);
     return [...outputs, ...this.#maybeBegin(nowUs)];
   }
 
@@ -303,13 +297,12 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     return [...(epoch === undefined ? [] : this.#released(epoch)), ...this.#maybeBegin(nowUs)];
   }
 
-  #syncRound(remainingBytes: number): PrimaryOutput[] {
+  #syncRound(remainingBytes: number, nowUs: number): PrimaryOutput[] {
     const phase = this.#phase();
     if (phase?.kind !== 'synchronising') return [];
-    if (remainingBytes <= SYNC_ENOUGH_BYTES || phase.round >= SYNC_ROUNDS_MAX) {
-      return this.#enterPresending('sync');
-    }
-    this.#setPhase({ kind: 'synchronising', round: phase.round + 1 });
+    const next = nextSync(phase, remainingBytes);
+    if (next === undefined) return this.#enterPresending('sync', nowUs);
+    this.#setPhase(next);
     return [{ kind: 'syncRound', epoch: this.#epoch, first: false }];
   }
 
@@ -318,20 +311,21 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     if (!this.#mayBegin || nowUs < this.#beginAtUs()) return [];
     const trigger = this.#pending ?? 'period';
     this.#pending = undefined;
-    return this.#enterPresending(trigger);
+    return this.#enterPresending(trigger, nowUs);
   }
 
-  #enterPresending(trigger: Trigger): PrimaryOutput[] {
+  #enterPresending(trigger: Trigger, nowUs: number): PrimaryOutput[] {
+    // Before its first end record a session holds nothing.
+    if (trigger !== 'sync') this.#hold.begin(nowUs);
     this.#setPhase({ kind: 'presending', trigger, round: 1, pages: Number.POSITIVE_INFINITY });
     return [{ kind: 'presendRound', epoch: this.#epoch }];
   }
 
-  /** Rounds go on while they are worth it: each must be clearly smaller than the one before. */
   #presendRound(pages: number): PrimaryOutput[] {
     const phase = this.#phase();
     if (phase?.kind !== 'presending') return [];
-    const shrinks = pages < 0.7 * phase.pages;
-    if (pages <= PRESEND_ENOUGH_PAGES || !shrinks || phase.round >= PRESEND_ROUNDS_MAX) {
+    const next = nextPresend(phase, pages);
+    if (next === undefined) {
       this.#setPhase({ kind: 'capturing', trigger: phase.trigger });
       const { trigger } = phase;
       // What the PVM says of the last epoch is dropped: the SVM must say all of it, later.
@@ -339,7 +333,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       const capture = { epoch: this.#epoch, trigger, svmRuns: this.#svmRuns };
       return [...this.#protecting(), { kind: 'capture', ...capture }];
     }
-    this.#setPhase({ ...phase, round: phase.round + 1, pages });
+    this.#setPhase(next);
     return [{ kind: 'presendRound', epoch: this.#epoch }];
   }
 
@@ -371,17 +365,18 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const lasts = this.#pending === 'operator' || this.#pending === 'mode';
     if (!lasts && this.#pending !== 'switchover') this.#pending = undefined;
     this.#pace.checkpointed(phase.trigger === 'divergence' || phase.trigger === 'timeout');
-    this.#setPhase({ kind: 'committing', trigger: phase.trigger, sinceUs: nowUs });
+    if (phase.trigger === 'sync') this.#hold.begin(nowUs);
+    this.#setPhase({ kind: 'committing', trigger: phase.trigger });
     return [];
   }
 
-  #committed(epoch: number, nowUs: number): PrimaryOutput[] {
+  #committed(epoch: number): PrimaryOutput[] {
     const phase = this.#phase();
     if (phase === undefined) return [];
     if (phase.kind !== 'committing' || epoch !== this.#epoch - 1) {
       return this.#dismiss(`Secondary committed epoch ${epoch} out of turn`);
     }
-    this.#setPhase({ kind: 'applying', sinceUs: nowUs });
+    this.#setPhase({ kind: 'applying' });
     this.#state = { ...this.#session(), committed: true };
     return [
       { kind: 'release', epoch },
@@ -447,6 +442,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     if (phase.kind !== 'applying' || epoch !== this.#epoch - 1) {
       return this.#dismiss(`Secondary applied epoch ${epoch} out of turn`);
     }
+    this.#hold.end();
     this.#setPhase({ kind: 'running' });
     if (this.#parting !== undefined) return this.#sayParting();
     const compare: PrimaryOutput[] = this.#svmRuns
@@ -477,6 +473,15 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     return verdict === undefined ? [] : [{ kind: 'endSession' }, { kind: 'probe' }];
   }
 
+  /**
+   * Clients have waited long enough for a secondary that lives. With a witness its end of the
+   * session needs not be waited for, too: whoever asks first has the guest.
+   */
+  #overran(nowUs: number): PrimaryOutput[] {
+    const reason = this.#hold.overran(this.#epoch, nowUs);
+    return this.#options.hasWitness ? this.#alone(reason, nowUs) : this.#dismiss(reason);
+  }
+
   #refused(
     { reason, needsOperator }: Extract<PrimaryInput, { kind: 'peerRefused' }>,
     nowUs: number,
@@ -500,7 +505,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     this.#releasedMeanwhile = undefined;
     // Parts of the running epoch, and of the next, may have been sent: no later session uses them.
     this.#epoch += 2;
-    this.#enterAlone(nowUs + CONNECT_RETRY_US, reason);
+    this.#enterAlone(nowUs + this.#hold.over(), reason);
     const over: PrimaryOutput = this.#mayRunAlone
       ? { kind: 'runAlone', reason }
       : { kind: 'askAlone', proof, reason };

@@ -116,6 +116,7 @@ export class PrimaryRole implements NodeRole {
       period: policy.period,
       minIntervalUs: policy.minIntervalUs,
       peerTimeoutUs: configuration.peerTimeoutUs,
+      holdLimitUs: configuration.holdLimitUs,
       heartbeatUs: configuration.heartbeatIntervalUs,
       hasWitness: options.speech !== undefined,
       firstEpoch: options.firstEpoch,

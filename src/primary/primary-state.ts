@@ -1,6 +1,11 @@
 /** Where a primary stands, what it goes by, and why it takes a checkpoint. */
 import type { Mode, PeriodSetting } from '../config/index.js';
-import { COMMIT_TIMEOUT_US } from './limits.js';
+import {
+  PRESEND_ENOUGH_PAGES,
+  PRESEND_ROUNDS_MAX,
+  SYNC_ENOUGH_BYTES,
+  SYNC_ROUNDS_MAX,
+} from './limits.js';
 
 /**
  * What asked for a checkpoint; counted in status. `divergence`: the guests said different things;
@@ -17,22 +22,45 @@ export type RequestedTrigger =
   | 'switchover';
 
 export type PrimaryPhase =
-  | { readonly kind: 'synchronising'; readonly round: number }
+  | Synchronising
   | { readonly kind: 'running' }
-  | {
-      readonly kind: 'presending';
-      readonly trigger: Trigger;
-      readonly round: number;
-      readonly pages: number;
-    }
+  | Presending
   | { readonly kind: 'capturing'; readonly trigger: Trigger }
-  | { readonly kind: 'committing'; readonly trigger: Trigger; readonly sinceUs: number }
-  | { readonly kind: 'applying'; readonly sinceUs: number };
+  | { readonly kind: 'committing'; readonly trigger: Trigger }
+  | { readonly kind: 'applying' };
 
-/** When the secondary's answer is overdue; infinity where none is awaited. */
-export function answerDueUs(phase: PrimaryPhase): number {
-  const waits = phase.kind === 'committing' || phase.kind === 'applying';
-  return waits ? phase.sinceUs + COMMIT_TIMEOUT_US : Number.POSITIVE_INFINITY;
+interface Synchronising {
+  readonly kind: 'synchronising';
+  readonly round: number;
+}
+
+interface Presending {
+  readonly kind: 'presending';
+  readonly trigger: Trigger;
+  readonly round: number;
+  /** Written since the round before. */
+  readonly pages: number;
+}
+
+/** Undefined: what is left goes with the first checkpoint. */
+export function nextSync(
+  { round }: Synchronising,
+  remainingBytes: number,
+): Synchronising | undefined {
+  if (remainingBytes <= SYNC_ENOUGH_BYTES || round >= SYNC_ROUNDS_MAX) return undefined;
+  return { kind: 'synchronising', round: round + 1 };
+}
+
+/**
+ * Rounds go on while they are worth it: each must be clearly smaller than the one before.
+ * Undefined: what is left goes with the pause.
+ */
+export function nextPresend(phase: Presending, pages: number): Presending | undefined {
+  const shrinks = pages < 0.7 * phase.pages;
+  if (pages <= PRESEND_ENOUGH_PAGES || !shrinks || phase.round >= PRESEND_ROUNDS_MAX) {
+    return undefined;
+  }
+  return { ...phase, round: phase.round + 1, pages };
 }
 
 export type PrimaryState =
@@ -60,6 +88,8 @@ export interface PrimaryOptions {
   readonly period: PeriodSetting | undefined;
   readonly minIntervalUs: number;
   readonly peerTimeoutUs: number;
+  /** A session whose checkpoint takes longer is given up. */
+  readonly holdLimitUs: number;
   readonly heartbeatUs: number;
   /** False: nobody but this pair decides who goes on alone. */
   readonly hasWitness: boolean;

@@ -106,6 +106,7 @@ export interface RunOptions {
   /** How often the guest has not read all its input when it is stopped. */
   readonly inexactRate: number;
   readonly compareTimeoutUs: number;
+  readonly holdLimitUs: number;
   readonly slowestSyncUs: number;
   /** A process that has ended is started again after so long, at most. */
   readonly restartUs: number;
@@ -244,7 +245,10 @@ function drawWitnessed(seed: number, kinds: readonly Kind[]): RunOptions {
       delayUs: rng.nextInt(50, 3_000),
       driftPpm: rng.nextInt(-2_500, 2_500),
     },
-    ...(alone ? { onPeerLoss: 'failover' as const, captureFailureRate: 0 } : {}),
+    // Impatience is a fault of its own.
+    ...(alone
+      ? { onPeerLoss: 'failover' as const, captureFailureRate: 0, holdLimitUs: 15_000_000 }
+      : {}),
     alone,
     faults: alone ? [drawAlone(rng, kinds)] : drawFaults(rng, troubleUs, kinds),
     troubleUs,
@@ -312,6 +316,8 @@ function drawPlain(seed: number, kinds: readonly Kind[]): RunOptions {
     restartUs: rng.nextInt(5, 1500) * 1000,
     faults: alternates ? drawAlternation(rng, troubleUs) : drawFaults(rng, troubleUs, kinds),
     troubleUs,
+    // Drawn last: what older seeds are known for stays what it is.
+    holdLimitUs: rng.pick([15_000, 15_000, 2_000, 300]) * 1000,
   };
 }
 

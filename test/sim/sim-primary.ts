@@ -77,6 +77,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       ...start.policy,
       minIntervalUs: parts.options.minIntervalUs,
       peerTimeoutUs: habits.peerTimeoutUs,
+      holdLimitUs: parts.options.holdLimitUs,
       heartbeatUs: habits.heartbeatUs,
       hasWitness: host.speech !== undefined,
       firstEpoch: start.firstEpoch,

@@ -19,7 +19,8 @@ function facts(name: string, more: Partial<RoundFacts> = {}): RoundFacts {
   const cell = cellOf(name);
   const after = cell.expected === 'failover' ? 'hostb' : 'hosta';
   return {
-    ...{ cell, peerTimeoutMs: 500, slackMs: 0, faultUs: 1e6, mendedUs: 5e6 },
+    ...{ cell, peerTimeoutMs: 500, holdLimitMs: 700, slackMs: 0 },
+    ...{ faultUs: 1e6, mendedUs: 5e6 },
     ...{ before: 'hosta', after, gaps: [], lostConnections: [], acknowledgedLost: 0 },
     speakers: after === 'hosta' ? ['hosta'] : ['hosta', 'hostb'],
     failures: [],
@@ -49,6 +50,7 @@ test('an outage is what touches the fault, and its bound depends on the cell', (
     'An outage of 1000 ms, allowed are 500',
   ]);
   t.deepEqual(judgeRound(facts('etcd-stopped', { gaps, slackMs: 500 })).problems, []);
+  t.is(judgeRound(facts('link-delay/primary', { gaps })).boundMs, 1200);
 });
 
 test('who goes on, who speaks and what is lost is judged', (t) => {
@@ -83,6 +85,8 @@ test('cells are chosen by fault or by name, and what is not there is named', (t)
     'link-cut/secondary',
   ]);
   t.like(parseOptions([], 1_000_007), { seed: 7, rounds: 1, cells: CELLS, peerTimeoutMs: 500 });
+  t.is(parseOptions(['--peer-timeout', '900'], 7).holdLimitMs, 900);
+  t.is(parseOptions(['--hold-limit', '300'], 7).holdLimitMs, 300);
   t.throws(() => parseOptions(['--cells', 'flood'], 7), {
     message: /found "flood", expected kill/,
   });

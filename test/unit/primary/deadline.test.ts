@@ -1,5 +1,4 @@
 import test from 'ava';
-import { COMMIT_TIMEOUT_US } from '../../../src/primary/limits.js';
 import { PrimaryCore } from '../../../src/primary/primary-core.js';
 
 const OPTIONS = {
@@ -7,6 +6,7 @@ const OPTIONS = {
   period: 100_000,
   minIntervalUs: 10_000,
   peerTimeoutUs: 60_000_000,
+  holdLimitUs: 15_000_000,
   heartbeatUs: 50_000,
   hasWitness: false,
   firstEpoch: 1,
@@ -46,6 +46,6 @@ test('a period that ends while the peer is suspected asks for no ticks of its ow
 test('a commit time-out that passes while the peer is suspected asks for none either', (t) => {
   const core = committing();
   core.step({ kind: 'linkLost', reason: 'Reset' }, 3000);
-  const afterUs = COMMIT_TIMEOUT_US + 1;
+  const afterUs = OPTIONS.holdLimitUs + 1;
   t.true(tickTo(core, afterUs, afterUs + 1_000_000) <= 2 * (1_000_000 / OPTIONS.heartbeatUs));
 });

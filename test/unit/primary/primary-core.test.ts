@@ -1,6 +1,6 @@
 import test from 'ava';
 import type { Mode } from '../../../src/config/index.js';
-import { COMMIT_TIMEOUT_US, PRESEND_ROUNDS_MAX } from '../../../src/primary/limits.js';
+import { OVERRUN_REST_US_MAX, PRESEND_ROUNDS_MAX } from '../../../src/primary/limits.js';
 import { PrimaryCore, type PrimaryInput } from '../../../src/primary/primary-core.js';
 import { Conversation } from './transcript.js';
 
@@ -9,6 +9,7 @@ const OPTIONS = {
   period: 1_000_000,
   minIntervalUs: 100_000,
   peerTimeoutUs: 60_000_000,
+  holdLimitUs: 15_000_000,
   heartbeatUs: 50_000,
   hasWitness: false,
   firstEpoch: 7,
@@ -125,11 +126,52 @@ test('pre-send has a last round', (t) => {
 test('a secondary that does not commit in time is dropped', (t) => {
   const { talk } = start();
   talk.saysAll(...CONNECT, SMALL_ROUND, captured(7, 0));
-  talk.at(COMMIT_TIMEOUT_US / 1000 - 1).says({ kind: 'tick' });
+  talk.at(14_999).says({ kind: 'tick' });
   talk.says({ kind: 'heard', isDeaf: false });
-  t.deepEqual(tick(talk.at(COMMIT_TIMEOUT_US / 1000)), ['endSession', 'probe']);
+  t.deepEqual(tick(talk.at(15_000)), ['endSession', 'probe']);
   const [first] = talk.says({ kind: 'probed', result: 'alive' });
-  t.regex(first ?? '', /^runAlone .*Secondary did not finish epoch 7 in time/);
+  t.regex(
+    first ?? '',
+    /^runAlone .*The checkpoint of epoch 8 took longer than hold-limit, 15000 ms/,
+  );
+});
+
+test('the hold-limit counts from the beginning of a checkpoint to its end', (t) => {
+  const { core, talk } = pair({ holdLimitUs: 400_000 });
+  const end = () => tick(talk).includes('endSession');
+  const goOn = (ms: number) => talk.at(ms).says({ kind: 'heard', isDeaf: false });
+  goOn(1000);
+  t.deepEqual(tick(talk), ['presendRound 8']);
+  goOn(1200);
+  talk.saysAll(SMALL_ROUND, captured(8, 1_200_000));
+  goOn(1390);
+  t.false(end());
+  talk.saysAll({ kind: 'committed', epoch: 8 }, { kind: 'applied', epoch: 8 });
+  goOn(1500);
+  t.false(end());
+  // The next one is applied too late, although it was committed in time.
+  goOn(2200);
+  t.deepEqual(tick(talk), ['presendRound 9']);
+  talk.saysAll(SMALL_ROUND, captured(9, 2_200_000), { kind: 'committed', epoch: 9 });
+  goOn(2600);
+  t.true(end());
+  t.false(core.isProtected);
+});
+
+test('a secondary that is too slow is left alone, longer each time', (t) => {
+  const { core, talk } = start({ holdLimitUs: 400_000 });
+  const rests: number[] = [];
+  for (let nowMs = 0; rests.at(-1) !== OVERRUN_REST_US_MAX / 1000; ) {
+    talk.at(nowMs).saysAll(...CONNECT, SMALL_ROUND, captured(core.epoch, nowMs * 1000));
+    nowMs += 400;
+    talk.at(nowMs).says({ kind: 'heard', isDeaf: false });
+    t.deepEqual(tick(talk), ['endSession', 'probe']);
+    talk.says({ kind: 'probed', result: 'alive' });
+    const since = nowMs;
+    while (!talk.at(nowMs).says({ kind: 'tick' }).includes('connect')) nowMs += 100;
+    rests.push(nowMs - since);
+  }
+  t.deepEqual(rests, [2000, 4000, 8000, 16_000, 20_000]);
 });
 
 test('a commit out of turn ends the session and releases by that alone', (t) => {

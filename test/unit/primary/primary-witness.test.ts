@@ -8,6 +8,7 @@ const OPTIONS = {
   period: 1_000_000,
   minIntervalUs: 100_000,
   peerTimeoutUs: 60_000_000,
+  holdLimitUs: 15_000_000,
   heartbeatUs: 50_000,
   hasWitness: true,
   firstEpoch: 7,
@@ -60,6 +61,18 @@ test('what is held is released by the witness, not by the loss', (t) => {
   t.deepEqual(talk.saysAll(...LOST), ['probe', `askAlone true ${WHY}`, `checkpointFailed ${WHY}`]);
   t.deepEqual(talk.says(GRANTED), ['open']);
   t.deepEqual(talk.says(GRANTED), []);
+});
+
+test('a secondary that is too slow needs not let go: the witness decides', (t) => {
+  const { talk } = pair();
+  talk.at(1000).says({ kind: 'tick' });
+  talk.at(16_000).says({ kind: 'heard', isDeaf: false });
+  const outputs = talk.says({ kind: 'tick' }).filter((line) => !line.startsWith('heartbeat'));
+  t.regex(
+    outputs[0] ?? '',
+    /^askAlone false The checkpoint of epoch 8 took longer than hold-limit/,
+  );
+  t.deepEqual(talk.says(GRANTED), ['open']);
 });
 
 test('silence is no proof', (t) => {
