@@ -37,6 +37,7 @@ const OUT_OF_RANGE: Partial<Record<Key, readonly string[]>> = {
   'min-interval': ['999us', '60001ms'],
   'compare-timeout': ['999us', '60001ms'],
   'peer-timeout': ['49999us', '60001ms'],
+  'hold-limit': ['199ms', '601s'],
   'heartbeat-interval': ['999us', '10001ms'],
   gateway: ['10.0.0.256', '10.0.0.1:7800'],
   'tls-peer-names': ['10.0.0.256', 'a,', 'a,*', '10.0.0.1:7800', Array(17).fill('a').join()],

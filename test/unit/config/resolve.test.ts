@@ -125,6 +125,13 @@ test('the heartbeat must be shorter than a third of the peer timeout', (t) => {
   t.is(resolvePrimary([...MINIMAL, '--peer-timeout', '151ms']).peerTimeoutUs, 151_000);
 });
 
+test('output is held up for ten time-outs at most, and never for more than 15 s', (t) => {
+  t.is(resolvePrimary(MINIMAL).holdLimitUs, 5_000_000);
+  const limit = (...flags: string[]) => resolvePrimary([...MINIMAL, ...flags]).holdLimitUs;
+  t.is(limit('--peer-timeout', '3s'), 15_000_000);
+  t.is(limit('--peer-timeout', '3s', '--hold-limit', '20s'), 20_000_000);
+});
+
 test('min-interval is at most the period', (t) => {
   const { lines } = complaint(() => resolvePrimary([...MINIMAL, '--period', '50ms']));
   t.is(lines.length, 1);
