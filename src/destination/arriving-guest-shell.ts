@@ -296,9 +296,16 @@ export class ArrivingGuest {
       return;
     }
     this.#digest(offset, bytes);
+    if (this.#kept !== undefined) this.#keepArriving(offset, bytes);
     this.#missingPages.place(offset, bytes);
-    if (this.#kept === undefined) return;
-    for (let at = 0; at < bytes.length; at += PAGE_SIZE_BYTES) this.#keep(offset + at);
+  }
+
+  /** Before they are placed: who waits for one of them may write to it at once. */
+  #keepArriving(offset: number, bytes: Buffer): void {
+    for (let at = 0; at < bytes.length; at += PAGE_SIZE_BYTES) {
+      if (!this.#missingPages.isMissing(offset + at)) continue;
+      this.#keep(offset + at, bytes.subarray(at, at + PAGE_SIZE_BYTES));
+    }
   }
 
   /** Of the pages that are placed next. */
@@ -311,11 +318,13 @@ export class ArrivingGuest {
     }
   }
 
-  #keep(offset: number): void {
+  /** `arriving`: what the page is about to be; else it is what it is. */
+  #keep(offset: number, arriving?: Buffer): void {
     const kept = this.#kept;
     if (kept === undefined || kept.size >= LOAD_PAGES_MAX) return;
     const bytes = Buffer.alloc(PAGE_SIZE_BYTES);
-    this.guest.emulator.ram.copyOut(offset, bytes);
+    if (arriving === undefined) this.guest.emulator.ram.copyOut(offset, bytes);
+    else arriving.copy(bytes);
     kept.set(offset, bytes);
   }
 
