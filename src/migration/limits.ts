@@ -15,9 +15,6 @@ export const BATCH_PAGES = 128;
  */
 export const BATCH_PAGES_POSTCOPY = 32;
 
-/** The same while pages are being demanded: 32 KiB. */
-export const BATCH_PAGES_DEMANDED = 8;
-
 /** Bytes of one `deviceState` section; a larger state goes in several. */
 export const DEVICE_STATE_PIECE_BYTES = MIB;
 
@@ -76,6 +73,12 @@ export const WINDOW_POSTCOPY = 4;
 export const WINDOW_DEMANDED = 1;
 export const DEMAND_QUIET_US = 10_000;
 
+/**
+ * Microseconds between two batches in that time. A batch keeps the threads at both ends busy for
+ * some tenths of a millisecond, nearly whatever its size, and a fault that comes then waits.
+ */
+export const DEMAND_PACE_US = 2000;
+
 /** Batches that the destination holds unapplied; a source that sends more breaks the protocol. */
 export const UNAPPLIED_BATCHES = 64;
 
@@ -83,8 +86,8 @@ export const UNAPPLIED_BATCHES = 64;
 export const DEMAND_QUEUE = 4096;
 
 /**
- * A demanded page takes those of its aligned block along that are missing, too: 32 KiB take little
- * longer than 4 on any link, and each fault that does not happen saves a round trip.
+ * A demanded page is followed by those of its aligned block that are missing, too: 32 KiB take
+ * little longer than 4 on any link, and each fault that does not happen saves a round trip.
  */
 export const NEAR_PAGES = 8;
 

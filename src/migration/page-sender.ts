@@ -13,8 +13,8 @@ import { PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import {
   AROUND_PAGES,
   BATCH_PAGES,
-  BATCH_PAGES_DEMANDED,
   BATCH_PAGES_POSTCOPY,
+  DEMAND_PACE_US,
   DEMAND_QUIET_US,
   DEMANDED_PAGES,
   NEAR_PAGES,
@@ -62,6 +62,7 @@ export class PageSender {
   #around: readonly [number, number] | undefined;
   #notBeforeUs = 0;
   #demandedAtUs = Number.NEGATIVE_INFINITY;
+  #backgroundAtUs = Number.NEGATIVE_INFINITY;
   #pagesSent = 0;
   #bytesSent = 0;
   #demandedPages = 0;
@@ -123,13 +124,15 @@ export class PageSender {
   /** The pages to order now. `unlimited`: without regard to the bandwidth. */
   background(nowUs: number, how: { postcopy: boolean; unlimited: boolean }): BatchOrder[] {
     const orders: BatchOrder[] = [];
+    if (how.postcopy && nowUs < this.#quietUntilUs()) return orders;
     const window = this.#window(nowUs, how);
     while (
       this.unsent.size > 0 &&
       this.#streams.ram.inFlight.length < window &&
       (how.unlimited || nowUs >= this.#notBeforeUs)
     ) {
-      const ranges = this.#take(this.#batchPagesMax(nowUs, how));
+      const ranges = this.#take(how.postcopy ? BATCH_PAGES_POSTCOPY : BATCH_PAGES);
+      this.#backgroundAtUs = nowUs;
       if (this.maxBandwidth !== undefined) {
         // As if not compressed, until `coded` says how much it was: never too fast.
         const costUs = (countPages(ranges) * PAGE_SIZE_BYTES * SECOND_US) / this.maxBandwidth;
@@ -142,14 +145,17 @@ export class PageSender {
 
   /** When `background` is worth another call though nothing came; undefined: not by time. */
   readyAtUs(how: { postcopy: boolean }): number | undefined {
-    const window = this.#window(this.#notBeforeUs, how);
+    const quietUntilUs = how.postcopy ? this.#quietUntilUs() : Number.NEGATIVE_INFINITY;
+    const atUs = Math.max(this.#notBeforeUs, quietUntilUs);
+    const window = this.#window(atUs, how);
     const waits = this.unsent.size > 0 && this.#streams.ram.inFlight.length < window;
-    return waits && this.maxBandwidth !== undefined ? this.#notBeforeUs : undefined;
+    const byTime = this.maxBandwidth !== undefined || Number.isFinite(quietUntilUs);
+    return waits && byTime ? atUs : undefined;
   }
 
   /**
    * The guest waits for these; what is under way or there already is not sent again. With `near` the
-   * pages beside a single one go along: the guest is likely to ask for them next.
+   * pages beside a single one follow: the guest is likely to ask for them next.
    */
   demand(
     ranges: readonly PageRange[],
@@ -163,17 +169,16 @@ export class PageSender {
       this.#around = [Math.max(0, page - AROUND_PAGES / 4), page + AROUND_PAGES];
     }
     const orders: BatchOrder[] = [];
+    const beside: PageRange[] = [];
     for (const range of wanted) {
       for (const piece of split(range)) {
         this.#demandedPages += piece.length / PAGE_SIZE_BYTES;
-        const going = near ? this.#beside(piece) : this.unsent.intersect([piece]);
-        // It went along with one before it.
-        if (going.length === 0) continue;
-        this.unsent.deleteAll(going);
-        orders.push(this.#order('demanded', going));
+        // Alone: what went along would be copied and checked, too, before the page is placed.
+        orders.push(...this.#orderDemanded([piece]));
+        if (near) beside.push(...this.#beside(piece));
       }
     }
-    return orders;
+    return [...orders, ...beside.flatMap((range) => this.#orderDemanded([range]))];
   }
 
   /** False: nothing of this kind was ordered. */
@@ -212,23 +217,30 @@ export class PageSender {
     return this.#isDemanding(nowUs) ? WINDOW_DEMANDED : WINDOW_POSTCOPY;
   }
 
-  #batchPagesMax(nowUs: number, { postcopy }: { postcopy: boolean }): number {
-    if (!postcopy) return BATCH_PAGES;
-    return this.#isDemanding(nowUs) ? BATCH_PAGES_DEMANDED : BATCH_PAGES_POSTCOPY;
+  /** Postcopy: until then no batch goes that nobody waits for. */
+  #quietUntilUs(): number {
+    return Math.min(this.#backgroundAtUs + DEMAND_PACE_US, this.#demandedAtUs + DEMAND_QUIET_US);
   }
 
   #isDemanding(nowUs: number): boolean {
     return nowUs - this.#demandedAtUs < DEMAND_QUIET_US;
   }
 
+  /** Those that went with others are not ordered again. */
+  #orderDemanded(ranges: readonly PageRange[]): BatchOrder[] {
+    const going = this.unsent.intersect(ranges);
+    if (going.length === 0) return [];
+    this.unsent.deleteAll(going);
+    return [this.#order('demanded', going)];
+  }
+
+  /** The aligned block of a single page. */
   #beside(piece: PageRange): PageRange[] {
-    if (piece.length > PAGE_SIZE_BYTES || !this.unsent.has(piece.offset / PAGE_SIZE_BYTES)) {
-      return this.unsent.intersect([piece]);
-    }
+    if (piece.length > PAGE_SIZE_BYTES) return [];
     const page = piece.offset / PAGE_SIZE_BYTES;
     const first = page - (page % NEAR_PAGES);
     const end = Math.min(first + NEAR_PAGES, this.unsent.pages);
-    return this.unsent.intersect([rangeOf(first, end - first)]);
+    return [rangeOf(first, end - first)];
   }
 
   #take(pagesMax: number): PageRange[] {

@@ -7,7 +7,7 @@ import {
   type SourceOptions,
   type SourceOutput,
 } from '../../../src/migration/index.js';
-import { BATCH_PAGES_DEMANDED, NEAR_PAGES } from '../../../src/migration/limits.js';
+import { BATCH_PAGES_POSTCOPY, DEMAND_PACE_US, NEAR_PAGES } from '../../../src/migration/limits.js';
 import { PageSender } from '../../../src/migration/page-sender.js';
 import { HELLO } from '../../support/migration-sections.js';
 
@@ -223,10 +223,12 @@ test('in postcopy a demanded page goes first with its block, then those around i
   }
   const sent = bench.outputs.filter((output) => output.kind === 'sendPages');
   t.is(sent[0]?.stream, 'demanded');
-  t.deepEqual(sent[0]?.ranges, [
-    { offset: 40 * PAGE_SIZE_BYTES, length: NEAR_PAGES * PAGE_SIZE_BYTES },
+  t.deepEqual(sent[0]?.ranges, [{ offset: 40 * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES }]);
+  t.is(sent[1]?.stream, 'demanded');
+  t.deepEqual(sent[1]?.ranges, [
+    { offset: 41 * PAGE_SIZE_BYTES, length: (NEAR_PAGES - 1) * PAGE_SIZE_BYTES },
   ]);
-  t.is(sent[1]?.ranges[0]?.offset, 24 * PAGE_SIZE_BYTES);
+  t.is(sent[2]?.ranges[0]?.offset, 24 * PAGE_SIZE_BYTES);
   const pages = sent.flatMap(({ ranges }) =>
     ranges.flatMap(({ offset, length }) =>
       Array.from({ length: length / PAGE_SIZE_BYTES }, (_, i) => offset / PAGE_SIZE_BYTES + i),
@@ -246,12 +248,28 @@ test('while a demanded page is on its way nothing else is sent', (t) => {
     near: true,
     nowUs: 1,
   });
-  t.is(demanded.length, 1);
-  t.deepEqual(sender.background(2, how), []);
+  t.is(demanded.length, 2);
   sender.received('demanded', 0);
+  t.deepEqual(sender.background(2, how), []);
+  sender.received('demanded', 1);
   const [soon, ...more] = sender.background(3, how);
-  t.is(soon?.ranges[0]?.length, BATCH_PAGES_DEMANDED * PAGE_SIZE_BYTES);
+  t.is(soon?.ranges[0]?.length, BATCH_PAGES_POSTCOPY * PAGE_SIZE_BYTES);
   t.deepEqual(more, []);
+});
+
+test('while pages are demanded there is a pause between two batches that are not', (t) => {
+  const sender = new PageSender(HELLO.ramSizeBytes, undefined);
+  sender.unsent.addAll(ALL);
+  const how = { postcopy: true, unlimited: false };
+  sender.demand([{ offset: 0, length: PAGE_SIZE_BYTES }], { near: true, nowUs: 1 });
+  t.is(sender.readyAtUs(how), undefined, 'a confirmation comes first');
+  sender.received('demanded', 1);
+  t.is(sender.background(2, how).length, 1);
+  sender.received('ram', 0);
+  const nextUs = 2 + DEMAND_PACE_US;
+  t.is(sender.readyAtUs(how), nextUs);
+  t.deepEqual(sender.background(nextUs - 1, how), []);
+  t.is(sender.background(nextUs, how).length, 1);
 });
 
 test('without background only what is demanded is sent', (t) => {
