@@ -56,6 +56,8 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   #pausedAtUs: number | undefined;
   #postcopyWanted = false;
   #collected: Collected = NOTHING_COLLECTED;
+  /** Of this pause; true of a guest whose disks do not move. */
+  #disksSettled = false;
 
   constructor(options: SourceOptions) {
     this.#options = options;
@@ -133,7 +135,8 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       case 'devicesCaptured':
         return this.#collect({ devices: input.bytes, ramDigest: input.ramDigest }, nowUs);
       case 'disksSettled':
-        return this.#collect({ disks: true }, nowUs);
+        this.#disksSettled = true;
+        return this.#handOver(nowUs);
       case 'disksReady':
         this.#ready.disksReady();
         return this.#readier(nowUs);
@@ -220,7 +223,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     const owes =
       (state.kind === 'greeting' && !state.accepted) ||
       (state.kind === 'comparing' && state.owed) ||
-      state.kind === 'loading' ||
+      (state.kind === 'loading' && !state.loaded) ||
       (this.#session !== undefined && this.#sender.owed);
     if (!owes) return undefined;
     // The destination may first load what it has kept of the guest.
@@ -254,8 +257,9 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       case 'demand':
         return this.#demand(section.ranges, nowUs);
       case 'loaded':
-        if (state.kind !== 'loading') break;
-        return this.#handOver(state.postcopy, nowUs);
+        if (state.kind !== 'loading' || state.loaded) break;
+        this.#state = { ...state, loaded: true };
+        return this.#handOver(nowUs);
       case 'running':
       case 'resumed':
       case 'missing':
@@ -426,7 +430,8 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     if (state.kind !== 'switching' || state.paused) return [];
     this.#state = { ...state, paused: true };
     this.#pausedAtUs = nowUs;
-    this.#collected = { ...NOTHING_COLLECTED, disks: !this.#options.movesDisks };
+    this.#collected = NOTHING_COLLECTED;
+    this.#disksSettled = !this.#options.movesDisks;
     const outputs: SourceOutput[] = [{ kind: 'scan' }, { kind: 'captureDevices' }];
     if (this.#options.movesDisks) outputs.push({ kind: 'settleDisks' });
     return outputs;
@@ -438,15 +443,13 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     if (state.kind !== 'switching' || !state.paused) return [];
     this.#collected = { ...this.#collected, ...part };
     const outputs = this.#pump(nowUs);
-    const { scanned, devices, disks, ramDigest } = this.#collected;
+    const { scanned, devices, ramDigest } = this.#collected;
     const sent = state.postcopy || this.#sender.unsent.size === 0;
-    if (!scanned || devices === undefined || !disks || !sent || !this.#sender.allCoded) {
-      return outputs;
-    }
+    if (!scanned || devices === undefined || !sent || !this.#sender.allCoded) return outputs;
     const { unsent, unconfirmed } = this.#sender;
     unconfirmed.clear();
     unconfirmed.addAll(unsent.ranges());
-    this.#state = { kind: 'loading', postcopy: state.postcopy };
+    this.#state = { kind: 'loading', postcopy: state.postcopy, loaded: false };
     this.#heardAtUs = nowUs;
     const sections = switchoverSections(unsent.ranges(), devices, {
       postcopy: state.postcopy,
@@ -459,13 +462,18 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     return [...outputs, ...sections.flatMap((section) => this.#put(section))];
   }
 
-  /** The point of no return. */
-  #handOver(postcopy: boolean, nowUs: number): SourceOutput[] {
+  /**
+   * The point of no return, once the destination has loaded the guest and the disks are settled:
+   * that is done beside the load.
+   */
+  #handOver(nowUs: number): SourceOutput[] {
+    const state = this.#state;
+    if (state.kind !== 'loading' || !state.loaded || !this.#disksSettled) return [];
     if (this.#session === undefined) return [];
     this.#handover = new SourceHandover({
       options: this.#options,
       sender: this.#sender,
-      postcopy,
+      postcopy: state.postcopy,
       session: this.#session,
       nowUs,
       resumeGuest: this.#resumeGuest(),

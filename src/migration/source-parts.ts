@@ -9,14 +9,12 @@ export interface Collected {
   readonly scanned: boolean;
   readonly devices: Buffer | undefined;
   readonly ramDigest: number | undefined;
-  readonly disks: boolean;
 }
 
 export const NOTHING_COLLECTED: Collected = {
   scanned: false,
   devices: undefined,
   ramDigest: undefined,
-  disks: false,
 };
 
 /** Of a device state, as `switchover` has it. */

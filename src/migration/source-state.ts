@@ -192,7 +192,7 @@ export type SourceState =
   | { readonly kind: 'precopy'; readonly round: number; readonly scanning: boolean }
   /** `pause` is asked; then the last scan, the devices and the disks, all at once. */
   | { readonly kind: 'switching'; readonly postcopy: boolean; readonly paused: boolean }
-  /** `switchover` is sent; waits for `loaded`. */
-  | { readonly kind: 'loading'; readonly postcopy: boolean }
+  /** `switchover` is sent; waits for `loaded`, and for the disks. */
+  | { readonly kind: 'loading'; readonly postcopy: boolean; readonly loaded: boolean }
   | HandedOver
   | { readonly kind: 'ended'; readonly outcome: SourceOutcome };

@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AcceptedImage } from '../blockrep/index.js';
 import type { Guest } from '../guest/index.js';
-import type { PageRange } from '../lib/index.js';
+import { assert, type PageRange } from '../lib/index.js';
 import type { Session } from '../transport/index.js';
 import { DISK_ENOUGH_BYTES, DISK_PASS_MS, DISK_PASSES_MAX } from './limits.js';
 
@@ -31,6 +31,7 @@ export class DepartingGuest {
   #paused = false;
   #edged = false;
   #settling: Promise<unknown> = Promise.resolve();
+  #edging: Promise<void> = Promise.resolve();
   /** Saved in the pause, before the last pages are looked for: saving may write to guest RAM. */
   #devices: Buffer | undefined;
 
@@ -101,14 +102,20 @@ export class DepartingGuest {
     saving.catch(() => undefined);
     await paused;
     onPart('stop');
+    // Beside the save: all that it has said before the stop is there to be drained.
+    let drained = network.drain();
     let devices = await saving;
     onPart('saveDevices');
-    while (!(await network.drain())) devices = await emulator.saveDeviceState();
-    // Beside what is done with RAM: it is another thread's work.
+    while (!(await drained)) {
+      devices = await emulator.saveDeviceState();
+      drained = network.drain();
+    }
+    onPart('drain');
+    // Beside what is done with RAM: both are other threads' work.
     if (this.#moving) this.#settleDisks();
-    await network.edge(this.#epoch, { exact, compares: false });
+    this.#edging = network.edge(this.#epoch, { exact, compares: false });
+    this.#edging.catch(() => undefined);
     network.resume();
-    onPart('drainAndEdge');
     this.#devices = devices;
   }
 
@@ -118,8 +125,10 @@ export class DepartingGuest {
     this.#settling.catch(() => undefined);
   }
 
-  /** Only after `pause`. */
-  get devices(): Buffer | undefined {
+  /** Only after `pause`. Their guest has an edge by then. */
+  async devices(): Promise<Buffer> {
+    await this.#edging;
+    assert(this.#devices !== undefined, 'Devices are captured in the pause');
     return this.#devices;
   }
 

@@ -36,7 +36,7 @@ import {
   type Speech,
   writeMigrationRecord,
 } from '../guest/index.js';
-import { assert, describeError, PAGE_SIZE_BYTES, type PageRange, Timeline } from '../lib/index.js';
+import { describeError, PAGE_SIZE_BYTES, type PageRange, Timeline } from '../lib/index.js';
 import { monotonicUs, setUrgent } from '../linux/index.js';
 import {
   DESTINATION_SECTIONS,
@@ -312,11 +312,10 @@ export class SourceRole extends MovingRole implements NodeRole {
         return;
       case 'captureDevices':
         this.#inTurn(async () => {
-          const { devices } = this.#guest;
-          assert(devices !== undefined, 'Devices are captured in the pause');
+          const bytes = await this.#guest.devices();
           const { guest, policy } = this.#departure;
           const ramDigest = policy.verify ? await digestRam(guest.emulator.ram) : undefined;
-          return { kind: 'devicesCaptured', bytes: devices, ramDigest };
+          return { kind: 'devicesCaptured', bytes, ramDigest };
         });
         return;
       case 'settleDisks':

@@ -143,6 +143,38 @@ test('a pause waits for the moved disks, and is written down only then', (t) => 
   }
 });
 
+test('the disks settle beside the load, and run waits for both, in either order', (t) => {
+  for (const last of ['loaded', 'disksSettled'] as const) {
+    const bench = new Bench('precopy', { movesDisks: true }).accepted();
+    bench.step({ kind: 'disksReady' });
+    t.deepEqual(bench.words.slice(-3), ['settleDisks', 'deviceState', 'switchover']);
+    if (last === 'loaded') bench.step({ kind: 'disksSettled' });
+    else bench.hear({ kind: 'loaded' });
+    t.false(bench.words.includes('run'));
+    if (last === 'loaded') bench.hear({ kind: 'loaded' });
+    else bench.step({ kind: 'disksSettled' });
+    t.is(bench.words.at(-1), 'run');
+  }
+});
+
+test('disks that do not settle give the guest back, also once it is loaded there', (t) => {
+  const bench = new Bench('precopy', { movesDisks: true }).accepted();
+  bench.step({ kind: 'disksReady' });
+  bench.hear({ kind: 'loaded' });
+  bench.step({ kind: 'broken', reason: 'The image can not be synced' });
+  t.deepEqual(bench.words.slice(-5), ['cancel', 'record', 'resumeGuest', 'closeSession', 'ended']);
+  t.false(bench.words.includes('run'));
+});
+
+test('a destination says loaded once', (t) => {
+  const bench = new Bench('precopy', { movesDisks: true }).accepted();
+  bench.step({ kind: 'disksReady' });
+  bench.hear({ kind: 'loaded' });
+  bench.hear({ kind: 'loaded' });
+  t.true(bench.words.includes('resumeGuest'));
+  t.false(bench.words.includes('run'));
+});
+
 test('a pause that is put off takes back what was written down', (t) => {
   const bench = new Bench('precopy', { downtimeLimitUs: 4 });
   let scans = 0;
