@@ -83,12 +83,13 @@ export class ArrivingGuest {
     const received = await receiveGuest(configuration, hello, {
       role: lacksPages ? 'arriving' : 'standby',
       lacksPages,
+      incoming: true,
       lease,
       log,
     });
     const arriving = new ArrivingGuest(options, received);
     try {
-      if (lacksPages) await arriving.#findLoadPages();
+      await arriving.#makeReady(lacksPages);
       const { ram } = arriving.guest.emulator;
       if (section.choices.assisted)
         arriving.#image = await KeptImage.load(configuration, { ram, log });
@@ -171,7 +172,10 @@ export class ArrivingGuest {
         if (complaint !== undefined) throw new ProtocolError(complaint);
       }
     }
+    const resets = emulator.loadResets;
     await emulator.loadDeviceState(deviceState);
+    // Else what it has written belongs to the devices.
+    if (!resets) return;
     if (!this.#placing) {
       await emulator.dropPrivate(emulator.scanPrivate());
       return;
@@ -326,6 +330,17 @@ export class ArrivingGuest {
     if (arriving === undefined) this.guest.emulator.ram.copyOut(offset, bytes);
     else arriving.copy(bytes);
     kept.set(offset, bytes);
+  }
+
+  /** RAM is what the source takes it for, all zeroes, and what the load does to it is known. */
+  async #makeReady(lacksPages: boolean): Promise<void> {
+    const { emulator } = this.guest;
+    if (emulator.loadResets) {
+      if (lacksPages) await this.#findLoadPages();
+      return;
+    }
+    await emulator.dropPrivate(emulator.scanPrivate());
+    eraseRam(emulator.ram);
   }
 
   /** A load of what it has just started with writes what every load does. */

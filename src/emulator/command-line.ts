@@ -20,7 +20,8 @@ export const CHILD_FD = {
   control: 6,
   qmp: 7,
   console: 8,
-  nics: 9,
+  incoming: 9,
+  nics: 10,
 } as const;
 
 export const VM_STATE_NODE = 'colo-vmstate';
@@ -32,6 +33,8 @@ export interface CommandLineOptions {
   readonly ramMapping: 'shared' | 'private';
   readonly diskSockets: readonly string[];
   readonly startPaused: boolean;
+  /** It waits for a guest: incoming-stream.ts. */
+  readonly incoming?: boolean;
 }
 
 /** The arguments behind the binary's name. Sockets belong to disks by their position. */
@@ -46,6 +49,7 @@ export function formatCommandLine(options: CommandLineOptions): string[] {
     // becomes of it, and on the secondary the next checkpoint brings it back.
     ...['-action', 'reboot=reset,shutdown=pause,watchdog=reset,panic=none'],
     ...(options.startPaused ? ['-S'] : []),
+    ...(options.incoming === true ? ['-incoming', 'defer'] : []),
     ...['-chardev', `socket,id=qmp,fd=${CHILD_FD.qmp}`, '-mon', 'chardev=qmp,mode=control'],
     ...['-chardev', `socket,id=console,fd=${CHILD_FD.console}`, '-serial', 'chardev:console'],
     ...json('-blockdev', {

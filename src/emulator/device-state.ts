@@ -70,10 +70,21 @@ export function advanceClock(state: Buffer, us: number): void {
 /** The stream that `snapshot-load` takes: `state` with the configuration section it insists on. */
 export function toLoadableState(state: Buffer, machineType: string): Buffer {
   checkDeviceState(state);
+  return Buffer.concat([streamBegin(machineType), sectionsOf(state)]);
+}
+
+/** Header and configuration section of any stream for QEMU. */
+export function streamBegin(machineType: string): Buffer {
   const name = Buffer.from(machineType, 'latin1');
-  const configuration = Buffer.alloc(5);
-  configuration.writeUInt8(CONFIGURATION, 0);
-  configuration.writeUInt32BE(name.length, 1);
-  const sections = state.subarray(HEADER_BYTES);
-  return Buffer.concat([state.subarray(0, HEADER_BYTES), configuration, name, sections]);
+  const begin = Buffer.alloc(HEADER_BYTES + 5);
+  begin.writeUInt32BE(MAGIC, 0);
+  begin.writeUInt32BE(VERSION, 4);
+  begin.writeUInt8(CONFIGURATION, HEADER_BYTES);
+  begin.writeUInt32BE(name.length, HEADER_BYTES + 1);
+  return Buffer.concat([begin, name]);
+}
+
+/** Sections and end of a checked device state; borrows it. */
+export function sectionsOf(state: Buffer): Buffer {
+  return state.subarray(HEADER_BYTES);
 }

@@ -69,8 +69,15 @@ export interface Emulator {
   /** The devices' state, loadable by an emulator of the same definition. Only while paused. */
   saveDeviceState(): Promise<Buffer>;
   /**
-   * Resets all devices and loads the state. Only while paused; repeatable. QemuError when QEMU
-   * refuses it: the devices are then in no usable state until another load succeeds.
+   * Whether the next load resets the devices first, which writes ROM contents into guest RAM. It
+   * does not where a guest comes once (`LaunchOptions.incoming`); until then it can't be saved, nor
+   * resumed.
+   */
+  readonly loadResets: boolean;
+  /**
+   * Loads the state; all devices are as it says. Only while paused; repeatable. QemuError when QEMU
+   * refuses it: the devices are then in no usable state until another load succeeds. Without
+   * `loadResets` QEMU ends instead.
    */
   loadDeviceState(state: Buffer, options?: LoadOptions): Promise<void>;
   /** On a private mapping: pages of which the guest has its own copy. Else none. */

@@ -49,6 +49,11 @@ export const KILL_DEADLINE_MS = 30_000;
  */
 export const DEVICE_STATE_BYTES_MAX = 8 * 2 ** 20;
 
+/** The BIOS of a PC, bytes: QEMU itself takes no larger one. ProtocolError. */
+export const FIRMWARE_BYTES_MAX = 16 * 2 ** 20;
+/** Of QEMU's answers on the way into it, bytes at once: there are two of eight. ProtocolError. */
+export const INCOMING_ANSWER_BYTES_MAX = 64;
+
 /** Ranges of one drop request; RANGES_MAX of native/ram-preload.c. Longer lists are split. */
 export const DROP_RANGES_MAX = 8192;
 

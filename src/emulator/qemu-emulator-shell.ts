@@ -28,10 +28,11 @@ import type {
 import { QemuError } from './errors.js';
 import { type GuestEvent, parseGuestEvent } from './guest-event.js';
 import { PrivateRam, RamFile, SharedRam } from './guest-ram-shell.js';
+import { IncomingGuest } from './incoming-shell.js';
 import { DEVICE_STATE_BYTES_MAX, LAST_WORDS_MS, LAUNCH_DEADLINE_MS } from './limits.js';
-import type { MachineDefinition } from './machine-definition.js';
+import type { MachineDefinition, ResolvedMachineDefinition } from './machine-definition.js';
 import { FaultServer } from './missing-pages-shell.js';
-import { DEFAULT_QEMU_BINARY, resolveMachineDefinition } from './qemu-probe-shell.js';
+import { DEFAULT_QEMU_BINARY, dataFolders, resolveMachineDefinition } from './qemu-probe-shell.js';
 import { type NicFds, QemuProcess } from './qemu-process-shell.js';
 import { QmpClient } from './qmp-client-shell.js';
 import { QmpWatch } from './qmp-watch.js';
@@ -61,6 +62,12 @@ export interface LaunchOptions {
   readonly startPaused: boolean;
   /** A postcopy may end here: `Emulator.missingPages`. Shared RAM and userfaultfd tracking only. */
   readonly missingPages?: boolean;
+  /**
+   * Another host's guest comes by one `loadDeviceState`, before anything else is asked of it; with
+   * `startPaused`. QEMU's own way in for a guest is quicker than `snapshot-load`, and resets
+   * nothing. A QEMU that does not take it is launched without.
+   */
+  readonly incoming?: boolean;
   readonly tracker?: 'auto' | DirtyTrackerKind;
   readonly qemuBinary?: string;
   readonly commandDeadlineMs?: number;
@@ -77,6 +84,20 @@ const NEEDS_RESET: readonly unknown[] = ['shutdown', 'internal-error'];
  * QemuError and QEMU's own words when QEMU won't; nothing is left behind then.
  */
 export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
+  if (options.incoming !== true) return launch(options);
+  try {
+    return await launch(options);
+  } catch (error) {
+    if (!(error instanceof NotIncomingError)) throw error;
+    options.log.warn('QEMU does not wait for a guest', { reason: describeError(error.cause) });
+    return launch({ ...options, incoming: false });
+  }
+}
+
+/** QEMU runs, but does not take a guest in its own way. */
+class NotIncomingError extends QemuError {}
+
+async function launch(options: LaunchOptions): Promise<Emulator> {
   const binary = options.qemuBinary ?? DEFAULT_QEMU_BINARY;
   const definition = await resolveMachineDefinition(options.definition, binary);
   checkSockets('diskSockets', options.diskSockets, definition.disks);
@@ -95,6 +116,7 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
       deviceStateFd: parts.deviceStateFd,
       vmStateFd: parts.vmStateFd,
       nicFds: options.nicFds,
+      incoming: options.incoming ?? false,
       track: trackerKind === 'userfaultfd',
       log: options.log,
     });
@@ -108,10 +130,31 @@ export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
     };
     options.log.info('QEMU runs', { ...description });
     const vcpuThreads = missingPages ? await queryVcpuThreads(qmp) : undefined;
-    return new QemuEmulator({ options, description, parts, qemu, qmp, shim, report, vcpuThreads });
+    const incoming =
+      options.incoming === true ? await openIncoming({ qmp, qemu, definition, binary }) : undefined;
+    const around = { options, description, parts, qemu };
+    return new QemuEmulator({ ...around, qmp, shim, report, vcpuThreads, incoming });
   } catch (error) {
     await parts.release();
     throw error;
+  }
+}
+
+async function openIncoming(parts: {
+  readonly qmp: QmpClient;
+  readonly qemu: QemuProcess;
+  readonly definition: ResolvedMachineDefinition;
+  readonly binary: string;
+}): Promise<IncomingGuest> {
+  const { qmp, qemu, definition, binary } = parts;
+  const { machineType, extraArguments } = definition;
+  try {
+    return await IncomingGuest.open({
+      ...{ qmp, machineType, socket: qemu.socket('incoming') },
+      dataFolders: () => dataFolders(binary, extraArguments),
+    });
+  } catch (cause) {
+    throw new NotIncomingError('QEMU does not take a guest', { cause });
   }
 }
 
@@ -175,16 +218,20 @@ async function meet(qemu: QemuProcess, options: LaunchOptions): Promise<Meeting>
     const [report, qemuVersion] = await Promise.all([shim.report, qmp.start()]);
     return { qmp, shim, report, qemuVersion };
   } catch (error) {
-    // A QEMU that refuses its arguments closes its sockets and ends: its last words say why.
-    const patience = new Promise<void>((resolve) => {
-      setTimeout(resolve, LAST_WORDS_MS).unref();
-    });
-    const exit = await Promise.race([qemu.exited, patience]);
-    if (exit === undefined) throw error; // It lives on and is killed by the caller.
-    throw new QemuError(`${describeError(error)}; ${exit.reason}`, { cause: error });
+    throw await withLastWords(error, qemu);
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** A QEMU that refuses what it is given closes its sockets and ends: its last words say why. */
+async function withLastWords(error: unknown, qemu: QemuProcess): Promise<unknown> {
+  const patience = new Promise<void>((resolve) => {
+    setTimeout(resolve, LAST_WORDS_MS).unref();
+  });
+  const exit = await Promise.race([qemu.exited, patience]);
+  if (exit === undefined) return error; // It lives on and is killed by the caller.
+  return new QemuError(`${describeError(error)}; ${exit.reason}`, { cause: error });
 }
 
 function checkSockets(key: string, sockets: readonly unknown[], users: readonly unknown[]): void {
@@ -240,6 +287,7 @@ interface QemuEmulatorParts extends Omit<Meeting, 'qemuVersion'> {
   readonly qemu: QemuProcess;
   /** When pages may be missing. */
   readonly vcpuThreads: readonly number[] | undefined;
+  readonly incoming: IncomingGuest | undefined;
 }
 
 class QemuEmulator implements Emulator {
@@ -261,6 +309,8 @@ class QemuEmulator implements Emulator {
   /** It stopped without being asked: perhaps in a state that only a reset leaves. */
   #haltedByItself = false;
   #loads = 0;
+  /** Until the first load. */
+  #incoming: IncomingGuest | undefined;
   /** Found by a scan that `scanWritten` has not given yet. */
   #writtenBefore: PageRange[] = [];
   #pagesReleased = false;
@@ -275,6 +325,8 @@ class QemuEmulator implements Emulator {
     this.#qmp = qmp;
     this.#shim = shim;
     this.#running = !options.startPaused;
+    this.#incoming = given.incoming;
+    parts.closers.push(() => given.incoming?.close());
     const mapping = { pid: qemu.pid, address: report.address, length: report.length };
     this.#life = new ProcessLife(qemu.pid);
     parts.closers.push(() => this.#life.close());
@@ -345,10 +397,22 @@ class QemuEmulator implements Emulator {
     return state;
   }
 
+  get loadResets(): boolean {
+    return this.#incoming === undefined;
+  }
+
   async loadDeviceState(state: Buffer, options?: LoadOptions): Promise<void> {
     checkDeviceState(state);
     const isTcg = this.description.accelerator === 'tcg';
     if (isTcg && options !== undefined) advanceClock(state, options.advanceUs);
+    const incoming = this.#incoming;
+    this.#incoming = undefined;
+    if (incoming !== undefined) {
+      await incoming.load(state).catch(async (error) => {
+        throw await withLastWords(error, this.#qemu);
+      });
+      return;
+    }
     const loadable = toLoadableState(state, this.description.machineType);
     if (this.#haltedByItself) await this.#leaveHaltedState();
     writeSync(this.#parts.vmStateFd, loadable, 0, loadable.length, VM_STATE_OFFSET);

@@ -86,6 +86,8 @@ export async function probeQemu(qemuBinary = DEFAULT_QEMU_BINARY): Promise<QemuO
     said(qemuBinary, ['--version']),
     said(qemuBinary, ['-machine', 'help']),
     said(qemuBinary, ['-cpu', 'help']),
+    // Kept for the launch.
+    dataFolders(qemuBinary, []),
   ]);
   return {
     version: /version (\S+)/.exec(version)?.[1] ?? 'unknown',
@@ -93,6 +95,16 @@ export async function probeQemu(qemuBinary = DEFAULT_QEMU_BINARY): Promise<QemuO
     cpuModels: cpuModelNames(models),
     kvm: reasonAgainstKvm() !== 'no-device',
   };
+}
+
+/** Where QEMU with these arguments looks for its firmware, in this order. */
+export async function dataFolders(
+  qemuBinary: string,
+  extraArguments: readonly string[],
+): Promise<readonly string[]> {
+  const own = extraArguments.filter((_, i) => /^--?L$/.test(extraArguments[i - 1] ?? ''));
+  const text = await said(qemuBinary, ['-L', 'help']);
+  return [...own, ...text.split('\n').filter((line) => line !== '')];
 }
 
 /** What a binary has said, by its file as it was then and by its arguments. */

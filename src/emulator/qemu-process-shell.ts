@@ -30,6 +30,8 @@ export interface QemuProcessOptions {
   readonly deviceStateFd: number;
   readonly vmStateFd: number;
   readonly nicFds: readonly NicFds[];
+  /** Whether it has a socket for a guest to come in by. */
+  readonly incoming: boolean;
   /** Whether the preload library registers guest RAM for write tracking. */
   readonly track: boolean;
   readonly log: Logger;
@@ -63,6 +65,7 @@ export class QemuProcess {
         'pipe',
         'pipe',
         'pipe',
+        options.incoming ? 'pipe' : 'ignore',
         ...options.nicFds.flatMap(({ frames, offload }) => [frames, offload]),
       ],
       env: {
@@ -89,7 +92,7 @@ export class QemuProcess {
   }
 
   /** Our end of one of QEMU's inherited sockets. */
-  socket(name: 'control' | 'qmp' | 'console'): Duplex {
+  socket(name: 'control' | 'qmp' | 'console' | 'incoming'): Duplex {
     // Node's types know the first five streams only, and none of them as the socket that a pipe is.
     const streams = this.#child.stdio as readonly unknown[];
     return streams[CHILD_FD[name]] as Duplex;

@@ -28,6 +28,8 @@ export interface LaunchOptions {
   readonly role: 'live' | 'standby' | 'arriving';
   /** The guest may run before all of its RAM is there (postcopy); only with `arriving`. */
   readonly lacksPages?: boolean;
+  /** It comes by one load of its devices; not with `live`. */
+  readonly incoming?: boolean;
   readonly disks: readonly DiskPlace[];
   readonly nics: readonly NicPlace[];
   readonly compareTimeoutUs: number;
@@ -83,6 +85,7 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
       runtimeDir,
       startPaused: role !== 'live',
       missingPages: options.lacksPages ?? false,
+      incoming: options.incoming ?? false,
       tracker,
       hungAfterUs: Math.max(QMP_HUNG_US_MIN, configuration.peerTimeoutUs),
       ...(consoleLog === undefined ? {} : { consoleLog }),

@@ -56,8 +56,6 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   #pausedAtUs: number | undefined;
   #postcopyWanted = false;
   #collected: Collected = NOTHING_COLLECTED;
-  /** Of this pause; true of a guest whose disks do not move. */
-  #disksSettled = false;
 
   constructor(options: SourceOptions) {
     this.#options = options;
@@ -135,7 +133,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
       case 'devicesCaptured':
         return this.#collect({ devices: input.bytes, ramDigest: input.ramDigest }, nowUs);
       case 'disksSettled':
-        this.#disksSettled = true;
+        this.#collected = { ...this.#collected, disks: true };
         return this.#handOver(nowUs);
       case 'disksReady':
         this.#ready.disksReady();
@@ -430,8 +428,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     if (state.kind !== 'switching' || state.paused) return [];
     this.#state = { ...state, paused: true };
     this.#pausedAtUs = nowUs;
-    this.#collected = NOTHING_COLLECTED;
-    this.#disksSettled = !this.#options.movesDisks;
+    this.#collected = { ...NOTHING_COLLECTED, disks: !this.#options.movesDisks };
     const outputs: SourceOutput[] = [{ kind: 'scan' }, { kind: 'captureDevices' }];
     if (this.#options.movesDisks) outputs.push({ kind: 'settleDisks' });
     return outputs;
@@ -462,13 +459,10 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     return [...outputs, ...sections.flatMap((section) => this.#put(section))];
   }
 
-  /**
-   * The point of no return, once the destination has loaded the guest and the disks are settled:
-   * that is done beside the load.
-   */
+  /** The point of no return, once the guest is loaded and, which is done beside it, disks settled. */
   #handOver(nowUs: number): SourceOutput[] {
     const state = this.#state;
-    if (state.kind !== 'loading' || !state.loaded || !this.#disksSettled) return [];
+    if (state.kind !== 'loading' || !state.loaded || !this.#collected.disks) return [];
     if (this.#session === undefined) return [];
     this.#handover = new SourceHandover({
       options: this.#options,

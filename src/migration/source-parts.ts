@@ -9,12 +9,15 @@ export interface Collected {
   readonly scanned: boolean;
   readonly devices: Buffer | undefined;
   readonly ramDigest: number | undefined;
+  /** They hold all that the guest has written; what is sent does not wait for that. */
+  readonly disks: boolean;
 }
 
 export const NOTHING_COLLECTED: Collected = {
   scanned: false,
   devices: undefined,
   ramDigest: undefined,
+  disks: false,
 };
 
 /** Of a device state, as `switchover` has it. */

@@ -128,6 +128,7 @@ export class DepartingGuest {
   /** Only after `pause`. Their guest has an edge by then. */
   async devices(): Promise<Buffer> {
     await this.#edging;
+    this.#options.onPart('edge');
     assert(this.#devices !== undefined, 'Devices are captured in the pause');
     return this.#devices;
   }

@@ -30,6 +30,7 @@ export interface SubjectOptions {
   readonly ramMapping: 'shared' | 'private';
   readonly startPaused: boolean;
   readonly missingPages?: boolean;
+  readonly incoming?: boolean;
   readonly tracker?: 'auto' | DirtyTrackerKind;
 }
 

@@ -65,6 +65,7 @@ export class FakeEmulator implements Emulator {
   readonly ram: GuestRam;
   readonly missingPages: FakeMissingPages | undefined;
   readonly exited: Promise<ExitReason>;
+  readonly loadResets = true;
   /** How often `announce` was called. */
   announcements = 0;
   readonly #options: FakeEmulatorOptions;

@@ -53,6 +53,13 @@ test('only what was asked for differs: mapping, pause, kernel', (t) => {
   );
 });
 
+test('a machine that waits for a guest is told so, and has the same devices', (t) => {
+  const waiting = formatCommandLine({ ...options, incoming: true });
+  const at = waiting.indexOf('-incoming');
+  t.deepEqual(waiting.slice(at, at + 2), ['-incoming', 'defer']);
+  t.deepEqual(waiting.toSpliced(at, 2), formatCommandLine({ ...options, incoming: false }));
+});
+
 test('a machine alias becomes the versioned type, a versioned type stays, others are unknown', (t) => {
   const help = [
     'Supported machines are:',
