@@ -459,7 +459,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     return [...outputs, ...sections.flatMap((section) => this.#put(section))];
   }
 
-  /** The point of no return, once the guest is loaded and, which is done beside it, disks settled. */
+  /** The point of no return, once the guest is loaded and, beside that, the disks are settled. */
   #handOver(nowUs: number): SourceOutput[] {
     const state = this.#state;
     if (state.kind !== 'loading' || !state.loaded || !this.#collected.disks) return [];
