@@ -2,11 +2,12 @@
  * What the destination of a migration does with its guest, in the order of a migration: launch it,
  * take its pages, load its devices, take its disks, let it run, take the pages that it lacks.
  *
- * Loading devices resets them first, which writes ROM contents into guest RAM over the pages of the
- * source. A guest that has all its pages runs on a private mapping of the RAM file, like an SVM:
- * the load's writes are dropped with its private copies. A guest that may lack pages can't (there
- * are no faults to serve on private copies); there the pages that a load writes are kept aside and
- * put back.
+ * The guest comes into a QEMU that waits for it, whose load writes nothing but what the devices
+ * want. Where QEMU does not take it so (`Emulator.loadResets`), loading devices resets them first,
+ * which writes ROM contents into guest RAM over the pages of the source. A guest that has all its
+ * pages runs on a private mapping of the RAM file, like an SVM: the load's writes are dropped with
+ * its private copies. A guest that may lack pages can't (there are no faults to serve on private
+ * copies); there the pages that a load writes are kept aside and put back.
  */
 import type { Configuration } from '../config/index.js';
 import { type Guest, type ReceivedGuest, receiveGuest } from '../guest/index.js';
@@ -148,11 +149,7 @@ export class ArrivingGuest {
   expect(missing: readonly PageRange[]): void {
     const pages = this.#missingPages;
     pages.onFault(({ offset }) => this.#options.onFault(offset));
-    this.#kept = new Map();
-    const absent = pageBitmapOf(this.#ramPages, missing);
-    for (const offset of pagesOf(this.#loadPages)) {
-      if (!absent.has(offset / PAGE_SIZE_BYTES)) this.#keep(offset);
-    }
+    if (this.guest.emulator.loadResets) this.#keepLoadPages(missing);
     this.#options.onPart('keepPages');
     pages.start(missing);
     this.#placing = true;
@@ -319,6 +316,15 @@ export class ArrivingGuest {
     for (let at = 0; at < bytes.length; at += PAGE_SIZE_BYTES) {
       if (!this.#missingPages.isMissing(offset + at)) continue;
       digest.add(offset + at, bytes.subarray(at, at + PAGE_SIZE_BYTES));
+    }
+  }
+
+  /** What is here already of the pages that a load writes; what comes of them is kept, too. */
+  #keepLoadPages(missing: readonly PageRange[]): void {
+    this.#kept = new Map();
+    const absent = pageBitmapOf(this.#ramPages, missing);
+    for (const offset of pagesOf(this.#loadPages)) {
+      if (!absent.has(offset / PAGE_SIZE_BYTES)) this.#keep(offset);
     }
   }
 

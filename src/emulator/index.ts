@@ -2,7 +2,8 @@
  * The only code that knows QEMU. In reading order: emulator.ts (what a guest can do),
  * machine-definition.ts -> command-line.ts (how it is made), qemu-emulator-shell.ts (the real
  * thing, with qmp-*, shim-*, guest-ram-shell, dirty-tracker*, device-state.ts and vmstate-qcow2.ts
- * under it). Pages that are still elsewhere: missing-pages.ts -> missing-pages-shell.ts.
+ * under it). A guest that is moved here: incoming-stream.ts -> incoming-shell.ts. Pages that are
+ * still elsewhere: missing-pages.ts -> missing-pages-shell.ts.
  */
 export type {
   Accelerator,
