@@ -30,6 +30,11 @@ export interface AgentStatus {
   readonly sync: { readonly doneBytes: number; readonly totalBytes: number } | null;
   readonly diskMemoryBytes: number;
   readonly verified: number;
+  readonly lastSync: {
+    readonly durationMs: number;
+    readonly ramSentBytes: number;
+    readonly ramKeptBytes: number;
+  } | null;
   readonly lastFailure: string | null;
   readonly security: {
     readonly transport: 'tls' | 'plain';

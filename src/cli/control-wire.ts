@@ -20,6 +20,7 @@ import {
   DISKS_MAX,
   type EventsAnswer,
   type EventsQuery,
+  type LastSync,
   MODES,
   type Mode,
   NICS_MAX,
@@ -137,6 +138,12 @@ const certificateSchema = z.object({
   daysLeft: z.number().int(),
 });
 
+const lastSyncSchema = z.object({
+  durationMs: count,
+  ramSentBytes: count,
+  ramKeptBytes: count,
+}) satisfies z.ZodType<LastSync>;
+
 const statusSchema = z.object({
   vm: z.string(),
   host: z.string(),
@@ -193,6 +200,7 @@ const statusSchema = z.object({
       ),
     })
     .nullable(),
+  lastSync: lastSyncSchema.nullable(),
   verify: z
     .object({ disk: z.string(), compared: count, clusters: count, differing: count })
     .nullable(),
@@ -265,6 +273,7 @@ const eventsSchema = z.object({
         step: z.enum(['begin', 'progress', 'end']),
         doneBytes: count,
         totalBytes: count,
+        synced: lastSyncSchema.optional(),
       }),
       event('disk', {}),
       event('witness', { state: z.enum(['lost', 'regained']) }),

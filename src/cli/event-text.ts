@@ -1,6 +1,6 @@
 /** `colo events` for people: one line an event. Pure but for the calendar. */
 import type { NodeEvent } from '../config/index.js';
-import { formatBytes, printable } from './status-text.js';
+import { formatBytes, lastSyncText, printable } from './status-text.js';
 
 /** Time in UTC, number, role, what, and why; with a line end. */
 export function formatEvent(event: NodeEvent): string {
@@ -25,7 +25,8 @@ function what(event: NodeEvent): string {
       const { doneBytes, totalBytes } = event;
       const sent =
         totalBytes === 0 ? '' : `, ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`;
-      return `resync ${event.step}${sent}`;
+      const came = event.synced === undefined ? '' : `, ${lastSyncText(event.synced)}`;
+      return `resync ${event.step}${sent}${came}`;
     }
     case 'witness':
     case 'peer':

@@ -5,6 +5,7 @@ import {
   type DiskStatus,
   type DiskSyncStatus,
   EXPIRY_WARNING_DAYS,
+  type LastSync,
   type MigrationFigures,
   type MigrationStatus,
   type NodeStatus,
@@ -31,6 +32,7 @@ export function formatStatus(status: NodeStatus): string {
     rows.push(['Synchronising', syncText(status.sync)]);
     for (const disk of status.sync.disks) rows.push([`  disk ${disk.name}`, diskSyncText(disk)]);
   }
+  if (status.lastSync !== null) rows.push(['Synchronised', lastSyncText(status.lastSync)]);
   if (status.verify !== null) rows.push(['Verifying', verifyText(status.verify)]);
   if (status.migration !== null) rows.push(['Migration', migrationText(status.migration)]);
   rows.push(
@@ -104,6 +106,13 @@ function peerText(peer: NodeStatus['peer']): string {
   const heard =
     peer.lastHeardMs === null ? 'never heard' : `heard ${milliseconds(peer.lastHeardMs)} ago`;
   return `${peer.address}, ${peer.state}, ${heard}`;
+}
+
+/** What of the guest's memory crossed the network, and what did not have to. */
+export function lastSyncText({ durationMs, ramSentBytes, ramKeptBytes }: LastSync): string {
+  const sent = `${formatBytes(ramSentBytes)} of memory sent`;
+  const kept = ramKeptBytes === 0 ? '' : `, ${formatBytes(ramKeptBytes)} kept there`;
+  return `${sent}${kept}, in ${(durationMs / 1000).toFixed(1)} s`;
 }
 
 function syncText(sync: NonNullable<NodeStatus['sync']>): string {

@@ -2,6 +2,7 @@
  * What happens to a node, as an operator follows it by `colo events`: the types only. A node keeps
  * the last ones (src/node/event-ring.ts), src/cli carries them over its socket.
  */
+import type { LastSync } from './last-sync.js';
 
 /**
  * Where a node stands, in words that both roles share; `state` of the status says it in the role's
@@ -43,6 +44,8 @@ export type EventBody = { readonly reason: string } & (
       readonly step: 'begin' | 'progress' | 'end';
       readonly doneBytes: number;
       readonly totalBytes: number;
+      /** With `end`, if it has ended in protection. */
+      readonly synced?: LastSync | undefined;
     }
   /** An image on this host can't be read, written or synced. */
   | { readonly kind: 'disk' }
@@ -87,4 +90,6 @@ export interface RoleView {
   readonly reason: string;
   readonly peer: 'none' | 'alive' | 'suspect' | 'lost';
   readonly epoch: number;
+  /** Of a primary: see NodeStatus. */
+  readonly lastSync?: LastSync | null;
 }

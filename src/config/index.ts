@@ -46,6 +46,7 @@ export {
   type Role,
   type TransportSecurity,
 } from './keys.js';
+export type { LastSync } from './last-sync.js';
 export {
   CAPTURE_BYTES_DEFAULT,
   CAPTURE_BYTES_MAX,

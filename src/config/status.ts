@@ -4,6 +4,7 @@
  */
 import type { CommandResult } from './command-result.js';
 import type { EventsAnswer, EventsQuery, NodePhase, RoleView } from './events.js';
+import type { LastSync } from './last-sync.js';
 import type { MigrationControl, MigrationStatus } from './migration.js';
 import type { Mode, PeriodSetting } from './mode.js';
 
@@ -193,6 +194,8 @@ export interface NodeStatus {
     totalBytes: number;
     disks: DiskSyncStatus[];
   } | null;
+  /** Of a primary: the last synchronisation that ended in protection. */
+  lastSync: LastSync | null;
   /** Of the running `colo verify`; clusters of 64 KiB. */
   verify: { disk: string; compared: number; clusters: number; differing: number } | null;
   disks: DiskStatus[];

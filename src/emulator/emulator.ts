@@ -36,6 +36,8 @@ export interface GuestRam {
    * code must not be changed without a `loadDeviceState` before the next `resume`.
    */
   writeFile(offset: number, bytes: Buffer): void;
+  /** Fills `target` from the RAM file, which on a private mapping is the RAM cache. */
+  readFile(offset: number, target: Buffer): void;
   /**
    * The RAM itself, no copy: changes as the guest runs. Undefined on a private mapping, and where
    * the range crosses a multiple of 1 GiB, and while pages are missing; use `copyOut` then.
@@ -114,6 +116,23 @@ export interface Emulator {
   abort(): void;
   /** Ends the guest at once and releases everything. Idempotent. */
   kill(): Promise<void>;
+  /**
+   * Ends the guest as `kill` does, but its RAM file stays, and is the caller's. `guest`: with all
+   * that the guest saw, if it can still be asked; `file`: as it is, of an SVM the RAM cache.
+   * Undefined: the guest was killed before.
+   */
+  endKeepingRam(what: 'guest' | 'file'): Promise<LeftRam | undefined>;
+}
+
+/**
+ * The RAM of a guest that has ended, in memory: to be launched with once more, or closed. Nobody
+ * else writes it.
+ */
+export interface LeftRam {
+  readonly sizeBytes: number;
+  /** All that may be other than zero, ascending: what it takes of the host's memory. */
+  dataRanges(): PageRange[];
+  close(): void;
 }
 
 export interface ExitReason {

@@ -16,11 +16,12 @@ import {
   ProcessMemory,
   SystemCallError,
 } from '../linux/index.js';
-import type { GuestRam } from './emulator.js';
+import type { GuestRam, LeftRam } from './emulator.js';
 import { QemuError } from './errors.js';
+import { FOLD_CHUNK_BYTES, FOLD_TURN_BYTES } from './limits.js';
 
 /** The file behind guest RAM, without a name, and this process's mapping of it. */
-export class RamFile {
+export class RamFile implements LeftRam {
   readonly sizeBytes: number;
   readonly #fd: number;
   readonly #map: MemoryMap;
@@ -99,6 +100,10 @@ export class SharedRam implements GuestRam {
     this.#file.map.write(offset, bytes);
   }
 
+  readFile(offset: number, target: Buffer): void {
+    this.#file.read(offset, target);
+  }
+
   view(offset: number, length: number): Buffer | undefined {
     return this.hasMissing ? undefined : this.#file.map.view(offset, length);
   }
@@ -139,6 +144,10 @@ export class PrivateRam implements GuestRam {
     this.#file.map.write(offset, bytes);
   }
 
+  readFile(offset: number, target: Buffer): void {
+    this.#file.read(offset, target);
+  }
+
   view(): undefined {
     return undefined;
   }
@@ -159,6 +168,31 @@ export class PrivateRam implements GuestRam {
       bytes += range.length;
     }
     return bytes;
+  }
+
+  /**
+   * Puts the guest's own pages into the RAM file, of a guest that stands still for good. Gives the
+   * ranges, some at a time, when they are there: whoever drops the copies then keeps the memory
+   * that is used as it was.
+   */
+  *fold(): Generator<PageRange[]> {
+    const chunk = Buffer.allocUnsafe(FOLD_CHUNK_BYTES);
+    let folded: PageRange[] = [];
+    let bytes = 0;
+    for (const { offset, length } of this.privatePages()) {
+      for (let at = 0; at < length; at += FOLD_CHUNK_BYTES) {
+        const part = chunk.subarray(0, Math.min(FOLD_CHUNK_BYTES, length - at));
+        this.copyOut(offset + at, part);
+        this.#file.map.write(offset + at, part);
+        folded.push({ offset: offset + at, length: part.length });
+        bytes += part.length;
+        if (bytes < FOLD_TURN_BYTES) continue;
+        yield folded;
+        folded = [];
+        bytes = 0;
+      }
+    }
+    if (bytes > 0) yield folded;
   }
 
   close(): void {

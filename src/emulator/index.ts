@@ -12,6 +12,7 @@ export type {
   EmulatorDescription,
   ExitReason,
   GuestRam,
+  LeftRam,
 } from './emulator.js';
 export { QemuError } from './errors.js';
 export { type FaultFigures, FaultStatistics } from './fault-statistics.js';

@@ -81,3 +81,10 @@ export const THROTTLE_PERCENT_MAX = 99;
  */
 export const THROTTLE_RUN_US = 10_000;
 export const THROTTLE_STOP_US = 5_000;
+
+/** A guest's own pages are put into the RAM file in pieces of at most this size, bytes. */
+export const FOLD_CHUNK_BYTES = 2 ** 20;
+/** After so many bytes their copies are dropped, and the event loop turns: some 20 ms. */
+export const FOLD_TURN_BYTES = 32 * 2 ** 20;
+/** For a guest to stand still before that, ms. Hit: the file stays as it is. */
+export const FOLD_PAUSE_MS = 2000;

@@ -2,7 +2,8 @@
  * The Emulator on stock QEMU. Bytes of the guest: RAM file <-> QEMU's mapping; device state: QEMU
  * -> memory file -> Buffer, and Buffer -> qcow2 memory file -> `snapshot-load`. Commands: QMP.
  */
-import { closeSync, fstatSync, readSync, writeSync } from 'node:fs';
+import { fstatSync, readSync, writeSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import {
   assert,
   describeError,
@@ -11,7 +12,7 @@ import {
   type PageRange,
   uniteRanges,
 } from '../lib/index.js';
-import { createMemoryFile, monotonicUs, ProcessLife, Userfaultfd } from '../linux/index.js';
+import { monotonicUs, ProcessLife, Userfaultfd } from '../linux/index.js';
 import { DEVICE_STATE_PATH, formatCommandLine, VM_STATE_NODE } from './command-line.js';
 import { ConsoleLog } from './console-log-shell.js';
 import { advanceClock, checkDeviceState, toLoadableState } from './device-state.js';
@@ -23,15 +24,22 @@ import type {
   EmulatorDescription,
   ExitReason,
   GuestRam,
+  LeftRam,
   LoadOptions,
 } from './emulator.js';
 import { QemuError } from './errors.js';
 import { type GuestEvent, parseGuestEvent } from './guest-event.js';
-import { PrivateRam, RamFile, SharedRam } from './guest-ram-shell.js';
+import { PrivateRam, SharedRam } from './guest-ram-shell.js';
 import { IncomingGuest } from './incoming-shell.js';
-import { DEVICE_STATE_BYTES_MAX, LAST_WORDS_MS, LAUNCH_DEADLINE_MS } from './limits.js';
+import {
+  DEVICE_STATE_BYTES_MAX,
+  FOLD_PAUSE_MS,
+  LAST_WORDS_MS,
+  LAUNCH_DEADLINE_MS,
+} from './limits.js';
 import type { MachineDefinition, ResolvedMachineDefinition } from './machine-definition.js';
 import { FaultServer } from './missing-pages-shell.js';
+import { Parts } from './qemu-parts-shell.js';
 import { DEFAULT_QEMU_BINARY, dataFolders, resolveMachineDefinition } from './qemu-probe-shell.js';
 import { type NicFds, QemuProcess } from './qemu-process-shell.js';
 import { QmpClient } from './qmp-client-shell.js';
@@ -40,7 +48,7 @@ import { object, type QmpEvent } from './qmp-wire.js';
 import { ShimClient } from './shim-shell.js';
 import type { ShimReport } from './shim-wire.js';
 import { Throttle } from './throttle-shell.js';
-import { encodeVmStateFile, VM_STATE_OFFSET, VM_STATE_TAG } from './vmstate-qcow2.js';
+import { VM_STATE_OFFSET, VM_STATE_TAG } from './vmstate-qcow2.js';
 
 export interface LaunchOptions {
   readonly definition: MachineDefinition;
@@ -60,6 +68,8 @@ export interface LaunchOptions {
   /** Exists already; nothing but the console log is put there. */
   readonly runtimeDir: string;
   readonly startPaused: boolean;
+  /** What a guest of the same size has left; also if the launch fails, it is the launch's. */
+  readonly leftRam?: LeftRam;
   /** A postcopy may end here: `Emulator.missingPages`. Shared RAM and userfaultfd tracking only. */
   readonly missingPages?: boolean;
   /**
@@ -105,7 +115,7 @@ async function launch(options: LaunchOptions): Promise<Emulator> {
   const trackerKind = chooseTracker(options.tracker ?? 'auto', options.log);
   const missingPages = options.missingPages ?? false;
   if (missingPages) checkMissingPages(options.ramMapping, trackerKind);
-  const parts = new Parts(definition.name, definition.memoryMib * 2 ** 20);
+  const parts = new Parts(definition, options.leftRam);
   try {
     const commandLine = formatCommandLine({ ...options, definition });
     options.log.debug('Launching QEMU', { binary, commandLine });
@@ -155,39 +165,6 @@ async function openIncoming(parts: {
     });
   } catch (cause) {
     throw new NotIncomingError('QEMU does not take a guest', { cause });
-  }
-}
-
-/** Everything to give back when a guest ends, whether or not it ever ran. */
-class Parts {
-  readonly ramFile: RamFile;
-  readonly deviceStateFd: number;
-  readonly vmStateFd: number;
-  readonly closers: (() => void)[] = [];
-  qemu: QemuProcess | undefined;
-  #released: Promise<void> | undefined;
-
-  constructor(name: string, ramBytes: number) {
-    this.ramFile = new RamFile(`colo-ram-${name}`, ramBytes);
-    this.closers.push(() => this.ramFile.close());
-    this.deviceStateFd = createMemoryFile('colo-device-state', 0);
-    this.closers.push(() => closeSync(this.deviceStateFd));
-    this.vmStateFd = createMemoryFile('colo-vm-state', VM_STATE_OFFSET + DEVICE_STATE_BYTES_MAX);
-    this.closers.push(() => closeSync(this.vmStateFd));
-    writeSync(this.vmStateFd, encodeVmStateFile(DEVICE_STATE_BYTES_MAX), 0, undefined, 0);
-  }
-
-  release(): Promise<void> {
-    this.#released ??= this.#release();
-    return this.#released;
-  }
-
-  async #release(): Promise<void> {
-    try {
-      await this.qemu?.kill();
-    } finally {
-      for (const close of this.closers.splice(0).reverse()) close();
-    }
   }
 }
 
@@ -478,6 +455,28 @@ class QemuEmulator implements Emulator {
   kill(): Promise<void> {
     this.#killed ??= this.#kill();
     return this.#killed;
+  }
+
+  async endKeepingRam(what: 'guest' | 'file'): Promise<LeftRam | undefined> {
+    if (this.#killed !== undefined) return undefined;
+    if (what === 'guest' && !this.#qemu.ended) await this.#foldPrivate();
+    if (this.#killed !== undefined) return undefined;
+    this.#parts.keepsRam = true;
+    await this.kill();
+    return this.#parts.ramFile;
+  }
+
+  /** Whatever becomes of it, the file holds a RAM of this guest, more or less new. */
+  async #foldPrivate(): Promise<void> {
+    if (this.#privateRam === undefined) return;
+    try {
+      // A QEMU that hangs is not waited for.
+      await Promise.race([this.pause(), delay(FOLD_PAUSE_MS)]);
+      if (this.#running) return;
+      for (const ranges of this.#privateRam.fold()) await this.dropPrivate(ranges);
+    } catch (error) {
+      if (!(error instanceof QemuError)) throw error;
+    }
   }
 
   async #kill(): Promise<void> {

@@ -17,11 +17,13 @@ export interface HelloParts {
   readonly epoch: number;
   /** Null without a witness. */
   readonly speech: SpeechOffer | null;
+  /** Of digests of RAM that the other host may have; undefined: they are not asked for. */
+  readonly salt?: Buffer;
 }
 
 /** JSON, as `parseHello` reads it. */
 export function guestHello(parts: HelloParts): string {
-  const { configuration, guest, images, identity, policy, epoch, speech } = parts;
+  const { configuration, guest, images, identity, policy, epoch, speech, salt } = parts;
   const { qemuVersion, accelerator, dirtyTracker } = guest.emulator.description;
   return JSON.stringify({
     version: REPLICATION_VERSION,
@@ -41,5 +43,6 @@ export function guestHello(parts: HelloParts): string {
     kernelSha256: guest.kernelSha256,
     initrdSha256: guest.initrdSha256,
     speech,
+    ...(salt === undefined ? {} : { ramDigests: { salt: salt.toString('hex') } }),
   });
 }

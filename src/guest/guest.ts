@@ -27,6 +27,8 @@ export interface GuestPast {
    * guest's RAM was at that switchover, and each page that differs is one of `scanPrivate`.
    */
   arrivedBy?: string;
+  /** Its RAM file began as that of a guest that was here before, not empty. */
+  hasLeftRam?: boolean;
 }
 
 /** What the guest's threads tell the role that has it. */

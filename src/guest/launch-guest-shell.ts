@@ -15,6 +15,7 @@ import type { Logger } from '../lib/index.js';
 import { digestFile } from '../replication/index.js';
 import { type DiskPlace, GuestDisks, type StartedDisks } from './disks/disks-client-shell.js';
 import type { Guest, GuestHooks } from './guest.js';
+import type { LeftGuestRam } from './left-ram-shell.js';
 import { GuestNetwork } from './network/guest-network-shell.js';
 import type { NicPlace } from './network/guest-nic.js';
 
@@ -26,6 +27,8 @@ export interface LaunchOptions {
    * the RAM file is its RAM.
    */
   readonly role: 'live' | 'standby' | 'arriving';
+  /** Memory that the guest had on this host; taken from there once QEMU is to be launched. */
+  readonly leftRam?: LeftGuestRam | undefined;
   /** The guest may run before all of its RAM is there (postcopy); only with `arriving`. */
   readonly lacksPages?: boolean;
   /** It comes by one load of its devices; not with `live`. */
@@ -77,8 +80,10 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
     });
     const definition = await options.define(started, disks);
     const nicFds = await nicsStart;
+    const leftRam = options.leftRam?.take(definition.memoryMib * 2 ** 20);
     const emulator = await launchQemu({
       definition,
+      ...(leftRam === undefined ? {} : { leftRam }),
       ramMapping: role === 'standby' ? 'private' : 'shared',
       diskSockets: started.sockets,
       nicFds,
@@ -90,6 +95,9 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
       hungAfterUs: Math.max(QMP_HUNG_US_MIN, configuration.peerTimeoutUs),
       ...(consoleLog === undefined ? {} : { consoleLog }),
       log,
+    }).catch((error: unknown) => {
+      leftRam?.close();
+      throw error;
     });
     cleanups.push(() => emulator.kill());
     network.closeQemuFds();
@@ -98,7 +106,8 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
       digestFile(definition.kernel?.initrd),
     ]);
     const files = { kernelSha256, initrdSha256 };
-    return { definition, emulator, disks, network, ...files, hooks, past: {}, stop };
+    const past = leftRam === undefined ? {} : { hasLeftRam: true };
+    return { definition, emulator, disks, network, ...files, hooks, past, stop };
   } catch (error) {
     await stop();
     throw error;

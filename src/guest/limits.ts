@@ -9,3 +9,6 @@ export const SPEECH_STATUS_MS = 200;
  * may need seconds to start.
  */
 export const GUARD_ANSWERS_MISSED_MAX = 25;
+
+/** Longest that setTimeout waits, ms: 24 days. What is to be kept for longer is kept for that. */
+export const TIMER_MS_MAX = 2 ** 31 - 1;

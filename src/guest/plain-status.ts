@@ -38,6 +38,7 @@ export function plainStatus(
     accelerator: 'none',
     qemuVersion: 'none',
     sync: null,
+    lastSync: null,
     verify: null,
     disks: [],
     diskMemoryBytes: 0,

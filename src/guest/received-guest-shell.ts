@@ -36,7 +36,7 @@ export interface ReceivedGuest {
   readonly verdicts: readonly AcceptedImage[];
 }
 
-export interface ReceiveOptions extends Pick<LaunchOptions, 'lacksPages' | 'incoming'> {
+export interface ReceiveOptions extends Pick<LaunchOptions, 'lacksPages' | 'incoming' | 'leftRam'> {
   readonly role: 'standby' | 'arriving';
   readonly lease: SharedArrayBuffer | undefined;
   readonly log: Logger;

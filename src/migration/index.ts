@@ -15,7 +15,8 @@
  *
  * Kept on disk: store/backup-file-shell.ts has pages of a postcopy whose network does not come
  * back; store/ram-image-store-shell.ts the RAM of guests that have left, so that a return sends
- * only what differs, or less: page-digest-shell.ts -> digest-wire.ts -> reuse.ts.
+ * only what differs, or less: page-digest-shell.ts -> digest-wire.ts -> ram-comparison-shell.ts
+ * (reuse.ts). A pair that comes together again compares its RAMs in the same way.
  *
  * Invariants: a guest runs at one host only; a source that has sent `run` never resumes by itself;
  * a destination that has not received it never runs by itself; a page that the running guest may
@@ -102,9 +103,20 @@ export {
   type WriteBackupOptions,
   writeBackup,
 } from './store/backup-file-shell.js';
-export { type DigestBatch, DigestDecoder, encodeDigests } from './store/digest-wire.js';
+export {
+  type DigestBatch,
+  DigestDecoder,
+  encodeDigestBatch,
+  encodeDigests,
+} from './store/digest-wire.js';
 export { BackupError, RamImageError } from './store/errors.js';
-export { digestPages } from './store/page-digest-shell.js';
+export { SALT_BYTES } from './store/limits.js';
+export { type DigestedPages, digestPages, digestPresent } from './store/page-digest-shell.js';
+export {
+  type ComparedPages,
+  RamComparison,
+  type RamComparisonOptions,
+} from './store/ram-comparison-shell.js';
 export type { ImageHeader } from './store/ram-image-format.js';
 export { type DepartedRam, RamImage, type SaveImageOptions } from './store/ram-image-shell.js';
 export {

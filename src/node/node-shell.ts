@@ -31,6 +31,7 @@ import {
   type Departure,
   type Guest,
   hasDeparted,
+  LeftGuestRam,
   type NodeIdentity,
   type NodeRole,
   type Promotion,
@@ -75,6 +76,9 @@ export async function startNode(
 /** Nobody was there, or nothing that makes sense. */
 const NO_ANSWER: readonly ProbeResult[] = ['refused', 'unreachable', 'silent'];
 
+/** Another guest than the one that was here last runs here, or may. */
+const USES_GUEST: readonly NodeOutput['kind'][] = ['boot', 'goOn', 'arrive', 'leave'];
+
 class Node implements RunningNode {
   readonly finished: Promise<NodeExit>;
   readonly #configuration: Configuration;
@@ -93,6 +97,7 @@ class Node implements RunningNode {
   #role: NodeRole | undefined;
   readonly #joining: Joining;
   readonly #events: NodeEvents;
+  readonly #leftRam: LeftGuestRam;
   /** What this host's images say, as long as no peer has been here. */
   #standing: Standing = 'none';
   /** Of a secondary: what it can boot the guest from. */
@@ -114,6 +119,7 @@ class Node implements RunningNode {
     this.#configuration = configuration;
     this.#log = log;
     this.#security = new NodeSecurity(configuration, log);
+    this.#leftRam = new LeftGuestRam(configuration, log);
     this.#machine = new RoleMachine({ hasWitness: configuration.witness.kind !== 'none' });
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
@@ -296,6 +302,8 @@ class Node implements RunningNode {
   }
 
   async #perform(output: Exclude<NodeOutput, { kind: 'ask' | 'askWitness' }>): Promise<void> {
+    // It is of use to a secondary only.
+    if (USES_GUEST.includes(output.kind)) this.#leftRam.discard();
     switch (output.kind) {
       case 'boot':
         // Whoever lets it boot knows where the guest is.
@@ -462,34 +470,16 @@ class Node implements RunningNode {
     parts: { readonly guest: () => Promise<Guest>; readonly policy: Policy },
   ): Promise<NodeRole> {
     const { policy } = parts;
-    const configuration = this.#configuration;
     const { reserve, first } = await EpochReserve.open(this.#epochFile);
     const guest = await parts.guest();
-    return new PrimaryRole({
-      configuration,
-      log: this.#log,
-      guest,
-      reserve,
-      firstEpoch: first,
-      policy,
-      peer,
-      identity: this.#identity,
-      speech: this.#speech,
-      watch: this.#events,
-    });
+    const has = { ...this.#common, guest, policy, peer };
+    return new PrimaryRole({ ...has, reserve, firstEpoch: first });
   }
 
   async #beSecondary(): Promise<NodeRole> {
     const reserve = await EpochReserve.watch(this.#epochFile);
     this.#log.info('Waiting for a primary');
-    return new SecondaryRole({
-      configuration: this.#configuration,
-      log: this.#log,
-      identity: this.#identity,
-      speech: this.#speech,
-      reserve,
-      watch: this.#events,
-    });
+    return new SecondaryRole({ ...this.#common, reserve });
   }
 
   #depart(departure: Departure): NodeRole {
@@ -521,20 +511,24 @@ class Node implements RunningNode {
     promotion.release();
     this.#take(
       new PrimaryRole({
-        configuration: this.#configuration,
-        log: this.#log,
-        guest,
-        downtimeUs,
+        ...{ ...this.#common, guest, downtimeUs, policy, reserve },
         continuedFrom: epoch,
-        reserve,
         firstEpoch: first,
-        policy,
         peer: this.#configuration.peer ?? promotion.peer,
-        identity: this.#identity,
-        speech: this.#speech,
-        watch: this.#events,
       }),
     );
+  }
+
+  /** Of what both roles of a pair are made. */
+  get #common() {
+    return {
+      configuration: this.#configuration,
+      log: this.#log,
+      identity: this.#identity,
+      speech: this.#speech,
+      watch: this.#events,
+      leftRam: this.#leftRam,
+    };
   }
 
   get #epochFile(): string {

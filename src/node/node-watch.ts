@@ -66,7 +66,11 @@ export class NodeWatch {
       this.#toldPercent = 0;
       return [{ kind: 'resync', step: 'begin', ...NOTHING_SENT, reason }];
     }
-    if (was && !isUnderWay) return [{ kind: 'resync', step: 'end', ...this.#sync, reason }];
+    if (was && !isUnderWay) {
+      const isProtected = phase === 'checkpointing' || phase === 'protected';
+      const synced = isProtected && view.lastSync ? { synced: view.lastSync } : {};
+      return [{ kind: 'resync', step: 'end', ...this.#sync, ...synced, reason }];
+    }
     if (!isUnderWay || sync === null) return [];
     const { doneBytes, totalBytes } = sync;
     this.#sync = { doneBytes, totalBytes };

@@ -68,3 +68,15 @@ export const ADAPTIVE_PERIOD_US_MAX = 10_000_000;
  * and the secondary is asked what it has.
  */
 export const PART_TIMEOUT_US = 10_000_000;
+
+/**
+ * Pages of which the secondary's digests are asked for at a time: 4 MiB, some 5 ms to compare, in
+ * which nothing else is done.
+ */
+export const DIGEST_PAGES = 1024;
+
+/**
+ * For the digests of so many pages, which the secondary only has to read. Hit: the session is
+ * ended, and the primary tries again.
+ */
+export const DIGESTS_TIMEOUT_MS = 15_000;

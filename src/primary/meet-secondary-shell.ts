@@ -1,4 +1,5 @@
 /** The beginning of a session: connection, hello, the secondary's answer, the streams. */
+import { randomBytes } from 'node:crypto';
 import { parseAcceptedImages } from '../blockrep/index.js';
 import type { Address, Configuration, NodeLogger } from '../config/index.js';
 import {
@@ -9,6 +10,7 @@ import {
   type Speech,
 } from '../guest/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
+import { SALT_BYTES } from '../migration/index.js';
 import {
   encodeControl,
   firstControlMessage,
@@ -19,6 +21,7 @@ import {
 import { connectSession, type Session } from '../transport/index.js';
 import type { HeldOutput } from './held-output-shell.js';
 import { CONNECT_TIMEOUT_MS, ROUND_TRIPS_PER_HOLD } from './limits.js';
+import { SecondarysRam } from './secondarys-ram-shell.js';
 
 export interface MeetOptions {
   readonly configuration: Configuration;
@@ -43,6 +46,8 @@ export interface MetSecondary {
   /** Null without a witness. */
   readonly speech: SpeechOffer | null;
   readonly qemuVersion: string;
+  /** Undefined: it has none of this guest. */
+  readonly ram: SecondarysRam | undefined;
 }
 
 /** `needsOperator`: it will refuse again until somebody has decided something. */
@@ -72,7 +77,8 @@ export async function meetSecondary(options: MeetOptions): Promise<MetSecondary 
     const { identity } = options;
     const images = await guest.disks.images();
     const policy = options.policy();
-    const hello = { configuration, guest, images, identity, policy, speech: offer, epoch };
+    const salt = randomBytes(SALT_BYTES);
+    const hello = { configuration, guest, images, identity, policy, speech: offer, epoch, salt };
     const { type, parts } = encodeControl({ kind: 'hello', json: guestHello(hello) });
     session.links.control.send(type, parts);
     const message = await reply;
@@ -97,7 +103,9 @@ export async function meetSecondary(options: MeetOptions): Promise<MetSecondary 
     if (options.isLeaving()) throw new Error('The node is leaving');
     if (offer !== null) speech?.meet(session, offer.key, answer.speech?.ports ?? []);
     const instance = Buffer.from(answer.instance, 'hex');
-    return { session, instance, speech: offer, qemuVersion: answer.qemuVersion };
+    const { qemuVersion, ramDigests: hasRam = false } = answer;
+    const ram = hasRam ? new SecondarysRam({ session, epoch, salt }) : undefined;
+    return { session, instance, speech: offer, qemuVersion, ram };
   } catch (error) {
     session?.destroy();
     return { reason: describeError(error), needsOperator };

@@ -1,6 +1,6 @@
 /** What a primary's role is made of. */
 import type { Address, Configuration, NodeLogger } from '../config/index.js';
-import type { Guest, NodeIdentity, RoleWatch, Speech } from '../guest/index.js';
+import type { Guest, LeftGuestRam, NodeIdentity, RoleWatch, Speech } from '../guest/index.js';
 import type { EpochReserve, Policy } from '../replication/index.js';
 
 export interface PrimaryRoleOptions {
@@ -21,4 +21,6 @@ export interface PrimaryRoleOptions {
   /** Undefined without a witness; else it has let this node go on alone. */
   readonly speech: Speech | undefined;
   readonly watch: RoleWatch;
+  /** Gets the guest's memory if this host is to be the secondary next. */
+  readonly leftRam: LeftGuestRam;
 }

@@ -90,6 +90,7 @@ export class PrimaryRole implements NodeRole {
   #current: CurrentSession | undefined;
   #bytesSentBefore = 0;
   #lastFailure: string | null = null;
+  #lastSync: NodeStatus['lastSync'] = null;
   #committedEpoch: number | null;
   #work: Promise<void> = Promise.resolve();
   readonly #held: HeldOutput;
@@ -213,6 +214,7 @@ export class PrimaryRole implements NodeRole {
       committedEpoch: this.#committedEpoch,
       bytesSent: this.#bytesSentBefore + (this.#current?.session.bytesSent ?? 0),
       sync: this.#current?.replicator.sync ?? null,
+      lastSync: this.#lastSync,
       lastFailure: this.#diskRetry.problem ?? this.#lastFailure,
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
@@ -220,7 +222,7 @@ export class PrimaryRole implements NodeRole {
   }
 
   get view(): RoleView {
-    return primaryView(this.#core, this.#lastFailure);
+    return primaryView(this.#core, this.#lastFailure, this.#lastSync);
   }
 
   async failover({ force }: { force: boolean }): Promise<CommandResult> {
@@ -395,13 +397,11 @@ export class PrimaryRole implements NodeRole {
     this.#driver.input({ kind: 'peerRefused', reason, needsOperator });
   }
 
-  #begin({ session, instance, speech, qemuVersion }: MetSecondary): void {
+  #begin({ session, instance, speech, qemuVersion, ram }: MetSecondary): void {
     const replicator = new Replicator({
-      session,
-      parts: this.#pvm,
+      ...{ session, parts: this.#pvm, secondarysRam: ram, log: this.#log },
       epoch: this.#core.epoch,
       verify: this.#options.policy.verify,
-      log: this.#log,
     });
     this.#current = { session, replicator, instance, speech };
     session.links.control.onFrame((frame) => this.#onControl(frame));
@@ -500,7 +500,8 @@ export class PrimaryRole implements NodeRole {
     this.#log.setContext({ epoch: this.#core.epoch });
     if (trigger === 'sync') {
       this.#lastFailure = null;
-      this.#log.info('Protected', { committedEpoch: epoch });
+      this.#lastSync = this.#current?.replicator.synced() ?? null;
+      this.#log.info('Protected', { committedEpoch: epoch, ...this.#lastSync });
     }
     this.#answerWaiters({ ok: true, detail: `Epoch ${epoch} is committed` });
   }
@@ -591,6 +592,7 @@ export class PrimaryRole implements NodeRole {
     await this.#silenced;
     if (session !== undefined) await session.closedWithin(GOODBYE_TIMEOUT_MS);
     await this.#work;
+    if (end.kind === 'demoted') await this.#options.leftRam.keep(this.#pvm, 'guest');
     await this.#pvm.stop();
     this.#finish(end);
   }

@@ -25,6 +25,7 @@ export interface StatusSources {
   readonly committedEpoch: number | null;
   readonly bytesSent: number;
   readonly sync: SyncProgress | null;
+  readonly lastSync: NodeStatus['lastSync'];
   readonly lastFailure: string | null;
   readonly startedAtUs: number;
   readonly nowUs: number;
@@ -82,6 +83,7 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
     accelerator: description.accelerator,
     qemuVersion: description.qemuVersion,
     sync: syncStatus(sources),
+    lastSync: sources.lastSync,
     verify: verifyStatus(guest),
     disks: disksStatus(guest.definition.disks, guest.disks.figures),
     diskMemoryBytes: guest.disks.figures.memoryBytes,
@@ -95,7 +97,11 @@ export function primaryStatus(sources: StatusSources): NodeStatus {
 }
 
 /** As its events are made from; `lastFailure` is why there is no secondary. */
-export function primaryView(core: PrimaryCore, lastFailure: string | null): RoleView {
+export function primaryView(
+  core: PrimaryCore,
+  lastFailure: string | null,
+  lastSync: NodeStatus['lastSync'],
+): RoleView {
   const { state } = core;
   const reason =
     state.kind === 'session'
@@ -106,7 +112,8 @@ export function primaryView(core: PrimaryCore, lastFailure: string | null): Role
         ? (lastFailure ?? 'The guest runs here')
         : state.reason;
   const { epoch } = core;
-  return { role: 'primary', phase: phaseOf(core), reason, peer: peerView(core), epoch };
+  const peer = peerView(core);
+  return { role: 'primary', phase: phaseOf(core), reason, peer, epoch, lastSync };
 }
 
 function phaseOf({ state }: PrimaryCore): NodePhase {

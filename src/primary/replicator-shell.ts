@@ -13,9 +13,10 @@
  */
 import { setImmediate } from 'node:timers/promises';
 import type { EpochTotals } from '../blockrep/index.js';
+import type { LastSync } from '../config/index.js';
 import type { Emulator } from '../emulator/index.js';
 import type { GuestDisks, GuestNetwork } from '../guest/index.js';
-import { ColoError, type Logger, PAGE_SIZE_BYTES } from '../lib/index.js';
+import { ColoError, type Logger, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   digestRam,
@@ -28,6 +29,7 @@ import {
 } from '../replication/index.js';
 import type { Link, Session } from '../transport/index.js';
 import { FRAMES_PER_TURN } from './limits.js';
+import type { SecondarysRam } from './secondarys-ram-shell.js';
 
 /** The parts of the PVM that are replicated. */
 export interface ReplicatedParts {
@@ -42,6 +44,8 @@ export interface ReplicatorOptions {
   readonly epoch: number;
   /** Send a digest of all guest RAM with each checkpoint; makes the pause long. */
   readonly verify: boolean;
+  /** Undefined: the secondary has nothing. */
+  readonly secondarysRam: SecondarysRam | undefined;
   readonly log: Logger;
 }
 
@@ -88,11 +92,16 @@ export class Replicator {
   /** What the secondary's images lacked when it was last looked at. */
   #ended = false;
   sync: SyncProgress | undefined;
+  readonly #beganAtUs = monotonicUs();
+  #ramSentBytes = 0;
+  #ramKeptBytes = 0;
+  readonly #secondarysRam: SecondarysRam | undefined;
 
   constructor(options: ReplicatorOptions) {
     this.#session = options.session;
     this.#parts = options.parts;
     this.#verify = options.verify;
+    this.#secondarysRam = options.secondarysRam;
     this.#log = options.log;
     this.#framer = new RamFramer(options.epoch);
   }
@@ -100,6 +109,12 @@ export class Replicator {
   /** The streams get no further edge; idempotent. Does not close the session. */
   end(): void {
     this.#ended = true;
+  }
+
+  /** What this session has come to until now: the first commit ends its synchronisation. */
+  synced(): LastSync {
+    const durationMs = Math.round((monotonicUs() - this.#beganAtUs) / 1000);
+    return { durationMs, ramSentBytes: this.#ramSentBytes, ramKeptBytes: this.#ramKeptBytes };
   }
 
   /**
@@ -112,11 +127,12 @@ export class Replicator {
     const ramBytes = ranges.reduce((sum, range) => sum + range.length, 0);
     const sync = { phase: 'ram', doneBytes: 0, totalBytes: ramBytes };
     this.sync = sync;
-    for (const frame of this.#framer.cut(ranges, (at, target) =>
-      emulator.ram.copyOut(at, target),
-    )) {
-      await this.#sendRam(this.#framer.encode(frame));
-      sync.doneBytes += frame.pages * PAGE_SIZE_BYTES;
+    if (first && this.#secondarysRam !== undefined) {
+      await this.#syncCompared(this.#secondarysRam, ranges, sync);
+    } else {
+      await this.#sendPages(ranges, (pages) => {
+        sync.doneBytes += pages * PAGE_SIZE_BYTES;
+      });
     }
     // By now the disks may belong to another session.
     if (this.#ended) throw new ColoError('COLO_E_SESSION', 'The session is over');
@@ -124,19 +140,42 @@ export class Replicator {
     return ramBytes + (await disks.syncRound());
   }
 
+  /** The first round to a secondary that has a RAM of this guest: only what differs. */
+  async #syncCompared(
+    theirs: SecondarysRam,
+    present: readonly PageRange[],
+    sync: SyncProgress,
+  ): Promise<void> {
+    const { ram } = this.#parts.emulator;
+    // What must be read on both sides, not what is sent.
+    sync.totalBytes = ram.sizeBytes;
+    for await (const { count, differing, same } of theirs.compare(ram, present)) {
+      await this.#sendPages(differing);
+      this.#ramKeptBytes += same * PAGE_SIZE_BYTES;
+      sync.doneBytes += count * PAGE_SIZE_BYTES;
+    }
+  }
+
+  /** Resolves to their number. */
+  async #sendPages(
+    ranges: readonly PageRange[],
+    onSent?: (pages: number) => void,
+  ): Promise<number> {
+    const { ram } = this.#parts.emulator;
+    let pages = 0;
+    for (const frame of this.#framer.cut(ranges, (at, target) => ram.copyOut(at, target))) {
+      await this.#sendRam(this.#framer.encode(frame));
+      pages += frame.pages;
+      onSent?.(frame.pages);
+    }
+    return pages;
+  }
+
   /**
    * Sends the pages written since the last round while the guest runs; resolves to their number.
    */
   async presendRound(): Promise<number> {
-    const { emulator } = this.#parts;
-    const ranges = emulator.scanWritten();
-    let pages = 0;
-    for (const frame of this.#framer.cut(ranges, (at, target) =>
-      emulator.ram.copyOut(at, target),
-    )) {
-      await this.#sendRam(this.#framer.encode(frame));
-      pages += frame.pages;
-    }
+    const pages = await this.#sendPages(this.#parts.emulator.scanWritten());
     // What is still on its way would compete with the pause for the processor.
     await this.#session.links.ram.flushed();
     return pages;
@@ -249,6 +288,7 @@ export class Replicator {
   /** One frame, then a turn of the event loop: guest packets and disk requests come in between. */
   async #sendRam(message: EncodedMessage): Promise<void> {
     const link = this.#session.links.ram;
+    for (const part of message.parts) this.#ramSentBytes += part.length;
     send(link, message);
     await link.drained();
     await setImmediate();

@@ -44,6 +44,11 @@ const speechOffer = z.object({
 
 const speechAnswer = z.object({ ports });
 
+const ramDigests = z.object({
+  /** Of these digests, hexadecimal: random, and the guest never sees it. */
+  salt: z.string().regex(/^[0-9a-f]{32}$/),
+});
+
 const helloSchema = z.object({
   version: z.number().int(),
   vm: z.string().max(32),
@@ -68,6 +73,8 @@ const helloSchema = z.object({
   initrdSha256: sha256.nullable(),
   /** Null without a witness. */
   speech: speechOffer.nullable(),
+  /** The secondary may say that it has RAM of this guest. Left out: it may not. */
+  ramDigests: ramDigests.optional(),
 });
 
 const helloReplySchema = z.discriminatedUnion('ok', [
@@ -79,6 +86,8 @@ const helloReplySchema = z.discriminatedUnion('ok', [
     speech: speechAnswer.nullable(),
     /** AcceptedImage of each disk that is not read-only. */
     verdicts: z.unknown(),
+    /** It has such RAM, and digests of it can be asked for. Left out: it has none. */
+    ramDigests: z.boolean().optional(),
   }),
   z.object({
     ok: z.literal(false),

@@ -20,3 +20,9 @@ export const REASON_BYTES = 4096;
 
 /** For a hello, or its answer, which includes the launch of QEMU; then the session is dropped. */
 export const HELLO_TIMEOUT_MS = 30_000;
+
+/** Pages of which digests are wanted at a time, 64 KiB of them; more is a protocol error. */
+export const DIGESTS_WANTED_PAGES = 4096;
+
+/** Wishes for digests that may be unanswered; one more is a protocol error. */
+export const DIGESTS_WANTED_MAX = 4;

@@ -19,6 +19,9 @@
  * |        |         |             | then the data of the runs that are not zero, back to back      |
  * | 0x0121 | ram     | deviceState | epoch u64, then the bytes                                      |
  * | 0x0122 | ram     | ramEnd      | epoch u64, frames u32, pages u64, verify u8, RAM digest u32    |
+ * | 0x0123 | ram     | digestsWanted | epoch u64, first page u32, pages u32: of the secondary's RAM |
+ * | 0x0124 | ram     | ramDigests  | epoch u64, then a batch of digests (src/migration/store/       |
+ * |        |         |             | digest-wire.ts); secondary to primary                          |
  * | 0x0140 | network | inbound     | epoch u64, NIC u16, then a batch of be32-length frames         |
  * | 0x0141 | network | addresses   | NIC u16, then the proxy's address table                        |
  * | 0x0142 | network | epochMark   | epoch u64 that begins: what follows is inbound of it; exact u8 |
@@ -39,7 +42,14 @@ import {
   type PageRange,
   ProtocolError,
 } from '../lib/index.js';
-import { DEVICE_STATE_BYTES, DISKS, HELLO_BYTES, RAM_FRAME_PAGES, REASON_BYTES } from './limits.js';
+import {
+  DEVICE_STATE_BYTES,
+  DIGESTS_WANTED_PAGES,
+  DISKS,
+  HELLO_BYTES,
+  RAM_FRAME_PAGES,
+  REASON_BYTES,
+} from './limits.js';
 
 export const MessageType = {
   hello: 0x0101,
@@ -55,6 +65,8 @@ export const MessageType = {
   ramPages: 0x0120,
   deviceState: 0x0121,
   ramEnd: 0x0122,
+  digestsWanted: 0x0123,
+  ramDigests: 0x0124,
   inbound: 0x0140,
   addresses: 0x0141,
   epochMark: 0x0142,
@@ -117,7 +129,15 @@ export type RamMessage =
       readonly pages: number;
       /** CRC-32C of the whole guest RAM at the checkpoint, in a `--verify` run. */
       readonly verifyDigest: number | undefined;
-    };
+    }
+  /** Only if the hello and its answer have agreed on it, and before the first `ramEnd`. */
+  | ({ readonly kind: 'digestsWanted'; readonly epoch: number } & WantedDigests);
+
+/** Pages of the secondary's RAM of which the primary wants digests. */
+export interface WantedDigests {
+  readonly first: number;
+  readonly pages: number;
+}
 
 export type NetworkMessage =
   | {
@@ -312,6 +332,31 @@ export function encodeRamEnd(end: {
   return { type: MessageType.ramEnd, parts: [writer.finish()] };
 }
 
+/** Encodes the wish for digests; they are asked for in ascending order, without gaps. */
+export function encodeDigestsWanted(
+  epoch: number,
+  { first, pages }: WantedDigests,
+): EncodedMessage {
+  const writer = new ByteWriter(16).uint53(epoch).uint32(first).uint32(pages);
+  return { type: MessageType.digestsWanted, parts: [writer.finish()] };
+}
+
+/** Encodes some digests of the secondary's RAM; `epoch` is that of the hello. */
+export function encodeRamDigests(epoch: number, batch: Buffer): EncodedMessage {
+  return { type: MessageType.ramDigests, parts: [new ByteWriter(8).uint53(epoch).finish(), batch] };
+}
+
+/** The batch in a message that must be of digests and of `epoch`. Throws `ProtocolError`. */
+export function decodeRamDigests(type: number, payload: Buffer, epoch: number): Buffer {
+  if (type !== MessageType.ramDigests) {
+    throw new ProtocolError(`A secondary does not send message type ${type} on the RAM channel`);
+  }
+  const reader = new ByteReader(payload);
+  const found = reader.uint53();
+  if (found !== epoch) throw new ProtocolError(`Digests of epoch ${found} instead of ${epoch}`);
+  return reader.rest();
+}
+
 /** Decodes a message of the RAM channel; every run is checked against `ramSizeBytes`. */
 export function decodeRam(type: number, payload: Buffer, ramSizeBytes: number): RamMessage {
   const reader = new ByteReader(payload);
@@ -331,6 +376,16 @@ export function decodeRam(type: number, payload: Buffer, ramSizeBytes: number): 
       const digest = reader.uint32();
       reader.end();
       return { kind: 'ramEnd', epoch, frames, pages, verifyDigest: verify ? digest : undefined };
+    }
+    case MessageType.digestsWanted: {
+      const first = reader.uint32();
+      const pages = reader.uint32();
+      reader.end();
+      const end = (first + pages) * PAGE_SIZE_BYTES;
+      if (pages === 0 || pages > DIGESTS_WANTED_PAGES || end > ramSizeBytes) {
+        throw new ProtocolError(`Digests of pages ${first}+${pages} of ${ramSizeBytes} bytes`);
+      }
+      return { kind: 'digestsWanted', epoch, first, pages };
     }
     default:
       throw new ProtocolError(`Message type ${type} does not belong on the RAM channel`);

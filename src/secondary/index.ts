@@ -7,6 +7,7 @@
  *
  * Reading order: secondary-core.ts, staging.ts, secondary-role-shell.ts (`#promote`),
  * svm-applier-shell.ts, the receiver, page-set.ts, svm-shell.ts (what the SVM stands on),
+ * ram-digests-shell.ts (what it has of the guest from before),
  * svm-life-shell.ts (what it does by itself), saved-machine-shell.ts (what it could be booted from
  * later), secondary-status.ts, limits.ts.
  * Invariants held here: I2, I3, I6.

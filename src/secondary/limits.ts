@@ -11,3 +11,6 @@ export const APPLY_BYTES_PER_TURN = 32 * 1024 * 1024;
 
 /** From the load of a device state to the resume of the SVM, before it was ever measured. */
 export const EXPECTED_LOAD_US = 8_000;
+
+/** Digested before the event loop gets a turn: 1 MiB, a few milliseconds. */
+export const DIGEST_PAGES_PER_TURN = 256;

@@ -7,6 +7,9 @@
  *
  * Between the end of an epoch and its `apply` or `drop` the link is paused: the next epoch's pages
  * may already be on their way, and the staging area holds one epoch.
+ *
+ * A RAM file that is not empty is one that the primary compares: it asks for digests and sends what
+ * differs, pages of zeroes included.
  */
 import { setImmediate } from 'node:timers/promises';
 import type { Emulator, StagingArea } from '../emulator/index.js';
@@ -15,6 +18,7 @@ import { decodeRam, payloadCrc, RamDigest, type RamMessage } from '../replicatio
 import type { Frame, Link } from '../transport/index.js';
 import { APPLY_BYTES_PER_TURN, APPLY_CHUNK_BYTES } from './limits.js';
 import { PageSet } from './page-set.js';
+import type { RamDigests } from './ram-digests-shell.js';
 import type { StagedRam } from './staging.js';
 
 const ZERO_PAGE = Buffer.alloc(PAGE_SIZE_BYTES);
@@ -25,6 +29,7 @@ export class RamReceiver {
   readonly #emulator: Emulator;
   readonly #staging: StagingArea;
   readonly #onStaged: (ram: StagedRam) => void;
+  readonly #digests: Pick<RamDigests, 'wanted' | 'isComplete'> | undefined;
   readonly #staged: PageSet;
   #direct = true;
   #digest = new RamDigest();
@@ -39,7 +44,10 @@ export class RamReceiver {
     emulator: Emulator;
     staging: StagingArea;
     onStaged: (ram: StagedRam) => void;
+    /** If the primary may ask for them. */
+    digests?: Pick<RamDigests, 'wanted' | 'isComplete'> | undefined;
   }) {
+    this.#digests = options.digests;
     this.#link = options.link;
     this.#emulator = options.emulator;
     this.#staging = options.staging;
@@ -102,11 +110,21 @@ export class RamReceiver {
         this.#digest.add(payloadCrc([frame.payload]));
         this.#stage(message);
         return;
+      case 'digestsWanted':
+        if (this.#digests === undefined || !this.#direct) {
+          throw new ProtocolError('Digests are wanted that nobody has offered');
+        }
+        this.#digests.wanted(message);
+        return;
       case 'deviceState':
         if (this.#deviceState !== undefined) throw new ProtocolError('A second device state came');
         this.#deviceState = message.bytes;
         return;
       case 'ramEnd':
+        // What was in the RAM file before would be left where nothing was compared.
+        if (this.#direct && this.#digests?.isComplete === false) {
+          throw new ProtocolError('The RAM of this host was not compared');
+        }
         this.#verifyDigest = message.verifyDigest;
         this.#link.pause();
         this.#onStaged({

@@ -40,7 +40,7 @@ export async function saveMachine(
   configuration: Configuration,
   { hello, peer }: SavedMachine,
 ): Promise<void> {
-  const text = JSON.stringify({ ...hello, speech: null });
+  const text = JSON.stringify({ ...hello, speech: null, ramDigests: undefined });
   const file = { version: 1, crc: checksum(peer, text), peer, hello: text };
   await writeDurably(pathOf(configuration), `${JSON.stringify(file)}\n`);
 }

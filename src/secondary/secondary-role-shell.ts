@@ -19,6 +19,7 @@ import {
   DiskRetry,
   type Guest,
   IMAGE_AT_STAKE,
+  type LeftGuestRam,
   type NodeIdentity,
   type NodeRole,
   prepareForGuest,
@@ -56,7 +57,7 @@ import { SecondaryCore, type SecondaryInput, type SecondaryOutput } from './seco
 import { secondaryStatus, secondaryView } from './secondary-status.js';
 import { SvmApplier } from './svm-applier-shell.js';
 import { SvmLife } from './svm-life-shell.js';
-import { type Svm, startSvm } from './svm-shell.js';
+import { digestsOf, type Svm, startSvm, stopSvm } from './svm-shell.js';
 
 export interface SecondaryRoleOptions {
   readonly configuration: Configuration;
@@ -67,6 +68,8 @@ export interface SecondaryRoleOptions {
   /** Learns the epochs that primaries use. */
   readonly reserve: EpochReserve;
   readonly watch: RoleWatch;
+  /** What this host has of the guest's memory from before. */
+  readonly leftRam: LeftGuestRam;
 }
 
 /** A session and the SVM that it feeds. */
@@ -211,7 +214,8 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
         ownHost: this.#configuration.host,
       });
       await this.#options.reserve.used(hello.epoch);
-      svm = await startSvm(this.#configuration, hello, { log: this.#log, lease: speech?.lease });
+      const parts = { log: this.#log, lease: speech?.lease, leftRam: this.#options.leftRam };
+      svm = await startSvm(this.#configuration, hello, parts);
       this.#listenTo(svm.guest);
       await svm.guest.network.attach(session, { role: 'target' });
       await svm.guest.disks.attachTarget(session, svm.lineages);
@@ -229,7 +233,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
       const json = JSON.stringify({ ok: false, reason, needsOperator });
       this.#send(session, { kind: 'helloReply', json });
       session.close();
-      if (svm !== undefined) await stopSvm(svm);
+      if (svm !== undefined) await stopSvm(svm, this.#options.leftRam);
       this.#occupied = false;
     }
   }
@@ -250,8 +254,9 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
     const { guest, staging } = svm;
     const { emulator } = guest;
     const { links } = session;
+    const digests = digestsOf(svm, hello, links.ram);
     const ram = new RamReceiver({
-      link: links.ram,
+      ...{ link: links.ram, digests },
       emulator,
       staging,
       onStaged: (staged) => this.#driver.input({ kind: 'ramStaged', ram: staged }),
@@ -280,6 +285,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
       ...{ ok: true, host, qemuVersion, instance },
       verdicts: svm.verdicts,
       speech: answer,
+      ramDigests: digests !== undefined,
     });
     this.#send(session, { kind: 'helloReply', json });
     this.#log.info('Primary connected', { peer: session.remoteAddress, primary: hello.host });
@@ -518,15 +524,16 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
     this.#log.warn('SVM discarded', { reason });
     this.#options.speech?.discarded();
     if (current === undefined) return;
-    this.#discarding = this.#stopCurrent(current).then(() => {
+    this.#discarding = this.#stopCurrent(current, this.#options.leftRam).then(() => {
       this.#occupied = false;
     });
   }
 
-  async #stopCurrent({ session, svm, diskRetry }: Current): Promise<void> {
+  async #stopCurrent(current: Current, leftRam?: LeftGuestRam): Promise<void> {
+    const { session, svm, diskRetry } = current;
     diskRetry.stop();
     session.close();
-    await stopSvm(svm);
+    await stopSvm(svm, leftRam);
   }
 
   #listenTo({ hooks }: Guest): void {
@@ -587,9 +594,4 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
 
 function plainAddress(address: string): string {
   return address.replace(/^::ffff:/, '');
-}
-
-async function stopSvm({ guest, staging }: Svm): Promise<void> {
-  staging.close();
-  await guest.stop();
 }

@@ -52,6 +52,7 @@ export function secondaryStatus(sources: StatusSources): NodeStatus {
     accelerator: description?.accelerator ?? 'none',
     qemuVersion: description?.qemuVersion ?? 'none',
     sync: null,
+    lastSync: null,
     verify: null,
     disks: disksStatus(guest?.definition.disks ?? [], guest?.disks.figures),
     diskMemoryBytes: guest?.disks.figures.memoryBytes ?? 0,

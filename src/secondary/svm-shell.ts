@@ -1,8 +1,15 @@
 /** The SVM, launched from what the primary's hello says. It starts paused and silent. */
 import type { Configuration } from '../config/index.js';
 import { StagingArea } from '../emulator/index.js';
-import { type ReceivedGuest, type ReceiveOptions, receiveGuest } from '../guest/index.js';
+import {
+  type LeftGuestRam,
+  type ReceivedGuest,
+  type ReceiveOptions,
+  receiveGuest,
+} from '../guest/index.js';
 import type { Hello } from '../replication/index.js';
+import type { Link } from '../transport/index.js';
+import { RamDigests } from './ram-digests-shell.js';
 
 /** A launched SVM. */
 export interface Svm extends ReceivedGuest {
@@ -10,12 +17,35 @@ export interface Svm extends ReceivedGuest {
   readonly staging: StagingArea;
 }
 
+/** What it is launched with. */
+export interface SvmParts extends Pick<ReceiveOptions, 'log' | 'lease'> {
+  readonly leftRam: LeftGuestRam;
+}
+
 /** Throws as `receiveGuest` does. */
 export async function startSvm(
   configuration: Configuration,
   hello: Hello,
-  parts: Pick<ReceiveOptions, 'log' | 'lease'>,
+  { leftRam, ...parts }: SvmParts,
 ): Promise<Svm> {
-  const received = await receiveGuest(configuration, hello, { ...parts, role: 'standby' });
+  const compares = hello.ramDigests !== undefined;
+  // A primary that does not compare takes RAM for empty, and the SVM needs the memory.
+  if (!compares) leftRam.discard();
+  const given = { ...parts, role: 'standby', leftRam: compares ? leftRam : undefined } as const;
+  const received = await receiveGuest(configuration, hello, given);
   return { ...received, staging: new StagingArea(received.guest.emulator.ram.sizeBytes) };
+}
+
+/** Undefined if the SVM's RAM is empty. */
+export function digestsOf({ guest }: Svm, hello: Hello, link: Link): RamDigests | undefined {
+  if (guest.past.hasLeftRam !== true || hello.ramDigests === undefined) return undefined;
+  const salt = Buffer.from(hello.ramDigests.salt, 'hex');
+  return new RamDigests({ link, ram: guest.emulator.ram, salt, epoch: hello.epoch });
+}
+
+/** With `leftRam` its RAM is kept there. */
+export async function stopSvm({ guest, staging }: Svm, leftRam?: LeftGuestRam): Promise<void> {
+  staging.close();
+  await leftRam?.keep(guest, 'file');
+  await guest.stop();
 }

@@ -9,16 +9,11 @@ import type { Emulator, GuestRam } from '../emulator/index.js';
 import type { GuestPast } from '../guest/index.js';
 import { type Logger, PAGE_SIZE_BYTES, type PageRange, ProtocolError } from '../lib/index.js';
 import {
-  DigestComparison,
-  DigestDecoder,
-  digestPages,
   type PageBitmap,
   pageBitmapOf,
+  RamComparison,
   type SourceInput,
 } from '../migration/index.js';
-
-/** Of one page, bytes. */
-const DIGEST_BYTES = 16;
 
 /** What is needed of a guest. */
 export interface ComparableGuest {
@@ -31,7 +26,7 @@ type ReadableRam = Pick<GuestRam, 'sizeBytes' | 'copyOut'>;
 export class Assist {
   readonly #guest: ComparableGuest;
   readonly #log: Logger;
-  #comparison: { readonly image: ImageComparison } | undefined;
+  #comparison: RamComparison | undefined;
   #image: string | undefined;
   #present: readonly PageRange[] = [];
 
@@ -64,10 +59,11 @@ export class Assist {
   compare(bytes: Buffer, last: boolean): SourceInput | undefined {
     const { ram } = this.#guest.emulator;
     if (this.#image === undefined) throw new ProtocolError('Digests of an image that is not there');
-    this.#comparison ??= { image: new ImageComparison(ram, this.#image, this.#present) };
-    this.#comparison.image.add(bytes);
+    const salt = Buffer.from(this.#image, 'hex');
+    this.#comparison ??= new RamComparison({ ram, salt, present: this.#present });
+    this.#comparison.add(bytes);
     if (!last) return undefined;
-    const differing = this.#comparison.image.finish();
+    const differing = this.#comparison.finish();
     this.#comparison = undefined;
     return this.#answer('by their digests', differing);
   }
@@ -84,44 +80,6 @@ export class Assist {
       differ: `${differing.count} of ${differing.pages} pages, ${how}`,
     });
     return { kind: 'imageCompared', same: withoutBits(differing) };
-  }
-}
-
-/** Compares RAM with an image by digests, which come in ascending order. */
-class ImageComparison {
-  readonly #ram: ReadableRam;
-  readonly #salt: Buffer;
-  readonly #present: PageBitmap;
-  readonly #decoder: DigestDecoder;
-  readonly #comparison: DigestComparison;
-
-  constructor(ram: ReadableRam, image: string, present: readonly PageRange[]) {
-    const pages = ram.sizeBytes / PAGE_SIZE_BYTES;
-    this.#ram = ram;
-    this.#salt = Buffer.from(image, 'hex');
-    this.#present = pageBitmapOf(pages, present);
-    this.#decoder = new DigestDecoder(pages);
-    this.#comparison = new DigestComparison(pages);
-  }
-
-  add(bytes: Buffer): void {
-    const { first, digests: theirs } = this.#decoder.add(bytes);
-    const end = first + theirs.length / DIGEST_BYTES;
-    // A page that was never touched is not read: reading it could use memory for it.
-    const ours = Buffer.alloc(theirs.length);
-    for (const run of this.#present.runs(first, end)) {
-      const pages = Buffer.allocUnsafe(run.count * PAGE_SIZE_BYTES);
-      this.#ram.copyOut(run.first * PAGE_SIZE_BYTES, pages);
-      const at = (run.first - first) * DIGEST_BYTES;
-      digestPages(this.#salt, pages, ours.subarray(at, at + run.count * DIGEST_BYTES));
-    }
-    this.#comparison.add(first, theirs, ours);
-  }
-
-  finish(): PageBitmap {
-    const differing = this.#comparison.finished;
-    if (differing === undefined) throw new ProtocolError('The last digests came too early');
-    return differing;
   }
 }
 

@@ -13,6 +13,7 @@ import {
   type ExitReason,
   type GuestEvent,
   type GuestRam,
+  type LeftRam,
   QemuError,
 } from '../../src/emulator/index.js';
 import {
@@ -258,6 +259,20 @@ export class FakeEmulator implements Emulator {
     this.crash('The guest was killed');
   }
 
+  async endKeepingRam(what: 'guest' | 'file'): Promise<LeftRam | undefined> {
+    if (this.#gone === 'The guest was killed') return undefined;
+    if (what === 'guest' && this.#gone === undefined) {
+      for (const [page, copy] of this.#copies) copy.copy(this.#file, page * PAGE_SIZE_BYTES);
+    }
+    await this.kill();
+    const file = this.#file;
+    return {
+      sizeBytes: file.length,
+      dataRanges: () => [{ offset: 0, length: file.length }],
+      close: () => undefined,
+    };
+  }
+
   async #begin(operation: FakeOperation): Promise<void> {
     await this.#options.gate?.(operation);
     this.#checkAlive();
@@ -328,6 +343,9 @@ export class FakeEmulator implements Emulator {
         assert(offset + bytes.length <= file.length, `${offset}+${bytes.length} exceeds guest RAM`);
         assert(!missing(), 'The RAM file was written while pages were missing');
         bytes.copy(file, offset);
+      },
+      readFile: (offset, target) => {
+        file.copy(target, 0, offset, offset + target.length);
       },
       view: (offset, length) =>
         shared && !missing() ? file.subarray(offset, offset + length) : undefined,

@@ -54,6 +54,7 @@ export function fullStatus(): NodeStatus {
         },
       ],
     },
+    lastSync: { durationMs: 2340, ramSentBytes: 54_525_952, ramKeptBytes: 216_006_656 },
     verify: { disk: 'disk0', compared: 1024, clusters: 4096, differing: 1 },
     disks: [
       {

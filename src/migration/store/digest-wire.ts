@@ -42,7 +42,8 @@ export function* encodeDigests(digests: Buffer): Generator<Buffer> {
   assert(Number.isInteger(ramPages), `Digests of ${digests.length} bytes`);
   for (let first = 0; first < ramPages; first += DIGEST_BATCH_PAGES) {
     const end = Math.min(first + DIGEST_BATCH_PAGES, ramPages);
-    yield encodeBatch(digests.subarray(first * DIGEST_BYTES, end * DIGEST_BYTES), first, ramPages);
+    const batch = digests.subarray(first * DIGEST_BYTES, end * DIGEST_BYTES);
+    yield encodeDigestBatch({ first, digests: batch }, ramPages);
   }
 }
 
@@ -89,7 +90,8 @@ export class DigestDecoder {
   }
 }
 
-function encodeBatch(digests: Buffer, first: number, ramPages: number): Buffer {
+/** One of them: of 1 to `DIGEST_BATCH_PAGES` pages. Each begins where the one before has ended. */
+export function encodeDigestBatch({ first, digests }: DigestBatch, ramPages: number): Buffer {
   const pages = digests.length / DIGEST_BYTES;
   const bitBytes = Math.ceil(pages / 8);
   const bytes = Buffer.alloc(HEADER_BYTES + bitBytes + digests.length);

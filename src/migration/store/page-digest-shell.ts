@@ -12,9 +12,37 @@
  */
 import { createHash } from 'node:crypto';
 import { assert, PAGE_SIZE_BYTES } from '../../lib/index.js';
+import type { PageBitmap } from '../pages/page-bitmap.js';
+import type { PageSource } from '../pages/page-encoder.js';
 import { DIGEST_BYTES, SALT_BYTES } from './limits.js';
 
 const ZERO_PAGE = Buffer.alloc(PAGE_SIZE_BYTES);
+
+/** Where pages are read, and which of them may be other than zero. */
+export interface DigestedPages {
+  readonly source: PageSource;
+  readonly present: PageBitmap;
+  readonly salt: Buffer;
+}
+
+/**
+ * Digests of consecutive pages, 16 bytes each. A page that was never touched is not read: reading
+ * it could use memory for it.
+ */
+export function digestPresent(
+  { source, present, salt }: DigestedPages,
+  first: number,
+  count: number,
+): Buffer {
+  const digests = Buffer.alloc(count * DIGEST_BYTES);
+  for (const run of present.runs(first, first + count)) {
+    const pages = Buffer.allocUnsafe(run.count * PAGE_SIZE_BYTES);
+    source.copyOut(run.first * PAGE_SIZE_BYTES, pages);
+    const at = (run.first - first) * DIGEST_BYTES;
+    digestPages(salt, pages, digests.subarray(at, at + run.count * DIGEST_BYTES));
+  }
+  return digests;
+}
 
 /** Writes the digest of each page in `pages` to `target`, 16 bytes each. About 1 GB/s. */
 export function digestPages(salt: Buffer, pages: Buffer, target: Buffer): void {

@@ -20,6 +20,11 @@ export class DigestComparison {
     this.#differing = new PageBitmap(ramPages);
   }
 
+  /** As far as they have been compared. Not to be changed. */
+  get differing(): PageBitmap {
+    return this.#differing;
+  }
+
   /** The pages that must be sent once all have been compared, until then undefined. */
   get finished(): PageBitmap | undefined {
     return this.#next === this.#differing.pages ? this.#differing : undefined;
