@@ -13,6 +13,7 @@ export function registerEmulatorSuite(test: SerialFn, kind: SubjectKind): void {
   registerDeviceState(test, kind);
   registerPrivateRam(test, kind);
   registerEnd(test, kind);
+  registerLeftRam(test, kind);
 }
 
 function registerRunning(test: SerialFn, kind: SubjectKind): void {
@@ -211,6 +212,39 @@ function registerEnd(test: SerialFn, kind: SubjectKind): void {
     t.throws(() => emulator.ram.copyOut(0, Buffer.alloc(1)), { code: 'COLO_E_QEMU' });
     t.throws(() => emulator.ram.writeFile(0, Buffer.alloc(1)), { code: 'COLO_E_QEMU' });
   });
+}
+
+function registerLeftRam(test: SerialFn, kind: SubjectKind): void {
+  for (const ramMapping of ['shared', 'private'] as const) {
+    test(`${kind.name}: what a guest leaves is where the next RAM begins, ${ramMapping} RAM`, async (t) => {
+      const { emulator } = await running(kind, ramMapping);
+      await emulator.pause();
+      const seen = ramOf(emulator);
+      const leftRam = await emulator.endKeepingRam('guest');
+      if (leftRam === undefined) throw new Error('Nothing was left');
+      t.is(leftRam.sizeBytes, seen.length);
+      t.regex((await emulator.exited).reason, /kill/i);
+      await t.throwsAsync(emulator.pause(), { code: 'COLO_E_QEMU' });
+      t.is(await emulator.endKeepingRam('guest'), undefined);
+
+      const next = await kind.launch({ ramMapping: 'private', startPaused: true, leftRam });
+      t.deepEqual(differingPages(seen, fileOf(next.emulator)), []);
+    });
+  }
+
+  test(`${kind.name}: the RAM file of an SVM is left without what the SVM has written`, async (t) => {
+    const { emulator } = await running(kind, 'private');
+    const leftRam = await emulator.endKeepingRam('file');
+    if (leftRam === undefined) throw new Error('Nothing was left');
+    const next = await kind.launch({ ramMapping: 'private', startPaused: true, leftRam });
+    t.deepEqual(differingPages(Buffer.alloc(leftRam.sizeBytes), fileOf(next.emulator)), []);
+  });
+}
+
+function fileOf({ ram }: Emulator): Buffer {
+  const bytes = Buffer.alloc(ram.sizeBytes);
+  ram.readFile(0, bytes);
+  return bytes;
 }
 
 /** A guest that has counted. */

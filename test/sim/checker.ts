@@ -29,6 +29,7 @@ export const BREAKAGES = [
   'promote-stale',
   'skip-final-scan',
   'keep-own-pages',
+  'mismatch-kept',
   'drop-overlay-early',
   'ignore-silence',
   'applied-early',

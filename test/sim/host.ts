@@ -82,6 +82,8 @@ export class SimHost implements Host, RoleHost, SpeechHost {
   touched = false;
   /** Committed checkpoints of all its time as the primary, for the summary. */
   checkpointsDone = 0;
+  /** Of the process. */
+  leftRam: number[] | undefined;
   readonly records: ImageRecords;
   /** In a file: of the state of the guest that is here. */
   token = 0;
@@ -235,6 +237,12 @@ export class SimHost implements Host, RoleHost, SpeechHost {
     this.world.trace(this.side, text);
   }
 
+  takeLeftRam(): number[] | undefined {
+    const taken = this.leftRam;
+    this.leftRam = undefined;
+    return taken;
+  }
+
   stepDone(step: string): void {
     this.parts.stepDone(step);
   }
@@ -247,6 +255,7 @@ export class SimHost implements Host, RoleHost, SpeechHost {
     this.powered = true;
     this.#machine = this.#newMachine();
     this.#held = false;
+    this.leftRam = undefined;
     this.#newInstance();
     this.#processes += 1;
     this.#process = `${this.side}${this.#processes}`;
@@ -429,9 +438,11 @@ export class SimHost implements Host, RoleHost, SpeechHost {
         this.#later(output.waitsFor === undefined ? 0 : JOIN_PAUSE_US, () => this.#ask());
         return;
       case 'boot':
+        this.leftRam = undefined;
         this.#boot();
         return;
       case 'goOn':
+        this.leftRam = undefined;
         this.#goOn();
         return;
       case 'beSecondary':

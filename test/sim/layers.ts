@@ -27,6 +27,11 @@ export class TrackedRam implements Cells {
     this.dirty.add(index);
   }
 
+  /** To be looked at only. */
+  get pages(): readonly number[] {
+    return this.#pages;
+  }
+
   markAll(): void {
     for (let index = 0; index < PAGES; index += 1) this.dirty.add(index);
   }

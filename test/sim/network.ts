@@ -32,6 +32,18 @@ export type Message =
   | { readonly kind: 'deviceState'; readonly epoch: number; readonly device: DeviceState }
   | { readonly kind: 'ramEnd'; readonly epoch: number }
   | {
+      readonly kind: 'digestsWanted';
+      readonly epoch: number;
+      readonly first: number;
+      readonly pages: number;
+    }
+  | {
+      readonly kind: 'ramDigests';
+      readonly epoch: number;
+      readonly first: number;
+      readonly digests: readonly number[];
+    }
+  | {
       readonly kind: 'diskWrite';
       readonly epoch: number;
       readonly disk: number;

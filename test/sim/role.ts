@@ -74,9 +74,12 @@ export interface RoleHost {
   readonly nowLocalUs: number;
   readonly outputTotals: OutputTotals;
   checkpointsDone: number;
+  /** What this process has of the guest's RAM: of the role before, or of a session that ended. */
+  leftRam: number[] | undefined;
   readonly records: ImageRecords;
   /** Undefined without a witness. */
   readonly speech: SimSpeech | undefined;
+  takeLeftRam(): number[] | undefined;
   /** Another guest has this host's TAP. */
   newTap(): void;
   /** A frame may leave, now. */

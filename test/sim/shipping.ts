@@ -79,3 +79,15 @@ export function shipRest(
     ['endRecord', () => send('control', { kind: 'endRecord', record: endRecord() })],
   ];
 }
+
+/** As long as the session is the one that they are for. */
+export function guarded(isCurrent: () => boolean, steps: readonly Step[]): Step[] {
+  return steps.map(([name, run]) => [
+    name,
+    () => {
+      if (!isCurrent()) return false;
+      run();
+      return true;
+    },
+  ]);
+}

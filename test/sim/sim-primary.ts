@@ -9,6 +9,7 @@ import type { GoodbyeKind } from '../../src/replication/index.js';
 import type { Checker, Departure } from './checker.js';
 import { BLOCKS, type DeviceState, type Frame, type ModelGuest, type Request } from './guest.js';
 import { SimHeldOutput } from './held-output.js';
+import { HAS_RAM, SimComparison } from './kept-ram.js';
 import { ForwardedDisk, TrackedRam } from './layers.js';
 import { type Message, otherSide, type SimOffer, type SimSession } from './network.js';
 import { PrimarySpeech } from './primary-speech.js';
@@ -22,6 +23,7 @@ import {
   type Step,
 } from './role.js';
 import {
+  guarded,
   nothingSent,
   PAGE_BYTES,
   PAGE_COUNTS,
@@ -55,6 +57,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
   /** The epoch that disk writes belong to. */
   #epoch: number;
   #sent: Sent;
+  #comparison: SimComparison | 'offered' | undefined;
   readonly #held: SimHeldOutput;
   #offer: SimOffer | undefined;
   readonly #speech: PrimarySpeech;
@@ -310,6 +313,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       this.guest.moveTo({ ram: this.#ram, disks: this.#disks, emit }, 0);
     } else this.guest.kill();
     this.#endSession();
+    if (this.#leaving.kind === 'demoted') this.host.leftRam = [...this.#ram.pages];
     this.end(this.#leaving);
   }
 
@@ -390,6 +394,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     this.session = undefined;
     this.#joined = false;
     this.#replicating = false;
+    this.#comparison = undefined;
     this.#offer = undefined;
     this.lan.detach();
   }
@@ -406,9 +411,10 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     switch (message.kind) {
       case 'helloReply':
         if (this.left) return;
-        this.#joined = message.json === 'ok';
+        this.#comparison = message.json === HAS_RAM ? 'offered' : undefined;
         this.#epoch = this.core.epoch;
-        if (this.#joined) {
+        if (message.json === 'ok' || message.json === HAS_RAM) {
+          this.#joined = true;
           this.#peerInstance = session.secondaryInstance;
           this.#held.peering();
           if (this.#offer !== undefined) this.host.speech?.meet(this.#offer.key);
@@ -431,6 +437,9 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
       case 'takeover':
         this.input({ kind: 'takeoverRequested' });
         return;
+      case 'ramDigests':
+        if (typeof this.#comparison === 'object') this.#comparison.add(message);
+        return;
       default:
         return;
     }
@@ -449,48 +458,45 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
   }
 
   /** Scan, then copy and send; the guest runs on meanwhile. `done` gets what is written by then. */
-  #round(
-    name: string,
-    epoch: number,
-    session: SimSession | undefined,
-    done: (pages: number) => void,
-  ) {
+  #round(name: string, epoch: number, done: (pages: number) => void) {
+    const { session } = this;
     let pages: number[] = [];
-    this.run(name, [
-      [
-        'scan',
-        () => {
-          pages = this.#ram.scan();
-          return this.session === session;
-        },
-      ],
-      [
-        'copy',
-        () => {
-          const steps = this.session === session ? this.#shipPages(epoch, pages, this.#sent) : [];
-          for (const [, ship] of steps) ship();
-          return this.session === session;
-        },
-      ],
-      ['report', () => done(pages.length)],
-    ]);
+    const scan = (): void => {
+      pages = this.#ram.scan();
+    };
+    const copy = (): void => {
+      for (const [, ship] of this.#shipPages(epoch, pages, this.#sent)) ship();
+    };
+    const steps: [Step, Step] = [
+      ['scan', scan],
+      ['copy', copy],
+    ];
+    const sending = guarded(() => this.session === session, steps);
+    this.run(name, [...sending, ['report', () => done(pages.length)]]);
   }
 
   #syncRound(epoch: number, first: boolean): void {
     const { session } = this;
+    const done = (): void => {
+      const remainingBytes = this.#ram.dirty.size * PAGE_BYTES;
+      this.input({ kind: 'syncRound', remainingBytes });
+    };
+    const compares = first && this.#comparison !== undefined;
     if (first) {
       const steps: Step[] = [['track', () => this.#startReplicating(session, epoch)]];
       for (let block = 0; block < BLOCKS; block += COPY_BLOCKS) {
         steps.push(['disk', () => this.#copyBlocks(session, block)]);
       }
+      if (compares) steps.push(['compare', () => this.session === session && this.#compare(done)]);
       this.run('sync', steps);
     }
-    this.#round('sync', epoch, session, () =>
-      this.input({
-        kind: 'syncRound',
-        remainingBytes: this.#ram.dirty.size * PAGE_BYTES,
-      }),
-    );
+    if (!compares) this.#round('sync', epoch, done);
+  }
+
+  #compare(done: () => void): void {
+    const send = (message: Message): void => this.#send('ram', message);
+    const has = { epoch: this.#epoch, ram: this.#ram, sent: this.#sent, done };
+    this.#comparison = new SimComparison({ ...has, send, breakage: this.#parts.breakage });
   }
 
   #startReplicating(session: SimSession | undefined, epoch: number): boolean {
@@ -513,7 +519,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
   }
 
   #presendRound(epoch: number): void {
-    this.#round('presend', epoch, this.session, (pages) =>
+    this.#round('presend', epoch, (pages) =>
       this.input({ kind: 'presendRound', pages: pages * PAGE_COUNTS }),
     );
   }
@@ -562,12 +568,15 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
         if ([early, 'release-early'].includes(this.#parts.breakage ?? '')) this.lan.release(epoch);
         this.run(
           'ship',
-          this.#guarded(session, [
-            ...ship,
-            ...shipRest({ epoch, sent, device, svmRuns }, (channel, message) =>
-              this.#send(channel, message),
-            ),
-          ]),
+          guarded(
+            () => this.session === session,
+            [
+              ...ship,
+              ...shipRest({ epoch, sent, device, svmRuns }, (channel, message) =>
+                this.#send(channel, message),
+              ),
+            ],
+          ),
         );
       }),
     ]);
@@ -583,17 +592,5 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
     this.#sent = nothingSent(this.#parts.options.disks);
     for (const disk of this.#disks.keys()) this.#send('disk', { kind: 'diskEnd', epoch, disk });
     this.lan.edge(epoch, { exact: edge.exact, compares: edge.svmRuns });
-  }
-
-  /** As long as the session is the one that they are for. */
-  #guarded(session: SimSession | undefined, steps: readonly Step[]): Step[] {
-    return steps.map(([name, run]) => [
-      name,
-      () => {
-        if (this.session !== session) return false;
-        run();
-        return true;
-      },
-    ]);
   }
 }

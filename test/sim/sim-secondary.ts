@@ -12,6 +12,7 @@ import {
 } from '../../src/secondary/index.js';
 import { type Checker, digestPages } from './checker.js';
 import { type Frame, type GuestState, ModelGuest, PAGES, type Request } from './guest.js';
+import { digestsOf, HAS_RAM } from './kept-ram.js';
 import { BufferedDisk, Gate, LayeredCells } from './layers.js';
 import type { Message, SimHello, SimSession } from './network.js';
 import { type RoleHost, type RoleParts, SimRole, type Step } from './role.js';
@@ -303,7 +304,8 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
     this.host.noteEpoch(hello.epoch);
     this.host.newTap();
     if (hello.offer !== undefined) this.host.speech?.accept(hello.offer);
-    const ram = new LayeredCells(new Array(PAGES).fill(0));
+    const left = this.host.takeLeftRam();
+    const ram = new LayeredCells(left ?? new Array(PAGES).fill(0));
     const disks = this.host.images.map((image) => new BufferedDisk(image));
     const guest = new ModelGuest({
       world: this.world,
@@ -338,7 +340,7 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
     };
     this.#checker.sessionOpened(session.id);
     session.secondaryInstance = this.host.instance;
-    session.send(this.host.side, 'control', { kind: 'helloReply', json: 'ok' });
+    session.send(this.host.side, 'control', { kind: 'helloReply', json: left ? HAS_RAM : 'ok' });
     this.input({ kind: 'peerConnected' });
   }
 
@@ -371,6 +373,9 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
         this.input({ kind: 'diskStaged', disk });
         return;
       }
+      case 'digestsWanted':
+        session.send(this.host.side, 'ram', digestsOf(svm.ram.bases, message));
+        return;
       default:
         this.#ramMessage(svm, message);
         return;
@@ -541,6 +546,7 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
   #discard(): void {
     this.abortJobs();
     this.svm?.guest.kill();
+    this.host.leftRam = this.svm && [...this.svm.ram.bases];
     this.#replay();
     this.svm = undefined;
     this.gate.silence();

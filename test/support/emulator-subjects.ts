@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import {
   type DirtyTrackerKind,
   type Emulator,
+  type LeftRam,
   launchQemu,
   type MachineDefinition,
   parseMachineDefinition,
@@ -31,6 +32,7 @@ export interface SubjectOptions {
   readonly startPaused: boolean;
   readonly missingPages?: boolean;
   readonly incoming?: boolean;
+  readonly leftRam?: LeftRam;
   readonly tracker?: 'auto' | DirtyTrackerKind;
 }
 

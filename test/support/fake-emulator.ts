@@ -33,6 +33,8 @@ export interface FakeEmulatorOptions {
   readonly startPaused: boolean;
   /** A postcopy may end here; its times are those of `nowUs`. */
   readonly missingPages?: boolean;
+  /** Of a fake. */
+  readonly leftRam?: LeftRam;
   readonly nowUs?: () => number;
   /** Awaited inside every asynchronous operation, before it takes effect: where time passes. */
   readonly gate?: (operation: FakeOperation) => Promise<void>;
@@ -54,6 +56,24 @@ const STATE_BYTES = 16;
 const ROM_BYTE = 0x5a;
 /** Writes of one step. */
 const WRITES_PER_STEP = 8;
+
+class FakeLeftRam implements LeftRam {
+  readonly file: Buffer;
+
+  constructor(file: Buffer) {
+    this.file = file;
+  }
+
+  get sizeBytes(): number {
+    return this.file.length;
+  }
+
+  dataRanges(): PageRange[] {
+    return [{ offset: 0, length: this.file.length }];
+  }
+
+  close(): void {}
+}
 
 export class FakeEmulator implements Emulator {
   readonly description: EmulatorDescription = {
@@ -93,7 +113,9 @@ export class FakeEmulator implements Emulator {
     this.#options = options;
     this.#random = options.seed >>> 0;
     this.#running = !options.startPaused;
-    this.#file = Buffer.alloc(options.pages * PAGE_SIZE_BYTES);
+    const { leftRam } = options;
+    const isFakes = leftRam instanceof FakeLeftRam;
+    this.#file = isFakes ? leftRam.file : Buffer.alloc(options.pages * PAGE_SIZE_BYTES);
     for (let page = 0; page < options.pages; page++) this.#written.add(page);
     this.exited = new Promise((resolve) => {
       this.#resolveExit = resolve;
@@ -265,12 +287,7 @@ export class FakeEmulator implements Emulator {
       for (const [page, copy] of this.#copies) copy.copy(this.#file, page * PAGE_SIZE_BYTES);
     }
     await this.kill();
-    const file = this.#file;
-    return {
-      sizeBytes: file.length,
-      dataRanges: () => [{ offset: 0, length: file.length }],
-      close: () => undefined,
-    };
+    return new FakeLeftRam(this.#file);
   }
 
   async #begin(operation: FakeOperation): Promise<void> {
