@@ -382,7 +382,9 @@ export const KEYS = {
     example: '2GiB',
     purpose:
       'Most disk space for the memory of a guest that was moved to another host: when it comes ' +
-      'back, only what differs is sent. In `state-dir`, readable by root only; off keeps none.',
+      'back, only what differs is sent. In `state-dir`, readable by root only. And most memory ' +
+      'that stays in use while the host waits to be the secondary again of a guest that it has ' +
+      'had; for the same end. off keeps none.',
   },
   'keep-ram-age': {
     roles: BOTH,

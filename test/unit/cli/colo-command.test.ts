@@ -311,6 +311,7 @@ test('the table for people shows every fact', async (t) => {
     'Synchronising    [#######.......................]  25 %  ram, 128.0 MiB of 512.0 MiB',
     '  disk disk0     comparing, 120 of 4096 clusters compared, 3 differ, sent 64.0 KiB, ' +
       '128.0 KiB to send, some 12 s left',
+    'Synchronised     52.0 MiB of memory sent, 206.0 MiB kept there, in 2.3 s',
     'Verifying        [#######.......................]  25 %  disk disk0, 1 clusters differ',
     'Migration        [..............................]   0 %  hybrid to 10.0.0.3:7800, postcopy, ' +
       'round 1, 1.9 MiB at 95.4 MiB/s, guest slowed down by 10 %, some 5 s left, downtime 31 ms, ' +

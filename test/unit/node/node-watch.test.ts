@@ -49,6 +49,19 @@ test('a synchronisation is told from its beginning to its end, in steps of ten p
   ]);
 });
 
+test('the end of a synchronisation has what it came to, if that is protection', (t) => {
+  const lastSync = { durationMs: 900, ramSentBytes: 4096, ramKeptBytes: 1 << 20 };
+  const endOf = (view: NodeView) => {
+    const watch = new NodeWatch();
+    watch.look(SYNCHRONISING);
+    const told = watch.look({ ...view, lastSync });
+    return told.find((event) => event.kind === 'resync');
+  };
+  t.like(endOf(PROTECTED), { step: 'end', synced: lastSync });
+  t.like(endOf({ ...PROTECTED, phase: 'checkpointing' }), { step: 'end', synced: lastSync });
+  t.like(endOf(ALONE), { step: 'end', synced: undefined }, 'that of an earlier one');
+});
+
 test('a checkpoint is no event, one that fails is', (t) => {
   const checkpoint: NodeView = { ...PROTECTED, phase: 'checkpointing' };
   const lost: NodeView = { ...ALONE, peer: 'lost', reason: 'Link reset', epoch: 9 };
