@@ -7,7 +7,7 @@
  */
 import fs from 'node:fs';
 import { describeError, type Logger, OperatorError } from '../lib/index.js';
-import { isRangeLocked, lockFile, seekSize } from '../linux/index.js';
+import { dropCached, isRangeLocked, lockFile, seekSize } from '../linux/index.js';
 import { errnoOf } from './errors.js';
 import { SECTOR_BYTES } from './limits.js';
 import { findLockOwners } from './lock-owner.js';
@@ -23,6 +23,8 @@ export interface ImageOptions {
   readonly readOnly?: boolean | undefined;
   /** Creates a missing image, sparse, with this size; an existing one must have it. */
   readonly sizeBytes?: number | undefined;
+  /** Another host may have written to it since this one has read it. */
+  readonly writtenElsewhere?: boolean | undefined;
   /** For what happens to the image from outside while it is open. */
   readonly log?: Logger;
 }
@@ -124,6 +126,8 @@ async function openChecked(
   }
   try {
     checkLock(fd, options);
+    // A file system knows by itself; a device's cache does not.
+    if (kind.isBlockDevice && options.writtenElsewhere === true) dropCached(fd);
     checkFormat(fd, options);
     return { fd, sizeBytes: checkSize(fd, options) };
   } catch (error) {

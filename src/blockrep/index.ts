@@ -9,7 +9,8 @@
  *   at apply -> epoch-apply-shell.ts -> image-shell.ts. At a start what a crash left in the journal
  *   -> journal-recovery-shell.ts (journal-scan.ts) -> image-shell.ts. The SVM's QEMU -> NBD ->
  *   secondary-disk-shell.ts -> overlay-shell.ts (overlay-map.ts, overlay-store-shell.ts).
- * What an image can be: image-open-shell.ts, qcow2-export-shell.ts.
+ * What an image can be: image-open-shell.ts, qcow2-export-shell.ts. One that two hosts see:
+ * shared/shared-image-shell.ts; how the one shows the other that it is the same: shared/proof.ts.
  *
  * Whose data an image has: generation/ (record.ts, judge.ts, change-map.ts, kept in step by
  * disk-generation-shell.ts). Making two images equal while the guest runs: resync/ (resync-wire.ts,
@@ -103,4 +104,7 @@ export {
   type SecondaryDisksOptions,
   type SecondaryDisksStats,
 } from './secondary-disks-shell.js';
+export { parseSharedProofs, type SharedProof } from './shared/proof.js';
+export { type SharedPlace, SharedProofs, sharedDifference } from './shared/proof-shell.js';
+export { SharedImage } from './shared/shared-image-shell.js';
 export type { StorageDirectory, StorageFile, StorageImage } from './storage-shell.js';

@@ -268,3 +268,21 @@ export const VERIFY_PASSES_MAX = 8;
 
 /** Differing ranges that a verification lists, a count; the rest is only counted and repaired. */
 export const VERIFY_RANGES_MAX = 1024;
+
+/** Of a shared device, to tell it from another one: a count, at least 2. */
+export const PROOF_SAMPLES = 16;
+
+/** Equal ones that make it the same: the guest may write to some between the two looks. */
+export const PROOF_SAMPLES_EQUAL_MIN = 12;
+
+/** Bytes of a sample. */
+export const PROOF_SAMPLE_BYTES = 4096;
+
+/**
+ * For the other host to close a shared image that this one takes back, milliseconds. Hit: the guest
+ * does not go on, as somebody else has its disk.
+ */
+export const SHARED_LOCK_MS = 10_000;
+
+/** Between two looks at its lock, of which no event is told, milliseconds. */
+export const SHARED_LOCK_RETRY_MS = 20;

@@ -115,7 +115,7 @@ export class SecondaryDisks {
       log: options.log,
       onFailure: (reason: string) => disks.#fitness.fail(reason),
     };
-    if (options.live === true) {
+    if (options.live === true || takesNothing(options.images)) {
       disks.#recoveredEpoch = await retireJournal(opening);
       return disks;
     }
@@ -421,6 +421,9 @@ export class SecondaryDisks {
     const journal = this.#checkDisk(disk);
     const { sizeBytes, readOnly } = this.disks[disk] as SecondaryDisk;
     if (readOnly) throw new ProtocolError('This disk is read-only and takes nothing of its peer');
+    if (this.#options.images[disk]?.isShared === true) {
+      throw new ProtocolError('This disk is shared and takes nothing of its peer');
+    }
     if (offset + length > sizeBytes || length <= 0) {
       throw new ProtocolError(
         `A disk write of ${length} bytes at ${offset} is outside of ${sizeBytes} bytes`,
@@ -434,4 +437,10 @@ export class SecondaryDisks {
     this.#overBoundTold = true;
     this.#options.onOverBound?.();
   }
+}
+
+/** All that could differ from the peer's is the same image: no journal is kept. */
+function takesNothing(images: readonly StorageImage[]): boolean {
+  const isShared = images.some((image) => image.isShared === true);
+  return isShared && images.every((image) => image.isShared === true || image.readOnly);
 }

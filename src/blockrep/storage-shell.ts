@@ -29,6 +29,8 @@ export interface StorageFile {
 
 /** A raw image as the secondary's disk uses it. */
 export interface StorageImage extends BlockLayer, StorageFile {
+  /** Both hosts have this very image. */
+  readonly isShared?: boolean;
   dataRanges(query?: RangeQuery): ByteRange[];
 }
 

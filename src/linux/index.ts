@@ -21,7 +21,7 @@ export { SystemCallError } from './libc.js';
 export { createMemoryFile, dataExtents, discardPages } from './memory-file.js';
 export { MemoryMap } from './memory-map.js';
 export { PacketDevice } from './packet-device.js';
-export { readCached } from './page-cache.js';
+export { dropCached, readCached } from './page-cache.js';
 export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
 export { ProcessLife } from './process-life.js';
 export { ProcessMemory } from './process-memory.js';

@@ -31,3 +31,17 @@ export function readCached(fd: number, offset: number, target: Uint8Array): numb
   if (errno === EAGAIN || errno === EOPNOTSUPP || errno === EINTR) return 0;
   throw new SystemCallError('preadv2', errno);
 }
+
+const POSIX_FADV_DONTNEED = 4;
+const fadvise = libc.func('int posix_fadvise(int, int64_t, int64_t, int)') as (
+  fd: number,
+  offset: number,
+  length: number,
+  advice: number,
+) => number;
+
+/** The next reads of the file ask its device; what was written and not synced stays cached. */
+export function dropCached(fd: number): void {
+  const errno = fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  if (errno !== 0) throw new SystemCallError('posix_fadvise', errno);
+}

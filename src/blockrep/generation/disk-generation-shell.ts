@@ -53,6 +53,8 @@ export interface DiskGenerationOptions {
   /** Open and locked. */
   readonly image: { readonly path: string; readonly sizeBytes: number; dataRanges(): ByteRange[] };
   readonly log: Logger;
+  /** Other hosts write to it, too: that it was changed says nothing. */
+  readonly shared?: boolean;
   /** Default: this host's. */
   readonly bootId?: string;
 }
@@ -109,7 +111,7 @@ export class DiskGeneration {
         ? await ChangeMapFile.open(changeMapPath(stateDir, vm, disk), { sizeBytes, bootId })
         : undefined;
     const origin = { vm, disk, sizeBytes, image: identity, bootId };
-    const change = record && imageChange(record, origin);
+    const change = options.shared === true ? undefined : record && imageChange(record, origin);
     // Bits without the record that they belong to, or of another image, say nothing.
     if (record === undefined || change !== undefined) file?.map.distrust();
     const map = file?.map.state ?? { trusted: false };
@@ -153,6 +155,11 @@ export class DiskGeneration {
     if (record === undefined) return undefined;
     const { generation, epoch, state } = record;
     return { generation, epoch, state };
+  }
+
+  /** Throws OperatorError if `beginAlone` will, because of what the record says. */
+  assertStartable(): void {
+    if (this.#record !== undefined) assertStartable(this.#record, this.recordPath);
   }
 
   /**
