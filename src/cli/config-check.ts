@@ -219,10 +219,10 @@ class HostCheck {
 
   async #checkDisks(): Promise<void> {
     const { disks, role } = this.#configuration;
-    for (const { path } of disks) {
+    for (const { path, shared } of disks) {
       const facts = await this.#host.inspect(path);
-      // The first synchronisation makes the secondary's images.
-      if (facts === undefined && role === 'secondary') {
+      // The first synchronisation makes the secondary's images, but not what is the other host's.
+      if (facts === undefined && role === 'secondary' && shared !== true) {
         await this.#mustTakeFiles('disk', parentOf(path), 'existing', path);
         continue;
       }

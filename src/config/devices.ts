@@ -4,6 +4,7 @@
  *   disk = /images/web.img                 primary: named disk0, disk1, ... by its place
  *   disk = data=/images/web-data.img       both: named; on the secondary the name is required
  *   disk = name=data,path=/images/d.qcow2,format=qcow2,readonly=on
+ *   disk = name=root,path=/mnt/nfs/web.img,shared=on
  *   nic  = bridge=br0,mac=52:54:00:01:02:03,tap=web0,name=lan
  *
  * A device is known to both hosts by its name. Paths, TAPs and bridges belong to one host; the MAC
@@ -25,6 +26,8 @@ export interface DiskSetting {
   readonly format?: DiskFormat;
   /** The guest may not write to it. Belongs to the guest and so comes from the primary alone. */
   readonly readOnly?: boolean;
+  /** The host that the guest may move to sees the same image: its content is not moved. */
+  readonly shared?: boolean;
 }
 
 /** One guest NIC on the primary. Without a bridge the TAP is left for the operator to connect. */
@@ -49,7 +52,7 @@ export interface NicText {
   readonly bridge: string | undefined;
 }
 
-const DISK_ATTRIBUTES = ['name', 'path', 'format', 'readonly'] as const;
+const DISK_ATTRIBUTES = ['name', 'path', 'format', 'readonly', 'shared'] as const;
 const NIC_ATTRIBUTES = ['name', 'mac', 'tap', 'bridge'] as const;
 
 const parseFormat = choiceParser(['raw', 'qcow2']);
@@ -67,26 +70,39 @@ export function parseDisk(text: string): DiskText {
   }
   if (!isOneOf(DISK_ATTRIBUTES, first)) return { name: parseName(first), path: parsePath(rest) };
   const found = parsePairs(text, DISK_ATTRIBUTES);
-  const { name, path, format, readonly } = Object.fromEntries(found);
+  const { name, path, format, readonly, shared } = Object.fromEntries(found);
   if (path === undefined) {
     throw new ValueError(text, 'path= beside the other attributes', 'add the path of the image');
   }
+  if (shared === 'on') checkShared(text, format, readonly);
   return {
     name: name === undefined ? undefined : parseName(name),
     path: parsePath(path),
     ...(format === undefined ? {} : { format: parseFormat(format) }),
     ...(readonly === undefined ? {} : { readOnly: parseOnOff(readonly) === 'on' }),
+    ...(shared === undefined ? {} : { shared: parseOnOff(shared) === 'on' }),
   };
+}
+
+/** The image is opened in the guest's pause, for which the way to a qcow2 image is too long. */
+function checkShared(text: string, format: string | undefined, readonly: string | undefined): void {
+  if (format === 'qcow2') {
+    throw new ValueError(text, 'a raw image for shared=on', 'use format=raw or remove shared=on');
+  }
+  if (readonly !== 'on') return;
+  const advice = 'remove shared=on: a read-only image is never moved';
+  throw new ValueError(text, 'either readonly=on or shared=on', advice);
 }
 
 /** The text that `parseDisk` reads back. */
 export function formatDisk(disk: DiskSetting): string {
-  const { name, path, format, readOnly } = disk;
-  const isShort = format === undefined && readOnly === undefined;
+  const { name, path, format, readOnly, shared } = disk;
+  const isShort = [format, readOnly, shared].every((value) => value === undefined);
   if (isShort && !isOneOf(DISK_ATTRIBUTES, name)) return `${name}=${path}`;
   const words = [`name=${name}`, `path=${path}`];
   if (format !== undefined) words.push(`format=${format}`);
   if (readOnly !== undefined) words.push(`readonly=${readOnly ? 'on' : 'off'}`);
+  if (shared !== undefined) words.push(`shared=${shared ? 'on' : 'off'}`);
   return words.join(',');
 }
 

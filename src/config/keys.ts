@@ -185,14 +185,16 @@ export const KEYS = {
   disk: {
     roles: BOTH,
     parse: parseDisk,
-    value: 'path, name=path or name=,path=,format=,readonly=',
+    value: 'path, name=path or name=,path=,format=,readonly=,shared=',
     default: undefined,
     defaultFrom: 'primary: none; secondary: `disk-dir`/VM-NAME.img',
     example: 'data=/var/lib/colo/web-data.img',
     purpose:
       'Disk image. On the primary it makes a guest disk, named disk0, disk1, ... unless named. On ' +
       'the secondary it says where the image of that name is. format= is raw or qcow2, each ' +
-      "host's own; readonly=on keeps the guest from writing and is the primary's to say.",
+      "host's own; readonly=on keeps the guest from writing and is the primary's to say. With " +
+      'shared=on on both hosts they see the same image (NFS, a cluster file system, a LUN): `colo ' +
+      'migrate` hands it over instead of moving its content, and the guest has no secondary.',
     repeatable: true,
   },
   'disk-dir': {

@@ -1,6 +1,7 @@
 /** What this host has of what a guest that is to come needs, found out before anything is begun. */
 import { access, readFile, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { parseSharedProofs, sharedDifference } from '../blockrep/index.js';
 import { type Configuration, diskPlace, nicConnection } from '../config/index.js';
 import { parseMachineDefinition, probeQemu } from '../emulator/index.js';
 import { configuredDifferences } from '../guest/index.js';
@@ -23,10 +24,38 @@ export async function differencesHere(
   const configured = await configuredDifferences(configuration, json);
   const names = parseMachineDefinition(json.definition, 'peer').nics.map(({ name }) => name);
   const able = await abilitiesHere(configuration, section, names);
+  const shared = await sharedDifferences(configuration, section, json.sharedDisks ?? []);
   return [
     ...configured.map(({ what, source, destination }) => ({ what, source, destination })),
     ...differencesOf(section, able),
+    ...shared,
   ];
+}
+
+/** Both hosts must say the same of a disk, and of a shared one have the same image. */
+async function sharedDifferences(
+  configuration: Configuration,
+  hello: HelloSection,
+  proofs: unknown,
+): Promise<Difference[]> {
+  const known = new Map(parseSharedProofs(proofs).map((proof) => [proof.disk, proof]));
+  const found: Difference[] = [];
+  for (const { name, sizeBytes, place, readOnly } of hello.disks) {
+    const { path, shared = false } = diskPlace(configuration, name);
+    const [source, destination] = [place === 'shared', shared].map((is) => {
+      return is ? 'shared=on' : 'not shared';
+    }) as [string, string];
+    if (!readOnly && source !== destination) {
+      found.push({ what: `disk ${name}`, source, destination: `${destination} (${path})` });
+    }
+    if (readOnly || place !== 'shared' || !shared) continue;
+    const why = await sharedDifference({ name, path, sizeBytes }, known.get(name), hello.migration);
+    if (why === undefined) continue;
+    const advice = 'mount the same storage on both hosts, or remove shared=on on both';
+    const destinationText = `not the same image at ${path}: ${why}; ${advice};`;
+    found.push({ what: `disk ${name}`, source, destination: destinationText });
+  }
+  return found;
 }
 
 async function abilitiesHere(
@@ -54,10 +83,12 @@ async function abilitiesHere(
 /** An image that is there can grow; one that is not is made sparse, as large as it must be. */
 async function diskHere(
   configuration: Configuration,
-  { name, sizeBytes }: HelloSection['disks'][number],
+  { name, sizeBytes, place }: HelloSection['disks'][number],
 ): Promise<Abilities['disks']> {
   const { path } = diskPlace(configuration, name);
   const image = await stat(path).catch(() => undefined);
+  // Nothing is made of it: it is told by what shows that it is the same.
+  if (place === 'shared') return [{ name, sizeBytes }];
   if (image?.isFile() === true) return [{ name, sizeBytes: Math.max(image.size, sizeBytes) }];
   // What else is there is for whoever opens it to judge.
   const known = image ?? (await stat(dirname(path)).catch(() => undefined));

@@ -123,8 +123,15 @@ export class ArrivingGuest {
   /** The session's disk and network links are the guest's. */
   async attach(session: Session): Promise<void> {
     const { guest, lineages } = this.#received;
-    await guest.network.attach(session, { role: 'target' });
-    await guest.disks.attachTarget(session, lineages);
+    const disks = this.#movesDisks ? guest.disks.attachTarget(session, lineages) : undefined;
+    await Promise.all([guest.network.attach(session, { role: 'target' }), disks]);
+  }
+
+  /** Some disk's content comes with it. */
+  get #movesDisks(): boolean {
+    return this.#options.section.disks.some(({ place, readOnly }) => {
+      return place === 'moved' && !readOnly;
+    });
   }
 
   /** The pages of a batch that is whole and sound; `crc` is its CRC-32C. Throws ProtocolError. */
@@ -192,15 +199,16 @@ export class ArrivingGuest {
   }
 
   /**
-   * Makes the disks those of the end of `epoch`, and lets the guest run. Nothing that it says
-   * leaves, and none of its flushes is answered, before `speak`: a crash may undo all of it.
+   * Makes the disks those of the end of `epoch`, opens the shared ones, and lets the guest run.
+   * Nothing that it says leaves, nothing is written to a shared image, and none of its flushes is
+   * answered, before `speak`: a crash may undo all of it.
    */
   async start(epoch: number): Promise<void> {
     const { disks, network, emulator, definition } = this.guest;
     const { onPart } = this.#options;
     network.committed(epoch);
     const promoted = network.promote('held');
-    if (definition.disks.length > 0) await disks.begin(epoch);
+    if (definition.disks.length > 0) await disks.begin(this.#movesDisks ? epoch : undefined);
     onPart('beginDisks');
     await promoted;
     onPart('promoteNetwork');

@@ -294,8 +294,9 @@ export class DestinationRole extends MovingRole implements NodeRole {
       const differences = await differencesHere(configuration, { section, json });
       if (differences.length > 0) return { kind: 'unable', differences };
       this.#mark('differences');
-      await reserve.used(json.epoch);
-      await speech?.vouch(undefined);
+      // Beside the launch: they are to be durable before anything of the source comes.
+      const written = Promise.all([reserve.used(json.epoch), speech?.vouch(undefined)]);
+      written.catch(() => undefined);
       const guest = await ArrivingGuest.launch({
         configuration,
         hello: json,
@@ -309,6 +310,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       this.#guest = guest;
       this.#hello = { section, json };
       this.#watch(guest);
+      await written;
       await guest.attach(this.#mustHaveSession());
       const { qemuVersion } = guest.guest.emulator.description;
       const { verdictsJson } = guest;

@@ -1,5 +1,5 @@
 /** The first message of a host that has a guest: what another host needs to run it, too. */
-import type { PrimaryImage } from '../blockrep/index.js';
+import type { PrimaryImage, SharedProof } from '../blockrep/index.js';
 import type { Configuration } from '../config/index.js';
 import { PAGE_SIZE_BYTES } from '../lib/index.js';
 import { type Policy, REPLICATION_VERSION, type SpeechOffer } from '../replication/index.js';
@@ -10,6 +10,8 @@ export interface HelloParts {
   readonly configuration: Configuration;
   readonly guest: Guest;
   readonly images: readonly PrimaryImage[];
+  /** Of a guest that moves. */
+  readonly sharedDisks?: readonly SharedProof[];
   readonly identity: NodeIdentity;
   /** As it is now. */
   readonly policy: Policy;
@@ -24,6 +26,7 @@ export interface HelloParts {
 /** JSON, as `parseHello` reads it. */
 export function guestHello(parts: HelloParts): string {
   const { configuration, guest, images, identity, policy, epoch, speech, salt } = parts;
+  const { sharedDisks = [] } = parts;
   const { qemuVersion, accelerator, dirtyTracker } = guest.emulator.description;
   return JSON.stringify({
     version: REPLICATION_VERSION,
@@ -32,6 +35,7 @@ export function guestHello(parts: HelloParts): string {
     epoch,
     definition: guest.definition,
     images,
+    sharedDisks,
     qemuVersion,
     accelerator,
     pageSizeBytes: PAGE_SIZE_BYTES,

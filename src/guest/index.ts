@@ -19,7 +19,8 @@
  * disk-source-shell.ts and disk-target-shell.ts the two ends of a session's disk stream.
  *
  * launch-guest-shell.ts puts them and QEMU together; guest.ts is what comes of it,
- * received-guest-shell.ts launches what another host's hello asks for,
+ * received-guest-shell.ts launches what another host's hello asks for, shared-disks.ts tells which
+ * disks need not be moved,
  * node-role.ts what the two roles that can have it have in common, speech-shell.ts their right to
  * speak, kept-ram-shell.ts where the RAM of a guest that has left is kept, left-ram-shell.ts the
  * RAM of one that this host may soon be the secondary of.
@@ -77,4 +78,5 @@ export {
   receiveGuest,
 } from './received-guest-shell.js';
 export { SECTION_FRAME, SessionChannel, sourceSectionOf } from './session-channel-shell.js';
+export { sharedDisks } from './shared-disks.js';
 export { checkSpeech, Speech, type SpeechOptions } from './speech-shell.js';

@@ -1,6 +1,6 @@
 /**
  * What has to be there before the guest is paused, so that nothing of it is waited for in the
- * pause: the moved disks but for their last writes, and on this host's disk the fact that `run` may
+ * pause: the disks but for their last writes, and on this host's disk the fact that `run` may
  * be said.
  *
  * That fact stands there while the guest still runs here. A host that dies with it does not boot
@@ -15,11 +15,11 @@ export class HandoverReadiness {
   #disks: boolean;
   #record: 'none' | 'asked' | 'written' = 'none';
 
-  constructor(movesDisks: boolean) {
-    this.#disks = !movesDisks;
+  constructor(settlesDisks: boolean) {
+    this.#disks = !settlesDisks;
   }
 
-  /** Of the moved disks, if there are any, only the last writes are still to come. */
+  /** Of the disks, if there are any, only the last writes are still to be sent, or synced. */
   get disks(): boolean {
     return this.#disks;
   }

@@ -61,7 +61,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     this.#options = options;
     this.#sender = new PageSender(options.hello.ramSizeBytes, options.maxBandwidth);
     this.#pace = new PrecopyPace(options);
-    this.#ready = new HandoverReadiness(options.movesDisks);
+    this.#ready = new HandoverReadiness(options.settlesDisks);
   }
 
   get state(): SourceState {
@@ -428,9 +428,9 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
     if (state.kind !== 'switching' || state.paused) return [];
     this.#state = { ...state, paused: true };
     this.#pausedAtUs = nowUs;
-    this.#collected = { ...NOTHING_COLLECTED, disks: !this.#options.movesDisks };
+    this.#collected = { ...NOTHING_COLLECTED, disks: !this.#options.settlesDisks };
     const outputs: SourceOutput[] = [{ kind: 'scan' }, { kind: 'captureDevices' }];
-    if (this.#options.movesDisks) outputs.push({ kind: 'settleDisks' });
+    if (this.#options.settlesDisks) outputs.push({ kind: 'settleDisks' });
     return outputs;
   }
 

@@ -38,9 +38,12 @@ export type SourceInput =
       readonly bytes: Buffer;
       readonly ramDigest: number | undefined;
     }
-  /** Answer to `settleDisks`: every write of the moved disks is on its link, flushed, marked. */
+  /**
+   * Answer to `settleDisks`: every write of the moved disks is on its link, flushed, marked; those
+   * of the shared ones are durable.
+   */
   | { readonly kind: 'disksSettled' }
-  /** After `startTracking`: of the moved disks no more is to come than a pause may wait for. */
+  /** After `startTracking`: of the disks no more is to come than a pause may wait for. */
   | { readonly kind: 'disksReady' }
   /** Answer to `giveUp`. */
   | { readonly kind: 'gaveUp' }
@@ -163,7 +166,9 @@ export interface SourceOptions {
   readonly recoverTimeoutUs: number;
   /** Nothing heard for so long in a session that owes an answer: it is taken for lost. */
   readonly silenceTimeoutUs: number;
-  /** Some disk is moved: `settleDisks` is asked. */
+  /** The guest writes to a disk, moved or shared: `settleDisks` is asked. */
+  readonly settlesDisks: boolean;
+  /** Some disk's content is sent. */
   readonly movesDisks: boolean;
 }
 

@@ -8,11 +8,29 @@ const STOPPED = 'The agent of the secondary was told to end; the guest runs on';
 export class PartingCommands {
   readonly #core: PrimaryCore;
   readonly #input: (input: PrimaryInput) => void;
+  /** No secondary can follow this guest. */
+  readonly #unprotectable: string | undefined;
   readonly #waiters: (() => void)[] = [];
 
-  constructor(core: PrimaryCore, input: (input: PrimaryInput) => void) {
+  constructor(
+    core: PrimaryCore,
+    input: (input: PrimaryInput) => void,
+    unprotectable: string | undefined,
+  ) {
     this.#core = core;
     this.#input = input;
+    this.#unprotectable = unprotectable;
+  }
+
+  /** Why no secondary can follow this guest; null: one can. */
+  get unprotectable(): string | null {
+    return this.#unprotectable ?? null;
+  }
+
+  /** The role begins: a secondary is looked for, if one can follow the guest. */
+  begin(): void {
+    const detach = { kind: 'partingRequested', goodbye: 'detach' } as const;
+    this.#input(this.#unprotectable === undefined ? { kind: 'tick' } : detach);
   }
 
   detach(): Promise<CommandResult> {
@@ -20,6 +38,7 @@ export class PartingCommands {
   }
 
   attach(): CommandResult {
+    if (this.#unprotectable !== undefined) return refused(this.#unprotectable);
     if (!this.#core.isDetached) return { ok: true, detail: 'It is not detached' };
     this.#input({ kind: 'attachRequested' });
     return { ok: true, detail: 'A secondary is looked for again' };

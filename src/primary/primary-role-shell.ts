@@ -61,6 +61,7 @@ import { failoverOfPrimary, listenToSpeech } from './primary-speech-shell.js';
 import { primaryStatus, primaryView } from './primary-status.js';
 import { Replicator } from './replicator-shell.js';
 import { CheckpointStatistics } from './statistics.js';
+import { whyUnprotectable } from './unprotectable.js';
 import { verifyDisks } from './verify-shell.js';
 
 interface CurrentSession {
@@ -133,9 +134,10 @@ export class PrimaryRole implements NodeRole {
       (output) => this.#perform(output),
       () => options.watch.stepped(),
     );
-    this.#parting = new PartingCommands(this.#core, (input) => this.#driver.input(input));
+    const input = (what: PrimaryInput): void => this.#driver.input(what);
+    this.#parting = new PartingCommands(this.#core, input, whyUnprotectable(options));
     listenToThreads(pvm, {
-      input: (input) => this.#driver.input(input),
+      input,
       onDiskFailed: (reason) => this.#diskFailed(reason),
       onThreadFailed: (name, error) => this.#threadFailed(name, error),
     });
@@ -152,8 +154,7 @@ export class PrimaryRole implements NodeRole {
     });
     pvm.emulator.onGuestEvent((event) => this.#onGuestEvent(event));
     log.setContext({ role: 'primary', epoch: this.#core.epoch });
-    this.#driver.input({ kind: 'tick' });
-    const input = (what: PrimaryInput): void => this.#driver.input(what);
+    this.#parting.begin();
     listenToSpeech(options.speech, input, () => this.switchover());
   }
 
@@ -215,7 +216,7 @@ export class PrimaryRole implements NodeRole {
       bytesSent: this.#bytesSentBefore + (this.#current?.session.bytesSent ?? 0),
       sync: this.#current?.replicator.sync ?? null,
       lastSync: this.#lastSync,
-      lastFailure: this.#diskRetry.problem ?? this.#lastFailure,
+      lastFailure: this.#diskRetry.problem ?? this.#lastFailure ?? this.#parting.unprotectable,
       startedAtUs: this.#startedAtUs,
       nowUs: monotonicUs(),
     });

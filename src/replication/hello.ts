@@ -56,8 +56,10 @@ const helloSchema = z.object({
   /** The epoch that the guest runs now. */
   epoch: z.number().int().nonnegative(),
   definition: z.unknown(),
-  /** What the secondary judges its images by: PrimaryImage of each disk that is not read-only. */
+  /** What the secondary judges its images by: PrimaryImage of each that has two. */
   images: z.unknown(),
+  /** Of a guest that moves: SharedProof of each disk of which both hosts have the same image. */
+  sharedDisks: z.unknown().optional(),
   qemuVersion: z.string().max(256),
   accelerator: z.enum(['kvm', 'tcg']),
   pageSizeBytes: z.number().int(),

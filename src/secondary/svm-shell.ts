@@ -1,12 +1,14 @@
 /** The SVM, launched from what the primary's hello says. It starts paused and silent. */
 import type { Configuration } from '../config/index.js';
-import { StagingArea } from '../emulator/index.js';
+import { parseMachineDefinition, StagingArea } from '../emulator/index.js';
 import {
   type LeftGuestRam,
   type ReceivedGuest,
   type ReceiveOptions,
   receiveGuest,
+  sharedDisks,
 } from '../guest/index.js';
+import { OperatorError } from '../lib/index.js';
 import type { Hello } from '../replication/index.js';
 import type { Link } from '../transport/index.js';
 import { RamDigests } from './ram-digests-shell.js';
@@ -28,6 +30,7 @@ export async function startSvm(
   hello: Hello,
   { leftRam, ...parts }: SvmParts,
 ): Promise<Svm> {
+  refuseShared(configuration, hello);
   const compares = hello.ramDigests !== undefined;
   // A primary that does not compare takes RAM for empty, and the SVM needs the memory.
   if (!compares) leftRam.discard();
@@ -48,4 +51,14 @@ export async function stopSvm({ guest, staging }: Svm, leftRam?: LeftGuestRam): 
   staging.close();
   await leftRam?.keep(guest, 'file');
   await guest.stop();
+}
+
+function refuseShared(configuration: Configuration, hello: Hello): void {
+  const { disks } = parseMachineDefinition(hello.definition, 'peer');
+  const [shared] = sharedDisks(configuration, disks);
+  if (shared === undefined) return;
+  throw new OperatorError(
+    'COLO_E_DISK_SHARED',
+    `Disk ${shared.name} has shared=on here: a secondary needs an image of its own`,
+  );
 }

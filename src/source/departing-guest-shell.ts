@@ -3,7 +3,7 @@
  * can be undone by `goOn`.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { AcceptedImage } from '../blockrep/index.js';
+import { type AcceptedImage, type SharedPlace, SharedProofs } from '../blockrep/index.js';
 import type { Guest } from '../guest/index.js';
 import { assert, type PageRange } from '../lib/index.js';
 import type { Session } from '../transport/index.js';
@@ -14,6 +14,10 @@ export interface DepartingOptions {
   /** The one that the guest runs. */
   readonly epoch: number;
   readonly resyncBytesPerSecond: number | undefined;
+  /** Some disk's content goes along. */
+  readonly movesDisks: boolean;
+  /** Both hosts have these. */
+  readonly shared: readonly SharedPlace[];
   /** A part of the way is done; for the log. */
   readonly onPart: (part: string) => void;
 }
@@ -25,6 +29,7 @@ export class DepartingGuest {
   /** Its disks' content goes along, and is tracked in this session. */
   #moving = false;
   #passing = false;
+  #proofs: SharedProofs | undefined;
   /** Ends the wait for the next pass: the guest is about to be paused. */
   #hurry = new AbortController();
   #passes: Promise<void> = Promise.resolve();
@@ -46,27 +51,65 @@ export class DepartingGuest {
     return this.#epoch;
   }
 
+  /**
+   * What shows a destination that its shared disks are these: see src/blockrep/shared/proof.ts.
+   * Throws OperatorError.
+   */
+  async showShared(migration: string): Promise<SharedProofs['proofs']> {
+    const { shared } = this.#options;
+    if (shared.length === 0) return [];
+    const flush = () => this.#flushShared();
+    this.#proofs = await SharedProofs.make(shared, { migration, flush });
+    return this.#proofs.proofs;
+  }
+
+  /** The destination has looked at it, or will not any more. Idempotent. */
+  async shown(): Promise<void> {
+    await this.#proofs?.remove();
+  }
+
+  /** Why the guest must not go on here: its disks have, without it. */
+  async refusalToGoOn(): Promise<string | undefined> {
+    const changed = await this.#guest.disks.changedShared();
+    if (changed.length === 0) return undefined;
+    return (
+      `The guest is as of the switchover; since then ${changed.join(', ')} ` +
+      'was written to. It can only be booted anew: "colo migrate-release", start the agent, ' +
+      '"colo failover --force"'
+    );
+  }
+
   /** The destination has judged its images: what is written to the disks is noticed from now on. */
   async attach(session: Session, verdicts: readonly AcceptedImage[]): Promise<void> {
     const { disks } = this.#guest;
-    const { resyncBytesPerSecond } = this.#options;
+    const { resyncBytesPerSecond, movesDisks } = this.#options;
+    if (!movesDisks) return;
     await disks.attachSource(session, { epoch: this.#epoch, verdicts, resyncBytesPerSecond });
     this.#moving = true;
   }
 
   /** Resolves once no more of the disks' content is left than a pause may wait for. */
   async moveDisks(): Promise<void> {
+    this.#passing = true;
+    await this.#flushShared();
+    if (this.#moving) await this.#sendDisks();
+    // The guest goes on here meanwhile.
+    if (!this.#passing) return;
+    this.#hurry = new AbortController();
+    this.#passes = this.#passAgain();
+  }
+
+  async #sendDisks(): Promise<void> {
     const { disks } = this.#guest;
     for (let pass = 0; pass < DISK_PASSES_MAX; pass += 1) {
       if ((await disks.syncRound()) <= DISK_ENOUGH_BYTES) break;
     }
     // Else the pause would wait for that.
     await disks.syncStored();
-    // The guest goes on here meanwhile.
-    if (!this.#moving) return;
-    this.#passing = true;
-    this.#hurry = new AbortController();
-    this.#passes = this.#passAgain();
+  }
+
+  async #flushShared(): Promise<void> {
+    if (this.#options.shared.length > 0) await this.#guest.disks.flushShared();
   }
 
   /** What it writes from now on is found by `scan`. Gives all that may be other than zero. */
@@ -91,6 +134,8 @@ export class DepartingGuest {
     await network.attach(session, { role: 'source', epoch: this.#epoch });
     onPart('attachNetwork');
     await this.#endPasses();
+    // So that little is left to be synced while it stands still.
+    await this.#flushShared();
     onPart('endDiskPasses');
     const exact = await network.quiesce();
     onPart('quiesce');
@@ -112,7 +157,7 @@ export class DepartingGuest {
     }
     onPart('drain');
     // Beside what is done with RAM: both are other threads' work.
-    if (this.#moving) this.#settleDisks();
+    this.#settleDisks();
     this.#edging = network.edge(this.#epoch, { exact, compares: false });
     this.#edging.catch(() => undefined);
     network.resume();
@@ -120,8 +165,9 @@ export class DepartingGuest {
   }
 
   #settleDisks(): void {
+    const edge = this.#moving ? this.#guest.disks.edge(this.#epoch) : undefined;
     this.#edged = true;
-    this.#settling = this.#guest.disks.edge(this.#epoch);
+    this.#settling = Promise.all([edge, this.#flushShared()]);
     this.#settling.catch(() => undefined);
   }
 
@@ -138,18 +184,23 @@ export class DepartingGuest {
     await this.#settling;
   }
 
-  /** Nothing of it leaves this host any more. */
+  /** Nothing of it leaves this host any more, and its shared images may be opened elsewhere. */
   async silence(): Promise<void> {
-    await this.#guest.network.silence();
+    const { network, disks } = this.#guest;
+    const left = this.#options.shared.length > 0 ? disks.leaveShared() : undefined;
+    await Promise.all([network.silence(), left]);
   }
 
   /**
    * The guest runs here, unprotected, and its disks have gone on from what the destination has.
-   * Rejects when that can't be written down; nothing that is held may leave then. Idempotent.
+   * Rejects when that can't be written down, or another host has a shared image; nothing that is
+   * held may leave then. Idempotent.
    */
   async goOn(): Promise<void> {
     const { emulator, network, disks } = this.#guest;
     await this.#endPasses();
+    await this.shown();
+    if (this.#options.shared.length > 0) await disks.enterSharedAgain();
     const wasMoving = this.#moving;
     this.#moving = false;
     network.detach();
@@ -170,7 +221,9 @@ export class DepartingGuest {
   async #passAgain(): Promise<void> {
     while (this.#passing) {
       await delay(DISK_PASS_MS, undefined, { signal: this.#hurry.signal }).catch(() => undefined);
-      if (this.#passing) await this.#guest.disks.syncRound();
+      if (!this.#passing) return;
+      if (this.#moving) await this.#guest.disks.syncRound();
+      await this.#flushShared();
     }
   }
 

@@ -1,6 +1,6 @@
 /** The hello of a migration, but for what is as of the moment when it is sent. */
 import { type Configuration, type MigrateOptions, nicConnection } from '../config/index.js';
-import type { Guest } from '../guest/index.js';
+import { type Guest, sharedDisks } from '../guest/index.js';
 import { PAGE_SIZE_BYTES } from '../lib/index.js';
 import type { HelloSection } from '../migration/index.js';
 
@@ -15,6 +15,7 @@ export function migrationHello(
   const { definition, emulator } = guest;
   const { qemuVersion, accelerator, machineType } = emulator.description;
   const { method, background, compress } = wish;
+  const shared = new Set(sharedDisks(configuration, definition.disks).map(({ name }) => name));
   return {
     kind: 'hello',
     migration,
@@ -33,7 +34,7 @@ export function migrationHello(
       assisted: true,
     },
     disks: definition.disks.map(({ name, sizeBytes, readOnly }) => {
-      return { name, sizeBytes, place: 'moved', readOnly };
+      return { name, sizeBytes, place: shared.has(name) ? 'shared' : 'moved', readOnly };
     }),
     nics: definition.nics.map(({ name, mac }) => {
       const { bridge, tap } = nicConnection(configuration, name);

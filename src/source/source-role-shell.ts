@@ -7,7 +7,6 @@
  * what needs the guest, is done strictly in the order of the core's outputs (`#inTurn`).
  */
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { parseAcceptedImages } from '../blockrep/index.js';
 import {
@@ -34,23 +33,22 @@ import {
   removeMigrationRecord,
   SessionChannel,
   type Speech,
+  sharedDisks,
   writeMigrationRecord,
 } from '../guest/index.js';
-import { describeError, PAGE_SIZE_BYTES, type PageRange, Timeline } from '../lib/index.js';
+import { describeError, Timeline } from '../lib/index.js';
 import { monotonicUs, setUrgent } from '../linux/index.js';
 import {
   DESTINATION_SECTIONS,
   type DestinationSection,
   type HelloSection,
   LINK_OF,
-  pageBitmapOf,
   SOURCE_SECTIONS,
   SourceCore,
   type SourceInput,
   type SourceOutcome,
   type SourceOutput,
   type SourceSection,
-  writeBackup,
 } from '../migration/index.js';
 import { CoreDriver, digestRam, type SpeechOffer } from '../replication/index.js';
 import {
@@ -65,6 +63,7 @@ import { DepartureFigures } from './departure-figures.js';
 import { keepRam } from './keep-ram-shell.js';
 import { ALIVE_MS, CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, SILENCE_TIMEOUT_US } from './limits.js';
 import { migrationHello } from './migration-hello.js';
+import { type MissingPagesFile, writeMissingPages } from './missing-pages-file-shell.js';
 import { OutgoingPages } from './outgoing-pages-shell.js';
 
 const MIGRATION_ID_BYTES = 16;
@@ -132,14 +131,18 @@ export class SourceRole extends MovingRole implements NodeRole {
     this.ended = new Promise((resolve) => {
       this.#finish = resolve;
     });
+    const hello = migrationHello(this.#migration, {
+      ...{ configuration, guest: departure.guest, wish: this.#wish },
+    });
+    const written = hello.disks.filter(({ readOnly }) => !readOnly);
+    const movesDisks = written.some(({ place }) => place === 'moved');
     this.#guest = new DepartingGuest({
       guest: departure.guest,
       epoch: departure.epoch,
       resyncBytesPerSecond: configuration.resyncBytesPerSecond,
+      movesDisks,
+      shared: sharedDisks(configuration, departure.guest.definition.disks),
       onPart: (part) => this.#mark(part),
-    });
-    const hello = migrationHello(this.#migration, {
-      ...{ configuration, guest: departure.guest, wish: this.#wish },
     });
     this.#assist = new Assist(departure.guest, log);
     this.#pages = new OutgoingPages({ ...this.#wish, ram: emulator.ram });
@@ -152,7 +155,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       onNoConvergence: 'keep-going',
       recoverTimeoutUs: this.#wish.recoverTimeoutUs,
       silenceTimeoutUs: SILENCE_TIMEOUT_US,
-      movesDisks: hello.disks.some(({ readOnly }) => !readOnly),
+      ...{ settlesDisks: written.length > 0, movesDisks },
     });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
     hooks.onDisksOverBound = undefined;
@@ -194,10 +197,15 @@ export class SourceRole extends MovingRole implements NodeRole {
     return {
       cancel: () => this.#decide({ kind: 'operatorCancel' }, 'The guest goes on here'),
       recover: (to) => this.#recover(to),
-      force: () =>
-        this.#decide({ kind: 'operatorForce', by: 'an operator' }, 'The guest runs here'),
+      force: () => this.#takeBack(),
       release: () => this.#decide({ kind: 'operatorRelease' }, 'This host has let go of the guest'),
     };
+  }
+
+  async #takeBack(): Promise<CommandResult> {
+    const reason = await this.#guest.refusalToGoOn();
+    if (reason !== undefined) return { ok: false, code: 'COLO_E_MIGRATE', reason };
+    return this.#decide({ kind: 'operatorForce', by: 'an operator' }, 'The guest runs here');
   }
 
   /** What ends the migration. */
@@ -346,7 +354,7 @@ export class SourceRole extends MovingRole implements NodeRole {
         });
         return;
       case 'writeBackup':
-        this.#inTurn(() => this.#writeBackup(output.ranges));
+        this.#inTurn(() => writeMissingPages(this.#missingPages, output.ranges));
         return;
       case 'release':
         // `#end` stops the guest: its memory may be kept first.
@@ -415,6 +423,7 @@ export class SourceRole extends MovingRole implements NodeRole {
   }
 
   #accepted({ verdictsJson, image }: Extract<DestinationSection, { kind: 'accepted' }>): void {
+    void this.#guest.shown();
     this.#verdicts = verdictsJson;
     this.#assist.offered(image);
     if (image !== undefined) this.#pages.destinationHasImage();
@@ -445,6 +454,8 @@ export class SourceRole extends MovingRole implements NodeRole {
         this.#mark('silence');
       }
       this.#putNow(session, section.kind === 'hello' ? await this.#completed(section) : section);
+      // While the destination prepares; it is needed as soon as that answers.
+      if (section.kind === 'hello') await this.#record('moving');
     });
   }
 
@@ -464,6 +475,7 @@ export class SourceRole extends MovingRole implements NodeRole {
     const definitionJson = guestHello({
       ...{ configuration: this.#configuration, guest, epoch, policy },
       images: await guest.disks.images(),
+      sharedDisks: await this.#guest.showShared(this.#migration),
       identity: this.#options.identity,
       speech: this.#offer ?? null,
     });
@@ -506,21 +518,6 @@ export class SourceRole extends MovingRole implements NodeRole {
     }
   }
 
-  async #writeBackup(ranges: readonly PageRange[]): Promise<SourceInput> {
-    const { stateDir, vm } = this.#configuration;
-    const path = join(stateDir, `${vm}.${this.#migration}.pages`);
-    try {
-      const { ram } = this.#departure.guest.emulator;
-      const missing = pageBitmapOf(ram.sizeBytes / PAGE_SIZE_BYTES, ranges);
-      const migrationId = Buffer.from(this.#migration, 'hex');
-      const { bytes } = await writeBackup({ path, migrationId, ram, missing });
-      this.#log.warn('The missing pages are in a file', { path, bytes });
-      return { kind: 'backupWritten', path, bytes };
-    } catch (error) {
-      return { kind: 'backupFailed', reason: describeError(error) };
-    }
-  }
-
   /** Carries it out after what was begun before it, and tells the core what came of it. */
   #inTurn(step: () => Promise<SourceInput> | Promise<void>): void {
     this.#turn = this.#turn.then(async () => {
@@ -532,6 +529,11 @@ export class SourceRole extends MovingRole implements NodeRole {
         this.#driver.input({ kind: 'broken', reason: describeError(error) });
       }
     });
+  }
+
+  get #missingPages(): MissingPagesFile {
+    const [configuration, migration, log] = [this.#configuration, this.#migration, this.#log];
+    return { configuration, migration, log, ram: this.#departure.guest.emulator.ram };
   }
 
   #mustHaveSession(): Current {

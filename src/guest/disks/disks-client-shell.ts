@@ -194,6 +194,29 @@ export class GuestDisks {
     return this.#thread.call('endPause');
   }
 
+  /** What the guest has written to shared disks so far is durable when it resolves. */
+  flushShared(): Promise<void> {
+    return this.#thread.call('flushShared');
+  }
+
+  /** The guest is paused: another host may open the shared images when it resolves. */
+  leaveShared(): Promise<void> {
+    return this.#thread.call('leaveShared');
+  }
+
+  /**
+   * The guest goes on here after all, when it resolves. Rejects with OperatorError if another host
+   * has an image.
+   */
+  enterSharedAgain(): Promise<void> {
+    return this.#thread.call('enterSharedAgain');
+  }
+
+  /** Paths of the shared images that were written to since `leaveShared`. */
+  changedShared(): Promise<string[]> {
+    return this.#thread.call('changedShared');
+  }
+
   // As target.
 
   /** Rejects with COLO_E_UNFIT if a disk can't keep what it would promise. */
@@ -213,10 +236,11 @@ export class GuestDisks {
   }
 
   /**
-   * Commits and applies the last epoch of a guest that may run then, before `promote`: what it
-   * writes until then dies with this process, and its flushes wait. Rejects with COLO_E_UNFIT.
+   * Commits and applies the last epoch, if one was sent, of a guest that may run then, before
+   * `promote`: what it writes until then dies with this process, and its flushes wait. Opens the
+   * shared images. Rejects with COLO_E_UNFIT, or OperatorError.
    */
-  begin(epoch: number): Promise<void> {
+  begin(epoch: number | undefined): Promise<void> {
     return this.#thread.call('begin', epoch);
   }
 

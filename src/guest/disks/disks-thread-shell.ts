@@ -31,11 +31,15 @@ export interface DisksCalls {
   beginPause(): void;
   edge(epoch: number): Promise<EpochTotals[]>;
   endPause(): Promise<void>;
+  flushShared(): Promise<void>;
+  leaveShared(): Promise<void>;
+  enterSharedAgain(): Promise<void>;
+  changedShared(): Promise<string[]>;
   committed(epoch: number): void;
   verify(index: number, options: { repair: boolean }): Promise<VerifyReport>;
   commit(epoch: number): void;
   apply(epoch: number): Promise<void>;
-  begin(epoch: number): Promise<void>;
+  begin(epoch: number | undefined): Promise<void>;
   dropUncommitted(): Promise<void>;
   promote(): Promise<void>;
 }
@@ -83,6 +87,10 @@ serveWorker<DisksCalls, DisksNotices>((main) => {
     beginPause: () => stacks.beginPause(),
     edge: (epoch) => stacks.edge(epoch),
     endPause: () => stacks.endPause(),
+    flushShared: () => stacks.flushShared(),
+    leaveShared: () => stacks.leaveShared(),
+    enterSharedAgain: () => stacks.enterSharedAgain(),
+    changedShared: () => stacks.changedShared(),
     committed: (epoch) => stacks.committed(epoch),
     verify: (index, options) => stacks.verify(index, options),
     commit: (epoch) => stacks.commit(epoch),

@@ -10,7 +10,9 @@
  * are staged in the SecondaryDisk and the guest's own go to the overlay; while a secondary is
  * attached (`source`) the guest's writes are forwarded. A promotion leads from the one to the other.
  *
- * Each image that is not read-only has a DiskGeneration: whose data it is, and what changed.
+ * Each image that is not read-only has a DiskGeneration: whose data it is, and what changed. Of a
+ * shared one the other host is told nothing by it: there is one image, which is open where the
+ * guest runs, and nothing of it is sent.
  */
 import { getHeapStatistics } from 'node:v8';
 import {
@@ -28,6 +30,7 @@ import {
   ReplicatedDisk,
   type ResyncProgress,
   SecondaryDisks,
+  SharedImage,
 } from '../../blockrep/index.js';
 import type { DiskFormat } from '../../config/index.js';
 import { assert, type Logger } from '../../lib/index.js';
@@ -48,6 +51,8 @@ export interface DiskPlace {
   /** Default: raw, as far as the image does not look like something else. */
   readonly format?: DiskFormat | undefined;
   readonly readOnly?: boolean | undefined;
+  /** Another host has the same image, and at most one of them opens it. */
+  readonly shared?: boolean | undefined;
   /** Creates a missing image with this size; an existing one must have it. */
   readonly sizeBytes?: number;
 }
@@ -120,7 +125,7 @@ interface DiskStack {
   readonly base: BlockLayer;
   readonly replicated: ReplicatedDisk;
   readonly server: NbdServer;
-  /** Undefined: read-only. */
+  /** Undefined: read-only, or shared: the peer has the same. */
   readonly generation: DiskGeneration | undefined;
 }
 
@@ -132,6 +137,8 @@ export class DiskStacks {
   #disks: SecondaryDisks | undefined;
   /** As `#disks`, open longer. */
   #generations: readonly (DiskGeneration | undefined)[] = [];
+  #shared: readonly SharedImage[] = [];
+  #places: readonly DiskPlace[] = [];
   #source: DiskSource | undefined;
   /** Its link may go on sending after the source has ended. */
   #lastSource: DiskSource | undefined;
@@ -147,8 +154,9 @@ export class DiskStacks {
 
   /** Opens the images and listens. Throws OperatorError for what can't be had; then `stop`. */
   async start(settings: DisksSettings): Promise<StartedDisks> {
+    this.#places = settings.disks;
     const disks = await this.#open(settings);
-    const claims = this.#generations.flatMap((generation) => generation?.claim ?? []);
+    const claims = this.#replicated.flatMap((generation) => generation?.claim ?? []);
     const sockets: string[] = [];
     for (const [index, disk] of disks.disks.entries()) {
       const socketPath = `${settings.socketDirectory}/disk-${index}`;
@@ -205,7 +213,7 @@ export class DiskStacks {
 
   /** What a secondary judges this host by. */
   images(): PrimaryImage[] {
-    return this.#generations.flatMap((generation) => generation?.primary ?? []);
+    return this.#replicated.flatMap((generation) => generation?.primary ?? []);
   }
 
   /** A secondary is there: it gets what it lacks, and what the guest writes from now on. */
@@ -221,7 +229,7 @@ export class DiskStacks {
       },
     });
     this.#lastSource = this.#source;
-    for (const generation of this.#generations) await generation?.beginPeering();
+    for (const generation of this.#replicated) await generation?.beginPeering();
   }
 
   /** A primary is there: its writes are taken. */
@@ -229,7 +237,7 @@ export class DiskStacks {
     this.#target = new DiskTarget({
       link,
       disks: this.#opened(),
-      generations: this.#generations,
+      generations: this.#replicated,
       lineages,
       onStaged: (staged) => this.#events.staged(staged),
       onFailure: (reason) => this.#events.unfit(reason),
@@ -276,6 +284,29 @@ export class DiskStacks {
     await Promise.all(this.#stacks.map(({ replicated }) => replicated.endPause()));
   }
 
+  /** What the guest has written to shared disks so far is durable when it resolves. */
+  async flushShared(): Promise<void> {
+    const shared = this.#stacks.filter((_, index) => this.#isShared(index));
+    await Promise.all(shared.map(({ base }) => base.flush()));
+  }
+
+  /** The guest is paused: another host may open the shared images when it resolves. */
+  async leaveShared(): Promise<void> {
+    await this.flushShared();
+    await Promise.all(this.#shared.map((image) => image.leave()));
+  }
+
+  /** The guest goes on here after all. Throws OperatorError if another host has an image. */
+  async enterSharedAgain(): Promise<void> {
+    await Promise.all(this.#shared.map((image) => image.enterAgain()));
+  }
+
+  /** The shared images that were written to since `leaveShared`. */
+  async changedShared(): Promise<string[]> {
+    const changed = await Promise.all(this.#shared.map((image) => image.hasChanged()));
+    return this.#shared.filter((_, index) => changed[index]).map(({ path }) => path);
+  }
+
   // As target.
 
   commit(epoch: number): void {
@@ -287,12 +318,21 @@ export class DiskStacks {
     await this.#target?.applied(epoch);
   }
 
-  /** The guest may run behind it; `promote` has to follow. */
-  async begin(epoch: number): Promise<void> {
+  /**
+   * The guest may run behind it; `promote` has to follow. Shared images are opened, and not written
+   * to before. `epoch` is undefined if nothing of the disks was sent.
+   */
+  async begin(epoch: number | undefined): Promise<void> {
     const disks = this.#opened();
-    disks.commit(epoch);
-    await disks.apply(epoch);
+    const entered = Promise.all(this.#shared.map((image) => image.enter()));
+    entered.catch(() => undefined);
+    if (epoch !== undefined) {
+      disks.commit(epoch);
+      await disks.apply(epoch);
+    }
+    await entered;
     disks.expectPromotion();
+    if (epoch === undefined) return;
     // Written down while the guest begins; like an epoch of which its source has not heard.
     this.#applied = this.#target?.applied(epoch) ?? Promise.resolve();
     this.#applied.catch(() => undefined);
@@ -312,14 +352,14 @@ export class DiskStacks {
    * like any other, so its record is read before.
    */
   async #open(settings: DisksSettings): Promise<SecondaryDisks> {
-    const images: ImageFile[] = [];
+    const images: (ImageFile | SharedImage)[] = [];
     const generations: (DiskGeneration | undefined)[] = [];
     try {
-      for (const { name, ...options } of settings.disks) {
-        const image = await ImageFile.open({ ...options, log: this.#log });
+      for (const place of settings.disks) {
+        const image = await this.#image(place, settings.role);
         images.push(image);
         generations.push(
-          image.readOnly ? undefined : await this.#generationOf(image, name, settings),
+          image.readOnly ? undefined : await this.#generationOf(image, place.name, settings),
         );
       }
     } catch (error) {
@@ -343,6 +383,7 @@ export class DiskStacks {
       throw error;
     }
     this.#generations = generations;
+    this.#shared = images.filter((image) => image instanceof SharedImage);
     const { recoveredEpoch } = this.#disks;
     for (const generation of generations) {
       // Of another state nothing is known that an epoch could add to.
@@ -352,9 +393,42 @@ export class DiskStacks {
     return this.#disks;
   }
 
-  #generationOf(image: ImageFile, disk: string, settings: DisksSettings): Promise<DiskGeneration> {
+  async #image(place: DiskPlace, role: DisksRole): Promise<ImageFile | SharedImage> {
+    const { path, format, sizeBytes, readOnly, shared } = place;
+    const log = this.#log;
+    if (shared !== true || readOnly === true) {
+      return ImageFile.open({ path, format, readOnly, sizeBytes, log });
+    }
+    if (role === 'live') return SharedImage.open({ path, format, log });
+    assert(sizeBytes !== undefined, 'The size of a shared disk is known before it is opened');
+    return SharedImage.elsewhere({ path, format, sizeBytes, log });
+  }
+
+  async #generationOf(
+    image: ImageFile | SharedImage,
+    disk: string,
+    settings: DisksSettings,
+  ): Promise<DiskGeneration> {
     const { vm, host, stateDirectory: stateDir } = settings;
-    return DiskGeneration.open({ stateDir, vm, disk, host, image, log: this.#log });
+    const shared = image instanceof SharedImage;
+    const generation = await DiskGeneration.open({
+      ...{ stateDir, vm, disk, host, image, shared, log: this.#log },
+    });
+    // Found out now, while the guest runs elsewhere.
+    if (shared) generation.assertStartable();
+    return generation;
+  }
+
+  /** Of the images that a peer has its own of. */
+  get #replicated(): (DiskGeneration | undefined)[] {
+    return this.#generations.map((generation, index) => {
+      return this.#isShared(index) ? undefined : generation;
+    });
+  }
+
+  #isShared(index: number): boolean {
+    const place = this.#places[index];
+    return place?.shared === true && place.readOnly !== true;
   }
 
   /** A promotion, before the overlays are merged: what is in them is what this host changes. */
@@ -371,12 +445,13 @@ export class DiskStacks {
   async #serve(name: string, disk: BlockLayer, socketPath: string): Promise<void> {
     const base = new DeadlineDisk(disk);
     const index = this.#stacks.length;
-    const generation = this.#generations[index];
+    const { changes } = this.#generations[index] ?? {};
+    const generation = this.#replicated[index];
     const replicated = new ReplicatedDisk({
       base,
       onWrite: (operation) => this.#source?.forward(index, operation),
       isSending: () => this.#lastSource?.sending ?? false,
-      ...(generation === undefined ? {} : { changes: generation.changes }),
+      ...(changes === undefined ? {} : { changes }),
     });
     const exports = new Map([[name, replicated]]);
     const server = new NbdServer({ socketPath, exports, log: this.#log });

@@ -259,6 +259,7 @@ test('a source core takes mutated answers without a fault, and never gives the g
       onNoConvergence: 'keep-going',
       recoverTimeoutUs: 1e9,
       silenceTimeoutUs: 1e9,
+      settlesDisks: false,
       movesDisks: false,
     });
     core.step({ kind: 'start' }, 0);

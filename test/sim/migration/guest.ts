@@ -48,6 +48,8 @@ export class SimGuest {
   /** What it waits for: it does nothing else meanwhile. */
   #waitsFor: number | undefined;
   #sweep = -1;
+  /** Who has the shared disk open; its content is part of the truth. */
+  readonly #diskOpenAt = new Set<Side>();
 
   constructor(world: World, options: MigrationSimOptions) {
     this.#world = world;
@@ -59,7 +61,24 @@ export class SimGuest {
       source: { memory: Int32Array.from(this.#truth), running: true },
       destination: { memory: undefined, running: false },
     };
+    this.openDisk('source');
     this.#beat();
+  }
+
+  /** The shared disk may be read and written there from now on. */
+  openDisk(side: Side): void {
+    const other = side === 'source' ? 'destination' : 'source';
+    if (this.#options.sharesDisks && this.#diskOpenAt.has(other)) {
+      throw new Violation(`A shared disk is open at one host: the ${side} opens it, too`);
+    }
+    this.#diskOpenAt.add(side);
+  }
+
+  closeDisk(side: Side): void {
+    if (this.#options.sharesDisks && this.runs(side)) {
+      throw new Violation(`A guest that runs has its disk: the ${side} closes it`);
+    }
+    this.#diskOpenAt.delete(side);
   }
 
   memory(side: Side): Memory {
@@ -92,6 +111,9 @@ export class SimGuest {
     if (side === 'destination') {
       this.#silent = { truth: Int32Array.from(this.#truth), steps: this.steps };
     }
+    if (this.#options.sharesDisks && !this.#diskOpenAt.has(side)) {
+      throw new Violation(`A guest that runs has its disk: it is not open at the ${side}`);
+    }
     this.#hosts[side].running = true;
     this.#waitsFor = undefined;
   }
@@ -117,6 +139,7 @@ export class SimGuest {
     }
     if (side === 'destination') this.#silent = undefined;
     this.#hosts[side] = { memory: undefined, running: false };
+    this.#diskOpenAt.delete(side);
   }
 
   /** An operator has decided that what the source has is the guest from now on. */

@@ -14,11 +14,12 @@ import type { MigrationMode } from '../../../src/migration/index.js';
  * - `speak-early`: what the guest says leaves the destination before that is written down.
  * - `resume-unrecorded`: a source that takes the guest back does not write that down.
  * - `run-unrecorded`: `run` is said before it is written down that it may be.
+ * - `disk-kept-open`: `run` is said before the source has closed its shared disk.
  */
 export const BREAKAGES = [
   ...(['resume-after-run', 'run-unasked', 'overwrite', 'lose-write', 'early-release'] as const),
   ...(['forget-missing', 'no-record', 'speak-early', 'resume-unrecorded'] as const),
-  ...(['run-unrecorded'] as const),
+  ...(['run-unrecorded', 'disk-kept-open'] as const),
 ];
 export type Breakage = (typeof BREAKAGES)[number];
 
@@ -40,6 +41,8 @@ export interface MigrationSimOptions {
   readonly autoConverge: boolean;
   readonly onNoConvergence: 'keep-going' | 'give-up' | 'postcopy';
   readonly movesDisks: boolean;
+  /** Some are of both hosts: to be open at one of them only, and written where the guest is. */
+  readonly sharesDisks: boolean;
   readonly image: 'none' | 'unknown' | 'known';
   /** The source sends more pages than it was asked for. */
   readonly chatty: boolean;
@@ -89,6 +92,7 @@ export function drawOptions(random: Prng): MigrationSimOptions {
     autoConverge: random.chance(0.5),
     onNoConvergence: random.pick(['keep-going', 'give-up', 'postcopy']),
     movesDisks: random.chance(0.5),
+    sharesDisks: random.chance(0.5),
     image: random.pick(['none', 'none', 'unknown', 'known']),
     chatty: random.chance(0.3),
     refuses: random.chance(0.03),

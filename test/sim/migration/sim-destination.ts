@@ -145,6 +145,7 @@ export class SimDestination {
             throw new Violation(`Devices match RAM: of step ${this.#steps} at step ${guest.steps}`);
           }
           guest.check('destination', true);
+          guest.openDisk('destination');
           guest.run('destination');
           host.step({ kind: 'guestRuns' });
         });
@@ -163,6 +164,7 @@ export class SimDestination {
         return;
       case 'discard':
         guest.setMemory('destination', undefined);
+        guest.closeDisk('destination');
         return;
       case 'record':
         if (output.what === 'owns') {

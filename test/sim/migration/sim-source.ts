@@ -63,6 +63,7 @@ export class SimSource {
       onNoConvergence: options.onNoConvergence,
       recoverTimeoutUs: 10_000_000,
       silenceTimeoutUs: 5_000_000,
+      settlesDisks: options.movesDisks || options.sharesDisks,
       movesDisks: options.movesDisks,
     });
     this.host = new SimHost({
@@ -109,6 +110,7 @@ export class SimSource {
           if (this.recorded !== 'given-up') {
             throw new Violation('Written before it is said: run is put without a record');
           }
+          if (breakage !== 'disk-kept-open') guest.closeDisk('source');
           guest.handedOver = true;
           if (breakage === 'early-release') guest.setMemory('source', undefined);
         }
@@ -119,7 +121,7 @@ export class SimSource {
         const memory = guest.memory('source');
         const touched = rangesOf([...memory.keys()].filter((page) => memory[page] !== 0));
         host.job(2000, () => host.step({ kind: 'trackingStarted', ranges: touched }));
-        if (!options.movesDisks) return;
+        if (!options.movesDisks && !options.sharesDisks) return;
         this.#parts.world.schedule(host.random.nextInt(2000, DISKS_US), () => {
           host.step({ kind: 'disksReady' });
         });
@@ -166,7 +168,7 @@ export class SimSource {
       case 'settleDisks':
         host.job(3000, () => {
           const session = this.#lastSession;
-          if (session !== undefined) link.putDisks(session, 1000);
+          if (session !== undefined && options.movesDisks) link.putDisks(session, 1000);
           host.step({ kind: 'disksSettled' });
         });
         return;
@@ -179,6 +181,7 @@ export class SimSource {
       case 'resumeGuest':
         host.job(2000, () => {
           if (this.#parts.neverThere()) guest.handedOver = false;
+          guest.openDisk('source');
           guest.run('source');
         });
         return;

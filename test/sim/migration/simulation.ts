@@ -309,6 +309,12 @@ class MigrationSimulation {
     } else if (lives && there.kind === 'running') {
       if (here.backup === 'written') this.#finishThere();
     } else if (there.kind === 'ended' || there.kind === 'waiting') {
+      if (this.#options.sharesDisks && this.#guest.everHeardThere) {
+        // The disk has gone on from the state that the source has: it refuses.
+        this.#world.trace('operator', () => 'releases the source');
+        source.host.step({ kind: 'operatorRelease' });
+        return;
+      }
       this.#world.trace('operator', () => 'forces the source');
       if (this.#guest.everHeardThere) this.#guest.rollBack();
       this.#guest.handedOver = false;

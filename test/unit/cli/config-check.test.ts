@@ -167,6 +167,12 @@ const BROKEN: readonly (readonly [string, Change, RegExp])[] = [
     { paths: { '/images': undefined, '/images/web.img': undefined } },
     /^\/c:4: disk: found "\/images", which is not there, expected a folder/,
   ],
+  // The other host's image is not made here.
+  [
+    SECONDARY.replace('root=/', 'name=root,shared=on,path=/'),
+    { paths: { '/images/web.img': undefined } },
+    /^\/c:4: disk: found "\/images\/web.img" that is not there/,
+  ],
 ];
 
 test('each rule has its line with file, key, found and expected', async (t) => {

@@ -55,6 +55,7 @@ test('every default and every example is accepted by its own grammar', (t) => {
 /** Of the form with attributes. */
 const WRONG_DISKS = [
   ...['name=a', 'name=a,format=raw', 'path=rel', 'path=/a,path=/b', 'path=/a,format=vmdk'],
+  ...['path=/a,shared=yes', 'path=/a,shared=on,format=qcow2', 'path=/a,readonly=on,shared=on'],
   ...['path=/a,readonly', 'path=/a,readonly=yes', 'path=/a,size=1', 'path=/a,b', 'path=/a,'],
 ];
 
@@ -70,6 +71,7 @@ test('a disk is a path, a name and a path, or attributes in any order', (t) => {
     readOnly: true,
   });
   t.deepEqual(parse('path=/a,readonly=off'), { name: undefined, path: '/a', readOnly: false });
+  t.deepEqual(parse('path=/a,shared=on'), { name: undefined, path: '/a', shared: true });
 });
 
 test('wrong values of each grammar are refused', (t) => {
@@ -109,7 +111,7 @@ test('the shown configuration of a primary is a file that gives it again', (t) =
 test('the shown configuration of a secondary is a file that gives it again', (t) => {
   const configuration = resolveSecondary([
     ...['--disk', 'x=/b', '--nic', 'name=lan,tap=t', '--lan-announce=no', '--on-peer-loss', 'wait'],
-    ...['--disk', 'name=y,path=/c,format=raw'],
+    ...['--disk', 'name=y,path=/c,format=raw', '--disk', 'name=z,path=/d,shared=on'],
   ]);
   t.deepEqual(resolveSecondary([], formatConfiguration(configuration)), configuration);
 });

@@ -105,6 +105,11 @@ test('who has the guest after a kill follows from what was written down', (t) =>
     heard: ['hosta', 'hostb', 'hosta'],
   };
   t.deepEqual(judgeKill(facts('destination/owns', died)), []);
+  // The shared disk has gone on: the guest is booted anew.
+  const decisions = ['migrate-release at hosta', 'failover --force at hosta'];
+  const anew = { ...died, decisions, isSame: false };
+  t.deepEqual(judgeKill(facts('destination/owns', anew)), []);
+  t.is(judgeKill(facts('destination/owns', { ...anew, isSame: true })).length, 1);
   t.is(judgeKill(facts('destination/loading', { heard: died.heard ?? [] })).length, 1);
 });
 

@@ -36,6 +36,7 @@ class Bench {
       onNoConvergence: 'keep-going',
       recoverTimeoutUs: 60 * SECOND_US,
       silenceTimeoutUs: 10 * SECOND_US,
+      settlesDisks: false,
       movesDisks: false,
       ...options,
     });
@@ -135,7 +136,7 @@ test('a guest that is kept after its pause goes on once that is written down', (
 
 test('a pause waits for the moved disks, and is written down only then', (t) => {
   for (const mode of ['precopy', 'postcopy'] as const) {
-    const bench = new Bench(mode, { movesDisks: true }).accepted();
+    const bench = new Bench(mode, { settlesDisks: true, movesDisks: true }).accepted();
     t.true(bench.words.includes('sendPages'));
     t.false(bench.words.includes('giveUp') || bench.words.includes('pause'));
     bench.step({ kind: 'disksReady' });
@@ -145,7 +146,7 @@ test('a pause waits for the moved disks, and is written down only then', (t) => 
 
 test('the disks settle beside the load, and run waits for both, in either order', (t) => {
   for (const last of ['loaded', 'disksSettled'] as const) {
-    const bench = new Bench('precopy', { movesDisks: true }).accepted();
+    const bench = new Bench('precopy', { settlesDisks: true, movesDisks: true }).accepted();
     bench.step({ kind: 'disksReady' });
     t.deepEqual(bench.words.slice(-3), ['settleDisks', 'deviceState', 'switchover']);
     if (last === 'loaded') bench.step({ kind: 'disksSettled' });
@@ -158,7 +159,7 @@ test('the disks settle beside the load, and run waits for both, in either order'
 });
 
 test('disks that do not settle give the guest back, also once it is loaded there', (t) => {
-  const bench = new Bench('precopy', { movesDisks: true }).accepted();
+  const bench = new Bench('precopy', { settlesDisks: true, movesDisks: true }).accepted();
   bench.step({ kind: 'disksReady' });
   bench.hear({ kind: 'loaded' });
   bench.step({ kind: 'broken', reason: 'The image can not be synced' });
@@ -167,12 +168,27 @@ test('disks that do not settle give the guest back, also once it is loaded there
 });
 
 test('a destination says loaded once', (t) => {
-  const bench = new Bench('precopy', { movesDisks: true }).accepted();
+  const bench = new Bench('precopy', { settlesDisks: true, movesDisks: true }).accepted();
   bench.step({ kind: 'disksReady' });
   bench.hear({ kind: 'loaded' });
   bench.hear({ kind: 'loaded' });
   t.true(bench.words.includes('resumeGuest'));
   t.false(bench.words.includes('run'));
+});
+
+test('shared disks are durable before run, and the destination waits for nothing of them', (t) => {
+  const bench = new Bench('precopy', { settlesDisks: true }).accepted();
+  t.false(bench.words.includes('pause'));
+  bench.step({ kind: 'disksReady' });
+  t.true(bench.words.includes('settleDisks'));
+  bench.hear({ kind: 'loaded' });
+  t.false(bench.words.includes('run'));
+  bench.step({ kind: 'disksSettled' });
+  t.is(bench.words.at(-1), 'run');
+  const switchover = bench.outputs.find((output) => {
+    return output.kind === 'put' && output.section.kind === 'switchover';
+  });
+  t.like(switchover, { section: { disksMoved: false } });
 });
 
 test('a pause that is put off takes back what was written down', (t) => {
@@ -394,6 +410,7 @@ test('a destination that may load a kept image is given the time for it', (t) =>
       onNoConvergence: 'keep-going',
       recoverTimeoutUs: 60 * SECOND_US,
       silenceTimeoutUs: 10 * SECOND_US,
+      settlesDisks: false,
       movesDisks: false,
     });
     core.step({ kind: 'start' }, 0);
