@@ -11,11 +11,12 @@ import { describeError, OperatorError } from '../../src/lib/index.js';
 import { Cleanup } from '../harness/cleanup.js';
 import { guestFiles } from '../harness/guest-files.js';
 import { DEFAULT_MODE, MODES, type Mode, perMode } from '../harness/modes.js';
+import { DISK_PLACES } from '../harness/pair-lab.js';
 import { compareSamples, hasCompareBench } from './compare.js';
 import { MEASURE_NAMES, MEASURES, type MeasureName, type MeasureOptions } from './measures.js';
 import { benchMigration, GUESTS } from './migrate.js';
 import { formatMigrationTable, MigrationResults, MOVERS } from './migration-rows.js';
-import { METHODS, QEMU_DISKS } from './movers.js';
+import { METHODS } from './movers.js';
 import { formatTable, Results, SETUPS, type SetupName } from './rows.js';
 import { bringUp, chooseAccelerator, type SetupOptions } from './setups.js';
 
@@ -49,8 +50,8 @@ Names: ${NAMES.join(' ')} (default: all of these)
   --guests LIST  ${MIGRATE}: which of ${GUESTS.join(',')} (default: all)
   --methods LIST ${MIGRATE}: which of ${METHODS.join(',')} (default: all)
   --movers LIST  ${MIGRATE}: which of ${MOVERS.join(',')} (default: both)
-  --qemu-disk ${QEMU_DISKS.join('|')}
-                 ${MIGRATE}: QEMU's processes share the disk, or move it, too (default: shared)
+  --disk ${DISK_PLACES.join('|')}
+                 ${MIGRATE}: both hosts have one image, or its content moves, too (default: shared)
   --downtime MS  ${MIGRATE}: the downtime that both may have (default: 100)
   --keep-logs    ${MIGRATE}: the agents' logs stay; they tell how long each part took
   --cpu          also rows of who used how much CPU time during each load
@@ -115,7 +116,7 @@ function readOptions() {
       guests: { type: 'string', default: GUESTS.join(',') },
       methods: { type: 'string', default: METHODS.join(',') },
       movers: { type: 'string', default: MOVERS.join(',') },
-      'qemu-disk': { type: 'string', default: 'shared' },
+      disk: { type: 'string', default: 'shared' },
       downtime: { type: 'string', default: '100' },
       'keep-logs': { type: 'boolean', default: false },
       cpu: { type: 'boolean', default: false },
@@ -132,7 +133,7 @@ function readOptions() {
     guests: readList('--guests', values.guests, GUESTS),
     methods: readList('--methods', values.methods, METHODS),
     movers: readList('--movers', values.movers, MOVERS),
-    qemuDisk: readName('--qemu-disk', values['qemu-disk'], QEMU_DISKS),
+    disk: readName('--disk', values.disk, DISK_PLACES),
     downtimeLimitMs: readNumber('downtime', values.downtime),
     keepLogs: values['keep-logs'],
     json: values.json,

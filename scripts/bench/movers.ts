@@ -1,7 +1,7 @@
 /**
  * The two ways in which the bench moves the same guest from hosta to hostb over the replication
- * link: by QEMU's own migration between two stock processes that share the image, and by
- * `colo migrate` between two agents, which moves the image, too.
+ * link: by QEMU's own migration between two stock processes, and by `colo migrate` between two
+ * agents. Both share the image, or both move it.
  */
 import { mkdtempSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
@@ -16,7 +16,7 @@ import { waitGuest } from '../harness/guest-control.js';
 import { GUEST_ADDRESS, GUEST_MAC, Lab, REPLICATION_ADDRESS } from '../harness/lab.js';
 import { NOBODY } from '../harness/migration.js';
 import { DEFAULT_MODE } from '../harness/modes.js';
-import { PairLab } from '../harness/pair-lab.js';
+import { type DiskPlace, PairLab } from '../harness/pair-lab.js';
 import { plainGuestImage, startPlainGuest } from '../harness/plain-guest.js';
 import { beginMirror, endMirror, MIRROR_CAPABILITIES } from './disk-mirror.js';
 import {
@@ -32,17 +32,14 @@ export const METHODS = ['precopy', 'hybrid', 'postcopy', 'no-background'] as con
 /** `no-background`: postcopy that sends only what is asked for. */
 export type Method = (typeof METHODS)[number];
 
-export const QEMU_DISKS = ['shared', 'moved'] as const;
-export type QemuDisk = (typeof QEMU_DISKS)[number];
-
 /** What QEMU has of them: no round before postcopy that ends by itself, and always background. */
 const QEMU_METHODS: readonly Method[] = ['precopy', 'postcopy'];
 
 export interface MoverOptions extends SetupOptions {
   /** Both movers get it, ms. */
   readonly downtimeLimitMs: number;
-  /** What QEMU's two processes do with the disk; `colo migrate` moves it always. */
-  readonly qemuDisk: QemuDisk;
+  /** Both movers' disk. */
+  readonly disk: DiskPlace;
   /** How long a postcopy without background is watched, s. */
   readonly seconds: number;
   /** The agents' logs stay, with how long each part of a move took. */
@@ -83,7 +80,7 @@ async function bringUpQemu(options: MoverOptions, cleanup: Cleanup): Promise<Mov
   cleanup.add('temporary files', () => rm(directory, { recursive: true, force: true }));
   const lab = await Lab.up(options.root, cleanup);
   const { guest, memoryMib } = options;
-  const movesDisk = options.qemuDisk === 'moved';
+  const movesDisk = options.disk === 'moved';
   const empty = join(directory, 'empty.img');
   if (movesDisk) await run(['truncate', `--reference=${guest.image}`, empty]);
   const common = { directory, guest, memoryMib, mac: GUEST_MAC, accelerator: chooseAccelerator() };
@@ -212,6 +209,7 @@ async function bringUpColo(options: MoverOptions, cleanup: Cleanup): Promise<Mov
     {
       ...{ root: options.root, guest: options.guest, memoryMib: options.memoryMib },
       ...{ periodMs: options.periodMs, mode: DEFAULT_MODE, peer: NOBODY },
+      disk: options.disk,
       primaryFlags: ['--accel', chooseAccelerator()],
       secondaryFlags: ['--peer', NOBODY],
       logLevel: 'debug',

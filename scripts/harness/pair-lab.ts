@@ -7,7 +7,7 @@
  *     ... pair.kill('hosta') ...
  */
 import { mkdtempSync } from 'node:fs';
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readFile, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nowUs } from '../clients/clock.js';
@@ -45,6 +45,8 @@ export interface PairOptions {
   readonly logLevel?: 'debug' | 'info';
   /** Where hosta's image is copied to; default: with its logs and sockets. */
   readonly imageDirectory?: string;
+  /** Both hosts have the guest's disk, as one image. Default: `moved`, each has its own. */
+  readonly disk?: DiskPlace;
   /** Where the primary looks for its secondary; default: hostb. */
   readonly peer?: string;
   /** How the hosts talk; with `tls` by certificates that `up` makes. Default: plain-trusted. */
@@ -53,6 +55,10 @@ export interface PairOptions {
   readonly primaryFlags?: readonly string[];
   readonly secondaryFlags?: readonly string[];
 }
+
+export const DISK_PLACES = ['shared', 'moved'] as const;
+/** What becomes of the guest's disk in a migration. */
+export type DiskPlace = (typeof DISK_PLACES)[number];
 
 interface KeptFiles {
   kept: 'none' | 'logs' | 'all';
@@ -91,6 +97,7 @@ export class PairLab {
       await mkdir(join(directory, host, 'run'), { recursive: true });
       await mkdir(join(directory, host, 'state'));
     }
+    if (pair.#isShared) await pair.#makeShared();
     await copyImage(options.guest.image, pair.imagePath);
     if (options.security === 'tls') await pair.#makeCertificates();
     return pair;
@@ -103,7 +110,26 @@ export class PairLab {
 
   /** hosta's copy of the guest's disk. */
   get imagePath(): string {
-    return join(this.#options.imageDirectory ?? join(this.directory, 'hosta'), 'root.img');
+    const own = join(this.directory, this.#isShared ? 'shared' : 'hosta');
+    return join(this.#options.imageDirectory ?? own, 'root.img');
+  }
+
+  get #isShared(): boolean {
+    return this.#options.disk === 'shared';
+  }
+
+  /** The storage that both hosts see, by a path of each. */
+  async #makeShared(): Promise<void> {
+    const directory = join(this.directory, 'shared');
+    await mkdir(directory);
+    await symlink(directory, join(this.directory, 'hostb', 'images'));
+  }
+
+  #diskFlags(host: HostName): string[] {
+    if (!this.#isShared) return host === 'hosta' ? ['--disk', `root=${this.imagePath}`] : [];
+    const there = join(this.directory, 'hostb', 'images', 'root.img');
+    const path = host === 'hosta' ? this.imagePath : there;
+    return ['--disk', `name=root,path=${path},shared=on`];
   }
 
   logPath(host: HostName): string {
@@ -114,6 +140,7 @@ export class PairLab {
     await this.#start('hostb', 'colo-secondary', [
       ...['--allow-peer', REPLICATION_ADDRESS.hosta],
       ...['--listen', REPLICATION_ADDRESS.hostb, '--nic', 'name=lan,tap=tap0'],
+      ...this.#diskFlags('hostb'),
       ...(this.#options.secondaryFlags ?? []),
     ]);
   }
@@ -122,7 +149,7 @@ export class PairLab {
   async startWaiting(): Promise<void> {
     await this.#start('hosta', 'colo-secondary', [
       ...['--allow-peer', REPLICATION_ADDRESS.hostb, '--listen', REPLICATION_ADDRESS.hosta],
-      ...['--nic', 'name=lan,tap=tap0', '--disk', `root=${this.imagePath}`],
+      ...['--nic', 'name=lan,tap=tap0', ...this.#diskFlags('hosta')],
       ...(this.#options.secondaryFlags ?? []),
     ]);
   }
@@ -140,7 +167,7 @@ export class PairLab {
     await this.#start('hosta', 'colo-primary', [
       ...['--peer', this.#options.peer ?? REPLICATION_ADDRESS.hostb, '--memory', `${memoryMib}MiB`],
       ...['--kernel', guest.kernel, '--initrd', guest.initrd, '--append', guest.commandLine],
-      ...['--disk', `root=${this.imagePath}`],
+      ...this.#diskFlags('hosta'),
       ...['--nic', `name=lan,mac=${GUEST_MAC},tap=tap0`],
       ...['--mode', mode ?? DEFAULT_MODE, '--period', `${periodMs}ms`],
       ...['--min-interval', `${Math.min(periodMs, 100)}ms`],

@@ -26,6 +26,8 @@ export interface KillFacts {
   readonly clients: ClientReports | undefined;
 }
 
+/** The shared disk has gone on from what the source has of the guest. */
+const RELEASE = 'migrate-release at hosta';
 const BOOT = 'failover --force at hosta';
 
 interface Right {
@@ -45,6 +47,12 @@ export function rightAfter({
 }: Pick<KillFacts, 'kill' | 'sourceRecord' | 'destinationRecord' | 'decisions'>): Right {
   if (kill.side === 'destination') {
     const owned = destinationRecord === 'owns';
+    if (owned && decisions.includes(RELEASE)) {
+      return {
+        ...{ at: 'hosta', same: false, allowed: [RELEASE, BOOT], keepsClients: false },
+        heard: ['hosta', 'hosta,hostb,hosta'],
+      };
+    }
     return {
       // What was killed with its host was the newer one: that is for an operator to decide.
       ...{ at: 'hosta', same: true, allowed: owned ? ['migrate-force at hosta'] : [] },

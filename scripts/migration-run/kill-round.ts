@@ -124,8 +124,11 @@ async function reportsOf(clients: ClientProcess, isSame: boolean) {
 }
 
 /** The source's agent ends when the destination has all. */
-async function isOver({ pair }: MovableLab): Promise<boolean> {
+async function isOver(lab: MovableLab): Promise<boolean> {
+  const { pair } = lab;
   if (!pair.runs('hosta')) return true;
+  // It keeps what it has of the guest before it ends.
+  if ((await lab.log('hosta')).includes('The guest has been moved')) return true;
   const status = await pair.status('hosta').catch(() => undefined);
   return status === undefined;
 }
@@ -179,11 +182,14 @@ async function settle(lab: MovableLab): Promise<string[]> {
   const { pair } = lab;
   const decisions: string[] = [];
   const untilUs = nowUs() + SETTLED_DEADLINE_MS * 1000;
-  const decide = async (host: HostName, command: string): Promise<void> => {
+  /** False: it was refused as the guest's shared disk has gone on without it. */
+  const decide = async (host: HostName, command: string): Promise<boolean> => {
     const { code, err } = await colo(pair, host, command.split(' '));
     // Until its session is lost, too, a destination does not take the place of its source.
     if (code === 0) decisions.push(`${command} at ${host}`);
+    else if (/was written to/.test(err)) return false;
     else if (!/connected/.test(err)) throw new Error(`${command} at ${host}: ${err}`);
+    return true;
   };
   let last = '';
   while (nowUs() < untilUs) {
@@ -199,7 +205,12 @@ async function settle(lab: MovableLab): Promise<string[]> {
       else if (hasGivenUp) await decide('hostb', 'migrate-force');
     }
     if (hasGivenUp && isEmptyThere) await decide('hosta', 'failover --force');
-    if (/operator to decide/.test(here?.lastFailure ?? '')) await decide('hosta', 'migrate-force');
+    if (/operator to decide/.test(here?.lastFailure ?? '')) {
+      if (await decide('hosta', 'migrate-force')) continue;
+      await decide('hosta', 'migrate-release');
+      await pair.waitEnded('hosta');
+      await pair.restart('hosta');
+    }
     last = [here, there].map(describe).join('; ');
     await delay(POLL_MS);
   }

@@ -32,7 +32,7 @@ async function main(options: MatrixOptions, say: (text: string) => void): Promis
   const all = new Cleanup();
   const stopListening = all.onSignals();
   const context: LabContext = {
-    ...{ root: ROOT, guest: await guestFiles(ROOT), keep: options.keep },
+    ...{ root: ROOT, guest: await guestFiles(ROOT), keep: options.keep, disk: options.disk },
     ...{ running: new Set(), kept: [], tell: (text) => say(`  ${text}`) },
     interrupted: () => all.interrupted,
   };

@@ -10,7 +10,7 @@ import { ClientProcess } from '../harness/client-process.js';
 import type { GuestFiles } from '../harness/guest-files.js';
 import { GUEST_ADDRESS, type HostName } from '../harness/lab.js';
 import { GuestPattern, NOBODY } from '../harness/migration.js';
-import { PairLab } from '../harness/pair-lab.js';
+import { type DiskPlace, PairLab } from '../harness/pair-lab.js';
 import type { Security } from './cells.js';
 
 const MEMORY_MIB = 256;
@@ -20,6 +20,7 @@ export interface LabContext {
   readonly root: string;
   readonly guest: GuestFiles;
   readonly keep: boolean;
+  readonly disk: DiskPlace;
   readonly tell: (text: string) => void;
   /** What must be undone when a signal comes; each lab takes its own out when it is down. */
   readonly running: Set<Cleanup>;
@@ -64,6 +65,7 @@ export class MovableLab {
         {
           ...{ root: context.root, guest: context.guest, memoryMib: MEMORY_MIB, peer: NOBODY },
           ...{ periodMs: PERIOD_MS, logLevel: 'debug' },
+          disk: context.disk,
           security: wish.security === 'tls' ? 'tls' : 'plain-trusted',
           primaryFlags: [...flags, ...(wish.verify ? ['--verify'] : [])],
           secondaryFlags: [...flags, '--peer', NOBODY],

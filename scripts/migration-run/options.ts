@@ -1,4 +1,5 @@
 /** The migration matrix's command line. In: arguments. Out: checked options, or what to change. */
+
 import {
   chosenOption,
   listed,
@@ -6,6 +7,7 @@ import {
   readOptions,
   seedOption,
 } from '../harness/option-values.js';
+import { DISK_PLACES, type DiskPlace } from '../harness/pair-lab.js';
 import { CELLS, type Cell, KILLS, type Kill, nameOf, nameOfKill } from './cells.js';
 
 export const PARTS = ['matrix', 'cuts', 'kills'] as const;
@@ -23,6 +25,8 @@ Moves real guests from host to host and looks at what comes of them, in three pa
   kills    the source or the destination is killed at a stage of a precopy: is exactly one guest
            left?
 
+  --disk ${DISK_PLACES.join('|')}
+                     both hosts have one image, or its content moves (default: moved)
   --parts LIST       of these, separated by commas (default: all)
   --cells LIST       of the matrix; a part of a name is all cells that have it (default: all)
   --kill LIST        of the kills, in the same way (default: all)
@@ -50,6 +54,7 @@ Exit code: 0 if everything was right, 1 if not, 64 for a wrong option.
 `;
 
 export interface MatrixOptions {
+  readonly disk: DiskPlace;
   readonly parts: readonly Part[];
   readonly cells: readonly Cell[];
   readonly kills: readonly Kill[];
@@ -70,6 +75,7 @@ export interface MatrixOptions {
 }
 
 const OPTIONS = {
+  disk: { type: 'string', default: 'moved' },
   parts: { type: 'string', default: PARTS.join(',') },
   cells: { type: 'string', default: '' },
   kill: { type: 'string', default: '' },
@@ -95,6 +101,7 @@ export function parseOptions(args: readonly string[], clockMs: number): MatrixOp
     return numberOption(name, values[name], [min, 100_000]);
   };
   return {
+    disk: choose('disk', values.disk, DISK_PLACES, (place) => place)[0] ?? 'moved',
     parts: choose('parts', values.parts, PARTS, (part) => part),
     cells: choose('cells', values.cells, CELLS, nameOf),
     kills: choose('kill', values.kill, KILLS, nameOfKill),

@@ -11,6 +11,7 @@ const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 export async function withContext(
   t: ExecutionContext,
   body: (context: LabContext) => Promise<void>,
+  disk: LabContext['disk'] = 'moved',
 ): Promise<void> {
   const all = new Cleanup();
   const running = new Set<Cleanup>();
@@ -22,7 +23,7 @@ export async function withContext(
     const guest = await guestFiles(ROOT);
     const tell = (text: string): void => t.log(text);
     const interrupted = (): boolean => all.interrupted;
-    await body({ root: ROOT, guest, keep: false, kept: [], tell, running, interrupted });
+    await body({ root: ROOT, guest, disk, keep: false, kept: [], tell, running, interrupted });
   } finally {
     await all.run();
     stopListening();
