@@ -75,7 +75,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   constructor(options: PrimaryOptions) {
     this.#options = options;
     this.#pace = new CheckpointPace(options);
-    this.#hold = new HoldLimit(options.holdLimitUs);
+    this.#hold = new HoldLimit(options);
     this.#epoch = options.firstEpoch;
     this.#detector = new FailureDetector({
       peerTimeoutUs: options.peerTimeoutUs,
@@ -158,7 +158,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       case 'syncRound':
         return this.#syncRound(input.remainingBytes, nowUs);
       case 'presendRound':
-        return this.#presendRound(input.pages);
+        return this.#presendRound(input.pages, nowUs);
       case 'captured':
         return this.#captured(input.epoch, input.atUs, nowUs);
       case 'captureFailed':
@@ -242,7 +242,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       const { isOver, hears } = this.#detector;
       if (!isOver) outputs.push({ kind: 'heartbeat', hears });
     }
-    if (nowUs >= this.#hold.dueUs && !this.#detector.suspected) return this.#overran(nowUs);
+    if (this.#hold.isOverdue(nowUs) && !this.#detector.suspected) return this.#overran(nowUs);
     return [...outputs, ...this.#maybeBegin(nowUs)];
   }
 
@@ -321,11 +321,12 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     return [{ kind: 'presendRound', epoch: this.#epoch }];
   }
 
-  #presendRound(pages: number): PrimaryOutput[] {
+  #presendRound(pages: number, nowUs: number): PrimaryOutput[] {
     const phase = this.#phase();
     if (phase?.kind !== 'presending') return [];
     const next = nextPresend(phase, pages);
     if (next === undefined) {
+      this.#hold.pause(nowUs);
       this.#setPhase({ kind: 'capturing', trigger: phase.trigger });
       const { trigger } = phase;
       // What the PVM says of the last epoch is dropped: the SVM must say all of it, later.
@@ -365,7 +366,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     const lasts = this.#pending === 'operator' || this.#pending === 'mode';
     if (!lasts && this.#pending !== 'switchover') this.#pending = undefined;
     this.#pace.checkpointed(phase.trigger === 'divergence' || phase.trigger === 'timeout');
-    if (phase.trigger === 'sync') this.#hold.begin(nowUs);
+    this.#hold.goOn(nowUs);
     this.#setPhase({ kind: 'committing', trigger: phase.trigger });
     return [];
   }
