@@ -97,7 +97,7 @@ async function tryOnce(lab: MovableLab, kill: Kill, prng: Prng): Promise<KillFac
   // What has been started since.
   await pair.kill(victim);
   const [sourceRecord, destinationRecord] = [await lab.record('hosta'), await lab.record('hostb')];
-  if (victim === 'hostb' && (await isOver(lab))) return undefined;
+  if (await isOver(lab, victim)) return undefined;
   await pair.restart(victim);
   const decisions = await settle(lab);
   await moving;
@@ -123,12 +123,13 @@ async function reportsOf(clients: ClientProcess, isSame: boolean) {
   return undefined;
 }
 
-/** The source's agent ends when the destination has all. */
-async function isOver(lab: MovableLab): Promise<boolean> {
+/** The kill came too late. The source's agent ends when the destination has all. */
+async function isOver(lab: MovableLab, victim: HostName): Promise<boolean> {
   const { pair } = lab;
-  if (!pair.runs('hosta')) return true;
   // It keeps what it has of the guest before it ends.
   if ((await lab.log('hosta')).includes('The guest has been moved')) return true;
+  if (victim === 'hosta') return false;
+  if (!pair.runs('hosta')) return true;
   const status = await pair.status('hosta').catch(() => undefined);
   return status === undefined;
 }
