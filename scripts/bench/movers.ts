@@ -9,6 +9,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { QmpClient } from '../../src/emulator/index.js';
+import type { DiskPlace } from '../../src/migration/index.js';
 import { nowUs } from '../clients/clock.js';
 import { Child, run } from '../harness/child.js';
 import type { Cleanup } from '../harness/cleanup.js';
@@ -16,7 +17,7 @@ import { waitGuest } from '../harness/guest-control.js';
 import { GUEST_ADDRESS, GUEST_MAC, Lab, REPLICATION_ADDRESS } from '../harness/lab.js';
 import { NOBODY } from '../harness/migration.js';
 import { DEFAULT_MODE } from '../harness/modes.js';
-import { type DiskPlace, PairLab } from '../harness/pair-lab.js';
+import { PairLab } from '../harness/pair-lab.js';
 import { plainGuestImage, startPlainGuest } from '../harness/plain-guest.js';
 import { beginMirror, endMirror, MIRROR_CAPABILITIES } from './disk-mirror.js';
 import {

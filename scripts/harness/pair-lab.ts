@@ -10,6 +10,7 @@ import { mkdtempSync } from 'node:fs';
 import { mkdir, readFile, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { DiskPlace } from '../../src/migration/index.js';
 import { nowUs } from '../clients/clock.js';
 import { type AgentStatus, agentStatus, callAgent, isProtected } from './agent-control.js';
 import { Child, run } from './child.js';
@@ -55,10 +56,6 @@ export interface PairOptions {
   readonly primaryFlags?: readonly string[];
   readonly secondaryFlags?: readonly string[];
 }
-
-export const DISK_PLACES = ['shared', 'moved'] as const;
-/** What becomes of the guest's disk in a migration. */
-export type DiskPlace = (typeof DISK_PLACES)[number];
 
 interface KeptFiles {
   kept: 'none' | 'logs' | 'all';

@@ -4,13 +4,14 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { DiskPlace } from '../../src/migration/index.js';
 import type { ClientName } from '../clients/client.js';
 import { Cleanup } from '../harness/cleanup.js';
 import { ClientProcess } from '../harness/client-process.js';
 import type { GuestFiles } from '../harness/guest-files.js';
 import { GUEST_ADDRESS, type HostName } from '../harness/lab.js';
 import { GuestPattern, NOBODY } from '../harness/migration.js';
-import { type DiskPlace, PairLab } from '../harness/pair-lab.js';
+import { PairLab } from '../harness/pair-lab.js';
 import type { Security } from './cells.js';
 
 const MEMORY_MIB = 256;

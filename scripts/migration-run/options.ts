@@ -1,13 +1,13 @@
 /** The migration matrix's command line. In: arguments. Out: checked options, or what to change. */
-
+import { DISK_PLACES, type DiskPlace } from '../../src/migration/index.js';
 import {
   chosenOption,
   listed,
   numberOption,
+  oneOfOption,
   readOptions,
   seedOption,
 } from '../harness/option-values.js';
-import { DISK_PLACES, type DiskPlace } from '../harness/pair-lab.js';
 import { CELLS, type Cell, KILLS, type Kill, nameOf, nameOfKill } from './cells.js';
 
 export const PARTS = ['matrix', 'cuts', 'kills'] as const;
@@ -101,7 +101,7 @@ export function parseOptions(args: readonly string[], clockMs: number): MatrixOp
     return numberOption(name, values[name], [min, 100_000]);
   };
   return {
-    disk: choose('disk', values.disk, DISK_PLACES, (place) => place)[0] ?? 'moved',
+    disk: oneOfOption('disk', values.disk, DISK_PLACES),
     parts: choose('parts', values.parts, PARTS, (part) => part),
     cells: choose('cells', values.cells, CELLS, nameOf),
     kills: choose('kill', values.kill, KILLS, nameOfKill),

@@ -5,6 +5,7 @@
  * device's numbers hexadecimal, range. `->` marks one that waits. Locks that belong to an open file
  * and not to a process (QEMU's own) have the PID -1, those of an invisible process 0.
  */
+import { deviceNumbers } from './device-number.js';
 
 /** The PIDs behind the locks on the file, each once; empty where the table does not tell. */
 export function findLockOwners(
@@ -21,11 +22,8 @@ export function findLockOwners(
   return [...owners];
 }
 
-/** `st_dev` as the kernel prints it there. Source: gnu_dev_major(3). */
+/** `st_dev` as the kernel prints it there. */
 function deviceName(device: number): string {
-  const high = Math.floor(device / 2 ** 32);
-  const low = device % 2 ** 32;
-  const major = ((low >>> 8) & 0xfff) + (high & 0xffff_f000);
-  const minor = (low & 0xff) + ((low >>> 12) & 0xf_ff00);
+  const { major, minor } = deviceNumbers(device);
   return [major, minor].map((number) => number.toString(16).padStart(2, '0')).join(':');
 }

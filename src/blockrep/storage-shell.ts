@@ -135,11 +135,7 @@ class JournalFile implements StorageFile {
   read(offset: number, length: number): Promise<Buffer> {
     return this.#attempt('read', async () => {
       const data = Buffer.allocUnsafeSlow(length);
-      for (let done = 0; done < length; ) {
-        const { bytesRead } = await this.#handle.read(data, done, length - done, offset + done);
-        if (bytesRead === 0) throw new Error('Unexpected end of file');
-        done += bytesRead;
-      }
+      await readWhole(this.#handle, offset, data);
       return data;
     });
   }
@@ -184,5 +180,14 @@ class JournalFile implements StorageFile {
       const message = `Cannot ${action} the journal ${this.path}`;
       throw new DiskError(message, errnoOf(cause), { cause });
     }
+  }
+}
+
+/** Fills `data`. Throws `Error` at the end of the file, and what the system says. */
+export async function readWhole(file: fs.FileHandle, offset: number, data: Buffer): Promise<void> {
+  for (let done = 0; done < data.length; ) {
+    const { bytesRead } = await file.read(data, done, data.length - done, offset + done);
+    if (bytesRead === 0) throw new Error('Unexpected end of file');
+    done += bytesRead;
   }
 }

@@ -12,6 +12,7 @@
 import type { Configuration } from '../config/index.js';
 import { type Guest, type ReceivedGuest, receiveGuest } from '../guest/index.js';
 import {
+  countBytes,
   describeError,
   type Logger,
   PAGE_SIZE_BYTES,
@@ -146,7 +147,7 @@ export class ArrivingGuest {
   /** Writes those pages of the batch that are in `ranges`, which `rangesOf` has told before. */
   apply(batch: Buffer, ranges: readonly PageRange[]): void {
     const decoded = this.#decoded.get(batch) ?? decodeBatch(batch, this.#ramPages);
-    const wanted = ranges.reduce((sum, { length }) => sum + length / PAGE_SIZE_BYTES, 0);
+    const wanted = countBytes(ranges) / PAGE_SIZE_BYTES;
     // Nearly always all of it; a map of all RAM for each batch would cost more than the pages.
     const only = wanted === decoded.pages ? undefined : pageBitmapOf(this.#ramPages, ranges);
     this.#decoder.applyDecoded(decoded, only);

@@ -1,6 +1,7 @@
 /** What an operator sees of a host that a guest is being moved to. */
 import type { Configuration, MigrationStatus, NodeStatus } from '../config/index.js';
 import { guestFacts, type MigrationRecord, plainStatus, type Speech } from '../guest/index.js';
+import { countBytes } from '../lib/index.js';
 import type { DestinationCore, HelloSection } from '../migration/index.js';
 import type { Hello } from '../replication/index.js';
 import type { ArrivingGuest } from './arriving-guest-shell.js';
@@ -44,7 +45,7 @@ function migrationStatus(facts: DestinationFacts): MigrationStatus {
   const { core, guest, hello, peer, receivedBytes, problem } = facts;
   const ram = guest?.guest.emulator.ram.sizeBytes ?? 0;
   const missing = guest?.missing ?? [];
-  const left = missing.reduce((sum, { length }) => sum + length, 0);
+  const left = countBytes(missing);
   const faults = guest?.guest.emulator.missingPages?.figures();
   return {
     direction: 'incoming',

@@ -31,7 +31,7 @@
  * QEMU answers with be16 type, be16 length, then the message: PONG (2, be32 what the ping said),
  * and SHUT (1, be32 0 or an error) when it has loaded the guest. It ends when it can't load it.
  */
-import { assert, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
+import { assert, ByteWriter, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
 import { checkDeviceState, sectionsOf, streamBegin } from './device-state.js';
 import { FIRMWARE_BYTES_MAX, INCOMING_ANSWER_BYTES_MAX } from './limits.js';
 
@@ -91,11 +91,10 @@ export function encodeIncomingBegin(
   bios: Buffer | undefined,
   ping: number,
 ): Buffer {
-  const path = Buffer.from([COMMAND, 0, OPEN_RETURN_PATH, 0, 0]);
-  const asked = Buffer.from([COMMAND, 0, PING, 0, ANSWER_VALUE_BYTES, 0, 0, 0, 0]);
-  asked.writeUInt32BE(ping, 5);
-  const rom = bios === undefined ? [] : biosSection(bios);
-  return Buffer.concat([streamBegin(machineType), ...rom, path, asked]);
+  const writer = new ByteWriter().bytes(streamBegin(machineType));
+  if (bios !== undefined) writeBios(writer, bios);
+  writer.uint8(COMMAND).uint16(OPEN_RETURN_PATH).uint16(0);
+  return writer.uint8(COMMAND).uint16(PING).uint16(ANSWER_VALUE_BYTES).uint32(ping).finish();
 }
 
 /** A saved device state as the load of it; borrows `state`. Throws ProtocolError. */
@@ -104,38 +103,27 @@ export function encodeIncomingDevices(state: Buffer): Buffer {
   return sectionsOf(state);
 }
 
-function biosSection(bios: Buffer): Buffer[] {
+function writeBios(writer: ByteWriter, bios: Buffer): void {
   assert(bios.length > 0 && bios.length % PAGE_SIZE_BYTES === 0, 'A BIOS has whole pages');
-  const start = Buffer.concat([
-    Buffer.from([SECTION_START]),
-    ...[be32(RAM_SECTION_ID), name('ram'), be32(0), be32(RAM_VERSION)],
-  ]);
-  const end = Buffer.concat([be64(END_OF_PART), Buffer.from([FOOTER]), be32(RAM_SECTION_ID)]);
-  const block = name(BIOS_BLOCK);
-  const parts = [start, be64(bios.length + MEMORY_SIZE), block, be64(bios.length), end];
-  parts.push(Buffer.from([SECTION_END]), be32(RAM_SECTION_ID));
+  writer.uint8(SECTION_START).uint32(RAM_SECTION_ID);
+  writeName(writer, 'ram').uint32(0).uint32(RAM_VERSION);
+  writer.uint53(bios.length + MEMORY_SIZE);
+  writeName(writer, BIOS_BLOCK).uint53(bios.length);
+  writePartEnd(writer).uint8(SECTION_END).uint32(RAM_SECTION_ID);
   for (let at = 0; at < bios.length; at += PAGE_SIZE_BYTES) {
-    if (at === 0) parts.push(be64(PAGE), block);
-    else parts.push(be64(at + PAGE + SAME_BLOCK));
-    parts.push(bios.subarray(at, at + PAGE_SIZE_BYTES));
+    if (at === 0) writeName(writer.uint53(PAGE), BIOS_BLOCK);
+    else writer.uint53(at + PAGE + SAME_BLOCK);
+    writer.bytes(bios.subarray(at, at + PAGE_SIZE_BYTES));
   }
-  return [...parts, end];
+  writePartEnd(writer);
 }
 
-function be32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value);
-  return bytes;
+function writePartEnd(writer: ByteWriter): ByteWriter {
+  return writer.uint53(END_OF_PART).uint8(FOOTER).uint32(RAM_SECTION_ID);
 }
 
-function be64(value: number): Buffer {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64BE(BigInt(value));
-  return bytes;
-}
-
-function name(text: string): Buffer {
-  return Buffer.concat([Buffer.from([text.length]), Buffer.from(text, 'latin1')]);
+function writeName(writer: ByteWriter, name: string): ByteWriter {
+  return writer.uint8(name.length).bytes(Buffer.from(name, 'latin1'));
 }
 
 export type IncomingAnswer =

@@ -94,13 +94,15 @@ const NEEDS_RESET: readonly unknown[] = ['shutdown', 'internal-error'];
  * QemuError and QEMU's own words when QEMU won't; nothing is left behind then.
  */
 export async function launchQemu(options: LaunchOptions): Promise<Emulator> {
-  if (options.incoming !== true) return launch(options);
   try {
-    return await launch(options);
+    return await launch(options).catch((error: unknown) => {
+      if (!(error instanceof NotIncomingError)) throw error;
+      options.log.warn('QEMU does not wait for a guest', { reason: describeError(error.cause) });
+      return launch({ ...options, incoming: false });
+    });
   } catch (error) {
-    if (!(error instanceof NotIncomingError)) throw error;
-    options.log.warn('QEMU does not wait for a guest', { reason: describeError(error.cause) });
-    return launch({ ...options, incoming: false });
+    options.leftRam?.close();
+    throw error;
   }
 }
 

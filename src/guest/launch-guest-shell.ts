@@ -95,9 +95,6 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
       hungAfterUs: Math.max(QMP_HUNG_US_MIN, configuration.peerTimeoutUs),
       ...(consoleLog === undefined ? {} : { consoleLog }),
       log,
-    }).catch((error: unknown) => {
-      leftRam?.close();
-      throw error;
     });
     cleanups.push(() => emulator.kill());
     network.closeQemuFds();

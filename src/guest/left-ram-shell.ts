@@ -7,7 +7,7 @@
  * It ends with the agent, after `keep-ram-age`, and when another guest is to run here.
  */
 import type { LeftRam } from '../emulator/index.js';
-import { ColoError, describeError, type Logger } from '../lib/index.js';
+import { ColoError, countBytes, describeError, type Logger } from '../lib/index.js';
 import type { Guest } from './guest.js';
 import type { KeptRamPlace } from './kept-ram-shell.js';
 import { TIMER_MS_MAX } from './limits.js';
@@ -37,7 +37,7 @@ export class LeftGuestRam {
       const ram = await emulator.endKeepingRam(what);
       if (ram === undefined) return;
       this.discard();
-      const bytes = ram.dataRanges().reduce((sum, { length }) => sum + length, 0);
+      const bytes = countBytes(ram.dataRanges());
       if (bytes > keepRamBytes) {
         ram.close();
         this.#log.info('The memory that the guest had here is not kept', { bytes, keepRamBytes });

@@ -24,3 +24,8 @@ export function uniteRanges(a: readonly PageRange[], b: readonly PageRange[]): P
   }
   return united;
 }
+
+/** Of all of them. */
+export function countBytes(ranges: readonly PageRange[]): number {
+  return ranges.reduce((sum, { length }) => sum + length, 0);
+}

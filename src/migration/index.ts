@@ -37,6 +37,7 @@ export type {
 export {
   type Compression,
   type DestinationSection,
+  DISK_PLACES,
   type Difference,
   type DiskPlace,
   type HelloSection,

@@ -1,5 +1,5 @@
 /** A set of guest pages, one bit each, that is searched and taken from in any order. */
-import { assert, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
+import { assert, countBytes, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 
 /** Ranges are bytes, page-aligned and within the RAM; indices are pages. */
 export class PageMap {
@@ -149,5 +149,5 @@ export function withinRam(ranges: readonly PageRange[], pages: number): boolean 
 }
 
 export function countPages(ranges: readonly PageRange[]): number {
-  return ranges.reduce((sum, { length }) => sum + length, 0) / PAGE_SIZE_BYTES;
+  return countBytes(ranges) / PAGE_SIZE_BYTES;
 }

@@ -32,6 +32,7 @@ import {
   decodeControl,
   type EpochReserve,
   encodeControl,
+  isDeaf,
   type Policy,
   type SpeechOffer,
   watchSession,
@@ -415,8 +416,7 @@ export class PrimaryRole implements NodeRole {
 
   #onControl(frame: Frame): void {
     const message = decodeControl(frame.type, frame.payload);
-    const isDeaf = message.kind === 'heartbeat' && !message.hears;
-    this.#driver.input({ kind: 'heard', isDeaf });
+    this.#driver.input({ kind: 'heard', isDeaf: isDeaf(message) });
     switch (message.kind) {
       case 'heartbeat':
         return;

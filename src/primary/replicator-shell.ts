@@ -16,7 +16,13 @@ import type { EpochTotals } from '../blockrep/index.js';
 import type { LastSync } from '../config/index.js';
 import type { Emulator } from '../emulator/index.js';
 import type { GuestDisks, GuestNetwork } from '../guest/index.js';
-import { ColoError, type Logger, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
+import {
+  ColoError,
+  countBytes,
+  type Logger,
+  PAGE_SIZE_BYTES,
+  type PageRange,
+} from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
   digestRam,
@@ -124,7 +130,7 @@ export class Replicator {
     const { emulator, disks } = this.#parts;
     if (first) emulator.scanWritten();
     const ranges = first ? emulator.ram.dataRanges() : emulator.scanWritten();
-    const ramBytes = ranges.reduce((sum, range) => sum + range.length, 0);
+    const ramBytes = countBytes(ranges);
     const sync = { phase: 'ram', doneBytes: 0, totalBytes: ramBytes };
     this.sync = sync;
     if (first && this.#secondarysRam !== undefined) {

@@ -101,6 +101,11 @@ export interface EndRecord {
   readonly sinceResumeUs: number;
 }
 
+/** Whether its sender says that it hears nothing of the reader. */
+export function isDeaf(message: { readonly kind: string; readonly hears?: boolean }): boolean {
+  return message.hears === false;
+}
+
 export type ControlMessage =
   | { readonly kind: 'hello'; readonly json: string }
   | { readonly kind: 'helloReply'; readonly json: string }

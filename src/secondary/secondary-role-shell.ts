@@ -39,6 +39,7 @@ import {
   encodeControl,
   firstControlFrame,
   type Hello,
+  isDeaf,
   parseHello,
   type SpeechAnswer,
   watchSession,
@@ -294,8 +295,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
 
   #onControl(frame: Frame): void {
     const message = decodeControl(frame.type, frame.payload);
-    const isDeaf = message.kind === 'heartbeat' && !message.hears;
-    this.#driver.input({ kind: 'heard', isDeaf });
+    this.#driver.input({ kind: 'heard', isDeaf: isDeaf(message) });
     switch (message.kind) {
       case 'heartbeat':
         return;

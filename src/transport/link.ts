@@ -28,16 +28,16 @@ import { LinkError, lossKind } from './errors.js';
 import { encodeFrame, FRAME_HEADER_BYTES, type Frame, FrameDecoder } from './frame-wire.js';
 import { CLOSE_DEADLINE_MS, type LinkLimits } from './limits.js';
 import { LinkResumption } from './link-resumption.js';
-import type {
-  DetachedLink,
-  LinkCloseReason,
-  LinkConnection,
-  LinkCounters,
-  LinkKeeper,
-  LinkOptions,
-  LinkReport,
+import {
+  type DetachedLink,
+  type LinkCloseReason,
+  type LinkConnection,
+  type LinkCounters,
+  type LinkKeeper,
+  type LinkOptions,
+  type LinkReport,
+  NO_COUNTS,
 } from './link-types.js';
-import { NO_COUNTS } from './link-types.js';
 import { endOfStream, unpackReason } from './reason-parcel.js';
 import { type LinkIdentity, ResumeCore } from './resume-core.js';
 import { PLAIN, streamError } from './secure-stream.js';

@@ -15,6 +15,7 @@ import {
 import { uniteRanges } from '../../src/lib/index.js';
 import { GuestPort, probeSoftDirty, probeUserfaultfd } from '../../src/linux/index.js';
 import { POWER_OFF_OFFSET } from '../support/boot-sector-guest.js';
+import { cleanUpAfterEach } from '../support/clean-ups.js';
 import {
   fakeSubject,
   isAlive,
@@ -28,17 +29,10 @@ import {
 } from '../support/emulator-subjects.js';
 import { registerEmulatorSuite } from './emulator-suite.js';
 
-const cleanUps: (() => Promise<void>)[] = [];
-const addCleanUp = (cleanUp: () => Promise<void>): void => {
-  cleanUps.push(cleanUp);
-};
+const addCleanUp = cleanUpAfterEach();
 
 // One guest after the other: they count as fast as a core can.
 const { serial } = test;
-
-test.afterEach.always(async () => {
-  for (const cleanUp of cleanUps.splice(0).reverse()) await cleanUp();
-});
 
 registerEmulatorSuite(serial, fakeSubject());
 registerEmulatorSuite(serial, qemuSubject('tcg', addCleanUp));

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { type Emulator, launchQemu } from '../../src/emulator/index.js';
 import type { Logger } from '../../src/lib/index.js';
+import { cleanUpAfterEach } from '../support/clean-ups.js';
 import {
   makeTestDirectory,
   qemuSubject,
@@ -14,18 +15,11 @@ import {
 } from '../support/emulator-subjects.js';
 import { differingPages, ramOf } from '../support/guest-pages.js';
 
-const cleanUps: (() => Promise<void>)[] = [];
-const addCleanUp = (cleanUp: () => Promise<void>): void => {
-  cleanUps.push(cleanUp);
-};
+const addCleanUp = cleanUpAfterEach();
 const tcg = qemuSubject('tcg', addCleanUp);
 const { serial } = test;
 /** Of the package seabios. */
 const DEBIAN_BIOS = '/usr/share/seabios/bios-256k.bin';
-
-test.afterEach.always(async () => {
-  for (const cleanUp of cleanUps.splice(0).reverse()) await cleanUp();
-});
 
 /** A guest that has run, and stands. */
 async function stoodGuest(): Promise<{ emulator: Emulator; state: Buffer; ram: Buffer }> {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import test from 'ava';
 import { probeUserfaultfd } from '../../src/linux/index.js';
+import { cleanUpAfterEach } from '../support/clean-ups.js';
 import {
   fakeSubject,
   isAlive,
@@ -12,17 +13,10 @@ import {
 } from '../support/emulator-subjects.js';
 import { registerMissingPagesSuite } from './missing-pages-suite.js';
 
-const cleanUps: (() => Promise<void>)[] = [];
-const addCleanUp = (cleanUp: () => Promise<void>): void => {
-  cleanUps.push(cleanUp);
-};
+const addCleanUp = cleanUpAfterEach();
 
 // One guest after the other: they count as fast as a core can.
 const { serial } = test;
-
-test.afterEach.always(async () => {
-  for (const cleanUp of cleanUps.splice(0).reverse()) await cleanUp();
-});
 
 registerMissingPagesSuite(serial, fakeSubject());
 const noTracking = probeUserfaultfd();

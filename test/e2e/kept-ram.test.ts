@@ -8,6 +8,7 @@ import test, { type ExecutionContext } from 'ava';
 import { type AgentStatus, callAgent } from '../../scripts/harness/agent-control.js';
 import type { HostName } from '../../scripts/harness/lab.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
+import { MOUNT_NOISE, makeNoise, SUM_NOISE } from './guest-noise.js';
 import { controlGuest, socketPath, startClients, withPair } from './pair-harness.js';
 
 const MIB = 1024 ** 2;
@@ -19,8 +20,6 @@ const CHANGED = 0.05;
 /** Of what a full synchronisation has sent. */
 const SENT_MAX = 0.25;
 const PAGE_BYTES = 4096;
-/** In the guest. */
-const NOISE = '/tmp/noise';
 const SUCCESSES = 5;
 const CHECKPOINTS = 5;
 const LOOK_MS = 50;
@@ -60,13 +59,13 @@ for (const { name, leave } of WAYS) {
       const serving = await leave(pair);
       await alone(pair, serving);
       const control = controlGuest(pair);
-      await control.exec(random(CHANGED * MEMORY_MIB * MIB, 'changed'));
-      const before = await control.exec(`sha256sum ${NOISE}/*`);
+      await control.exec(makeNoise(CHANGED * MEMORY_MIB * MIB, 'changed'));
+      const before = await control.exec(SUM_NOISE);
       const again = await together(pair, serving);
       tell(t, { full, again });
       t.true(again.ramSentBytes <= SENT_MAX * full.ramSentBytes, 'it was sent as a whole');
       t.true(again.ramKeptBytes >= USED * MEMORY_MIB * MIB);
-      t.is(await control.exec(`sha256sum ${NOISE}/*`), before);
+      t.is(await control.exec(SUM_NOISE), before);
       control.close();
       const reports = await clients.stop();
       t.is(reports.redis?.acknowledgedLost, 0);
@@ -115,8 +114,8 @@ async function withNoise(
   const options = { memoryMib: MEMORY_MIB, periodMs: 1000, primaryFlags: ['--verify'] };
   await withPair(t, { ...options, secondaryFlags, mode: 'colo' }, async (pair) => {
     const control = controlGuest(pair);
-    await control.exec(`mkdir ${NOISE} && mount -t tmpfs noise ${NOISE}`);
-    await control.exec(random(USED * MEMORY_MIB * MIB, 'before'));
+    await control.exec(MOUNT_NOISE);
+    await control.exec(makeNoise(USED * MEMORY_MIB * MIB, 'before'));
     control.close();
     // The agent that holds nothing of the guest is what a full synchronisation is measured by.
     await pair.kill('hostb');
@@ -170,11 +169,6 @@ async function assertEqual(t: ExecutionContext, pair: PairLab, serving: HostName
   });
   t.is(after.checkpoints.failed, checkpoints.failed, after.lastFailure ?? '');
   t.true((await pair.status(other)).verified >= CHECKPOINTS);
-}
-
-/** Fills memory of the guest with what does not shrink. */
-function random(bytes: number, name: string): string {
-  return `head -c ${Math.ceil(bytes)} /dev/urandom > ${NOISE}/${name}`;
 }
 
 function tell(t: ExecutionContext, ways: Readonly<Record<string, LastSync>>): void {

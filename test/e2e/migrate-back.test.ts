@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import type { HostName } from '../../scripts/harness/lab.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
+import { MOUNT_NOISE, makeNoise, SUM_NOISE } from './guest-noise.js';
 import { migrate, withMovable } from './migrate-harness.js';
 import { controlGuest } from './pair-harness.js';
 
@@ -20,8 +21,6 @@ const CHANGED = 0.05;
 const SENT_MAX = 0.1;
 const DIGEST_BYTES = 16;
 const PAGE_BYTES = 4096;
-/** In the guest. */
-const NOISE = '/tmp/noise';
 
 interface Way {
   readonly name: string;
@@ -43,20 +42,20 @@ for (const { name, there, back, how } of WAYS) {
     await withMovable(t, options, async (pair) => {
       const memory = MEMORY_MIB * MIB;
       const control = controlGuest(pair);
-      await control.exec(`mkdir ${NOISE} && mount -t tmpfs noise ${NOISE}`);
-      await control.exec(random(USED * memory, 'before'));
+      await control.exec(MOUNT_NOISE);
+      await control.exec(makeNoise(USED * memory, 'before'));
       const away = await moved(pair, 'hosta', 'hostb', there);
       t.log(`there: ${Math.round(away / MIB)} MiB`);
       t.true(away > SENT_MAX * memory, 'the first way would pass, too');
       const kept = await stat(join(pair.directory, 'hosta/state/demo.kept-ram/demo.ram'));
       t.is(kept.mode & 0o777, 0o600);
 
-      await control.exec(random(CHANGED * memory, 'random'));
-      const before = await control.exec(`sha256sum ${NOISE}/*`);
+      await control.exec(makeNoise(CHANGED * memory, 'random'));
+      const before = await control.exec(SUM_NOISE);
 
       await pair.startWaiting();
       const returned = await moved(pair, 'hostb', 'hosta', back);
-      t.is(await control.exec(`sha256sum ${NOISE}/*`), before);
+      t.is(await control.exec(SUM_NOISE), before);
       control.close();
       const digests = how === 'digests' ? (memory / PAGE_BYTES) * DIGEST_BYTES : 0;
       t.log(`back: ${Math.round(returned / MIB)} MiB, digests ${digests} bytes`);
@@ -70,11 +69,6 @@ for (const { name, there, back, how } of WAYS) {
       await t.throwsAsync(stat(stale), { code: 'ENOENT' });
     });
   });
-}
-
-/** Fills memory of the guest with what does not shrink. */
-function random(bytes: number, name: string): string {
-  return `head -c ${Math.ceil(bytes)} /dev/urandom > ${NOISE}/${name}`;
 }
 
 /** Moves the guest; gives the bytes of its memory that were sent. */

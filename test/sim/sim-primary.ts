@@ -5,7 +5,7 @@ import {
   type PrimaryOutput,
   type PrimaryState,
 } from '../../src/primary/index.js';
-import type { GoodbyeKind } from '../../src/replication/index.js';
+import { type GoodbyeKind, isDeaf } from '../../src/replication/index.js';
 import type { Checker, Departure } from './checker.js';
 import { BLOCKS, type DeviceState, type Frame, type ModelGuest, type Request } from './guest.js';
 import { SimHeldOutput } from './held-output.js';
@@ -407,7 +407,7 @@ export class SimPrimary extends SimRole<PrimaryInput, PrimaryOutput> {
 
   #message(session: SimSession, message: Message): void {
     if (this.session !== session) return;
-    this.input({ kind: 'heard', isDeaf: message.kind === 'heartbeat' && !message.hears });
+    this.input({ kind: 'heard', isDeaf: isDeaf(message) });
     switch (message.kind) {
       case 'helloReply':
         if (this.left) return;

@@ -5,6 +5,8 @@
  * `sendCommitted` before `apply`, `dropStaged` before `promote`); only `discard` overtakes, since
  * it kills what the others work on.
  */
+
+import { isDeaf } from '../../src/replication/index.js';
 import {
   SecondaryCore,
   type SecondaryInput,
@@ -346,9 +348,7 @@ export class SimSecondary extends SimRole<SecondaryInput, SecondaryOutput> {
 
   #message(session: SimSession, channel: string, message: Message): void {
     if (this.session !== session) return;
-    if (channel === 'control') {
-      this.input({ kind: 'heard', isDeaf: message.kind === 'heartbeat' && !message.hears });
-    }
+    if (channel === 'control') this.input({ kind: 'heard', isDeaf: isDeaf(message) });
     const { svm } = this;
     if (svm === undefined) return;
     this.#overwrite(svm, session, message);

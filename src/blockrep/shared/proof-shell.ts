@@ -5,6 +5,7 @@ import { access, open, readdir, readFile, realpath, rm, stat } from 'node:fs/pro
 import { basename, dirname, join } from 'node:path';
 import { describeError, OperatorError } from '../../lib/index.js';
 import { dropCached } from '../../linux/index.js';
+import { deviceNumbers } from '../device-number.js';
 import { errnoOf } from '../errors.js';
 import { PROOF_SAMPLE_BYTES } from '../limits.js';
 import { type DeviceProof, deviceDifference, type SharedProof, sampleOffsets } from './proof.js';
@@ -143,7 +144,7 @@ async function proveDevice(place: SharedPlace, path: string): Promise<DeviceProo
 
 /** Kernel, Documentation/ABI: what sysfs tells of a device, by its numbers. */
 async function identityOf(device: number): Promise<string | undefined> {
-  const [major, minor] = [(device >>> 8) & 0xfff, (device & 0xff) | ((device >>> 12) & 0xf_ff00)];
+  const { major, minor } = deviceNumbers(device);
   const folder = `/sys/dev/block/${major}:${minor}`;
   for (const [kind, name] of [
     ['dm', 'dm/uuid'],

@@ -14,7 +14,7 @@ import type { ByteRange, RangeQuery, ZeroOptions } from '../block-layer-shell.js
 import { DiskError, errnoOf } from '../errors.js';
 import { ImageFile, type ImageOptions } from '../image-shell.js';
 import { SHARED_LOCK_MS, SHARED_LOCK_RETRY_MS } from '../limits.js';
-import type { StorageImage } from '../storage-shell.js';
+import { readWhole, type StorageImage } from '../storage-shell.js';
 
 export interface SharedImageOptions extends Pick<ImageOptions, 'path' | 'format' | 'log'> {
   /** As the other host has told it, and it must be; undefined: as it is found. */
@@ -143,12 +143,7 @@ export class SharedImage implements StorageImage {
     try {
       const file = await open(this.path, 'r');
       try {
-        for (let done = 0; done < data.length; ) {
-          const left = data.length - done;
-          const { bytesRead } = await file.read(data, done, left, offset + done);
-          if (bytesRead === 0) throw new Error('Unexpected end of file');
-          done += bytesRead;
-        }
+        await readWhole(file, offset, data);
       } finally {
         await file.close();
       }

@@ -137,8 +137,7 @@ export class DiskStacks {
   #disks: SecondaryDisks | undefined;
   /** As `#disks`, open longer. */
   #generations: readonly (DiskGeneration | undefined)[] = [];
-  #shared: readonly SharedImage[] = [];
-  #places: readonly DiskPlace[] = [];
+  #images: readonly (ImageFile | SharedImage)[] = [];
   #source: DiskSource | undefined;
   /** Its link may go on sending after the source has ended. */
   #lastSource: DiskSource | undefined;
@@ -154,7 +153,6 @@ export class DiskStacks {
 
   /** Opens the images and listens. Throws OperatorError for what can't be had; then `stop`. */
   async start(settings: DisksSettings): Promise<StartedDisks> {
-    this.#places = settings.disks;
     const disks = await this.#open(settings);
     const claims = this.#replicated.flatMap((generation) => generation?.claim ?? []);
     const sockets: string[] = [];
@@ -303,8 +301,9 @@ export class DiskStacks {
 
   /** The shared images that were written to since `leaveShared`. */
   async changedShared(): Promise<string[]> {
-    const changed = await Promise.all(this.#shared.map((image) => image.hasChanged()));
-    return this.#shared.filter((_, index) => changed[index]).map(({ path }) => path);
+    const shared = this.#shared;
+    const changed = await Promise.all(shared.map((image) => image.hasChanged()));
+    return shared.filter((_, index) => changed[index]).map(({ path }) => path);
   }
 
   // As target.
@@ -383,7 +382,7 @@ export class DiskStacks {
       throw error;
     }
     this.#generations = generations;
-    this.#shared = images.filter((image) => image instanceof SharedImage);
+    this.#images = images;
     const { recoveredEpoch } = this.#disks;
     for (const generation of generations) {
       // Of another state nothing is known that an epoch could add to.
@@ -426,9 +425,12 @@ export class DiskStacks {
     });
   }
 
+  get #shared(): SharedImage[] {
+    return this.#images.filter((image) => image instanceof SharedImage);
+  }
+
   #isShared(index: number): boolean {
-    const place = this.#places[index];
-    return place?.shared === true && place.readOnly !== true;
+    return this.#images[index] instanceof SharedImage;
   }
 
   /** A promotion, before the overlays are merged: what is in them is what this host changes. */
