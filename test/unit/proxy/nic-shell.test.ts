@@ -2,45 +2,20 @@
  * The NIC on a real TAP and bridge. Each test runs a scenario of nic-child.ts in a network
  * namespace that lives as long as that process, and judges what it observed.
  */
-import { execFile, spawnSync } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
+import { spawnSync } from 'node:child_process';
 import ava from 'ava';
 import {
   GUEST_QUEUE_BYTES_MAX,
   HELD_BYTES_HARD,
   TAP_QUEUE_FRAMES,
 } from '../../../src/proxy/limits.js';
+import { observeInNamespace, testInNamespaces } from '../../support/namespace.js';
 
-const run = promisify(execFile);
-const CHILD = fileURLToPath(new URL('./nic-child.js', import.meta.url));
-/** A PID namespace too: when the child ends, however, what it started ends with it. */
-const NAMESPACES = ['--net', '--pid', '--fork', '--kill-child'];
-const UNSHARE =
-  process.getuid?.() === 0 ? NAMESPACES : ['--user', '--map-root-user', ...NAMESPACES];
+const test = testInNamespaces('nic-shell');
+const CHILD = new URL('./nic-child.js', import.meta.url);
 
-/** Why these tests can't run here; undefined when they can. */
-function obstacle(): string | undefined {
-  try {
-    closeSync(openSync('/dev/net/tun', 'r+'));
-  } catch (error) {
-    return `/dev/net/tun can not be opened: ${(error as Error).message}`;
-  }
-  const made = spawnSync('unshare', [...UNSHARE, 'ip', 'link', 'show', 'dev', 'lo']);
-  if (made.status === 0) return undefined;
-  return `no network namespace can be made: ${made.error?.message ?? made.stderr.toString().trim()}`;
-}
-
-const reason = obstacle();
-if (reason !== undefined) console.error(`nic-shell: skipped, ${reason}`);
-const test = reason === undefined ? ava : ava.skip;
-
-async function observe(scenario: string): Promise<Record<string, unknown>> {
-  const child = [process.execPath, CHILD, scenario];
-  const options = { timeout: 60_000, killSignal: 'SIGKILL' } as const;
-  const { stdout } = await run('unshare', [...UNSHARE, ...child], options);
-  return JSON.parse(stdout) as Record<string, unknown>;
+function observe(scenario: string): Promise<Record<string, unknown>> {
+  return observeInNamespace(CHILD, scenario);
 }
 
 test('open: frames pass between guest and LAN both ways, and are shown on both seams', async (t) => {
