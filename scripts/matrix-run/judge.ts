@@ -10,10 +10,10 @@ import { type Cell, judgedClients } from './cells.js';
 const TAKEOVER_MS = 500;
 const UNDISTURBED_MS = 500;
 /**
- * Nothing of the clients' reached either guest meanwhile. Linux repeats it after 0.2 s and then twice
- * as long each time: what just missed the change of roles after 1.4 s comes after 3.1.
+ * Nothing of the clients' reached either guest meanwhile, and the first time-out of their TCP is what
+ * a nudge leaves of it (src/proxy/nudge-wire.ts).
  */
-const CLIENT_TIMER_MS = 2100;
+const CLIENT_TIMER_MS = 500;
 /** As GATEWAY_SILENCE_US of src/failover and COMMIT_TIMEOUT_US of src/primary. */
 const GATEWAY_SILENCE_MS = 1000;
 
@@ -66,7 +66,7 @@ export function boundOf({
     case 'loss':
       return peerTimeoutMs + TAKEOVER_MS + slackMs;
     case 'gateway':
-      return GATEWAY_SILENCE_MS + CLIENT_TIMER_MS + slackMs;
+      return GATEWAY_SILENCE_MS + TAKEOVER_MS + CLIENT_TIMER_MS + slackMs;
     case 'weather':
       return holdLimitMs + TAKEOVER_MS + slackMs;
     case 'none':

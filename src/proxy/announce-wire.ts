@@ -15,7 +15,9 @@
 import { assert } from '../lib/index.js';
 import type { GuestAddress } from './address-learner.js';
 import { encodeBatch } from './batch-wire.js';
+import { ICMP_CHECKSUM_OFFSET, icmpChecksum } from './checksum.js';
 import { VNET_HEADER_BYTES } from './limits.js';
+import { PROTOCOL_ICMPV6 } from './packet.js';
 
 const BROADCAST_MAC = Buffer.from('ffffffffffff', 'hex');
 /** 33:33 and the last four bytes of ff02::1 (RFC 2464 section 7). */
@@ -38,7 +40,7 @@ const ARP_REQUEST = 1;
 const ARP_REPLY = 2;
 const RARP_REQUEST = 3;
 
-const ICMPV6 = 58;
+const IPV6_BYTES = 40;
 const NEIGHBOUR_ADVERTISEMENT = 136;
 const NA_OVERRIDE = 0x2000_0000;
 const NA_ROUTER = 0x8000_0000;
@@ -89,16 +91,17 @@ function neighbourAdvertisement(address: GuestAddress): Buffer {
   // Option lengths count units of 8 bytes.
   icmp.writeUInt8(1, 25);
   icmp.set(mac, 26);
-  icmp.writeUInt16BE(icmpv6Checksum(ip, ALL_NODES_IP, icmp), 2);
 
   const ipHeader = Buffer.alloc(8);
   ipHeader.writeUInt8(6 << 4, 0);
   ipHeader.writeUInt16BE(NA_BYTES, 4);
-  ipHeader.writeUInt8(ICMPV6, 6);
+  ipHeader.writeUInt8(PROTOCOL_ICMPV6, 6);
   // Receivers drop neighbour discovery with any other hop limit.
   ipHeader.writeUInt8(255, 7);
-  const header = ethernetHeader(ALL_NODES_MAC, address, ETHERTYPE_IPV6);
-  return padded([header, ipHeader, ip, ALL_NODES_IP, icmp]);
+  const packet = Buffer.concat([ipHeader, ip, ALL_NODES_IP, icmp]);
+  const message = { ipVersion: 6, ipAt: 0, transportAt: IPV6_BYTES, end: packet.length };
+  packet.writeUInt16BE(icmpChecksum(packet, message), IPV6_BYTES + ICMP_CHECKSUM_OFFSET);
+  return padded([ethernetHeader(ALL_NODES_MAC, address, ETHERTYPE_IPV6), packet]);
 }
 
 function ethernetHeader(destination: Buffer, address: GuestAddress, type: number): Buffer {
@@ -122,16 +125,4 @@ function arpFixedPart(operation: number): Buffer {
 function padded(parts: readonly Buffer[]): Buffer {
   const length = parts.reduce((sum, part) => sum + part.length, VNET_HEADER_BYTES);
   return Buffer.concat([VNET_HEADER, ...parts], Math.max(length, FRAME_BYTES_PADDED));
-}
-
-/** Over the pseudo-header of RFC 8200 section 8.1 and the message, whose checksum field is zero. */
-function icmpv6Checksum(source: Buffer, destination: Buffer, message: Buffer): number {
-  const tail = Buffer.alloc(8);
-  tail.writeUInt32BE(message.length, 0);
-  tail.writeUInt8(ICMPV6, 7);
-  const covered = Buffer.concat([source, destination, tail, message]);
-  let sum = 0;
-  for (let at = 0; at < covered.length; at += 2) sum += covered.readUInt16BE(at);
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
-  return ~sum & 0xffff;
 }

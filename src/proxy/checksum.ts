@@ -10,7 +10,7 @@
  *
  * A checksum that was wrong stays wrong, by the same amount: nothing damaged becomes valid here.
  */
-import { PROTOCOL_TCP } from './packet.js';
+import { PROTOCOL_ICMPV6, PROTOCOL_TCP } from './packet.js';
 
 /** In place of a checksum's offset: there is none to keep right. */
 export const NO_CHECKSUM = -1;
@@ -18,7 +18,10 @@ export const NO_CHECKSUM = -1;
 /** Offset of the checksum in a TCP header. */
 export const TCP_CHECKSUM_OFFSET = 16;
 
-/** Where a TCP segment lies in a buffer; a `Packet` of kind tcp is one. */
+/** Offset of the checksum in an ICMP or ICMPv6 message. */
+export const ICMP_CHECKSUM_OFFSET = 2;
+
+/** Where a TCP segment or ICMP message lies in a buffer; a `Packet` of either kind is one. */
 export interface SegmentPlace {
   readonly ipVersion: number;
   readonly ipAt: number;
@@ -80,16 +83,31 @@ export function tcpChecksum(bytes: Buffer, segment: SegmentPlace): number {
   return ~fold(sum) & 0xffff;
 }
 
+/** The same for an ICMP message, which has no pseudo-header in IPv4 (RFC 792, RFC 4443 2.3). */
+export function icmpChecksum(bytes: Buffer, message: SegmentPlace): number {
+  const { ipVersion, transportAt, end } = message;
+  const checksumAt = transportAt + ICMP_CHECKSUM_OFFSET;
+  const sum =
+    (ipVersion === 4 ? 0 : pseudoHeaderSum(bytes, message, PROTOCOL_ICMPV6)) +
+    sumWords(bytes, transportAt, checksumAt) +
+    sumWords(bytes, checksumAt + 2, end);
+  return ~fold(sum) & 0xffff;
+}
+
 /**
  * The sum over the pseudo-header, not complemented: what the checksum field holds while the rest is
  * left to somebody else (NEEDS_CSUM in the virtio header).
  * Sources: RFC 9293 section 3.1, RFC 8200 section 8.1 (without routing headers).
  */
-export function pseudoHeaderSum(bytes: Buffer, segment: SegmentPlace): number {
+export function pseudoHeaderSum(
+  bytes: Buffer,
+  segment: SegmentPlace,
+  protocol = PROTOCOL_TCP,
+): number {
   const { ipVersion, ipAt, transportAt, end } = segment;
   const addresses =
     ipVersion === 4 ? sumWords(bytes, ipAt + 12, ipAt + 20) : sumWords(bytes, ipAt + 8, ipAt + 40);
-  return fold(addresses + PROTOCOL_TCP + (end - transportAt));
+  return fold(addresses + protocol + (end - transportAt));
 }
 
 /** What belongs into the checksum field of the IPv4 header at `ipAt`. */

@@ -24,6 +24,8 @@
  *     rewrite/            such connections for the SVM, after a failover for the LAN (decides)
  *     address-learner.ts  which addresses the guest has
  *     announce-wire.ts    ARP, neighbour advertisement, RARP for a failover
+ *     recent-flows.ts     connections whose remote ends were heard last
+ *     nudge-wire.ts       what wakes both ends of them after a failover
  *     frame-queue.ts      batches on their way to the TAP or to QEMU
  *     link-shell.ts       the TAP's host side: bridge, queue length, up
  *     nic-shell.ts        all of it on one TAP and one QEMU
@@ -125,6 +127,7 @@ export {
   VNET_HEADER_BYTES,
 } from './limits.js';
 export { Nic, type NicOptions, type NicStats, type OutputLeaseView } from './nic-shell.js';
+export { encodeNudge, type Nudge } from './nudge-wire.js';
 export {
   decodeOpenedFlow,
   encodeOpenedFlow,
@@ -138,6 +141,7 @@ export {
   type GateVerdict,
   OutputGate,
 } from './output-gate.js';
+export { type RecentFlow, RecentFlows } from './recent-flows.js';
 export {
   FlowRewriter,
   type FlowRewriterCounters,

@@ -170,3 +170,15 @@ export const TIMESTAMP_LEAD_MAX = 0x1000_0000;
  * one that runs could go on for ever.
  */
 export const DRAIN_BYTES_MAX = 16 * 1024 * 1024;
+
+/**
+ * Connections per NIC that are nudged after a failover, those heard last: 1024 are 9000 small
+ * frames. One more waits for its own timers.
+ */
+export const RECENT_FLOWS_MAX = 1024;
+
+/**
+ * Errors in a nudge: each undoes one doubling of a timer, which begins at 0.2 s on Linux. Four are
+ * those of an outage of three seconds; a longer one ends with the doublings that are left.
+ */
+export const NUDGE_ERRORS = 4;

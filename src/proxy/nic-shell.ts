@@ -346,6 +346,11 @@ export class Nic {
     }
   }
 
+  /** What the agent itself has to say to the LAN. Without effect while silent. */
+  speak(batch: Buffer): void {
+    if (this.#gate.state !== 'silent') this.#send([batch]);
+  }
+
   #readPort(port: GuestPort): void {
     const batch = port.readBatch();
     if (batch !== undefined) this.#takeOutput(batch);

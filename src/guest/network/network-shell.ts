@@ -147,10 +147,14 @@ export class Network {
     this.#becomeSource({ translates: true, held: output === 'held' });
   }
 
-  /** The promoted guest executes: it gets what it has not had, and the LAN hears where it is. */
+  /**
+   * The promoted guest executes: it gets what it has not had, the LAN hears where it is, and the
+   * connections that waited meanwhile are woken.
+   */
   goLive(options: { announce: boolean }): void {
     this.target.deliverRest();
     if (options.announce) this.announce();
+    this.target.nudge();
   }
 
   announce(): void {

@@ -7,7 +7,8 @@
  *     SVM -> Nic -> link (`svmOutput`), labelled with the epoch that the SVM executes
  *
  * After a failover (`takeOver`) the NICs belong to the source role; this one then delivers the rest
- * of what was mirrored, and is ended when the next session begins.
+ * of what was mirrored, wakes the connections that were heard last (`nudge`), and is ended when the
+ * next session begins.
  *
  * The SVM gets the inbound of epoch N only while it executes epoch N: what belongs to the next one
  * waits for the checkpoint that begins it, or for a failover. Around an apply the node calls
@@ -20,8 +21,10 @@ import {
   decodeAddresses,
   decodeOpenedFlow,
   decodeTranslations,
+  encodeNudge,
   InboundLog,
   type OpenedFlow,
+  RecentFlows,
 } from '../../proxy/index.js';
 import { decodeNetwork, encodeFlowsKnown, encodeSvmOutput } from '../../replication/index.js';
 import type { Frame } from '../../transport/index.js';
@@ -29,6 +32,7 @@ import type { GuestNic, NetworkLink } from './guest-nic.js';
 
 interface TargetNic extends GuestNic {
   readonly inbound: InboundLog;
+  readonly recent: RecentFlows;
   /** Flows taken from the link in the running epoch, and how many of them the primary was told. */
   flowsTaken: number;
   flowsTold: number;
@@ -49,7 +53,8 @@ export class TargetRole {
     this.#nics = nics.map((guestNic) => {
       const { nic } = guestNic;
       const inbound = new InboundLog();
-      const side: TargetNic = { ...guestNic, inbound, flowsTaken: 0, flowsTold: 0 };
+      const recent = new RecentFlows();
+      const side: TargetNic = { ...guestNic, inbound, recent, flowsTaken: 0, flowsTold: 0 };
       nic.onOutput = (batch) => this.#takeOutput(side, batch);
       nic.onGuestReady = () => this.#deliver(side);
       return side;
@@ -114,6 +119,24 @@ export class TargetRole {
     for (const side of this.#nics) this.#deliver(side);
   }
 
+  /**
+   * The guest executes and the LAN knows where it is: connections need not wait for timers that
+   * have backed off meanwhile. A nudge that finds no room is lost, like any packet.
+   */
+  nudge(): void {
+    for (const { index, nic, recent, rewriter } of this.#nics) {
+      const flows = recent.flows();
+      for (const flow of flows) {
+        const { toRemote, toGuest } = encodeNudge(flow);
+        nic.speak(toRemote);
+        nic.inject(rewriter.mirrored(toGuest));
+      }
+      if (flows.length > 0) {
+        this.#log.info('Connections are woken', { nic: index, flows: flows.length });
+      }
+    }
+  }
+
   /** The guest has a session of its own: what it has not taken by now, it will not get. */
   end(): void {
     this.#ended = true;
@@ -131,8 +154,10 @@ export class TargetRole {
     switch (message.kind) {
       case 'inbound': {
         const side = this.#nics[message.nic];
-        side?.inbound.push(message.epoch, message.batch, monotonicUs());
-        if (side !== undefined) this.#deliver(side);
+        if (side === undefined) return;
+        side.inbound.push(message.epoch, message.batch, monotonicUs());
+        side.recent.note(message.batch);
+        this.#deliver(side);
         return;
       }
       case 'addresses':

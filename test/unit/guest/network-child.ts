@@ -16,6 +16,7 @@ import type { Logger } from '../../../src/lib/index.js';
 import { openTap, PacketDevice } from '../../../src/linux/index.js';
 import { encodeBatch, forEachFrame, VNET_HEADER_BYTES } from '../../../src/proxy/index.js';
 import { attachToBridge, bringUp } from '../../../src/proxy/link-shell.js';
+import { PROTOCOL_ICMP } from '../../../src/proxy/packet.js';
 import { decodeNetwork, encodeFlowsKnown, MessageType } from '../../../src/replication/index.js';
 import {
   connectSession,
@@ -83,9 +84,14 @@ class LinkEnd implements NetworkLink {
   }
 }
 
-/** Hears the flow's segments on one device, and lets a scenario wait for them. */
+/**
+ * Hears the flow's segments on one device, and lets a scenario wait for them. What wakes a connection
+ * after a failover is kept apart: errors, and to the guest a keep-alive.
+ */
 class Ear {
   readonly heard: Numbers[] = [];
+  readonly errors: Buffer[] = [];
+  readonly keepAlives: Numbers[] = [];
   #check: (() => void) | undefined;
 
   constructor(device: PacketDevice, fromGuest: boolean) {
@@ -100,8 +106,15 @@ class Ear {
     // What the host itself says on the bridge is nobody's.
     if (frame.length < 60 || frame.readUInt16BE(VNET_HEADER_BYTES + 12) !== 0x0800) return;
     if (!transportChecksumValid(FLOW, frame)) throw new Error('A checksum is wrong');
-    this.heard.push(numbersOf(FLOW, frame, fromGuest));
+    if (frame.readUInt8(VNET_HEADER_BYTES + 23) === PROTOCOL_ICMP) this.errors.push(frame);
+    else this.#hearSegment(numbersOf(FLOW, frame, fromGuest), fromGuest);
     this.#check?.();
+  }
+
+  #hearSegment(segment: Numbers, fromGuest: boolean): void {
+    // No scenario's client is heard without payload once the connection stands.
+    const isKeepAlive = !fromGuest && segment.payload.length === 0 && segment.flags === ACK;
+    (isKeepAlive ? this.keepAlives : this.heard).push(segment);
   }
 
   /** Resolves once `count` segments were heard in all; to the last of them. */
@@ -173,6 +186,16 @@ class Lab {
 
   clientSays(segment: Segment): void {
     this.client.writeBatch(encodeBatch([tcpFrame(FLOW, false, segment)]), 0);
+  }
+
+  /** What the failover to `host` has said to the guest there, and the client's number it quoted. */
+  async woken(host: Host): Promise<{ guest: unknown; quoted: number[] }> {
+    await waitFor(() => host.ear.keepAlives.length > 0);
+    const guest = host.ear.keepAlives.map(heard);
+    // Behind the headers of Ethernet, IP and ICMP: IP again, then ports and sequence number.
+    const quotedAt = VNET_HEADER_BYTES + 14 + 20 + 8 + 20 + 4;
+    const errors = this.clientEar.errors.splice(0);
+    return { guest, quoted: errors.map((frame) => frame.readUInt32BE(quotedAt)) };
   }
 
   down(): void {
@@ -335,6 +358,7 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<unknown>> = {
     failOver(a, b);
     b.says(said(B, 1, 'first', 4));
     const afterOne = heard(await lab.clientEar.nth(2));
+    const wokenOnce = await lab.woken(b);
 
     const c = await lab.host(false);
     connect(b, c, 3);
@@ -355,12 +379,13 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<unknown>> = {
     failOver(b, c);
     c.says(said(B, 17, 'fourth', 7));
     const afterTwo = heard(await lab.clientEar.nth(5));
+    const wokenTwice = await lab.woken(c);
     lab.clientSays(request('six', { position: 7, acknowledges: 23, echo: afterTwo.value }));
     const last = heard(await c.ear.nth(2));
     const asked = [...a.asked, ...b.asked, ...c.asked];
     return {
       ...{ opened, first, afterOne, second, confirmed, whileHeld, released, afterTwo, last },
-      ...{ asked, clientFrames: lab.clientEar.heard.length },
+      ...{ asked, clientFrames: lab.clientEar.heard.length, wokenOnce, wokenTwice },
     };
   },
 

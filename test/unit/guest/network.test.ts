@@ -2,41 +2,14 @@
  * Networks of one guest on host after host, with real TAPs and roles: each test runs a scenario of
  * network-child.ts in a network namespace that lives as long as that process.
  */
-import { execFile, spawnSync } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
-import ava from 'ava';
-import { TIMESTAMP_MARGIN } from '../../../src/proxy/limits.js';
+import { NUDGE_ERRORS, TIMESTAMP_MARGIN } from '../../../src/proxy/limits.js';
+import { observeInNamespace, testInNamespaces } from '../../support/namespace.js';
 
-const run = promisify(execFile);
-const CHILD = fileURLToPath(new URL('./network-child.js', import.meta.url));
-/** A PID namespace too: when the child ends, however, what it started ends with it. */
-const NAMESPACES = ['--net', '--pid', '--fork', '--kill-child'];
-const UNSHARE =
-  process.getuid?.() === 0 ? NAMESPACES : ['--user', '--map-root-user', ...NAMESPACES];
+const test = testInNamespaces('guest network');
+const CHILD = new URL('./network-child.js', import.meta.url);
 
-/** Why these tests can't run here; undefined when they can. */
-function obstacle(): string | undefined {
-  try {
-    closeSync(openSync('/dev/net/tun', 'r+'));
-  } catch (error) {
-    return `/dev/net/tun can not be opened: ${(error as Error).message}`;
-  }
-  const made = spawnSync('unshare', [...UNSHARE, 'ip', 'link', 'show', 'dev', 'lo']);
-  if (made.status === 0) return undefined;
-  return `no network namespace can be made: ${made.error?.message ?? made.stderr.toString().trim()}`;
-}
-
-const reason = obstacle();
-if (reason !== undefined) console.error(`guest network: skipped, ${reason}`);
-const test = reason === undefined ? ava : ava.skip;
-
-async function observe(scenario: string): Promise<Record<string, unknown>> {
-  const child = [process.execPath, CHILD, scenario];
-  const options = { timeout: 60_000, killSignal: 'SIGKILL' } as const;
-  const { stdout } = await run('unshare', [...UNSHARE, ...child], options);
-  return JSON.parse(stdout) as Record<string, unknown>;
+function observe(scenario: string): Promise<Record<string, unknown>> {
+  return observeInNamespace(CHILD, scenario);
 }
 
 const [A, B] = [0xffff_ff00, 0x1000_0000];
@@ -63,6 +36,15 @@ test('clients see one space of numbers, guests their own, on the wire of three h
     // The guests agree in their own numbers.
     asked: [],
     clientFrames: 5,
+    // The guest gets this in its own numbers, the client in the client's.
+    wokenOnce: {
+      guest: [{ seq: 5003, ack: B + 1, value: 91, echo: 300_000, text: '' }],
+      quoted: new Array(NUDGE_ERRORS).fill(5004),
+    },
+    wokenTwice: {
+      guest: [{ seq: 5006, ack: B + 6, value: 91, echo: 300_001, text: '' }],
+      quoted: new Array(NUDGE_ERRORS).fill(5007),
+    },
   });
 });
 
