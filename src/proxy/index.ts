@@ -25,6 +25,7 @@
  *     address-learner.ts  which addresses the guest has
  *     announce-wire.ts    ARP, neighbour advertisement, RARP for a failover
  *     recent-flows.ts     connections whose remote ends were heard last
+ *     recent-output.ts    what the SVM has said last, for a failover
  *     nudge-wire.ts       what wakes both ends of them after a failover
  *     frame-queue.ts      batches on their way to the TAP or to QEMU
  *     link-shell.ts       the TAP's host side: bridge, queue length, up
@@ -142,6 +143,7 @@ export {
   OutputGate,
 } from './output-gate.js';
 export { type RecentFlow, RecentFlows } from './recent-flows.js';
+export { RecentOutput } from './recent-output.js';
 export {
   FlowRewriter,
   type FlowRewriterCounters,

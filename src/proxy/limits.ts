@@ -182,3 +182,10 @@ export const RECENT_FLOWS_MAX = 1024;
  * those of an outage of three seconds; a longer one ends with the doublings that are left.
  */
 export const NUDGE_ERRORS = 4;
+
+/**
+ * Of what an SVM has said last, to be said again after a failover: more than a few connections have
+ * under way, and little for a network that has just been silent. What does not fit is said again by
+ * the guest.
+ */
+export const RECENT_OUTPUT_BYTES_MAX = 512 * 1024;

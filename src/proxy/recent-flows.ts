@@ -49,6 +49,8 @@ class Slot implements RecentFlow {
   readonly #link = Buffer.alloc(LINK_HEADER_BYTES_MAX);
   #linkBytes = 0;
   used = false;
+  /** Its remote end has closed it, and may still acknowledge what the guest says. */
+  closed = false;
   next = 0;
   acknowledged = 0;
   window = 0;
@@ -70,6 +72,7 @@ class Slot implements RecentFlow {
 
   take(bytes: Buffer, packet: Packet): void {
     this.used = true;
+    this.closed = false;
     this.key.set(packet.key);
     this.#linkBytes = packet.ipAt - packet.frameAt;
     bytes.copy(this.#link, 0, packet.frameAt, packet.ipAt);
@@ -96,7 +99,7 @@ export class RecentFlows {
 
   /** All that is known now; changes with the next batch. */
   flows(): RecentFlow[] {
-    return this.#slots.filter((slot) => slot?.used === true) as Slot[];
+    return this.#slots.filter((slot) => slot?.used === true && !slot.closed) as Slot[];
   }
 
   #noteSegment(batch: Buffer): void {
@@ -105,9 +108,13 @@ export class RecentFlows {
     let slot = this.#slots[index];
     const known = slot?.has(packet.key) === true;
     if ((packet.flags & (TCP_SYN | TCP_FIN | TCP_RST)) !== 0) {
-      if (known && slot !== undefined) slot.used = false;
+      if (known && slot !== undefined) {
+        slot.used = (packet.flags & TCP_SYN) === 0;
+        slot.closed = true;
+      }
       return;
     }
+    if (known && slot?.closed === true) return;
     // No error goes to what is no single host (RFC 1122 section 3.2.2).
     const isGroup = (batch.readUInt8(packet.frameAt + SOURCE_MAC_AT) & 1) !== 0;
     if ((packet.flags & TCP_ACK) === 0 || isGroup) return;

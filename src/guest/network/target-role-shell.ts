@@ -25,6 +25,7 @@ import {
   InboundLog,
   type OpenedFlow,
   RecentFlows,
+  RecentOutput,
 } from '../../proxy/index.js';
 import { decodeNetwork, encodeFlowsKnown, encodeSvmOutput } from '../../replication/index.js';
 import type { Frame } from '../../transport/index.js';
@@ -33,6 +34,7 @@ import type { GuestNic, NetworkLink } from './guest-nic.js';
 interface TargetNic extends GuestNic {
   readonly inbound: InboundLog;
   readonly recent: RecentFlows;
+  readonly said: RecentOutput;
   /** Flows taken from the link in the running epoch, and how many of them the primary was told. */
   flowsTaken: number;
   flowsTold: number;
@@ -53,8 +55,8 @@ export class TargetRole {
     this.#nics = nics.map((guestNic) => {
       const { nic } = guestNic;
       const inbound = new InboundLog();
-      const recent = new RecentFlows();
-      const side: TargetNic = { ...guestNic, inbound, recent, flowsTaken: 0, flowsTold: 0 };
+      const last = { recent: new RecentFlows(), said: new RecentOutput() };
+      const side: TargetNic = { ...guestNic, inbound, ...last, flowsTaken: 0, flowsTold: 0 };
       nic.onOutput = (batch) => this.#takeOutput(side, batch);
       nic.onGuestReady = () => this.#deliver(side);
       return side;
@@ -82,8 +84,9 @@ export class TargetRole {
 
   /** The SVM stands still, is drained, and is about to become another. */
   rewind(): void {
-    for (const { nic, inbound, rewriter } of this.#nics) {
+    for (const { nic, inbound, rewriter, said } of this.#nics) {
       rewriter.forget();
+      said.clear();
       inbound.rewind();
       nic.resumeInbound();
     }
@@ -120,11 +123,15 @@ export class TargetRole {
   }
 
   /**
-   * The guest executes and the LAN knows where it is: connections need not wait for timers that
-   * have backed off meanwhile. A nudge that finds no room is lost, like any packet.
+   * The guest executes and the LAN knows where it is: what the guest has said and nobody has heard
+   * is said again, and connections need not wait for timers that have backed off meanwhile. What
+   * finds no room is lost, like any packet.
    */
   nudge(): void {
-    for (const { index, nic, recent, rewriter } of this.#nics) {
+    for (const { index, nic, recent, said, rewriter } of this.#nics) {
+      const again = said.segments();
+      if (again.length > 0) nic.speak(again);
+      said.clear();
       const flows = recent.flows();
       for (const flow of flows) {
         const { toRemote, toGuest } = encodeNudge(flow);
@@ -218,8 +225,10 @@ export class TargetRole {
   }
 
   /** True: taken. */
-  #takeOutput({ nic, index }: TargetNic, batch: Buffer): boolean {
+  #takeOutput({ nic, index, said }: TargetNic, batch: Buffer): boolean {
     const link = this.#link;
+    // Also without a link: it is about to take over, or to be given up.
+    if (this.#running !== undefined) said.note(batch);
     if (link === undefined || this.#running === undefined) return true;
     const { type, parts } = encodeSvmOutput(this.#running, index, batch);
     link.send(type, parts);

@@ -24,18 +24,19 @@ test('clients see one space of numbers, guests their own, on the wire of three h
       a: { seq: 5001, ack: A + 1, value: 91, echo: 700_000, text: 'one' },
       b: { seq: 5001, ack: B + 1, value: 91, echo: 300_000, text: 'one' },
     },
+    again: { seq: A, ack: 5001, value: 700_000 + margin, echo: 90, text: '' },
     afterOne: { seq: A + 1, ack: 5004, value: 700_001 + margin, echo: 90, text: 'first' },
     // Mirrored is what the guest hears, not what the client says.
     second: { b: echoed, c: echoed },
     confirmed: { seq: A + 6, ack: 5007, value: 700_006 + margin, echo: 90, text: 'second' },
-    whileHeld: 3,
+    whileHeld: 4,
     // Translated once on its way out of the gate.
     released: { seq: A + 12, ack: 5007, value: 700_012 + margin, echo: 90, text: 'third' },
     afterTwo: { seq: A + 17, ack: 5007, value: 700_017 + 2 * margin, echo: 90, text: 'fourth' },
     last: { seq: 5007, ack: B + 23, value: 91, echo: 300_017, text: 'six' },
     // The guests agree in their own numbers.
     asked: [],
-    clientFrames: 5,
+    clientFrames: 6,
     // The guest gets this in its own numbers, the client in the client's.
     wokenOnce: {
       guest: [{ seq: 5003, ack: B + 1, value: 91, echo: 300_000, text: '' }],
@@ -65,6 +66,7 @@ test('a host that takes over knows every new connection that a client has heard 
   t.deepEqual(await observe('unknown'), {
     told: [{ kind: 'flowsKnown', epoch: 2, nic: 0, count: 2 }],
     afterwards: 0,
+    again: [A, A, B],
     seen: [B, A],
   });
 });

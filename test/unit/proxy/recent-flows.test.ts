@@ -65,6 +65,17 @@ for (const [name, flags] of [
   });
 }
 
+test('a last acknowledgement brings no closed connection back, another one of its ports does', (t) => {
+  const established: Segment = { seq: 1, ack: 1, flags: ACK };
+  const closed: (readonly [Flow, Segment])[] = [
+    [V4, established],
+    [V4, { seq: 1, ack: 1, flags: FIN | ACK }],
+    [V4, { seq: 2, ack: 2, flags: ACK }],
+  ];
+  t.deepEqual(knownAfter(...closed), []);
+  t.is(knownAfter(...closed, [V4, { seq: 90, flags: SYN }], [V4, established]).length, 1);
+});
+
 test('a group of stations is no remote end', (t) => {
   const frame = tcpFrame(V4, false, { seq: 1, ack: 1, flags: ACK });
   frame.writeUInt8(0x33, VNET_HEADER_BYTES + 6);
