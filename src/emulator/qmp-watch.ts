@@ -16,7 +16,7 @@
  */
 
 /** Ticks in the time after which a QEMU that was stopped is hung. */
-const TICKS = 5;
+const TICKS = 10;
 /** So many times as long for one that was not. */
 const PATIENCE = 6;
 

@@ -2,7 +2,7 @@ import test from 'ava';
 import { QmpWatch } from '../../../src/emulator/qmp-watch.js';
 
 const LIMIT = 500_000;
-const TICK = 100_000;
+const TICK = 50_000;
 
 /** What each tick said, from 0 on; `silentFrom`: nothing comes any more. */
 function run(options: {
@@ -32,28 +32,28 @@ test('a QEMU that owes nothing is asked at each tick, and one that answers is no
 });
 
 test('one that was stopped is hung after the limit, and again as long as it is silent', (t) => {
-  const said = run({ silentFrom: 0, untilUs: 12 * TICK, isStopped: true });
+  const said = run({ silentFrom: 0, untilUs: 2.4 * LIMIT, isStopped: true });
   t.deepEqual(said, [
     [0, 'ask'],
-    [5 * TICK, 'hung'],
-    [10 * TICK, 'hung'],
+    [LIMIT, 'hung'],
+    [2 * LIMIT, 'hung'],
   ]);
 });
 
 test('one that is only slow gets six times as long', (t) => {
-  const said = run({ silentFrom: 0, untilUs: 36 * TICK, isStopped: false });
+  const said = run({ silentFrom: 0, untilUs: 7.2 * LIMIT, isStopped: false });
   t.deepEqual(said, [
     [0, 'ask'],
-    [30 * TICK, 'hung'],
-    [35 * TICK, 'hung'],
+    [6 * LIMIT, 'hung'],
+    [7 * LIMIT, 'hung'],
   ]);
 });
 
 test('whoever was stopped himself counts two ticks of it, no more', (t) => {
-  const said = run({ silentFrom: 0, untilUs: 30 * TICK, isStopped: true, stepUs: 10 * TICK });
+  const said = run({ silentFrom: 0, untilUs: 5 * LIMIT, isStopped: true, stepUs: LIMIT });
   t.deepEqual(said, [
     [0, 'ask'],
-    [30 * TICK, 'hung'],
+    [5 * LIMIT, 'hung'],
   ]);
 });
 
