@@ -68,6 +68,13 @@ export const NBD_SEND_CACHED_BYTES_MIN = 64 * KIB;
 /** Of longer ones the socket takes only a part at once, and the rest would keep others waiting. */
 export const NBD_SEND_CACHED_BYTES_MAX = 4 * MIB;
 
+/**
+ * A part of a write that is carried out before the rest has come: less is not worth a request, and
+ * a read of the socket brings up to 200 KiB. Parts end where blocks of the image's file system do.
+ */
+export const NBD_PART_BYTES_MIN = 128 * KIB;
+export const NBD_PART_ALIGNMENT = 4 * KIB;
+
 /** The piece of memory that small requests arrive in, bytes; a full one is followed by the next. */
 export const NBD_RECEIVE_BYTES = 256 * KIB;
 

@@ -26,11 +26,13 @@ import {
 } from './limits.js';
 import { BufferPool, type ReceiveBuffer } from './nbd-buffers.js';
 import { encodeExtents } from './nbd-extents.js';
+import { PartedWrite } from './nbd-parted-write.js';
 import {
   encodeReplyHead,
   type NbdInstruction,
   type NbdRequest,
   NbdSession,
+  type WritePart,
 } from './nbd-session.js';
 import { NBD_ERROR, type NbdError } from './nbd-wire.js';
 import type { RangeQueue, RangeTicket } from './range-queue.js';
@@ -43,6 +45,7 @@ export interface ServedExport {
   readonly stats: NbdExportStats;
 }
 
+type WriteRequest = Extract<NbdRequest, { kind: 'write' }>;
 type ChangeRequest = Exclude<NbdRequest, { kind: 'read' | 'blockStatus' | 'flush' }>;
 
 /** Counters since the start, except for those named `inFlight`. */
@@ -74,6 +77,8 @@ export class NbdConnection {
   readonly #session: NbdSession;
   readonly #buffers = new BufferPool(NBD_KEPT_BYTES_MAX);
   #export: ServedExport | undefined;
+  /** The write of which a part is under way or has still to come. */
+  #parted: PartedWrite | undefined;
   #requestsInFlight = 0;
   #bytesInFlight = 0;
   #pumping = false;
@@ -96,6 +101,7 @@ export class NbdConnection {
       clearTimeout(this.#deadline);
       this.#socketClosed = true;
       this.#ending = true;
+      this.#abandonParted();
       this.#finishWhenIdle();
     });
     this.#pump();
@@ -113,6 +119,7 @@ export class NbdConnection {
     this.#socket.pause();
     clearTimeout(this.#deadline);
     this.#deadline = setTimeout(() => this.#socket.destroy(), NBD_CLOSE_MS_MAX);
+    this.#abandonParted();
     this.#finishWhenIdle();
   }
 
@@ -176,21 +183,16 @@ export class NbdConnection {
   #start(request: NbdRequest): void {
     const served = this.#export as ServedExport;
     const { stats } = served;
+    if (request.kind === 'write' && request.part !== undefined) {
+      this.#startPart(served, request, request.part);
+      return;
+    }
     const length = request.kind === 'flush' ? 0 : request.length;
     const payload = request.kind === 'read' || request.kind === 'write' ? length : 0;
-    this.#requestsInFlight += 1;
-    this.#bytesInFlight += payload;
-    stats.requests += 1;
-    stats.requestsInFlight += 1;
-    stats.bytesInFlight += payload;
+    const leave = this.#enter(stats, payload);
     const done = (error: NbdError | 0, data?: Buffer, head?: 'sent') => {
-      this.#requestsInFlight -= 1;
-      this.#bytesInFlight -= payload;
-      stats.requestsInFlight -= 1;
-      stats.bytesInFlight -= payload;
       if (head !== 'sent') this.#send(encodeReplyHead(request, error, data?.length ?? 0), data);
-      if (this.#socket.isPaused()) this.#pump();
-      this.#finishWhenIdle();
+      leave();
     };
     if (length === 0 && request.kind !== 'flush') {
       done(0);
@@ -216,8 +218,52 @@ export class NbdConnection {
         );
         return;
       default:
-        this.#startWrite(served, request, done);
+        this.#startWrite(served, request, (failure) => {
+          done(failure === undefined ? 0 : this.#failed(served, failure.error));
+        });
     }
+  }
+
+  /** Counts a request that is under way; what is returned says that it is no more. */
+  #enter(stats: NbdExportStats, payload: number): () => void {
+    this.#requestsInFlight += 1;
+    this.#bytesInFlight += payload;
+    stats.requests += 1;
+    stats.requestsInFlight += 1;
+    stats.bytesInFlight += payload;
+    return () => {
+      this.#requestsInFlight -= 1;
+      this.#bytesInFlight -= payload;
+      stats.requestsInFlight -= 1;
+      stats.bytesInFlight -= payload;
+      if (this.#socket.isPaused()) this.#pump();
+      this.#finishWhenIdle();
+    };
+  }
+
+  /** The parts are one request to whoever counts or waits. */
+  #startPart(served: ServedExport, request: WriteRequest, part: WritePart): void {
+    if (part.first) this.#parted = this.#beginParted(served, request, part);
+    const parted = this.#parted as PartedWrite;
+    if (part.last) this.#parted = undefined;
+    if (parted.begin(part)) this.#startWrite(served, request, (failure) => parted.end(failure));
+  }
+
+  #beginParted(served: ServedExport, request: WriteRequest, { whole }: WritePart): PartedWrite {
+    const leave = this.#enter(served.stats, whole.length);
+    return new PartedWrite((outcome) => {
+      if (outcome.kind !== 'abandoned') {
+        const error = outcome.kind === 'failed' ? this.#failed(served, outcome.error) : 0;
+        this.#send(encodeReplyHead(request, error, 0));
+        if (served.layer.keepsData === false) this.#buffers.giveWhole(whole);
+      }
+      leave();
+    });
+  }
+
+  #abandonParted(): void {
+    this.#parted?.abandon();
+    this.#parted = undefined;
   }
 
   #startRead(
@@ -281,7 +327,7 @@ export class NbdConnection {
   #startWrite(
     served: ServedExport,
     request: ChangeRequest,
-    done: (error: NbdError | 0) => void,
+    done: (failure?: { readonly error: unknown }) => void,
   ): void {
     const ticket = served.writes.enter(request.offset, request.length, true);
     const leave = () => {
@@ -293,11 +339,11 @@ export class NbdConnection {
           leave();
           const used = served.layer.keepsData !== false;
           if (!used && request.kind === 'write') this.#buffers.giveWhole(request.data);
-          done(0);
+          done();
         },
-        (error) => {
+        (error: unknown) => {
           leave();
-          done(this.#failed(served, error));
+          done({ error });
         },
       );
     };

@@ -4,8 +4,12 @@
  * Bytes come in through `receive`, instructions go out through `next`, one at a time and only when
  * the caller asks: a caller that is at its bound of work in progress simply stops asking, and then
  * stops reading the socket. A request that comes out has been checked against the export: it lies
- * inside the disk, it is no write to a read-only one, its payload is complete. Requests that fail
+ * inside the disk, it is no write to a read-only one, its payload is there. Requests that fail
  * these checks are answered here (`send`), so the layers never see them.
+ *
+ * A large write comes out in parts, in order, so that it is carried out while the rest of it is
+ * still on its way. A client that goes away in between leaves a write that was never answered, of
+ * which a disk may hold any part.
  *
  *   greeting -> clientFlags -> optionHeader <-> optionData -> request <-> payload | discard ->
  *   ended
@@ -16,7 +20,13 @@
  * Malformed bytes throw ProtocolError from `next`; afterwards the session is over.
  */
 import { ProtocolError, unreachable } from '../lib/index.js';
-import { NBD_OPTION_BYTES_MAX, NBD_OPTIONS_MAX, NBD_PAYLOAD_BYTES_MAX } from './limits.js';
+import {
+  NBD_OPTION_BYTES_MAX,
+  NBD_OPTIONS_MAX,
+  NBD_PART_ALIGNMENT,
+  NBD_PART_BYTES_MIN,
+  NBD_PAYLOAD_BYTES_MAX,
+} from './limits.js';
 import { type NbdAgreement, type NbdExportInfo, NbdNegotiation } from './nbd-negotiation.js';
 import {
   decodeClientFlags,
@@ -64,6 +74,8 @@ export type NbdRequest =
       /** Never written to again by the session. */
       data: Buffer;
       fua: boolean;
+      /** Of a large write, which is handed out in parts as they come. */
+      readonly part?: WritePart;
     }
   | {
       readonly kind: 'writeZeroes';
@@ -82,6 +94,13 @@ export type NbdRequest =
     }
   | { readonly kind: 'flush'; readonly cookie: bigint };
 
+/** `whole`: the memory of all parts. Only the last one may have `fua`, and is answered. */
+export interface WritePart {
+  readonly whole: Buffer;
+  readonly first: boolean;
+  readonly last: boolean;
+}
+
 export type NbdInstruction =
   | { readonly kind: 'send'; readonly bytes: Buffer }
   /** Requests follow, all for this export. */
@@ -98,7 +117,7 @@ type State =
   | { readonly kind: 'optionHeader' }
   | { readonly kind: 'optionData'; readonly header: NbdOptionHeader }
   | { readonly kind: 'request' }
-  | { readonly kind: 'payload'; readonly request: WriteRequest; filled: number }
+  | { readonly kind: 'payload'; readonly request: WriteRequest; filled: number; handedOut: number }
   | { readonly kind: 'discard'; readonly reply: Buffer; remaining: number }
   | { readonly kind: 'ended' };
 
@@ -303,7 +322,7 @@ export class NbdSession {
     }
     const data = this.#allocate(length);
     const request: WriteRequest = { kind: 'write', cookie, offset, length, data, fua };
-    this.#state = { kind: 'payload', request, filled: 0 };
+    this.#state = { kind: 'payload', request, filled: 0, handedOut: 0 };
     return undefined;
   }
 
@@ -313,9 +332,22 @@ export class NbdSession {
     this.#bytes.copy(request.data, state.filled, this.#position, this.#position + part);
     this.#position += part;
     state.filled += part;
-    if (state.filled < request.length) return undefined;
-    this.#state = { kind: 'request' };
-    return { kind: 'request', request };
+    const from = state.handedOut;
+    const last = state.filled === request.length;
+    const end = last ? request.length : partEnd(request.offset, state.filled);
+    if (!last && end - from < NBD_PART_BYTES_MIN) return undefined;
+    state.handedOut = end;
+    if (last) this.#state = { kind: 'request' };
+    if (last && from === 0) return { kind: 'request', request };
+    const { cookie, offset, data, fua } = request;
+    return {
+      kind: 'request',
+      request: {
+        ...{ kind: 'write', cookie, offset: offset + from, length: end - from },
+        ...{ data: data.subarray(from, end), fua: last && fua },
+        part: { whole: data, first: from === 0, last },
+      },
+    };
   }
 
   #discard(state: Extract<State, { kind: 'discard' }>): NbdInstruction | undefined {
@@ -326,6 +358,11 @@ export class NbdSession {
     this.#state = { kind: 'request' };
     return { kind: 'send', bytes: state.reply };
   }
+}
+
+/** How much of what has come is whole blocks of the disk. */
+function partEnd(offset: number, filled: number): number {
+  return filled - ((offset + filled) % NBD_PART_ALIGNMENT);
 }
 
 /**

@@ -1,8 +1,17 @@
 /** The NBD session under any split, any mutation and random bytes. */
 import test from 'ava';
 import fc from 'fast-check';
-import { NBD_OPTION_BYTES_MAX, NBD_PAYLOAD_BYTES_MAX } from '../../../src/blockrep/limits.js';
-import { type NbdInstruction, NbdSession } from '../../../src/blockrep/nbd-session.js';
+import {
+  NBD_OPTION_BYTES_MAX,
+  NBD_PART_ALIGNMENT,
+  NBD_PART_BYTES_MIN,
+  NBD_PAYLOAD_BYTES_MAX,
+} from '../../../src/blockrep/limits.js';
+import {
+  type NbdInstruction,
+  type NbdRequest,
+  NbdSession,
+} from '../../../src/blockrep/nbd-session.js';
 import { ProtocolError } from '../../../src/lib/index.js';
 import { clientFlags, infoData, metaData, option, request } from '../../unit/blockrep/support.js';
 
@@ -133,5 +142,41 @@ test('random bytes, bare or after the greeting, yield checked requests or a prot
       t.notThrows(() => check(feed([head, tail])));
     }),
     { numRuns: 2000 },
+  );
+});
+
+test('a large write comes out whole and in order, in parts as they come', (t) => {
+  const size = 8 * NBD_PART_BYTES_MIN;
+  const exports = new Map([['disk0', { sizeBytes: 2 * size, readOnly: false }]]);
+  const cuts = fc.array(fc.nat(size), { maxLength: 20 });
+  fc.assert(
+    fc.property(fc.nat(size), fc.integer({ min: 1, max: size }), cuts, (offset, length, places) => {
+      const data = Buffer.alloc(length);
+      for (let at = 0; at + 4 <= length; at += 4) data.writeUInt32BE(at, at);
+      const session = new NbdSession(exports);
+      const found: NbdRequest[] = [];
+      const opening = Buffer.concat([clientFlags(), option(7, infoData('disk0'))]);
+      const write = request('write', { flags: 1, offset, data });
+      for (const chunk of [Buffer.alloc(0), opening, ...split(write, places)]) {
+        session.receive(chunk);
+        for (let each = session.next(); each !== undefined; each = session.next()) {
+          if (each.kind === 'request') found.push(each.request);
+        }
+      }
+      let at = offset;
+      for (const [index, each] of found.entries()) {
+        if (each.kind !== 'write') throw new Error(`a ${each.kind}`);
+        const last = index === found.length - 1;
+        t.is(each.offset, at);
+        at += each.length;
+        t.is(each.fua, last);
+        t.true(last || (each.length >= NBD_PART_BYTES_MIN && at % NBD_PART_ALIGNMENT === 0));
+        t.is(each.part?.first ?? true, index === 0);
+        t.is(each.part?.last ?? true, last);
+      }
+      t.is(at, offset + length);
+      t.deepEqual(Buffer.concat(found.map((each) => (each as { data: Buffer }).data)), data);
+    }),
+    { numRuns: 200 },
   );
 });

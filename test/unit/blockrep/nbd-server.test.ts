@@ -263,3 +263,68 @@ test('a client that goes while it is sent a large read costs nobody anything', a
   t.true((await good.take(4 * MIB)).equals(Buffer.alloc(4 * MIB, 5)));
   t.is(server.stats.exports['disk0']?.requestsInFlight, 0);
 });
+
+/** The client sends a write of 512 KiB up to `sent` bytes of its payload; the rest is given back. */
+function beginWrite(client: RawClient, { sent, cookie }: { sent: number; cookie: bigint }): Buffer {
+  const whole = request('write', { cookie, data: Buffer.alloc(MIB / 2, 9) });
+  client.send(whole.subarray(0, whole.length - MIB / 2 + sent));
+  return whole.subarray(whole.length - MIB / 2 + sent);
+}
+
+test('a large write is begun before all of it is there, and answered once', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  const { socketPath, server } = await serve(t, { disk0: disk });
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  const rest = beginWrite(client, { sent: MIB / 4, cookie: 1n });
+  await until(() => disk.bytes[0] === 9);
+  t.is(disk.bytes[MIB / 4], 0);
+  client.send(rest, request('flush', { cookie: 2n }));
+  t.deepEqual(await client.reply(), { error: 0, cookie: 1n });
+  t.deepEqual(await client.reply(), { error: 0, cookie: 2n });
+  t.true(disk.bytes.subarray(0, MIB / 2).every((byte) => byte === 9));
+  const { requests, bytesWritten, requestsInFlight, bytesInFlight } =
+    server.stats.exports['disk0'] ?? {};
+  t.deepEqual([requests, bytesWritten, requestsInFlight, bytesInFlight], [2, MIB / 2, 0, 0]);
+});
+
+test('a large write of which a part fails fails, and only when no part is under way', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  let open: () => void = () => undefined;
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  disk.gate = async (offset) => {
+    if (offset === 0) await opened;
+    if (offset === 0) throw Object.assign(new Error('full'), { code: 'ENOSPC' });
+  };
+  const { socketPath, server } = await serve(t, { disk0: disk });
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  const rest = beginWrite(client, { sent: MIB / 4, cookie: 1n });
+  await until(() => server.stats.exports['disk0']?.requestsInFlight === 1);
+  client.send(rest, request('write', { cookie: 2n, offset: MIB / 2, data: Buffer.alloc(512, 3) }));
+  t.deepEqual(await client.reply(), { error: 0, cookie: 2n });
+  open();
+  t.deepEqual(await client.reply(), { error: 28, cookie: 1n });
+});
+
+test('a client that goes in the middle of a large write leaves nothing under way', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  const { socketPath, server } = await serve(t, { disk0: disk });
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  beginWrite(client, { sent: MIB / 4, cookie: 1n });
+  await until(() => disk.bytes[0] === 9);
+  client.socket.destroy();
+  await until(() => server.stats.connections === 0);
+  t.is(server.stats.exports['disk0']?.requestsInFlight, 0);
+  t.is(server.stats.exports['disk0']?.bytesInFlight, 0);
+});
+
+test('stop does not wait for the rest of a large write, nor answer it', async (t) => {
+  const disk = new MemoryDisk(MIB);
+  const { socketPath, server } = await serve(t, { disk0: disk });
+  const client = await RawClient.attach(t, socketPath, 'disk0');
+  beginWrite(client, { sent: MIB / 4, cookie: 1n });
+  await until(() => disk.bytes[0] === 9);
+  await server.stop();
+  await t.throwsAsync(client.reply(), { message: 'Closed after 0 of 16 bytes' });
+});
