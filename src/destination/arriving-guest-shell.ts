@@ -10,7 +10,12 @@
  * copies); there the pages that a load writes are kept aside and put back.
  */
 import type { Configuration } from '../config/index.js';
-import { type Guest, type ReceivedGuest, receiveGuest } from '../guest/index.js';
+import {
+  type Guest,
+  type ReceivedGuest,
+  receiveGuest,
+  releaseHiddenPages,
+} from '../guest/index.js';
 import {
   countBytes,
   describeError,
@@ -226,6 +231,7 @@ export class ArrivingGuest {
     onPart('promoteDisks');
     this.#mayHaveSpoken = true;
     network.open();
+    releaseHiddenPages(emulator, this.#options.log);
     if (!announce) return;
     network.announce();
     emulator.announce().catch((error) => {

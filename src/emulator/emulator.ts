@@ -87,10 +87,11 @@ export interface Emulator {
   /** Drops those copies, so that the guest sees the RAM file again. Only while paused. */
   dropPrivate(ranges: readonly PageRange[]): Promise<void>;
   /**
-   * On a private mapping, for a guest that was promoted: frees the pages of the RAM file that are
-   * hidden by private copies, and returns how many bytes. `dropPrivate` is wrong from then on.
+   * On a private mapping, for a guest that goes on for good: frees what the RAM file has of `part`
+   * under the guest's own copies, which nobody will see again, and gives how many bytes.
+   * `dropPrivate` is wrong from then on. Undefined on a shared mapping, where nothing is hidden.
    */
-  releaseHidden(): number;
+  releaseHidden(part: PageRange): number | undefined;
   /** The machine's reset button; a guest that has powered off is started again. It stays paused. */
   reset(): Promise<void>;
   /**

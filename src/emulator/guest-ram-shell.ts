@@ -4,7 +4,7 @@
  * from its process.
  */
 import { closeSync, readSync } from 'node:fs';
-import { assert, type PageRange, uniteRanges } from '../lib/index.js';
+import { assert, countBytes, intersectRanges, type PageRange, uniteRanges } from '../lib/index.js';
 import {
   createMemoryFile,
   dataExtents,
@@ -44,8 +44,8 @@ export class RamFile implements LeftRam {
     return this.#map;
   }
 
-  dataRanges(): PageRange[] {
-    return dataExtents(this.fd, this.sizeBytes);
+  dataRanges(part: PageRange = { offset: 0, length: this.sizeBytes }): PageRange[] {
+    return dataExtents(this.fd, part);
   }
 
   /** Fills `target` from `offset` on; pages that the file has not stay so and are read as zeroes. */
@@ -161,13 +161,14 @@ export class PrivateRam implements GuestRam {
     return this.#scanner.privatePages();
   }
 
-  releaseHidden(): number {
-    let bytes = 0;
-    for (const range of this.#scanner.presentPrivatePages()) {
-      discardPages(this.#file.fd, range);
-      bytes += range.length;
-    }
-    return bytes;
+  /** Frees what the file has of `part` under the guest's own pages; gives how many bytes. */
+  releaseHidden(part: PageRange): number {
+    if (this.#closed) throw new QemuError('The guest was killed, its RAM is gone');
+    const inFile = this.#file.dataRanges(part);
+    if (inFile.length === 0) return 0;
+    const hidden = intersectRanges(inFile, this.#scanner.presentPrivatePages(part));
+    this.#file.discard(hidden);
+    return countBytes(hidden);
   }
 
   /**

@@ -422,8 +422,8 @@ class QemuEmulator implements Emulator {
     if (this.#privateRam !== undefined && ranges.length > 0) await this.#shim.drop(ranges);
   }
 
-  releaseHidden(): number {
-    return this.#privateRam?.releaseHidden() ?? 0;
+  releaseHidden(part: PageRange): number | undefined {
+    return this.#privateRam?.releaseHidden(part);
   }
 
   async reset(): Promise<void> {

@@ -23,7 +23,8 @@
  * disks need not be moved,
  * node-role.ts what the two roles that can have it have in common, speech-shell.ts their right to
  * speak, kept-ram-shell.ts where the RAM of a guest that has left is kept, left-ram-shell.ts the
- * RAM of one that this host may soon be the secondary of.
+ * RAM of one that this host may soon be the secondary of, hidden-pages-shell.ts frees what one that
+ * goes on for good no longer sees.
  *
  * Held here: the order of calls is the order of their effects (transport/worker-client.ts), and a
  * promise that a part returns resolves after the effect (I6). Invariant I1 is held in
@@ -40,6 +41,7 @@ export {
 export { disksStatus } from './disks/disks-status.js';
 export type { Guest, GuestHooks, GuestPast } from './guest.js';
 export { guestHello, type HelloParts } from './guest-hello.js';
+export { releaseHiddenPages } from './hidden-pages-shell.js';
 export { type KeptRamPlace, keptRamStore, roomForKeptRam, sweepKeptRam } from './kept-ram-shell.js';
 export { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
 export { LeftGuestRam, type LeftRamBounds } from './left-ram-shell.js';

@@ -10,7 +10,7 @@ export { type Deferred, deferred } from './deferred-shell.js';
 export { ColoError, describeError, OperatorError, ProtocolError } from './errors.js';
 export { Histogram } from './histogram.js';
 export type { Logger } from './logger.js';
-export { appendRange, countBytes, uniteRanges } from './page-ranges.js';
+export { appendRange, countBytes, intersectRanges, uniteRanges } from './page-ranges.js';
 export { PAGE_SIZE_BYTES, type PageRange } from './pages.js';
 export { Prng } from './prng.js';
 export { seqAdd, seqBefore, seqDistance, seqMax, seqMin } from './seq32.js';

@@ -25,6 +25,22 @@ export function uniteRanges(a: readonly PageRange[], b: readonly PageRange[]): P
   return united;
 }
 
+/** The pages in both lists, ascending; each list is ascending and without overlaps in itself. */
+export function intersectRanges(a: readonly PageRange[], b: readonly PageRange[]): PageRange[] {
+  const common: PageRange[] = [];
+  let [i, j] = [0, 0];
+  for (;;) {
+    const [x, y] = [a[i], b[j]];
+    if (x === undefined || y === undefined) return common;
+    const [xEnd, yEnd] = [x.offset + x.length, y.offset + y.length];
+    const offset = Math.max(x.offset, y.offset);
+    const length = Math.min(xEnd, yEnd) - offset;
+    if (length > 0) common.push({ offset, length });
+    if (xEnd <= yEnd) i++;
+    else j++;
+  }
+}
+
 /** Of all of them. */
 export function countBytes(ranges: readonly PageRange[]): number {
   return ranges.reduce((sum, { length }) => sum + length, 0);

@@ -41,16 +41,17 @@ export function discardPages(fd: number, range: PageRange): void {
 }
 
 /** The parts of a file that are not holes, ascending, widened to whole pages. */
-export function dataExtents(fd: number, sizeBytes: number): PageRange[] {
+export function dataExtents(fd: number, { offset, length }: PageRange): PageRange[] {
   const extents: PageRange[] = [];
-  let at = 0;
-  while (at < sizeBytes) {
+  const last = offset + length;
+  let at = offset;
+  while (at < last) {
     const data = seekData(fd, at);
-    if (data === undefined) break;
+    if (data === undefined || data >= last) break;
     const hole = seekHole(fd, data);
-    const offset = data - (data % PAGE_SIZE_BYTES);
-    const end = Math.ceil(Math.min(hole, sizeBytes) / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES;
-    extents.push({ offset, length: end - offset });
+    const start = data - (data % PAGE_SIZE_BYTES);
+    const end = Math.ceil(Math.min(hole, last) / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES;
+    extents.push({ offset: start, length: end - start });
     at = end;
   }
   return extents;

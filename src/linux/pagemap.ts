@@ -128,9 +128,9 @@ export class PagemapScanner {
     return this.#scan(PRIVATE);
   }
 
-  /** Only pages that certainly are such copies: those in memory. */
-  presentPrivatePages(): PageRange[] {
-    return this.#scan(PRIVATE_PRESENT);
+  /** Of `part` only pages that certainly are such copies: those in memory. */
+  presentPrivatePages(part: PageRange = this.#whole): PageRange[] {
+    return this.#scan(PRIVATE_PRESENT, part);
   }
 
   close(): void {
@@ -140,12 +140,16 @@ export class PagemapScanner {
     this.#memory.close();
   }
 
-  #scan(selection: Selection): PageRange[] {
+  get #whole(): PageRange {
+    return { offset: 0, length: this.#mapping.length };
+  }
+
+  #scan(selection: Selection, part: PageRange = this.#whole): PageRange[] {
     assert(!this.#closed, 'A pagemap was read after its close');
     const ranges: PageRange[] = [];
-    const { address, length } = this.#mapping;
-    const end = address + length;
-    let start = address;
+    const { address } = this.#mapping;
+    const end = address + part.offset + part.length;
+    let start = address + part.offset;
     let count = REGIONS_MAX;
     // walk_end can't be the condition: when the last part of a walk finds no lack of space, the
     // kernel leaves there what it noted at its own last pause, and the end would be scanned twice.
@@ -213,8 +217,8 @@ export class PagemapReader {
   }
 
   /** As `PagemapScanner.presentPrivatePages`. */
-  presentPrivatePages(): PageRange[] {
-    return this.#read(collectPresentPrivate);
+  presentPrivatePages(part?: PageRange): PageRange[] {
+    return this.#read(collectPresentPrivate, part);
   }
 
   close(): void {
@@ -223,12 +227,16 @@ export class PagemapReader {
     closeSync(this.#fd);
   }
 
-  #read(collect: (entries: Buffer, firstOffset: number, ranges: PageRange[]) => void): PageRange[] {
+  #read(
+    collect: (entries: Buffer, firstOffset: number, ranges: PageRange[]) => void,
+    part: PageRange = { offset: 0, length: this.#mapping.length },
+  ): PageRange[] {
     assert(!this.#closed, 'A pagemap was read after its close');
     const ranges: PageRange[] = [];
-    const { address, length } = this.#mapping;
-    for (let offset = 0; offset < length; offset += ENTRIES_MAX * PAGE_SIZE_BYTES) {
-      const pages = Math.min(ENTRIES_MAX, (length - offset) / PAGE_SIZE_BYTES);
+    const { address } = this.#mapping;
+    const end = part.offset + part.length;
+    for (let offset = part.offset; offset < end; offset += ENTRIES_MAX * PAGE_SIZE_BYTES) {
+      const pages = Math.min(ENTRIES_MAX, (end - offset) / PAGE_SIZE_BYTES);
       const position = ((address + offset) / PAGE_SIZE_BYTES) * PAGEMAP_ENTRY_BYTES;
       const wanted = pages * PAGEMAP_ENTRY_BYTES;
       const count = readSync(this.#fd, this.#entries, 0, wanted, position);

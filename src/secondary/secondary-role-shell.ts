@@ -25,6 +25,7 @@ import {
   prepareForGuest,
   type RoleEnd,
   type RoleWatch,
+  releaseHiddenPages,
   removeMigrationRecord,
   SECTION_FRAME,
   type Speech,
@@ -476,6 +477,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
       // The operator has stopped the node meanwhile.
       if (this.#current !== current) return;
       guest.network.goLive({ announce: this.#configuration.lanAnnounce });
+      releaseHiddenPages(guest.emulator, this.#log);
       if (heardAtUs !== undefined) this.#downtimeUs = monotonicUs() - heardAtUs;
       this.#log.setContext({ role: 'primary' });
       this.#log.warn('Failover: this node runs the guest now', {

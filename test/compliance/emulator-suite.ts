@@ -182,14 +182,20 @@ function registerPrivateRam(test: SerialFn, kind: SubjectKind): void {
   });
 
   test(`${kind.name}: a promoted guest is tracked, and hidden pages of its file can go`, async (t) => {
+    const a = await running(kind);
     const b = await running(kind, 'private');
     await b.emulator.pause();
     const own = b.emulator.scanPrivate();
     b.emulator.scanWritten();
     t.deepEqual(b.emulator.scanPrivate(), own, 'tracking does not blur what is private');
     const before = ramOf(b.emulator);
-    t.true(b.emulator.releaseHidden() > 0);
+    const half = b.emulator.ram.sizeBytes / 2;
+    const released = [0, half].map((offset) => {
+      return b.emulator.releaseHidden({ offset, length: half });
+    });
+    t.true((released[0] ?? 0) + (released[1] ?? 0) > 0);
     t.deepEqual(differingPages(before, ramOf(b.emulator)), []);
+    t.is(a.emulator.releaseHidden({ offset: 0, length: half }), undefined, 'shared hides nothing');
     await b.emulator.resume();
     await b.untilItRuns();
     await b.emulator.pause();

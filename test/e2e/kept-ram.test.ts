@@ -2,7 +2,7 @@
  * A host that becomes the secondary again has most of the guest's memory still, and gets what
  * differs. Each checkpoint's RAM is compared by its digest. COLO_KEPT_MIB gives it another size.
  */
-import { open, readdir, readFile, readlink } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { type AgentStatus, callAgent } from '../../scripts/harness/agent-control.js';
@@ -10,6 +10,7 @@ import type { HostName } from '../../scripts/harness/lab.js';
 import type { PairLab } from '../../scripts/harness/pair-lab.js';
 import { MOUNT_NOISE, makeNoise, SUM_NOISE } from './guest-noise.js';
 import { controlGuest, socketPath, startClients, withPair } from './pair-harness.js';
+import { ramFiles } from './ram-files.js';
 
 const MIB = 1024 ** 2;
 const MEMORY_MIB = Number(process.env['COLO_KEPT_MIB'] ?? '256');
@@ -187,19 +188,6 @@ async function keptRamFiles(pair: PairLab, host: HostName, count: number): Promi
   }
   const log = await readFile(pair.logPath(host), 'utf8');
   throw new Error(`${host} does not come to ${count} memory files: ${log.slice(-2000)}`);
-}
-
-async function ramFiles(pair: PairLab, host: HostName): Promise<string[]> {
-  const found: string[] = [];
-  for (const pid of await pair.lab[host].pids()) {
-    const folder = `/proc/${pid}/fd`;
-    // A process may end meanwhile.
-    for (const fd of await readdir(folder).catch(() => [])) {
-      const target = await readlink(`${folder}/${fd}`).catch(() => '');
-      if (target.startsWith('/memfd:colo-ram-')) found.push(`${folder}/${fd}`);
-    }
-  }
-  return found;
 }
 
 /** Turns a bit in each page of the guest's noise that is found there; gives how many. */

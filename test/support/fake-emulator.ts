@@ -240,11 +240,17 @@ export class FakeEmulator implements Emulator {
     }
   }
 
-  releaseHidden(): number {
+  releaseHidden({ offset, length }: PageRange): number | undefined {
+    this.#checkAlive();
+    if (this.#options.ramMapping === 'shared') return undefined;
+    let bytes = 0;
     for (const [page] of this.#copies) {
-      this.#file.fill(0, page * PAGE_SIZE_BYTES, (page + 1) * PAGE_SIZE_BYTES);
+      const at = page * PAGE_SIZE_BYTES;
+      if (at < offset || at >= offset + length) continue;
+      this.#file.fill(0, at, at + PAGE_SIZE_BYTES);
+      bytes += PAGE_SIZE_BYTES;
     }
-    return this.#copies.size * PAGE_SIZE_BYTES;
+    return bytes;
   }
 
   async releasePages(ranges: readonly PageRange[]): Promise<void> {

@@ -110,7 +110,9 @@ tried('a batch ends before a page that is there, and goes on behind it', (t) => 
   t.is(userfaultfd.place(map.address + 5 * PAGE_SIZE_BYTES, bytes), 0);
   const behind = map.address + 6 * PAGE_SIZE_BYTES;
   t.is(userfaultfd.place(behind, bytes), bytes.length);
-  t.deepEqual(dataExtents(file, SIZE_BYTES), [{ offset: 0, length: 14 * PAGE_SIZE_BYTES }]);
+  t.deepEqual(dataExtents(file, { offset: 0, length: SIZE_BYTES }), [
+    { offset: 0, length: 14 * PAGE_SIZE_BYTES },
+  ]);
   t.is(map.view(5 * PAGE_SIZE_BYTES, 1)?.[0], 0);
   close();
 });
