@@ -4,12 +4,12 @@
  * attach (type 0x0001), connecting side; this layout is the same in every version, so that two
  * versions can tell each other which they are:
  *
- * | field      | offset | size | order | meaning                                   | limit          |
- * | sessionId  | 0      | 16   |       | random, the same on a session's channels  |                |
- * | channel    | 16     | 1    |       | 1 control, 2 ram, 3 disk, 4 network       | 1..4           |
- * | purpose    | 17     | 1    |       | 1 session, 2 probe                        | 1..2           |
- * | versionMin | 18     | 2    | be    | oldest session protocol spoken            | >= 1           |
- * | versionMax | 20     | 2    | be    | newest session protocol spoken            | >= versionMin  |
+ * | field      | offset | size | order | meaning                                       | limit         |
+ * | sessionId  | 0      | 16   |       | random, the same on a session's channels      |               |
+ * | channel    | 16     | 1    |       | 1 control, 2 ram, 3 disk, 4 network, 5 faults | 1..5          |
+ * | purpose    | 17     | 1    |       | 1 session, 2 probe                            | 1..2          |
+ * | versionMin | 18     | 2    | be    | oldest session protocol spoken                | >= 1          |
+ * | versionMax | 20     | 2    | be    | newest session protocol spoken                | >= versionMin |
  *
  * attachOk (0x0002): version, 2 bytes be: the session protocol that both will speak.
  * attachRefused (0x0003): reason, be32 length and UTF-8, at most REFUSAL_TEXT_MAX_BYTES.
@@ -50,7 +50,7 @@ export interface VersionRange {
 }
 
 /** What this build speaks. */
-export const PROTOCOL_VERSIONS: VersionRange = { min: 3, max: 3 };
+export const PROTOCOL_VERSIONS: VersionRange = { min: 4, max: 4 };
 
 /** The first frame of a connection. */
 export interface Attach {

@@ -1,5 +1,5 @@
 /**
- * The connecting side: `connectSession` opens the four links of a session, `probePeer` asks whether
+ * The connecting side: `connectSession` opens the five links of a session, `probePeer` asks whether
  * a peer's process is there. Each connection sends an attach and waits for the answer.
  */
 import { randomBytes, type X509Certificate } from 'node:crypto';
@@ -28,7 +28,7 @@ import { Session } from './session.js';
 import { type Endpoint, openStream } from './stream.js';
 
 export interface ConnectOptions extends Endpoint {
-  /** For all four connections together. */
+  /** For all five connections together. */
   readonly timeoutMs: number;
   readonly log: Logger;
   readonly signal?: AbortSignal;
@@ -51,7 +51,7 @@ export async function connectSession(options: ConnectOptions): Promise<Session> 
   let remoteAddress = host;
   let peerCertificate: X509Certificate | undefined;
   const attachChannel = async (channel: Channel): Promise<[Channel, Link]> => {
-    const socket = secureClient(openStream(options), security, ATTACH_PROTOCOL);
+    const socket = secureClient(openStream(endpointOf(options)), security, ATTACH_PROTOCOL);
     const link = new Link(socket, {
       log,
       limits: CHANNEL_LIMITS[channel],

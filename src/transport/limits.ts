@@ -20,14 +20,16 @@ const MIB = 1024 * 1024;
 /**
  * Per channel. The payload bounds are what one message of that channel may need: a device state
  * (105 kB measured) on control, 1024 pages on ram, one large disk request on disk, a batch of guest
- * frames on network. High water is some milliseconds of a 10 Gbit/s link: enough to keep it
- * busy, little enough that a later frame is not late. The hard bound is what a host can spare.
+ * frames on network, 128 pages on faults. High water is some milliseconds of a 10 Gbit/s link:
+ * enough to keep it busy, little enough that a later frame is not late. The hard bound is what a
+ * host can spare.
  */
 export const CHANNEL_LIMITS: Readonly<Record<Channel, LinkLimits>> = {
   control: { maxPayloadBytes: MIB, highWaterBytes: MIB, queuedBytesMax: 16 * MIB },
   ram: { maxPayloadBytes: 4 * MIB, highWaterBytes: 8 * MIB, queuedBytesMax: 64 * MIB },
   disk: { maxPayloadBytes: 2 * MIB, highWaterBytes: 8 * MIB, queuedBytesMax: 64 * MIB },
   network: { maxPayloadBytes: 2 * MIB, highWaterBytes: 4 * MIB, queuedBytesMax: 64 * MIB },
+  faults: { maxPayloadBytes: MIB, highWaterBytes: MIB, queuedBytesMax: 16 * MIB },
 };
 
 /** Received bytes after which they are acknowledged at once: the replay memory of the sender is

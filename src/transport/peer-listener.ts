@@ -1,5 +1,5 @@
 /**
- * The listening side: takes connections, reads what each is for, and gathers four of one session id
+ * The listening side: takes connections, reads what each is for, and gathers five of one session id
  * into a session.
  *
  * A connection is `pending` from accept until it belongs to a complete session or has been
@@ -76,7 +76,7 @@ interface Pending {
   settled: boolean;
 }
 
-/** A session with fewer than four links. */
+/** A session with fewer than five links. */
 interface Gathering {
   readonly info: SessionInfo;
   readonly members: Map<Channel, Pending>;

@@ -9,7 +9,7 @@
  *
  * | field     | offset | size | order | meaning                                         | limit   |
  * | sessionId | 0      | 16   |       | as in the session's attach                      |         |
- * | channel   | 16     | 1    |       | 1 control, 2 ram, 3 disk, 4 network             | 1..4    |
+ * | channel   | 16     | 1    |       | 1 control, 2 ram, 3 disk, 4 network, 5 faults   | 1..5    |
  * | attempt   | 17     | 4    | be    | grows with each resume of the channel           |         |
  * | received  | 21     | 8    | be    | as in ack                                       | < 2^53  |
  *

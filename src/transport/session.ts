@@ -1,7 +1,7 @@
 /**
- * A session: the one logical connection of two agents, made of four links, one per channel.
+ * A session: the one logical connection of two agents, made of five links, one per channel.
  *
- * The four live and die together: when one is lost the others are destroyed, and the owner hears of
+ * The five live and die together: when one is lost the others are destroyed, and the owner hears of
  * it once, with the channel and the reason. A session carries no promise about frames that were
  * under way when it ended, not even across channels: whoever needs to know asks by messages.
  *

@@ -1,6 +1,6 @@
 /**
- * The replication link between the two hosts: sessions of four channels, probes, and what goes
- * wrong with them.
+ * The replication link between the two hosts: sessions of the four channels that it uses, probes,
+ * and what goes wrong with them.
  *
  * A channel is a TCP connection: in order, at its own pace, nothing lost while it lives. A cut link
  * holds what is under way until it heals. The end of a channel travels behind its data, so that

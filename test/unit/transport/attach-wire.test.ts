@@ -132,7 +132,7 @@ test('an attach with an unknown channel, purpose or an empty version range is re
     change(bytes);
     return () => decodeAttach(bytes);
   };
-  for (const channel of [0, 5, 255]) {
+  for (const channel of [0, 6, 255]) {
     t.throws(
       changed((b) => b.writeUInt8(channel, 16)),
       { message: `An attach names channel ${channel}` },

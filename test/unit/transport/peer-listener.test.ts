@@ -53,11 +53,11 @@ function closed(socket: Socket): Promise<unknown> {
   return new Promise((resolve) => socket.once('close', resolve));
 }
 
-test('four connections in any order, byte by byte, make one session', async (t) => {
+test('five connections in any order, byte by byte, make one session', async (t) => {
   const listening = await startListener(t);
   const next = listening.nextSession();
   const answers: Promise<Frame | undefined>[] = [];
-  for (const channel of ['network', 'control', 'disk', 'ram'] as const) {
+  for (const channel of ['network', 'faults', 'control', 'disk', 'ram'] as const) {
     const socket = await rawConnection(t, listening.port);
     answers.push(firstFrame(socket));
     socket.setNoDelay(true);
@@ -66,7 +66,7 @@ test('four connections in any order, byte by byte, make one session', async (t) 
   const session = await next;
   t.is(session.id, ID.toString('hex'));
   for (const answer of await Promise.all(answers)) {
-    t.deepEqual(answer, { type: FRAME_TYPES.attachOk, payload: Buffer.from([0, 3]) });
+    t.deepEqual(answer, { type: FRAME_TYPES.attachOk, payload: Buffer.from([0, 4]) });
   }
   t.deepEqual(listening.log.lines, []);
 });
@@ -163,7 +163,7 @@ test('a channel attached twice drops the second connection and spares the sessio
   await Promise.race([closed(first), closed(second)]);
   t.is(listening.log.lines.length, 1);
   t.regex(String(listening.log.lines[0]?.fields['reason']), /control is attached twice/);
-  for (const channel of ['ram', 'disk', 'network'] as const) {
+  for (const channel of CHANNELS.slice(1)) {
     (await rawConnection(t, listening.port)).write(attachFrame(channel));
   }
   t.is((await next).id, ID.toString('hex'));
@@ -173,10 +173,10 @@ test('a peer without a common version is refused with both ranges', async (t) =>
   const listening = await startListener(t);
   const socket = await rawConnection(t, listening.port);
   const answer = firstFrame(socket);
-  socket.write(attachFrame('control', { versions: { min: 4, max: 6 } }));
+  socket.write(attachFrame('control', { versions: { min: 5, max: 7 } }));
   const frame = await answer;
   t.is(frame?.type, FRAME_TYPES.attachRefused);
-  t.regex(frame?.payload.toString() ?? '', /versions 3 to 3, the peer 4 to 6/);
+  t.regex(frame?.payload.toString() ?? '', /versions 4 to 4, the peer 5 to 7/);
   t.is(listening.log.lines.length, 1);
 });
 

@@ -67,7 +67,7 @@ function onFirstFrame(socket: net.Socket, answer: (frame: Frame) => void): void 
   });
 }
 
-test('a session has four links of their own that carry frames both ways', async (t) => {
+test('a session has five links of their own that carry frames both ways', async (t) => {
   const { near, far } = await startSession(t, await startListener(t));
   t.is(near.id, far.id);
   t.regex(near.id, /^[0-9a-f]{32}$/);
@@ -208,7 +208,7 @@ test('a peer of another frame version, or that chooses a version not offered, is
   const odd = await foreignServer(t, (socket) => {
     socket.write(Buffer.concat(encodeFrame(FRAME_TYPES.attachOk, [encodeAttachOk(9)])));
   });
-  await t.throwsAsync(connectTo(odd), { message: 'The peer chose version 9, offered were 3 to 3' });
+  await t.throwsAsync(connectTo(odd), { message: 'The peer chose version 9, offered were 4 to 4' });
 });
 
 test('an answer to an attach that is none is a protocol error', async (t) => {
