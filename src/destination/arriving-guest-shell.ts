@@ -11,12 +11,15 @@
  */
 import type { Configuration } from '../config/index.js';
 import {
+  type FaultReport,
+  FaultTarget,
   type Guest,
   type ReceivedGuest,
   receiveGuest,
   releaseHiddenPages,
 } from '../guest/index.js';
 import {
+  ColoError,
   countBytes,
   describeError,
   type Logger,
@@ -45,8 +48,12 @@ export interface ArrivingOptions {
   readonly section: HelloSection;
   readonly lease: SharedArrayBuffer | undefined;
   readonly log: Logger;
-  /** Somebody waits for the page at this offset. */
-  readonly onFault: (offset: number) => void;
+  /** Somebody waits for the pages at these offsets. */
+  readonly onFaults: (offsets: readonly number[]) => void;
+  /** These came by the fault lane, and are in RAM; `waitsUs`: of waits that have ended. */
+  readonly onPlaced: (ranges: readonly PageRange[], waitsUs: readonly number[]) => void;
+  /** Nobody serves the faults any more. */
+  readonly onFailure: (error: Error) => void;
   /** A part of the way is done; for the log. */
   readonly onPart: (part: string) => void;
 }
@@ -63,6 +70,8 @@ export class ArrivingGuest {
   #placing = false;
   /** While the devices are loaded: what the pages that a load writes had. */
   #kept: Map<number, Buffer> | undefined;
+  /** The pages that the guest waits for; of one that may lack some. */
+  #lane: FaultTarget | undefined;
   #mayHaveSpoken = false;
   #image: KeptImage | undefined;
   /** The pages that a load writes. */
@@ -96,13 +105,14 @@ export class ArrivingGuest {
     });
     const arriving = new ArrivingGuest(options, received);
     try {
+      if (lacksPages) arriving.#lane = arriving.#openLane();
       await arriving.#makeReady(lacksPages);
       const { ram } = arriving.guest.emulator;
       if (section.choices.assisted)
         arriving.#image = await KeptImage.load(configuration, { ram, log });
       return arriving;
     } catch (error) {
-      await received.guest.stop();
+      await arriving.stop();
       throw error;
     }
   }
@@ -126,11 +136,28 @@ export class ArrivingGuest {
     return JSON.stringify(this.#received.verdicts);
   }
 
-  /** The session's disk and network links are the guest's. */
+  /** The session's disk, network and faults links are the guest's. */
   async attach(session: Session): Promise<void> {
     const { guest, lineages } = this.#received;
     const disks = this.#movesDisks ? guest.disks.attachTarget(session, lineages) : undefined;
-    await Promise.all([guest.network.attach(session, { role: 'target' }), disks]);
+    const network = guest.network.attach(session, { role: 'target' });
+    await Promise.all([network, disks, this.attachFaults(session)]);
+  }
+
+  /** A later session's faults link: what is waited for is asked for there. */
+  async attachFaults(session: Session): Promise<void> {
+    try {
+      await this.#lane?.attach(session);
+    } catch (error) {
+      // Of the link's end, or the thread's, others are told, too.
+      if (!(error instanceof ColoError)) throw error;
+    }
+  }
+
+  /** Ends the guest, and what serves its faults. */
+  async stop(): Promise<void> {
+    await this.guest.stop();
+    await this.#lane?.end();
   }
 
   /** Some disk's content comes with it. */
@@ -161,11 +188,13 @@ export class ArrivingGuest {
   /** These pages come later: whoever touches one waits for it. */
   expect(missing: readonly PageRange[]): void {
     const pages = this.#missingPages;
-    pages.onFault(({ offset }) => this.#options.onFault(offset));
-    if (this.guest.emulator.loadResets) this.#keepLoadPages(missing);
+    const { loadResets } = this.guest.emulator;
+    if (loadResets) this.#keepLoadPages(missing);
     this.#options.onPart('keepPages');
     pages.start(missing);
     this.#placing = true;
+    // Pages that a load writes are kept here before they are placed.
+    this.#lane?.serve({ places: !loadResets });
     this.#options.onPart('expectPages');
   }
 
@@ -202,6 +231,7 @@ export class ArrivingGuest {
       pages.discard([{ offset, length: PAGE_SIZE_BYTES }]);
       pages.place(offset, bytes);
     }
+    this.#lane?.placeThere();
   }
 
   /**
@@ -274,6 +304,8 @@ export class ArrivingGuest {
   async settled(): Promise<void> {
     const { configuration, log, section } = this.#options;
     this.#image = undefined;
+    await this.#lane?.end();
+    this.#lane = undefined;
     await discardKept(configuration, log);
     if (section.choices.mode === 'precopy') this.guest.past.arrivedBy = section.migration;
   }
@@ -324,14 +356,30 @@ export class ArrivingGuest {
     }
   }
 
-  /** Of the pages that are placed next. */
+  #openLane(): FaultTarget {
+    const { log, section, hello, onFailure } = this.#options;
+    const lane = new FaultTarget({
+      ...{ log, onFailure },
+      onReport: (report) => this.#hear(report),
+      onPassedOn: (offset, bytes) => {
+        this.#write(offset, bytes);
+        this.#options.onPlaced([{ offset, length: bytes.length }], []);
+      },
+    });
+    const { verify } = hello.policy;
+    lane.start(this.#missingPages, { near: section.choices.background, tellsBytes: verify });
+    return lane;
+  }
+
+  #hear({ faulted, placed, waitsUs, contents }: FaultReport): void {
+    for (const { offset, bytes } of contents) this.#digest(offset, Buffer.from(bytes.buffer));
+    if (faulted.length > 0) this.#options.onFaults(faulted);
+    if (placed.length + waitsUs.length > 0) this.#options.onPlaced(placed, waitsUs);
+  }
+
+  /** Of pages that have come, by either way. */
   #digest(offset: number, bytes: Buffer): void {
-    const digest = this.#verifying?.digest;
-    if (digest === undefined) return;
-    for (let at = 0; at < bytes.length; at += PAGE_SIZE_BYTES) {
-      if (!this.#missingPages.isMissing(offset + at)) continue;
-      digest.add(offset + at, bytes.subarray(at, at + PAGE_SIZE_BYTES));
-    }
+    this.#verifying?.digest.add(offset, bytes);
   }
 
   /** What is here already of the pages that a load writes; what comes of them is kept, too. */

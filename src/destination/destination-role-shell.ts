@@ -26,6 +26,7 @@ import {
 } from '../guest/index.js';
 import {
   ColoError,
+  countBytes,
   crc32c,
   describeError,
   type PageRange,
@@ -42,6 +43,7 @@ import {
   type DestinationRecord,
   type DestinationSection,
   type HelloSection,
+  type LaneSection,
   SOURCE_SECTIONS,
   type SourceSection,
 } from '../migration/index.js';
@@ -52,10 +54,9 @@ import { listenToArriving } from './arriving-events-shell.js';
 import { ArrivingGuest } from './arriving-guest-shell.js';
 import type { DestinationRoleOptions } from './destination-options.js';
 import { type ArrivingHello, destinationStatus, recordedHere } from './destination-status.js';
+import { waitForGrant } from './grant-shell.js';
 import {
   CLOSE_TIMEOUT_MS,
-  GRANT_PAUSE_MS,
-  GRANT_WARNING_MS,
   RECOVER_TIMEOUT_US,
   RELEASED_TIMEOUT_MS,
   SILENCE_TIMEOUT_US,
@@ -182,8 +183,8 @@ export class DestinationRole extends MovingRole implements NodeRole {
     return current;
   }
 
-  #onSection(session: number, section: SourceSection): void {
-    if (section.kind === 'pages' || section.kind === 'demanded') {
+  #onSection(session: number, section: Exclude<SourceSection, LaneSection>): void {
+    if (section.kind === 'pages') {
       const { batch, sequence } = section;
       const guest = this.#guest;
       if (guest === undefined || session !== this.#core.session) {
@@ -192,8 +193,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       const crc = crc32c(batch);
       const ranges = guest.rangesOf(batch, crc);
       this.#receivedBytes += batch.length;
-      const stream = section.kind === 'pages' ? 'ram' : 'demanded';
-      this.#driver.input({ kind: 'batch', session, stream, sequence, ranges, batch, crc });
+      this.#driver.input({ kind: 'batch', session, sequence, ranges, batch, crc });
       return;
     }
     if (section.kind === 'switchover') setUrgent(true);
@@ -201,8 +201,20 @@ export class DestinationRole extends MovingRole implements NodeRole {
     this.#driver.input({ kind: 'section', session, section });
     if (session !== this.#core.session) return;
     this.#peer = this.#current?.session.remoteAddress ?? this.#peer;
-    if (section.kind === 'resume') this.#problem = null;
+    if (section.kind === 'resume') this.#resumed();
     if (section.kind === 'released') this.#onReleased();
+  }
+
+  /** The source has come again: what is waited for is asked for there. */
+  #resumed(): void {
+    this.#problem = null;
+    const session = this.#current?.session;
+    if (session !== undefined) void this.#guest?.attachFaults(session);
+  }
+
+  #placed(ranges: readonly PageRange[], waitsUs: readonly number[]): void {
+    this.#receivedBytes += countBytes(ranges);
+    this.#driver.input({ kind: 'placed', ranges, waitsUs });
   }
 
   #perform(output: DestinationOutput): void {
@@ -275,8 +287,8 @@ export class DestinationRole extends MovingRole implements NodeRole {
     const send = (): void => {
       this.#open.get(session)?.channel.put(section);
     };
-    // A page that somebody waits for is asked for at once.
-    if (section.kind === 'demand') send();
+    // What waits for its turn may wait for a page, and the source for a sign of life.
+    if (section.kind === 'placed') send();
     else this.#inTurn(async () => send(), true);
   }
 
@@ -304,7 +316,9 @@ export class DestinationRole extends MovingRole implements NodeRole {
         lease: speech?.lease,
         log,
         onPart: (part) => this.#mark(part),
-        onFault: (offset) => this.#driver.input({ kind: 'fault', offsets: [offset] }),
+        onFaults: (offsets) => this.#driver.input({ kind: 'fault', offsets }),
+        onPlaced: (ranges, waitsUs) => this.#placed(ranges, waitsUs),
+        onFailure: (error) => this.#broken(`The fault thread: ${describeError(error)}`),
       });
       this.#mark('launch');
       this.#guest = guest;
@@ -337,7 +351,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
 
   /** Pages are taken as they come, not in turn: what is in turn may wait for one of them. */
   #apply(output: Extract<DestinationOutput, { kind: 'apply' }>): void {
-    const { session, stream, sequence, batch, ranges } = output;
+    const { session, sequence, batch, ranges } = output;
     try {
       this.#mustHaveGuest().apply(batch, ranges);
     } catch (error) {
@@ -345,7 +359,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       this.#broken(describeError(error));
       return;
     }
-    this.#driver.input({ kind: 'applied', session, stream, sequence });
+    this.#driver.input({ kind: 'applied', session, sequence });
   }
 
   #mark(part: string): void {
@@ -363,7 +377,9 @@ export class DestinationRole extends MovingRole implements NodeRole {
   }
 
   async #start(): Promise<DestinationInput> {
-    await this.#waitForGrant();
+    const offer = this.#hello?.json.speech ?? null;
+    const isStopping = () => this.#stopping !== undefined;
+    await waitForGrant(this.#options.speech, { offer, log: this.#log, isStopping });
     await this.#mustHaveGuest().start(this.#hello?.json.epoch ?? 0);
     this.#log.debug('The guest executes');
     return { kind: 'guestRuns' };
@@ -374,23 +390,6 @@ export class DestinationRole extends MovingRole implements NodeRole {
     this.#log.setContext({ role: 'primary' });
     this.#log.warn('The guest runs here', { from: this.#hello?.section.host });
     return { kind: 'guestSpeaks' };
-  }
-
-  /** The source has left: the witness gives the right to whoever asks. */
-  async #waitForGrant(): Promise<void> {
-    const { speech } = this.#options;
-    const offer = this.#hello?.json.speech ?? null;
-    if (speech === undefined || offer === null) return;
-    speech.arrived(offer);
-    const sinceUs = monotonicUs();
-    let warned = false;
-    while (!speech.isAlone && this.#stopping === undefined) {
-      if (!warned && monotonicUs() - sinceUs > GRANT_WARNING_MS * 1000) {
-        warned = true;
-        this.#log.error('The guest waits: the witness does not let it speak here');
-      }
-      await delay(GRANT_PAUSE_MS);
-    }
   }
 
   async #applyBackup(path: string, missing: readonly PageRange[]): Promise<DestinationInput> {
@@ -411,7 +410,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
     const guest = this.#guest;
     this.#guest = undefined;
     this.#over = true;
-    await guest?.guest.stop();
+    await guest?.stop();
   }
 
   /** Also of what was found out only when QEMU had ended. */
@@ -463,7 +462,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       case 'lost':
         this.#leave();
         this.#current?.session.destroy();
-        await this.#guest?.guest.stop();
+        await this.#guest?.stop();
         this.#finish({ kind: 'left', exit: { exitCode: 1, reason: outcome.reason } });
         return;
     }
@@ -490,7 +489,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
     if (poweredOff !== undefined) {
       this.#leave();
       this.#current?.session.destroy();
-      await this.#guest?.guest.stop();
+      await this.#guest?.stop();
       await removeMigrationRecord(this.#configuration);
       this.#finish({ kind: 'left', exit: { exitCode: 0, reason: poweredOff } });
       return;

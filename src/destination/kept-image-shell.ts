@@ -10,7 +10,7 @@ import { encodeDigests, type RamImage } from '../migration/index.js';
 import { ERASE_CHUNK_BYTES } from './limits.js';
 
 /** What is needed of the guest's RAM. */
-export type ArrivingRam = Omit<GuestRam, 'view' | 'readFile'>;
+export type ArrivingRam = Omit<GuestRam, 'view' | 'readFile' | 'handle'>;
 
 export class KeptImage {
   /** In hexadecimal: of the migration by which the guest left. Also the salt of the digests. */

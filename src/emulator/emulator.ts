@@ -24,9 +24,20 @@ export interface EmulatorDescription {
   readonly pid: number;
 }
 
+/** Where another thread of this process reads what the guest sees; plain data. See `RamReader`. */
+export interface RamHandle {
+  /** Good until the emulator is killed. */
+  readonly fd: number;
+  /** Where guest RAM begins in that file, bytes. */
+  readonly at: number;
+  readonly sizeBytes: number;
+}
+
 /** Guest RAM as one array of bytes; offsets are into the RAMBlock, not guest-physical addresses. */
 export interface GuestRam {
   readonly sizeBytes: number;
+  /** For a thread that reads what the guest sees. */
+  readonly handle: RamHandle;
   /** What the guest sees. */
   copyOut(offset: number, target: Buffer): void;
   /**

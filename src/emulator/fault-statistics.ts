@@ -53,12 +53,14 @@ export class FaultStatistics {
     return [...this.#waits.keys()].filter((page) => page >= offset && page < offset + length);
   }
 
-  /** The pages of `range` are there. */
-  placed(range: PageRange, nowUs: number): void {
+  /** The pages of `range` are there. Gives how long each wait for one of them was, microseconds. */
+  placed(range: PageRange, nowUs: number): number[] {
+    const ended: number[] = [];
     for (const offset of this.waitedFor(range)) {
-      for (const wait of this.#waits.get(offset) ?? []) this.#end(wait, nowUs);
+      for (const wait of this.#waits.get(offset) ?? []) ended.push(this.#end(wait, nowUs));
       this.#waits.delete(offset);
     }
+    return ended;
   }
 
   figures(): FaultFigures {
@@ -72,11 +74,12 @@ export class FaultStatistics {
     };
   }
 
-  #end({ threadId, sinceUs }: Wait, nowUs: number): void {
+  #end({ threadId, sinceUs }: Wait, nowUs: number): number {
     const waitedUs = nowUs - sinceUs;
     this.#latencies.add(waitedUs);
     const vcpu = this.#vcpuOf.get(threadId);
     if (vcpu === undefined) this.#blockedElsewhereUs += waitedUs;
     else this.#blockedUs[vcpu] = (this.#blockedUs[vcpu] ?? 0) + waitedUs;
+    return waitedUs;
   }
 }

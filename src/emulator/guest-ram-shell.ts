@@ -16,7 +16,7 @@ import {
   ProcessMemory,
   SystemCallError,
 } from '../linux/index.js';
-import type { GuestRam, LeftRam } from './emulator.js';
+import type { GuestRam, LeftRam, RamHandle } from './emulator.js';
 import { QemuError } from './errors.js';
 import { FOLD_CHUNK_BYTES, FOLD_TURN_BYTES } from './limits.js';
 
@@ -90,6 +90,10 @@ export class SharedRam implements GuestRam {
     this.sizeBytes = file.sizeBytes;
   }
 
+  get handle(): RamHandle {
+    return { fd: this.#file.fd, at: 0, sizeBytes: this.sizeBytes };
+  }
+
   copyOut(offset: number, target: Buffer): void {
     if (this.hasMissing) this.#file.read(offset, target);
     else this.#file.map.copyOut(offset, target);
@@ -128,6 +132,11 @@ export class PrivateRam implements GuestRam {
     this.sizeBytes = file.sizeBytes;
     this.#memory = new ProcessMemory(mapping.pid);
     this.#scanner = openPrivateScanner(mapping);
+  }
+
+  get handle(): RamHandle {
+    if (this.#closed) throw new QemuError('The guest was killed, its RAM is gone');
+    return { fd: this.#memory.fd, at: this.#mapping.address, sizeBytes: this.sizeBytes };
   }
 
   copyOut(offset: number, target: Buffer): void {

@@ -3,8 +3,11 @@
  * machine-definition.ts -> command-line.ts (how it is made), qemu-emulator-shell.ts (the real
  * thing, with qmp-*, shim-*, guest-ram-shell, dirty-tracker*, device-state.ts and vmstate-qcow2.ts
  * under it). A guest that is moved here: incoming-stream.ts -> incoming-shell.ts. Pages that are
- * still elsewhere: missing-pages.ts -> missing-pages-shell.ts.
+ * still elsewhere: missing-pages.ts -> missing-pages-shell.ts, borrowed-faults-shell.ts in a thread
+ * that does nothing else.
  */
+
+export { BorrowedFaults } from './borrowed-faults-shell.js';
 export type {
   Accelerator,
   DirtyTrackerKind,
@@ -13,6 +16,7 @@ export type {
   ExitReason,
   GuestRam,
   LeftRam,
+  RamHandle,
 } from './emulator.js';
 export { QemuError } from './errors.js';
 export { type FaultFigures, FaultStatistics } from './fault-statistics.js';
@@ -23,12 +27,18 @@ export {
   parseMachineDefinition,
   type ResolvedMachineDefinition,
 } from './machine-definition.js';
-export type { MissingPageFault, MissingPages } from './missing-pages.js';
+export type {
+  FaultBorrower,
+  LentPages,
+  MissingPageFault,
+  MissingPages,
+} from './missing-pages.js';
 export { FaultServer, type MissingPagesHandle } from './missing-pages-shell.js';
 export { PageSet } from './page-set.js';
 export { type LaunchOptions, launchQemu } from './qemu-emulator-shell.js';
 export { probeQemu, type QemuOffer, resolveMachineDefinition } from './qemu-probe-shell.js';
 export type { NicFds } from './qemu-process-shell.js';
 export { QmpClient } from './qmp-client-shell.js';
+export { RamReader } from './ram-reader-shell.js';
 export { makeRuntimeDir } from './runtime-dir-shell.js';
 export { StagingArea } from './staging-area-shell.js';

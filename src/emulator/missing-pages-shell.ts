@@ -1,16 +1,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { assert, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
-import {
-  discardPages,
-  monotonicUs,
-  type PageFault,
-  SystemCallError,
-  Userfaultfd,
-} from '../linux/index.js';
+import { assert, type PageRange } from '../lib/index.js';
+import { discardPages, monotonicUs, type PageFault, Userfaultfd } from '../linux/index.js';
 import { QemuError } from './errors.js';
 import { type FaultFigures, FaultStatistics } from './fault-statistics.js';
 import { TRACK_PART_BYTES } from './limits.js';
-import type { MissingPageFault, MissingPages } from './missing-pages.js';
+import type { FaultBorrower, LentPages, MissingPageFault, MissingPages } from './missing-pages.js';
+import { PagePlacer } from './page-placer-shell.js';
 import { PageSet } from './page-set.js';
 
 /** Numbers only: descriptors and addresses are good in every thread of the agent. */
@@ -34,17 +29,16 @@ export interface MissingPagesHooks {
   readonly end: (change: () => Promise<void>) => Promise<void>;
 }
 
-/** No such process: its memory is gone. */
-const ESRCH = 3;
-
-/** Serves the faults from the event loop of the thread that it was made in. */
+/** Serves the faults from the event loop of the thread that it was made in, or lends them out. */
 export class FaultServer implements MissingPages {
   readonly vcpuThreads: readonly number[];
   readonly #handle: MissingPagesHandle;
   readonly #hooks: MissingPagesHooks;
   readonly #userfaultfd: Userfaultfd;
   readonly #missing: PageSet;
+  readonly #placer: PagePlacer;
   readonly #statistics: FaultStatistics;
+  #borrower: FaultBorrower | undefined;
   #listener: (fault: MissingPageFault) => void = () => undefined;
   #state: 'new' | 'started' | 'finishing' | 'finished' | 'closed' = 'new';
 
@@ -54,6 +48,7 @@ export class FaultServer implements MissingPages {
     this.vcpuThreads = handle.vcpuThreads;
     this.#userfaultfd = new Userfaultfd(handle.userfaultfd);
     this.#missing = new PageSet(handle.sizeBytes);
+    this.#placer = new PagePlacer(this.#userfaultfd, this.#missing, handle.address);
     this.#statistics = new FaultStatistics(handle.vcpuThreads);
   }
 
@@ -67,17 +62,25 @@ export class FaultServer implements MissingPages {
     this.#state = 'started';
     this.#hooks.begin();
     const { address, sizeBytes } = this.#handle;
-    this.#guarded(() => this.#userfaultfd.catchMissing(address, sizeBytes));
+    this.#placer.guarded(() => this.#userfaultfd.catchMissing(address, sizeBytes));
     this.#drop(missing);
     this.#hooks.begun();
-    this.#userfaultfd.onFaults((faults) => this.#hear(faults));
+    if (this.#borrower === undefined) this.#userfaultfd.onFaults((faults) => this.#hear(faults));
+  }
+
+  lend(borrower: FaultBorrower): LentPages {
+    this.#checkOpen();
+    assert(this.#state === 'new' && this.#borrower === undefined, 'Faults are lent too late');
+    this.#borrower = borrower;
+    const { userfaultfd, address, sizeBytes, vcpuThreads } = this.#handle;
+    return { userfaultfd, address, sizeBytes, vcpuThreads, missing: this.#missing.memory };
   }
 
   discard(ranges: readonly PageRange[]): void {
     this.#checkStarted();
     this.#drop(ranges);
     const { address } = this.#handle;
-    this.#guarded(() => {
+    this.#placer.guarded(() => {
       for (const range of ranges) this.#userfaultfd.protect(address + range.offset, range.length);
     });
   }
@@ -88,18 +91,16 @@ export class FaultServer implements MissingPages {
 
   place(offset: number, bytes: Buffer): number {
     this.#checkBegun();
-    let placed = 0;
-    for (const run of this.#missing.within({ offset, length: bytes.length })) {
-      const start = run.offset - offset;
-      placed += this.#placeRun(run, bytes.subarray(start, start + run.length));
-    }
+    const placed = this.#placer.place(offset, bytes);
+    if (placed > 0) this.#statistics.placed({ offset, length: bytes.length }, monotonicUs());
     return placed;
   }
 
   placeZero(range: PageRange): void {
     this.#checkBegun();
+    assert(this.#borrower === undefined, 'Who waits is known where the faults are');
     this.#missing.delete(range);
-    for (const offset of this.#statistics.waitedFor(range)) this.#giveZeroes(offset);
+    for (const offset of this.#statistics.waitedFor(range)) this.#placer.giveZeroes(offset);
     this.#statistics.placed(range, monotonicUs());
   }
 
@@ -120,23 +121,27 @@ export class FaultServer implements MissingPages {
     assert(this.#missing.count === 0, `${this.#missing.count} pages are missing`);
     this.#state = 'finishing';
     await this.#hooks.end(() => this.#trackOnly());
+    await this.#borrower?.release();
     this.#checkOpen();
     this.#state = 'finished';
     this.#userfaultfd.close();
   }
 
   figures(): FaultFigures {
-    return this.#statistics.figures();
+    return this.#borrower?.figures() ?? this.#statistics.figures();
   }
 
   /**
    * Gives QEMU's userfaultfd back. To be called when QEMU ends and before anybody waits for that
-   * end: under KVM a thread of the kernel may wait for a page, and QEMU's end for that thread.
+   * end: under KVM a thread of the kernel may wait for a page, and QEMU's end for that thread. Who
+   * borrowed it lets go of it meanwhile.
    */
   close(): void {
     if (this.#state === 'finished' || this.#state === 'closed') return;
     this.#state = 'closed';
-    this.#userfaultfd.close();
+    if (this.#borrower === undefined) this.#userfaultfd.close();
+    // The number is another file's once it is closed: who reads it lets go of it first.
+    else void this.#borrower.release().then(() => this.#userfaultfd.close());
   }
 
   #hear(faults: readonly PageFault[]): void {
@@ -150,12 +155,13 @@ export class FaultServer implements MissingPages {
   }
 
   #serve(faults: readonly PageFault[]): void {
-    for (const { address, write, threadId } of faults) {
+    for (const fault of faults) {
       // A listener may have ended it.
       if (this.#state !== 'started' && this.#state !== 'finishing') return;
-      const offset = address - this.#handle.address;
+      const { write, threadId } = fault;
+      const offset = this.#placer.offsetOf(fault);
       if (!this.#missing.has(offset)) {
-        this.#giveZeroes(offset);
+        this.#placer.giveZeroes(offset);
         continue;
       }
       const atUs = monotonicUs();
@@ -164,40 +170,12 @@ export class FaultServer implements MissingPages {
     }
   }
 
-  /** Zeroes for whoever waits, unless the page has come since. */
-  #giveZeroes(offset: number): void {
-    const address = this.#handle.address + offset;
-    this.#guarded(() => {
-      if (!this.#userfaultfd.placeZero(address)) this.#userfaultfd.wake(address, PAGE_SIZE_BYTES);
-    });
-  }
-
-  /** All of them are missing. Gives the number of bytes placed. */
-  #placeRun(run: PageRange, bytes: Buffer): number {
-    const address = this.#handle.address + run.offset;
-    let placed = 0;
-    this.#guarded(() => {
-      for (let at = 0; at < bytes.length; ) {
-        const count = this.#userfaultfd.place(address + at, bytes.subarray(at));
-        placed += count;
-        at += count;
-        if (at === bytes.length) break;
-        // Somebody else put that page there; who came to wait for it before may still do.
-        this.#userfaultfd.wake(address + at, PAGE_SIZE_BYTES);
-        at += PAGE_SIZE_BYTES;
-      }
-    });
-    this.#missing.delete(run);
-    this.#statistics.placed(run, monotonicUs());
-    return placed;
-  }
-
   /** In parts, as QEMU's threads can't map pages meanwhile; who waits in between is served. */
   async #trackOnly(): Promise<void> {
     const { address, sizeBytes } = this.#handle;
     for (let at = 0; at < sizeBytes; at += TRACK_PART_BYTES) {
       const length = Math.min(TRACK_PART_BYTES, sizeBytes - at);
-      this.#guarded(() => this.#userfaultfd.trackOnly(address + at, length));
+      this.#placer.guarded(() => this.#userfaultfd.trackOnly(address + at, length));
       await nextTurn();
       this.#checkOpen();
     }
@@ -223,16 +201,5 @@ export class FaultServer implements MissingPages {
 
   #checkOpen(): void {
     if (this.#state === 'closed') throw new QemuError('QEMU has ended, its RAM is gone');
-  }
-
-  #guarded(call: () => void): void {
-    try {
-      call();
-    } catch (cause) {
-      if (cause instanceof SystemCallError && cause.errno === ESRCH) {
-        throw new QemuError('QEMU has ended, its RAM is gone', { cause });
-      }
-      throw cause;
-    }
   }
 }

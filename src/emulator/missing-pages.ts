@@ -28,6 +28,30 @@ export interface MissingPageFault {
   readonly atUs: number;
 }
 
+/**
+ * What another thread of this process needs to serve the faults; plain data. The descriptor stays
+ * the lender's.
+ */
+export interface LentPages {
+  readonly userfaultfd: number;
+  /** Where guest RAM is in QEMU, and how long. */
+  readonly address: number;
+  readonly sizeBytes: number;
+  readonly vcpuThreads: readonly number[];
+  /** Of the `PageSet` of missing pages. */
+  readonly missing: SharedArrayBuffer;
+}
+
+/** Who serves the faults in another thread. */
+export interface FaultBorrower {
+  /**
+   * Resolves once that thread uses the descriptor no more, be it that it has ended. Never rejects.
+   * Idempotent.
+   */
+  release(): Promise<void>;
+  figures(): FaultFigures;
+}
+
 /** Offsets and lengths are of whole pages inside guest RAM; anything else is a bug. */
 export interface MissingPages {
   /** The thread of each vCPU, by its number. */
@@ -40,6 +64,12 @@ export interface MissingPages {
   start(missing: readonly PageRange[]): void;
   /** Drops further pages, which are missing then and not written. Only before the first `resume`. */
   discard(ranges: readonly PageRange[]): void;
+  /**
+   * Another thread serves the faults: `onFault` hears of none, and it is there that is known who
+   * waits (`waitedFor`, `placeZero`). Before `start`, at which it may begin. Pages may be placed
+   * here all the same.
+   */
+  lend(borrower: FaultBorrower): LentPages;
   /**
    * Called for each missing page that somebody touches, once; what is placed in the call itself is
    * there at once. Set before `start`. Pages known to be zero are given without asking.

@@ -1,6 +1,9 @@
 /**
  * A set of guest pages: one bit a page, 32 KiB per GiB of RAM. In and out go ranges in bytes, made
  * of whole pages inside RAM; anything else is a bug of the caller.
+ *
+ * The bits are in shared memory: several threads may read and change the same set, each page in one
+ * step. What one of them learns of several pages at once may be old for some of them.
  */
 import { appendRange, assert, PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 
@@ -8,40 +11,54 @@ const WORD_PAGES = 32;
 const FULL = 0xffff_ffff;
 
 export class PageSet {
+  /** For another thread's set of the same pages. */
+  readonly memory: SharedArrayBuffer;
   readonly #words: Uint32Array;
+  /** How many pages are in the set, in the word behind the bits. */
+  readonly #count: Int32Array;
   readonly #sizeBytes: number;
-  #count = 0;
 
-  /** Empty; of a RAM of so many bytes. */
-  constructor(sizeBytes: number) {
+  /** Of a RAM of so many bytes: empty, or that of another thread with this `memory`. */
+  constructor(sizeBytes: number, memory?: SharedArrayBuffer) {
     assert(sizeBytes % PAGE_SIZE_BYTES === 0, `Guest RAM of ${sizeBytes} bytes`);
     this.#sizeBytes = sizeBytes;
-    this.#words = new Uint32Array(Math.ceil(sizeBytes / PAGE_SIZE_BYTES / WORD_PAGES));
+    const words = Math.ceil(sizeBytes / PAGE_SIZE_BYTES / WORD_PAGES);
+    this.memory = memory ?? new SharedArrayBuffer((words + 1) * 4);
+    this.#words = new Uint32Array(this.memory, 0, words);
+    this.#count = new Int32Array(this.memory, words * 4, 1);
   }
 
   /** Number of pages in the set. */
   get count(): number {
-    return this.#count;
+    return Atomics.load(this.#count, 0);
   }
 
   has(offset: number): boolean {
     const page = Math.floor(offset / PAGE_SIZE_BYTES);
-    return (((this.#words[page >>> 5] ?? 0) >>> (page & 31)) & 1) !== 0;
+    const index = page >>> 5;
+    if (index >= this.#words.length) return false;
+    return ((Atomics.load(this.#words, index) >>> (page & 31)) & 1) !== 0;
   }
 
   add(range: PageRange): void {
-    this.#change(range, (word, mask) => word | mask);
+    this.#eachWord(range, (index, mask) => {
+      const before = Atomics.or(this.#words, index, mask);
+      Atomics.add(this.#count, 0, bitsOf((mask & ~before) >>> 0));
+    });
   }
 
   delete(range: PageRange): void {
-    this.#change(range, (word, mask) => word & ~mask);
+    this.#eachWord(range, (index, mask) => {
+      const before = Atomics.and(this.#words, index, ~mask >>> 0);
+      Atomics.sub(this.#count, 0, bitsOf((mask & before) >>> 0));
+    });
   }
 
   /** Those of `range` that are in the set, ascending and joined. */
   within(range: PageRange): PageRange[] {
     const ranges: PageRange[] = [];
     this.#eachWord(range, (index, mask) => {
-      const word = ((this.#words[index] as number) & mask) >>> 0;
+      const word = (Atomics.load(this.#words, index) & mask) >>> 0;
       if (word === 0) return;
       const offset = index * WORD_PAGES * PAGE_SIZE_BYTES;
       if (word === FULL) {
@@ -60,15 +77,6 @@ export class PageSet {
   /** All of the set, ascending and joined. */
   ranges(): PageRange[] {
     return this.within({ offset: 0, length: this.#sizeBytes });
-  }
-
-  #change(range: PageRange, combine: (word: number, mask: number) => number): void {
-    this.#eachWord(range, (index, mask) => {
-      const before = this.#words[index] as number;
-      const after = combine(before, mask) >>> 0;
-      this.#words[index] = after;
-      this.#count += bitsOf(after) - bitsOf(before);
-    });
   }
 
   /** Each word that holds pages of `range`, with the bits of those. */

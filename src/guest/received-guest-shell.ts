@@ -23,6 +23,7 @@ import { describeError, type Logger, OperatorError, PAGE_SIZE_BYTES } from '../l
 import type { Difference } from '../migration/index.js';
 import { digestFile, type Hello } from '../replication/index.js';
 import { GuestDisks } from './disks/disks-client-shell.js';
+import { FaultTarget } from './faults/fault-target-shell.js';
 import type { Guest } from './guest.js';
 import { type LaunchOptions, launchGuest } from './launch-guest-shell.js';
 import { GuestNetwork } from './network/guest-network-shell.js';
@@ -85,12 +86,13 @@ export async function receiveGuest(
 }
 
 /**
- * Does ahead of time what a guest that comes would wait for: the threads of its disks and NICs,
- * QEMU's offer, the digests of the boot files. What goes wrong here is told to whoever asks then.
+ * Does ahead of time what a guest that comes would wait for: the threads of its disks, NICs and
+ * faults, QEMU's offer, the digests of the boot files. What goes wrong here is told to whoever asks then.
  */
 export function prepareForGuest(configuration: Configuration): void {
   GuestDisks.prepare();
   GuestNetwork.prepare();
+  FaultTarget.prepare();
   const { kernel, initrd } = bootFiles(configuration);
   for (const found of [probeQemu(), digestFile(kernel), digestFile(initrd)]) {
     found.catch(() => undefined);

@@ -10,6 +10,11 @@ export class ProcessMemory {
     this.#fd = openSync(`/proc/${pid}/mem`, 'r');
   }
 
+  /** Its number, for another thread, which reads it at the process's addresses. */
+  get fd(): number {
+    return this.#fd;
+  }
+
   /**
    * Fills `target` from `address` on. False once the process is gone: it has no memory any more.
    */

@@ -90,10 +90,12 @@ export class Userfaultfd {
   /** Kept for its life: events stop silently once a poll handle is garbage collected. */
   #poll: ReturnType<typeof koffi.node.poll> | undefined;
   #closed = false;
+  readonly #owned: boolean;
 
-  /** Takes the descriptor over; it is good in every thread of this process. */
-  constructor(fd: number) {
+  /** Takes the descriptor over, unless it is another thread's: it is good in every thread. */
+  constructor(fd: number, { owned }: { owned: boolean } = { owned: true }) {
     this.#fd = fd;
+    this.#owned = owned;
     this.#argument = this.#view(ARGUMENT_AT, PAGE_SIZE_BYTES);
     this.#staging = this.#view(STAGING_AT, STAGING_BYTES);
   }
@@ -190,13 +192,16 @@ export class Userfaultfd {
     this.#poll = koffi.node.poll(this.#fd, { readable: true, writable: false }, wake);
   }
 
-  /** Whoever waits goes on once the process has closed its own descriptor, too. Idempotent. */
+  /**
+   * Whoever waits goes on once the process has closed its own descriptor, too. A descriptor that is
+   * another thread's is used no more. Idempotent.
+   */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#poll?.close();
     this.#poll = undefined;
-    closeSync(this.#fd);
+    if (this.#owned) closeSync(this.#fd);
     this.#memory.close();
   }
 

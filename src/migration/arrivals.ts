@@ -10,13 +10,12 @@
  */
 import { PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import { DEVICE_STATE_BYTES, UNAPPLIED_BATCHES } from './limits.js';
-import type { PageStream, SwitchoverSection } from './messages.js';
+import type { SwitchoverSection } from './messages.js';
 import { countPages, PageMap, withinRam } from './page-map.js';
 import { deviceDigest } from './source-parts.js';
 import { StreamDigest } from './stream-digest.js';
 
 export interface Batch {
-  readonly stream: PageStream;
   readonly sequence: number;
   readonly ranges: readonly PageRange[];
   readonly crc: number;
@@ -33,14 +32,7 @@ interface Stream {
   readonly unapplied: Unapplied[];
 }
 
-type Streams = Readonly<Record<PageStream, Stream>>;
-
-const newStreams = (): Streams => ({
-  ram: { next: 0, unapplied: [] },
-  demanded: { next: 0, unapplied: [] },
-});
-
-/** What an applied batch brought, and up to which one all of its stream are applied. */
+/** What an applied batch brought, and up to which one all are applied. */
 export interface Applied {
   readonly ranges: readonly PageRange[];
   readonly upTo: number | undefined;
@@ -50,7 +42,7 @@ export class Arrivals {
   /** Postcopy: pages that have not come; empty before the switchover. */
   readonly missing: PageMap;
   /** By session; of earlier ones while something of them is being applied. */
-  readonly #sessions = new Map<number, Streams>();
+  readonly #sessions = new Map<number, Stream>();
   readonly #digest = new StreamDigest();
   #deviceState: Buffer[] = [];
   #deviceBytes = 0;
@@ -89,10 +81,9 @@ export class Arrivals {
 
   /** What of the batch is to be applied, or a complaint. */
   add(session: number, batch: Batch): readonly PageRange[] | string {
-    const { stream, sequence, ranges, crc } = batch;
-    const streams = this.#sessions.get(session) ?? newStreams();
-    const line = streams[stream];
-    if (sequence !== line.next) return `batch ${sequence} of ${stream} instead of ${line.next}`;
+    const { sequence, ranges, crc } = batch;
+    const line = this.#sessions.get(session) ?? { next: 0, unapplied: [] };
+    if (sequence !== line.next) return `batch ${sequence} instead of ${line.next}`;
     if (line.unapplied.length >= UNAPPLIED_BATCHES) {
       return `more than ${UNAPPLIED_BATCHES} batches that were not confirmed`;
     }
@@ -101,27 +92,31 @@ export class Arrivals {
     if (this.#switchover !== undefined) {
       wanted = this.missing.intersect(ranges);
       this.missing.deleteAll(wanted);
-    } else if (stream === 'ram') {
-      this.#digest.add(crc);
     } else {
-      return 'a demanded page before the switchover';
+      this.#digest.add(crc);
     }
     line.next += 1;
     this.#pages += countPages(ranges);
     line.unapplied.push({ sequence, ranges: wanted });
-    this.#sessions.set(session, streams);
+    this.#sessions.set(session, line);
     return wanted;
   }
 
   /** Undefined: this batch was not handed out. */
-  applied(session: number, stream: PageStream, sequence: number): Applied | undefined {
-    const line = this.#sessions.get(session)?.[stream];
+  applied(session: number, sequence: number): Applied | undefined {
+    const line = this.#sessions.get(session);
     const index = line?.unapplied.findIndex((batch) => batch.sequence === sequence) ?? -1;
     const [batch] = index === -1 ? [] : (line?.unapplied.splice(index, 1) ?? []);
     if (line === undefined || batch === undefined) return undefined;
     // A later one that is done first is confirmed with those before it.
     const upTo = index === 0 ? (line.unapplied[0]?.sequence ?? line.next) - 1 : undefined;
     return { ranges: batch.ranges, upTo };
+  }
+
+  /** They have come another way, and are in RAM. */
+  placed(ranges: readonly PageRange[]): void {
+    this.#pages += countPages(ranges);
+    this.missing.deleteAll(ranges);
   }
 
   addPending(ranges: readonly PageRange[]): string | undefined {
@@ -168,9 +163,6 @@ export class Arrivals {
   }
 
   #unapplied(): Unapplied[] {
-    return [...this.#sessions.values()].flatMap(({ ram, demanded }) => [
-      ...ram.unapplied,
-      ...demanded.unapplied,
-    ]);
+    return [...this.#sessions.values()].flatMap(({ unapplied }) => unapplied);
   }
 }

@@ -30,9 +30,7 @@ import type {
   PlainSourceSection,
 } from './destination-state.js';
 import { LACKS, resumedAfter, WAITS } from './destination-words.js';
-import { DEMANDED_PAGES } from './limits.js';
 import type { DestinationSection, HelloSection, ImageId, ResumedState } from './messages.js';
-import { rangeOf } from './page-map.js';
 import { pieces } from './section-codecs.js';
 
 type InputOf<K extends DestinationInput['kind']> = Extract<DestinationInput, { kind: K }>;
@@ -46,8 +44,8 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
   readonly #options: DestinationOptions;
   /** How long pages were waited for, microseconds. */
   readonly #faults = new Histogram();
-  /** Pages that are waited for, and since when. */
-  readonly #waiting = new Map<number, number>();
+  /** Pages that are waited for. */
+  readonly #waiting = new Set<number>();
   #state: DestinationState = { kind: 'waiting' };
   #session: number | undefined;
   #arrivals = new Arrivals(0);
@@ -101,7 +99,7 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
         if (this.#state.kind !== 'receiving') return [];
         return this.#put({ kind: 'digests', bytes: input.bytes, last: input.last });
       case 'applied':
-        return this.#applied(input, nowUs);
+        return this.#applied(input);
       case 'disksStaged':
         this.#disksStaged = true;
         return this.#loaded(nowUs);
@@ -120,10 +118,13 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
       case 'poweredOff':
         return this.#ranToItsEnd(input.reason);
       case 'fault':
-        return this.#fault(input.offsets, nowUs);
+        this.#fault(input.offsets, nowUs);
+        return [];
+      case 'placed':
+        return this.#placed(input, nowUs);
       case 'backupApplied':
       case 'backupRefused':
-        return this.#backup(input, nowUs);
+        return this.#backup(input);
       case 'operatorCancel':
       case 'operatorForce':
       case 'operatorFinish':
@@ -210,7 +211,7 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
       this.#resumeOwed = true;
       return outputs;
     }
-    return [...outputs, ...this.#tellResumed(session, answer, nowUs)];
+    return [...outputs, ...this.#tellResumed(session, answer)];
   }
 
   /** `later`: it has just been started. */
@@ -236,7 +237,7 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     }
   }
 
-  #tellResumed(session: number, state: ResumedState, nowUs: number): DestinationOutput[] {
+  #tellResumed(session: number, state: ResumedState): DestinationOutput[] {
     const put = (section: DestinationSection): DestinationOutput => ({
       kind: 'put',
       session,
@@ -249,7 +250,7 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     for (const [index, ranges] of lists.entries()) {
       outputs.push(put({ kind: 'missing', ranges, last: index === lists.length - 1 }));
     }
-    return [...outputs, ...this.#demand([...this.#waiting.keys()], nowUs)];
+    return outputs;
   }
 
   #lost(reason: string, nowUs: number): DestinationOutput[] {
@@ -365,18 +366,18 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     const place = this.#arrivals.switchover !== undefined;
     const ranges = this.#arrivals.add(input.session, input);
     if (typeof ranges === 'string') return this.#wrong(ranges, nowUs);
-    const { session, stream, sequence, batch } = input;
-    return [{ kind: 'apply', session, stream, sequence, batch, ranges, place }];
+    const { session, sequence, batch } = input;
+    return [{ kind: 'apply', session, sequence, batch, ranges, place }];
   }
 
-  #applied(input: InputOf<'applied'>, nowUs: number): DestinationOutput[] {
-    const { session, stream, sequence } = input;
-    const applied = this.#arrivals.applied(session, stream, sequence);
+  #applied(input: InputOf<'applied'>): DestinationOutput[] {
+    const { session, sequence } = input;
+    const applied = this.#arrivals.applied(session, sequence);
     if (applied === undefined) return [];
-    this.#served(applied.ranges, nowUs);
+    this.#served(applied.ranges);
     const outputs: DestinationOutput[] = [];
     if (session === this.#session && applied.upTo !== undefined) {
-      outputs.push(...this.#put({ kind: 'received', stream, sequence: applied.upTo }));
+      outputs.push(...this.#put({ kind: 'received', sequence: applied.upTo }));
     }
     return [...outputs, ...this.#load(), ...this.#complete()];
   }
@@ -428,7 +429,7 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     this.#heardAtUs = nowUs;
     const outputs: DestinationOutput[] = [];
     if (this.#session !== undefined && this.#resumeOwed) {
-      outputs.push(...this.#tellResumed(this.#session, 'running', nowUs));
+      outputs.push(...this.#tellResumed(this.#session, 'running'));
     } else {
       const startUs = (this.#startedAtUs ?? nowUs) - state.runAtUs;
       outputs.push(...this.#put({ kind: 'running', startUs }));
@@ -466,55 +467,44 @@ export class DestinationCore implements Core<DestinationInput, DestinationOutput
     return [...outputs, ...this.#end({ kind: 'completed' })];
   }
 
-  #fault(offsets: readonly number[], nowUs: number): DestinationOutput[] {
-    if (!this.#pagesExpected) return [];
-    const pages: number[] = [];
+  #fault(offsets: readonly number[], nowUs: number): void {
+    if (!this.#pagesExpected) return;
+    // From here on the source owes something.
+    if (this.#waiting.size === 0) this.#heardAtUs = nowUs;
     for (const offset of offsets) {
       const page = Math.floor(offset / PAGE_SIZE_BYTES);
       // A page that has come between the touch and this word of it is nothing to wait for.
       const comes = this.#arrivals.missing.has(page) || this.#arrivals.isPlacing(page);
-      if (!comes || this.#waiting.has(page)) continue;
-      this.#waiting.set(page, nowUs);
-      pages.push(page);
+      if (comes) this.#waiting.add(page);
     }
-    return this.#demand(pages, nowUs);
   }
 
-  #demand(pages: readonly number[], nowUs: number): DestinationOutput[] {
-    // What is being placed is not asked for again.
-    const wanted = pages.filter((page) => this.#arrivals.missing.has(page));
-    if (wanted.length > 0 && this.#session !== undefined) this.#heardAtUs = nowUs;
-    const outputs: DestinationOutput[] = [];
-    for (let at = 0; at < wanted.length; at += DEMANDED_PAGES) {
-      const ranges = wanted.slice(at, at + DEMANDED_PAGES).map((page) => rangeOf(page, 1));
-      outputs.push(...this.#put({ kind: 'demand', ranges }));
-    }
-    return outputs;
+  #placed({ ranges, waitsUs }: InputOf<'placed'>, nowUs: number): DestinationOutput[] {
+    this.#heardAtUs = nowUs;
+    for (const waitUs of waitsUs) this.#faults.add(waitUs);
+    this.#arrivals.placed(ranges);
+    this.#served(ranges);
+    const told = ranges.length === 0 ? [] : pieces(ranges);
+    const outputs = told.flatMap((list) => this.#put({ kind: 'placed', ranges: list }));
+    return [...outputs, ...this.#complete()];
   }
 
-  #served(ranges: readonly PageRange[], nowUs: number): void {
+  #served(ranges: readonly PageRange[]): void {
     if (this.#waiting.size === 0) return;
     for (const { offset, length } of ranges) {
       for (let at = offset; at < offset + length; at += PAGE_SIZE_BYTES) {
-        const page = at / PAGE_SIZE_BYTES;
-        const sinceUs = this.#waiting.get(page);
-        if (sinceUs === undefined) continue;
-        this.#waiting.delete(page);
-        this.#faults.add(nowUs - sinceUs);
+        this.#waiting.delete(at / PAGE_SIZE_BYTES);
       }
     }
   }
 
-  #backup(
-    input: InputOf<'backupApplied'> | InputOf<'backupRefused'>,
-    nowUs: number,
-  ): DestinationOutput[] {
+  #backup(input: InputOf<'backupApplied'> | InputOf<'backupRefused'>): DestinationOutput[] {
     this.#finishing = false;
     if (input.kind === 'backupRefused') {
       return [{ kind: 'commandRefused', command: 'operatorFinish', reason: input.reason }];
     }
     this.#arrivals.missing.deleteAll(input.ranges);
-    this.#served(input.ranges, nowUs);
+    this.#served(input.ranges);
     return this.#complete();
   }
 

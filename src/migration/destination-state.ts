@@ -5,7 +5,6 @@ import type {
   Difference,
   HelloSection,
   ImageId,
-  PageStream,
   SourceSection,
 } from './messages.js';
 
@@ -25,11 +24,10 @@ export type DestinationInput =
       readonly session: number;
       readonly section: PlainSourceSection;
     }
-  /** A `pages` or `demanded` section whose batch is decoded and checked. `ranges`: ascending. */
+  /** A `pages` section whose batch is decoded and checked. `ranges`: ascending. */
   | {
       readonly kind: 'batch';
       readonly session: number;
-      readonly stream: PageStream;
       readonly sequence: number;
       readonly ranges: readonly PageRange[];
       /** As it came: coded bytes and their CRC-32C. */
@@ -52,7 +50,6 @@ export type DestinationInput =
   | {
       readonly kind: 'applied';
       readonly session: number;
-      readonly stream: PageStream;
       readonly sequence: number;
     }
   /** All writes of the moved disks up to the source's mark are here, and can be committed. */
@@ -65,8 +62,14 @@ export type DestinationInput =
   | { readonly kind: 'guestSpeaks' }
   /** Something of the above went wrong. `ran`: the guest may have run, and been heard. */
   | { readonly kind: 'broken'; readonly reason: string; readonly ran: boolean }
-  /** Postcopy: vCPUs or devices wait for these pages. */
+  /** Postcopy: vCPUs or devices wait for these pages, which the fault lane has asked for. */
   | { readonly kind: 'fault'; readonly offsets: readonly number[] }
+  /** These pages came by the fault lane and are in RAM. `waitsUs`: of those that wait no more. */
+  | {
+      readonly kind: 'placed';
+      readonly ranges: readonly PageRange[];
+      readonly waitsUs: readonly number[];
+    }
   /** Answer to `applyBackup`. `ranges`: what was placed. */
   | { readonly kind: 'backupApplied'; readonly ranges: readonly PageRange[] }
   | { readonly kind: 'backupRefused'; readonly reason: string }
@@ -87,12 +90,11 @@ export type DestinationOutput =
   /**
    * Put these pages of the batch, and no other, into the guest's RAM. `place`: by userfaultfd, for
    * a guest that may run, where a page that is there already stays as it is; otherwise by writing.
-   * In order within a stream. `ranges` may be empty; it is answered all the same.
+   * In order. `ranges` may be empty; it is answered all the same.
    */
   | {
       readonly kind: 'apply';
       readonly session: number;
-      readonly stream: PageStream;
       readonly sequence: number;
       readonly batch: Buffer;
       readonly ranges: readonly PageRange[];

@@ -6,8 +6,8 @@
  * section-codecs.ts (fields). source-core.ts decides at the host that the guest leaves, with
  * precopy-pace.ts (when to pause), page-sender.ts (which pages next) and source-handover.ts (from
  * `run` on); destination-core.ts decides at the host that it comes to, with arrivals.ts (what has
- * come, and what is missing). abilities.ts says what a destination can't run. The protocol in
- * words: docs/protocol/migration.md.
+ * come, and what is missing). Pages that the guest waits for go beside the cores: fault-lane.ts.
+ * abilities.ts says what a destination can't run. The protocol in words: docs/protocol/migration.md.
  *
  * Pages: RAM -> pages/page-encoder.ts (sent-pages.ts, page-delta.ts) -> pages/batch-compression.ts
  * where compression-advisor.ts says so -> pages/page-batch.ts -> the link -> pages/page-decoder.ts
@@ -34,13 +34,17 @@ export type {
   DestinationState,
   PlainSourceSection,
 } from './destination-state.js';
+export { DemandQueue, FaultDemands } from './fault-lane.js';
 export {
   type Compression,
+  type DemandedSection,
+  type DemandSection,
   type DestinationSection,
   DISK_PLACES,
   type Difference,
   type DiskPlace,
   type HelloSection,
+  type LaneSection,
   LINK_OF,
   type MigratedDisk,
   type MigratedNic,
@@ -49,7 +53,6 @@ export {
   type MigrationId,
   type MigrationLink,
   type MigrationMode,
-  type PageStream,
   type Section,
   type SectionKind,
   type SourceSection,
@@ -78,6 +81,7 @@ export {
   type PageEncoderStats,
   type PageSource,
 } from './pages/page-encoder.js';
+export { plainBatch } from './pages/plain-batch.js';
 export {
   type CheckedParts,
   DESTINATION_SECTIONS,
@@ -89,6 +93,7 @@ export { type RawSection, SectionReader, unframeSection } from './section-wire.j
 export { SourceCore } from './source-core.js';
 export type {
   HandedOver,
+  PlainDestinationSection,
   SourceInput,
   SourceOptions,
   SourceOutcome,

@@ -9,12 +9,6 @@ export const BATCH_BYTES = 3 * MIB;
 /** Pages that one `sendPages` asks for: 512 KiB, which pages/page-encoder.ts makes one batch of. */
 export const BATCH_PAGES = 128;
 
-/**
- * The same once the guest runs at the destination: 128 KiB. A demanded page waits for what of a
- * batch is being coded or applied, at either end.
- */
-export const BATCH_PAGES_POSTCOPY = 32;
-
 /** Bytes of one `deviceState` section; a larger state goes in several. */
 export const DEVICE_STATE_PIECE_BYTES = MIB;
 
@@ -61,37 +55,27 @@ export const RAM_BYTES = 0x1_0000_0000 * 4096;
 
 /**
  * Batches handed to the shell or on their way that are not yet confirmed. In precopy they keep the
- * link busy; in postcopy each of them is ahead of a demanded page on the wire.
+ * link busy; in postcopy they are in the way of the pages around one that was demanded.
  */
 export const WINDOW_PRECOPY = 16;
 export const WINDOW_POSTCOPY = 4;
 
-/**
- * The same for so many microseconds after a page was demanded: it goes on, but out of the way.
- * While a demanded page is itself on its way nothing else is sent.
- */
-export const WINDOW_DEMANDED = 1;
-export const DEMAND_QUIET_US = 10_000;
-
-/**
- * Microseconds between two batches in that time. A batch keeps the threads at both ends busy for
- * some tenths of a millisecond, nearly whatever its size, and a fault that comes then waits.
- */
-export const DEMAND_PACE_US = 2000;
-
 /** Batches that the destination holds unapplied; a source that sends more breaks the protocol. */
 export const UNAPPLIED_BATCHES = 64;
 
-/** Demanded pages that wait for the list of missing ones. More, and the session is dropped. */
+/** Demanded pages that wait at the source for the link. More, and the session is dropped. */
 export const DEMAND_QUEUE = 4096;
 
+/** Pages in one batch of demanded ones: what a frame of their link takes. More go in several. */
+export const DEMANDED_BATCH_PAGES = 128;
+
 /**
- * A demanded page is followed by those of its aligned block that are missing, too: 32 KiB take
- * little longer than 4 on any link, and each fault that does not happen saves a round trip.
+ * With a page those of its aligned block that are missing, too, are demanded: 32 KiB take little
+ * longer than 4 on any link, and each fault that does not happen saves a round trip.
  */
 export const NEAR_PAGES = 8;
 
-/** Pages pushed after a fault, forwards, before the ascending order goes on. */
+/** Pages pushed after a demanded one, forwards, before the ascending order goes on. */
 export const AROUND_PAGES = 64;
 
 /** Microseconds between attempts to reach the destination again. */

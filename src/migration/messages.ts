@@ -78,20 +78,14 @@ export interface ResumeSection {
   readonly host: string;
 }
 
-/** The two streams of pages: `demanded` overtakes `ram`, and is empty before the switchover. */
-export type PageStream = 'ram' | 'demanded';
-
-/**
- * A batch of pages, coded by src/migration/pages. Batches of one stream are numbered from 0 in each
- * session.
- */
+/** A batch of pages, coded by src/migration/pages. Numbered from 0 in each session. */
 export interface PagesSection {
   readonly kind: 'pages';
   readonly sequence: number;
   readonly batch: Buffer;
 }
 
-/** The same on the stream of demanded pages. */
+/** The same for pages that were demanded, numbered by themselves. Empty if none were. */
 export interface DemandedSection {
   readonly kind: 'demanded';
   readonly sequence: number;
@@ -194,17 +188,25 @@ export interface DigestsSection {
   readonly last: boolean;
 }
 
-/** The guest waits for these pages. Most urgent first. */
+/**
+ * The guest waits for these pages. Most urgent first, a batch for each range. One of no ranges is
+ * answered, too: so both ends exercise their code before a guest waits.
+ */
 export interface DemandSection {
   readonly kind: 'demand';
   readonly ranges: readonly PageRange[];
 }
 
-/** Batches up to and with `sequence` of a stream are in the destination's RAM. */
+/** Batches of `pages` up to and with `sequence` are in the destination's RAM. */
 export interface ReceivedSection {
   readonly kind: 'received';
-  readonly stream: PageStream;
   readonly sequence: number;
+}
+
+/** These pages, which were demanded, are in the destination's RAM. */
+export interface PlacedSection {
+  readonly kind: 'placed';
+  readonly ranges: readonly PageRange[];
 }
 
 /** All that `switchover` names is here and agrees; the guest is loaded and paused. */
@@ -285,6 +287,7 @@ export type DestinationSection =
   | DigestsSection
   | DemandSection
   | ReceivedSection
+  | PlacedSection
   | LoadedSection
   | RunningSection
   | ResumedSection
@@ -293,22 +296,25 @@ export type DestinationSection =
   | CompleteSection
   | FailedSection;
 
+/** What the faults link carries: for its threads, not for the cores. */
+export type LaneSection = DemandSection | DemandedSection;
+
 export type Section = SourceSection | DestinationSection;
 export type SectionKind = Section['kind'];
 
 /** A link of src/transport's session; sections of one link keep their order. */
-export type MigrationLink = 'control' | 'ram';
+export type MigrationLink = 'control' | 'ram' | 'faults';
 
 /**
- * Which link carries what. `switchover` is on the ram link, behind all that it counts; demanded
- * pages, on the control link, where little else is said, overtake the rest. The disk and network
- * links are those of src/guest: moved disks, and input from the LAN that the guest has not had.
+ * Which link carries what. `switchover` is on the ram link, behind all that it counts; demands and
+ * demanded pages have a link, and at each end a thread, to themselves. The disk and network links
+ * are those of src/guest: moved disks, and input from the LAN that the guest has not had.
  */
 export const LINK_OF: Readonly<Record<SectionKind, MigrationLink>> = {
   hello: 'control',
   resume: 'control',
   pages: 'ram',
-  demanded: 'control',
+  demanded: 'faults',
   round: 'ram',
   pending: 'ram',
   deviceState: 'ram',
@@ -320,8 +326,9 @@ export const LINK_OF: Readonly<Record<SectionKind, MigrationLink>> = {
   accepted: 'control',
   refused: 'control',
   digests: 'ram',
-  demand: 'control',
+  demand: 'faults',
   received: 'ram',
+  placed: 'control',
   loaded: 'control',
   running: 'control',
   resumed: 'control',

@@ -347,19 +347,18 @@ const demand: CodecOf<'demand'> = section('demand', {
 
 const received: CodecOf<'received'> = section('received', {
   maxBytes: SMALL,
-  encode: ({ stream, sequence }) => ({
-    fields: [
-      new ByteWriter(9)
-        .uint8(stream === 'ram' ? 0 : 1)
-        .uint53(sequence)
-        .finish(),
-    ],
-  }),
-  decode: ({ fields }) => ({
-    kind: 'received',
-    stream: flag(fields) ? 'demanded' : 'ram',
-    sequence: fields.uint53(),
-  }),
+  // The number of the stream: there is one.
+  encode: ({ sequence }) => ({ fields: [new ByteWriter(9).uint8(0).uint53(sequence).finish()] }),
+  decode: ({ fields }) => {
+    bounded(fields.uint8(), 0, 'as the number of a stream');
+    return { kind: 'received', sequence: fields.uint53() };
+  },
+});
+
+const placed: CodecOf<'placed'> = section('placed', {
+  maxBytes: RANGES_BYTES,
+  encode: ({ ranges }) => ({ fields: [rangesBytes(ranges)] }),
+  decode: ({ fields }) => ({ kind: 'placed', ranges: readRanges(fields) }),
 });
 
 const running: CodecOf<'running'> = section('running', {
@@ -447,6 +446,7 @@ const DESTINATION_CODECS: { readonly [K in DestinationSection['kind']]: CodecOf<
   digests,
   demand,
   received,
+  placed,
   loaded: bare('loaded', 'loaded'),
   running,
   resumed,

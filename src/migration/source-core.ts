@@ -14,9 +14,9 @@
  */
 import { type Core, PAGE_SIZE_BYTES, type PageRange, unreachable } from '../lib/index.js';
 import { HandoverReadiness } from './handover-readiness.js';
-import type { DestinationSection, SourceSection } from './messages.js';
+import type { SourceSection } from './messages.js';
 import { countPages, withinRam } from './page-map.js';
-import { type BatchOrder, isDemand, PageSender } from './page-sender.js';
+import { type BatchOrder, PageSender } from './page-sender.js';
 import { PrecopyPace } from './precopy-pace.js';
 import { SourceHandover } from './source-handover.js';
 import {
@@ -27,6 +27,7 @@ import {
   switchoverSections,
 } from './source-parts.js';
 import type {
+  PlainDestinationSection,
   SourceInput,
   SourceOptions,
   SourceOutcome,
@@ -35,7 +36,8 @@ import type {
   SourceState,
 } from './source-state.js';
 
-type SectionOf<K extends DestinationSection['kind']> = Extract<DestinationSection, { kind: K }>;
+type Section = PlainDestinationSection;
+type SectionOf<K extends Section['kind']> = Extract<Section, { kind: K }>;
 
 export class SourceCore implements Core<SourceInput, SourceOutput> {
   readonly #options: SourceOptions;
@@ -231,7 +233,7 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
 
   // What the destination says.
 
-  #section(section: DestinationSection, nowUs: number): SourceOutput[] {
+  #section(section: Section, nowUs: number): SourceOutput[] {
     const state = this.#state;
     switch (section.kind) {
       case 'accepted':
@@ -250,10 +252,10 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
         this.#state = { ...state, owed: !section.last };
         return [{ kind: 'compareImage', bytes: section.bytes, last: section.last }];
       case 'received':
-        if (!this.#sender.received(section.stream, section.sequence)) break;
+        if (!this.#sender.received(section.sequence)) break;
         return this.#pump(nowUs);
-      case 'demand':
-        return this.#demand(section.ranges, nowUs);
+      case 'placed':
+        return this.#placed(section.ranges);
       case 'loaded':
         if (state.kind !== 'loading' || state.loaded) break;
         this.#state = { ...state, loaded: true };
@@ -283,17 +285,15 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   }
 
   /** Loading the devices reads RAM: in postcopy pages are demanded before the guest runs. */
-  #demand(ranges: readonly PageRange[], nowUs: number): SourceOutput[] {
+  #placed(ranges: readonly PageRange[]): SourceOutput[] {
     const state = this.#state;
     if (state.kind !== 'loading' || !state.postcopy)
-      return this.#wrong(`demand in state ${state.kind}`);
-    if (!withinRam(ranges, this.#sender.unsent.pages) || !isDemand(ranges)) {
-      return this.#wrong('demand of pages that it can not lack');
+      return this.#wrong(`placed in state ${state.kind}`);
+    if (!withinRam(ranges, this.#sender.unsent.pages)) {
+      return this.#wrong('pages that are not of RAM are placed');
     }
-    if (!this.#sender.owed) this.#heardAtUs = nowUs;
-    return this.#orders(
-      this.#sender.demand(ranges, { near: this.#options.hello.choices.background, nowUs }),
-    );
+    this.#sender.placed(ranges);
+    return [];
   }
 
   // Precopy.
@@ -544,11 +544,11 @@ export class SourceCore implements Core<SourceInput, SourceOutput> {
   // Pages.
 
   #pagesSent(
-    { stream, sequence, bytes, crc }: Extract<SourceInput, { kind: 'pagesSent' }>,
+    { sequence, bytes, crc }: Extract<SourceInput, { kind: 'pagesSent' }>,
     nowUs: number,
   ): SourceOutput[] {
-    if (!this.#sender.coded(stream, sequence, { bytes, crc })) {
-      return this.#broken(`Batch ${sequence} of ${stream} was not asked for`);
+    if (!this.#sender.coded(sequence, { bytes, crc })) {
+      return this.#broken(`Batch ${sequence} was not asked for`);
     }
     return this.#state.kind === 'switching' ? this.#collect({}, nowUs) : this.#pump(nowUs);
   }

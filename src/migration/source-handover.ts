@@ -7,19 +7,21 @@
  * destination has, and in postcopy its list of missing pages replaces what is known here.
  */
 import { PAGE_SIZE_BYTES, type PageRange, unreachable } from '../lib/index.js';
-import { DEMAND_QUEUE, RECONNECT_US } from './limits.js';
-import type { DestinationSection, ResumedState, SourceSection } from './messages.js';
-import { countPages, PageMap, withinRam } from './page-map.js';
-import { isDemand, type PageSender } from './page-sender.js';
+import { RECONNECT_US } from './limits.js';
+import type { ResumedState, SourceSection } from './messages.js';
+import { PageMap, withinRam } from './page-map.js';
+import type { PageSender } from './page-sender.js';
 import type {
   HandedOver,
+  PlainDestinationSection,
   SourceInput,
   SourceOptions,
   SourceOutcome,
   SourceOutput,
 } from './source-state.js';
 
-type SectionOf<K extends DestinationSection['kind']> = Extract<DestinationSection, { kind: K }>;
+type Section = PlainDestinationSection;
+type SectionOf<K extends Section['kind']> = Extract<Section, { kind: K }>;
 type Operator = Extract<SourceInput, { kind: `operator${string}` }>;
 
 const LOST =
@@ -49,8 +51,6 @@ export class SourceHandover {
   #heardAtUs: number;
   /** The destination's list, while it comes. */
   readonly #missing: PageMap;
-  /** Demands that came before it. */
-  #early: PageRange[] = [];
   #alarmed = false;
 
   /** `put`s of `run` are `begin`'s. */
@@ -112,8 +112,8 @@ export class SourceHandover {
         return this.#section(input.section, nowUs);
       case 'pagesSent': {
         if (input.session !== this.#session) return [];
-        const { stream, sequence, bytes, crc } = input;
-        this.#sender.coded(stream, sequence, { bytes, crc });
+        const { sequence, bytes, crc } = input;
+        this.#sender.coded(sequence, { bytes, crc });
         return this.#pump(nowUs);
       }
       case 'backupWritten':
@@ -147,7 +147,6 @@ export class SourceHandover {
     this.#heardAtUs = nowUs;
     this.#reconnectAtUs = undefined;
     this.#missing.clear();
-    this.#early = [];
     this.#state = { ...this.#state, link: 'resuming' };
     const { migration, vm, host } = this.#options.hello;
     return this.#put({ kind: 'resume', migration, vm, host });
@@ -225,15 +224,15 @@ export class SourceHandover {
     ];
   }
 
-  #section(section: DestinationSection, nowUs: number): SourceOutput[] {
+  #section(section: Section, nowUs: number): SourceOutput[] {
     const { link, postcopy, confirmed } = this.#state;
     switch (section.kind) {
       case 'received':
-        if (!this.#sender.received(section.stream, section.sequence)) break;
+        if (!this.#sender.received(section.sequence)) break;
         return this.#pump(nowUs);
-      case 'demand':
+      case 'placed':
         if (!postcopy) break;
-        return this.#demand(section.ranges, nowUs);
+        return this.#placed(section.ranges, nowUs);
       case 'running':
         if (link !== 'asking') break;
         if (!postcopy) return this.#release();
@@ -261,24 +260,13 @@ export class SourceHandover {
     return this.#drop(what, nowUs);
   }
 
-  #demand(ranges: readonly PageRange[], nowUs: number): SourceOutput[] {
-    if (!withinRam(ranges, this.#missing.pages) || !isDemand(ranges)) {
-      return this.#drop('The destination demands pages that it can not lack', nowUs);
+  #placed(ranges: readonly PageRange[], nowUs: number): SourceOutput[] {
+    if (!withinRam(ranges, this.#missing.pages)) {
+      return this.#drop('The destination has placed pages outside of RAM', nowUs);
     }
-    if (this.#state.link === 'stuck') return [];
-    if (this.#state.link === 'resuming') {
-      // It has overtaken the list of what is missing, without which nothing can be sent again.
-      this.#early.push(...ranges);
-      if (countPages(this.#early) <= DEMAND_QUEUE) return [];
-      return this.#drop('The destination demands more than can wait', nowUs);
-    }
-    if (!this.#sender.owed) this.#heardAtUs = nowUs;
-    return [
-      ...this.#orders(
-        this.#sender.demand(ranges, { near: this.#options.hello.choices.background, nowUs }),
-      ),
-      ...this.#pump(nowUs),
-    ];
+    // Before its list of missing pages it has nothing to say of which anything is known here.
+    if (this.#state.link !== 'resuming') this.#sender.placed(ranges);
+    return this.#pump(nowUs);
   }
 
   #resumed(answer: ResumedState, nowUs: number): SourceOutput[] {
@@ -317,11 +305,7 @@ export class SourceHandover {
       map.clear();
       map.addAll(this.#missing.ranges());
     }
-    const demanded = this.#orders(
-      this.#sender.demand(this.#early, { near: this.#options.hello.choices.background, nowUs }),
-    );
-    this.#early = [];
-    return [...demanded, ...this.#reached(this.#state.confirmed ? 'sending' : 'asking', nowUs)];
+    return this.#reached(this.#state.confirmed ? 'sending' : 'asking', nowUs);
   }
 
   /** The destination has answered: it is not lost any more. */
@@ -403,7 +387,7 @@ export class SourceHandover {
     return postcopy && link === 'sending' && this.#options.hello.choices.background;
   }
 
-  #orders(batches: ReturnType<PageSender['demand']>): SourceOutput[] {
+  #orders(batches: ReturnType<PageSender['background']>): SourceOutput[] {
     const session = this.#session;
     if (session === undefined) return [];
     return batches.map((batch) => ({ kind: 'sendPages', session, ...batch }));

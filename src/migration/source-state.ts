@@ -1,6 +1,9 @@
 /** Inputs, outputs, states and options of the source's core (source-core.ts). */
 import type { PageRange } from '../lib/index.js';
-import type { DestinationSection, HelloSection, PageStream, SourceSection } from './messages.js';
+import type { DestinationSection, HelloSection, SourceSection } from './messages.js';
+
+/** What the core hears: demands are the fault lane's (fault-lane.ts). */
+export type PlainDestinationSection = Exclude<DestinationSection, { kind: 'demand' }>;
 
 export type SourceInput =
   | { readonly kind: 'tick' }
@@ -14,7 +17,7 @@ export type SourceInput =
   | {
       readonly kind: 'section';
       readonly session: number;
-      readonly section: DestinationSection;
+      readonly section: PlainDestinationSection;
     }
   /** Answer to `startTracking`: writes are noticed from now on. `ranges`: every page ever touched. */
   | { readonly kind: 'trackingStarted'; readonly ranges: readonly PageRange[] }
@@ -26,7 +29,6 @@ export type SourceInput =
   | {
       readonly kind: 'pagesSent';
       readonly session: number;
-      readonly stream: PageStream;
       readonly sequence: number;
       readonly bytes: number;
       readonly crc: number;
@@ -82,11 +84,10 @@ export type SourceOutput =
   | { readonly kind: 'compareImage'; readonly bytes: Buffer; readonly last: boolean }
   /** The destination's image is one of which this host knows what changed since. To be answered. */
   | { readonly kind: 'compareKnownImage'; readonly image: string }
-  /** Code these pages as they are now and put them on the stream, in the order of outputs. */
+  /** Code these pages as they are now and put them on their link, in the order of outputs. */
   | {
       readonly kind: 'sendPages';
       readonly session: number;
-      readonly stream: PageStream;
       readonly sequence: number;
       readonly ranges: readonly PageRange[];
     }

@@ -3,7 +3,7 @@
  * destination has confirmed the batch: then the kernel has read it. Half a MiB anew for each would
  * cost more than filling it.
  */
-import type { PageBatch, PageStream } from '../migration/index.js';
+import type { PageBatch } from '../migration/index.js';
 
 interface OnItsWay {
   readonly sequence: number;
@@ -11,20 +11,20 @@ interface OnItsWay {
 }
 
 export class BatchMemory {
-  #streams: Readonly<Record<PageStream, OnItsWay[]>> = { ram: [], demanded: [] };
+  #onTheirWay: OnItsWay[] = [];
 
   /** Another session: of what the one before had under way nothing is confirmed any more. */
   restart(): void {
-    this.#streams = { ram: [], demanded: [] };
+    this.#onTheirWay = [];
   }
 
-  sent(stream: PageStream, sequence: number, batch: PageBatch): void {
-    this.#streams[stream].push({ sequence, batch });
+  sent(sequence: number, batch: PageBatch): void {
+    this.#onTheirWay.push({ sequence, batch });
   }
 
   /** The batches that are confirmed by this and were not before. */
-  received(stream: PageStream, sequence: number): PageBatch[] {
-    const line = this.#streams[stream];
+  received(sequence: number): PageBatch[] {
+    const line = this.#onTheirWay;
     const open = line.findIndex((found) => found.sequence > sequence);
     return line.splice(0, open === -1 ? line.length : open).map(({ batch }) => batch);
   }

@@ -208,6 +208,7 @@ export class DepartingGuest {
     if (this.#edged) this.#epoch += 1;
     this.#edged = false;
     this.#devices = undefined;
+    emulator.setThrottle(0);
     if (this.#paused) {
       this.#paused = false;
       await emulator.resume();

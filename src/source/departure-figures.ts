@@ -46,11 +46,12 @@ export class DepartureFigures {
     this.#downtimeUs ??= (this.#runSaidAtUs ?? nowUs) - this.#pausedAtUs + section.startUs;
   }
 
-  total(nowUs: number, sentBytes: number): MigrationFigures {
+  /** `codedBytes`: of pages, without those that were demanded. */
+  total(nowUs: number, codedBytes: number, demandedPages: number): MigrationFigures {
     return {
       totalMs: (nowUs - this.startedAtUs) / 1000,
       downtimeMs: this.#downtimeUs === undefined ? null : this.#downtimeUs / 1000,
-      sentBytes,
+      sentBytes: codedBytes + demandedPages * PAGE_SIZE_BYTES,
       faults: this.#faults,
     };
   }
@@ -60,7 +61,7 @@ export class DepartureFigures {
     around: {
       readonly address: MigrateOptions['to'];
       readonly method: MigrateOptions['method'];
-      /** Of pages, as coded. */
+      /** Of pages, as coded, without those that were demanded. */
       readonly sentBytes: number;
       /** How far each moved disk is; undefined: it is read-only. */
       readonly disks: readonly (MovedBytes | undefined)[];
@@ -79,7 +80,7 @@ export class DepartureFigures {
       round: progress.rounds,
       doneBytes,
       totalBytes: doneBytes + disksLeft + progress.pagesLeft * PAGE_SIZE_BYTES,
-      sentBytes: disksDone + around.sentBytes,
+      sentBytes: disksDone + around.sentBytes + progress.demandedPages * PAGE_SIZE_BYTES,
       bytesPerSecond: progress.rate ?? 0,
       remainingMs: progress.leftUs === undefined ? null : progress.leftUs / 1000,
       throttlePercent: progress.throttle,

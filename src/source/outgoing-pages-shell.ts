@@ -1,18 +1,28 @@
 /**
- * The pages that leave: coded from guest RAM and put on their links, in the order of the core's
- * orders. There are two streams: what is demanded does not wait for what is not.
+ * The pages that leave: coded from guest RAM and put on the ram link, in the order of the core's
+ * orders. What the destination demands is sent beside them, by a thread of its own.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { SessionChannel } from '../guest/index.js';
-import type { PageRange } from '../lib/index.js';
-import type { DestinationSection, PageStream, SourceSection } from '../migration/index.js';
+import type { GuestRam } from '../emulator/index.js';
+import { FaultSource, type SessionChannel } from '../guest/index.js';
+import { ColoError, type Logger, type PageRange } from '../lib/index.js';
+import type { DestinationSection, SourceSection } from '../migration/index.js';
+import type { Session } from '../transport/index.js';
 import { BatchMemory } from './batch-memory.js';
 import { PageCoding, type PageCodingOptions } from './page-coding-shell.js';
 
 type Channel = SessionChannel<SourceSection, DestinationSection>;
 
+export interface OutgoingPagesOptions extends PageCodingOptions {
+  readonly ram: GuestRam;
+  readonly log: Logger;
+  /** The destination may run the guest before it has all pages. */
+  readonly lacksPages: boolean;
+  /** Nobody sends what is demanded any more. */
+  readonly onFailure: (error: Error) => void;
+}
+
 export interface Order {
-  readonly stream: PageStream;
   readonly sequence: number;
   readonly ranges: readonly PageRange[];
 }
@@ -32,8 +42,24 @@ export class OutgoingPages {
   #postcopy = false;
   #sentBytes = 0;
 
-  constructor(options: PageCodingOptions) {
+  readonly #options: OutgoingPagesOptions;
+  #lane: FaultSource | undefined;
+
+  constructor(options: OutgoingPagesOptions) {
+    this.#options = options;
     this.#coding = new PageCoding(options);
+    if (options.lacksPages) this.#lane = this.#newLane();
+  }
+
+  /** Of each session, as soon as it is there. */
+  async attach(session: Session): Promise<void> {
+    if (this.#options.lacksPages) this.#lane ??= this.#newLane();
+    try {
+      await this.#lane?.attach(session);
+    } catch (error) {
+      // Of the link's end, or the thread's, others are told, too.
+      if (!(error instanceof ColoError)) throw error;
+    }
   }
 
   /** As coded. */
@@ -52,10 +78,26 @@ export class OutgoingPages {
     this.#coding.restart();
   }
 
-  /** Each page is sent once from now on, whatever the destination had of it. */
+  /**
+   * Each page is sent once from now on, whatever the destination had of it. Before the destination
+   * knows that it lacks any: it may demand them at once.
+   */
   beginPostcopy(): void {
     this.#postcopy = true;
     this.#coding.forget();
+    this.#lane?.begin();
+  }
+
+  /** The guest may go on, or end, when it resolves: nothing is sent on demand. Idempotent. */
+  async stop(): Promise<void> {
+    await this.#lane?.stop();
+  }
+
+  /** The same for good; the thread ends behind the session. */
+  async end(sessionOver: () => Promise<void> | undefined): Promise<void> {
+    await this.stop();
+    await sessionOver();
+    await this.#lane?.end();
   }
 
   /**
@@ -63,7 +105,6 @@ export class OutgoingPages {
    * undefined if there is no channel for them by then. Rejects with the link's error.
    */
   send(order: Order, channel: () => Channel | undefined): Promise<SentBatch | undefined> {
-    if (order.stream === 'demanded') return this.#sendNow(order, channel);
     return this.afterPages(() => this.#sendNow(order, channel));
   }
 
@@ -75,31 +116,40 @@ export class OutgoingPages {
   }
 
   /** The destination has them. */
-  received(stream: PageStream, sequence: number): void {
-    for (const batch of this.#memory.received(stream, sequence)) this.#coding.recycle(batch);
-    if (stream === 'ram') this.#coding.confirmed(sequence);
+  received(sequence: number): void {
+    for (const batch of this.#memory.received(sequence)) this.#coding.recycle(batch);
+    this.#coding.confirmed(sequence);
+  }
+
+  #newLane(): FaultSource {
+    const { ram, log, onFailure } = this.#options;
+    const lane = new FaultSource({
+      ...{ ram: ram.handle, log },
+      onFailure: (error) => {
+        this.#lane = undefined;
+        onFailure(error);
+      },
+    });
+    if (this.#postcopy) lane.begin();
+    return lane;
   }
 
   async #sendNow(
     order: Order,
     channelNow: () => Channel | undefined,
   ): Promise<SentBatch | undefined> {
-    const { stream, sequence, ranges } = order;
+    const { sequence, ranges } = order;
     if (channelNow() === undefined) return undefined;
-    const isDemanded = stream === 'demanded';
-    const coded = isDemanded ? this.#coding.plain(ranges) : await this.#coding.code(ranges);
+    const { batch, checked, bytes } = await this.#coding.code(ranges);
     const channel = channelNow();
     if (channel === undefined) return undefined;
-    const { batch, checked, bytes } = coded;
-    channel.putPages(isDemanded ? 'demanded' : 'pages', sequence, checked);
-    this.#memory.sent(stream, sequence, batch);
+    channel.putPages(sequence, checked);
+    this.#memory.sent(sequence, batch);
     this.#sentBytes += bytes;
-    if (!isDemanded) {
-      this.#coding.sent(sequence, bytes);
-      await channel.drained();
-      // What is demanded meanwhile is heard before the next one is coded.
-      if (this.#postcopy) await nextTurn();
-    }
+    this.#coding.sent(sequence, bytes);
+    await channel.drained();
+    // What is heard meanwhile may change which pages go next.
+    if (this.#postcopy) await nextTurn();
     return { bytes, crc: checked.crc };
   }
 }

@@ -86,12 +86,6 @@ export class PageCoding {
     this.#encoder = this.#newEncoder({ remembers: false, destinationIsZero: false });
   }
 
-  /** Uncompressed: for pages that somebody waits for. */
-  plain(ranges: readonly PageRange[]): CodedBatch {
-    const batch = this.#encode(ranges);
-    return coded(batch, encodeChecked(batch));
-  }
-
   /** One at a time: batches are sent in the order in which they are encoded. */
   async code(ranges: readonly PageRange[]): Promise<CodedBatch> {
     const batch = this.#encode(ranges);

@@ -63,7 +63,7 @@ import { DepartureFigures } from './departure-figures.js';
 import { keepRam } from './keep-ram-shell.js';
 import { ALIVE_MS, CONNECT_TIMEOUT_MS, GOODBYE_TIMEOUT_MS, SILENCE_TIMEOUT_US } from './limits.js';
 import { migrationHello } from './migration-hello.js';
-import { type MissingPagesFile, writeMissingPages } from './missing-pages-file-shell.js';
+import { writeMissingPages } from './missing-pages-file-shell.js';
 import { OutgoingPages } from './outgoing-pages-shell.js';
 
 const MIGRATION_ID_BYTES = 16;
@@ -145,7 +145,10 @@ export class SourceRole extends MovingRole implements NodeRole {
       onPart: (part) => this.#mark(part),
     });
     this.#assist = new Assist(departure.guest, log);
-    this.#pages = new OutgoingPages({ ...this.#wish, ram: emulator.ram });
+    this.#pages = new OutgoingPages({
+      ...{ ...this.#wish, log, ram: emulator.ram, lacksPages: this.#wish.method !== 'precopy' },
+      onFailure: (error) => this.#driver.input({ kind: 'broken', reason: error.message }),
+    });
     this.#core = new SourceCore({
       hello,
       knownImages: this.#assist.knownImages,
@@ -343,7 +346,8 @@ export class SourceRole extends MovingRole implements NodeRole {
         return;
       case 'resumeGuest':
         this.#inTurn(async () => {
-          await this.#departure.guest.emulator.setThrottle(0);
+          // What is demanded is read until then.
+          await this.#pages.stop();
           await this.#guest.goOn();
         });
         return;
@@ -354,7 +358,11 @@ export class SourceRole extends MovingRole implements NodeRole {
         });
         return;
       case 'writeBackup':
-        this.#inTurn(() => writeMissingPages(this.#missingPages, output.ranges));
+        this.#inTurn(() => {
+          const [configuration, migration, log] = [this.#configuration, this.#migration, this.#log];
+          const { ram } = this.#departure.guest.emulator;
+          return writeMissingPages({ configuration, migration, log, ram }, output.ranges);
+        });
         return;
       case 'release':
         // `#end` stops the guest: its memory may be kept first.
@@ -407,12 +415,13 @@ export class SourceRole extends MovingRole implements NodeRole {
     });
     this.#current = { number, session, channel };
     if (number > 1) this.#pages.restart();
+    void this.#pages.attach(session);
     channel.onClose(({ reason }) => {
       this.#problem = reason;
       this.#driver.input({ kind: 'sessionLost', session: number, reason });
     });
     channel.onSection((section) => {
-      if (section.kind === 'received') this.#pages.received(section.stream, section.sequence);
+      if (section.kind === 'received') this.#pages.received(section.sequence);
       if (section.kind === 'accepted') this.#accepted(section);
       this.#figures.heard(section, monotonicUs());
       if (MARKED.has(section.kind)) this.#mark(section.kind);
@@ -462,10 +471,10 @@ export class SourceRole extends MovingRole implements NodeRole {
   #putNow(session: number, section: SourceSection): void {
     const current = this.#current;
     if (current?.number !== session) return;
+    if (section.kind === 'switchover' && section.postcopy) this.#pages.beginPostcopy();
     current.channel.put(section);
     if (section.kind === 'run') this.#figures.saysRun(monotonicUs());
     if (section.kind === 'switchover') this.#mark('lastPages');
-    if (section.kind === 'switchover' && section.postcopy) this.#pages.beginPostcopy();
   }
 
   /** What another host needs to know of the guest is as of now. */
@@ -503,13 +512,12 @@ export class SourceRole extends MovingRole implements NodeRole {
   }
 
   async #sendPages(output: Extract<SourceOutput, { kind: 'sendPages' }>): Promise<void> {
-    const { session, stream, sequence } = output;
+    const { session, sequence } = output;
     const now = () => (this.#current?.number === session ? this.#current : undefined);
     try {
       const sent = await this.#pages.send(output, () => now()?.channel);
-      if (sent !== undefined) {
-        this.#driver.input({ kind: 'pagesSent', session, stream, sequence, ...sent });
-      }
+      if (sent === undefined) return;
+      this.#driver.input({ kind: 'pagesSent', session, sequence, ...sent });
     } catch (error) {
       // A session that is over is told by the session.
       const current = now();
@@ -531,11 +539,6 @@ export class SourceRole extends MovingRole implements NodeRole {
     });
   }
 
-  get #missingPages(): MissingPagesFile {
-    const [configuration, migration, log] = [this.#configuration, this.#migration, this.#log];
-    return { configuration, migration, log, ram: this.#departure.guest.emulator.ram };
-  }
-
   #mustHaveSession(): Current {
     const current = this.#current;
     if (current === undefined) throw new Error('There is no session');
@@ -553,11 +556,12 @@ export class SourceRole extends MovingRole implements NodeRole {
     const endUs = monotonicUs();
     await this.#turn;
     const { guest, answer, policy, peer } = this.#departure;
-    await this.#current?.session.closedWithin(GOODBYE_TIMEOUT_MS);
+    await this.#pages.end(() => this.#current?.session.closedWithin(GOODBYE_TIMEOUT_MS));
     const to = formatAddress(this.#address);
     switch (outcome.kind) {
       case 'moved': {
-        const migration = this.#figures.total(endUs, this.#pages.sentBytes);
+        const { demandedPages } = this.#core.progress(endUs);
+        const migration = this.#figures.total(endUs, this.#pages.sentBytes, demandedPages);
         this.#log.info('The guest has been moved', { to, ...migration });
         this.#log.debug('Microseconds by part', this.#timeline.partsUs);
         answer({ ok: true, detail: `The guest runs on ${to} now`, migration });
@@ -576,9 +580,8 @@ export class SourceRole extends MovingRole implements NodeRole {
         if (this.#hasLeft && this.#offer !== undefined) this.#options.speech?.arrived(this.#offer);
         await removeMigrationRecord(this.#configuration);
         answer({ ok: false, code: 'COLO_E_MIGRATE', reason });
-        const epoch = this.#guest.epoch;
         this.#finish({
-          ...{ kind: 'promoted', guest, epoch, policy, peer },
+          ...{ kind: 'promoted', guest, epoch: this.#guest.epoch, policy, peer },
           downtimeUs: undefined,
           release: () => undefined,
         });

@@ -351,6 +351,9 @@ export class FakeEmulator implements Emulator {
     const missing = (): boolean => this.missingPages?.started ?? false;
     return {
       sizeBytes: file.length,
+      get handle(): never {
+        throw new Error('The RAM of a fake is no file');
+      },
       copyOut: (offset, target) => {
         this.#checkAlive();
         file.copy(target, 0, offset, offset + target.length);

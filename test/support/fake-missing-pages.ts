@@ -62,6 +62,10 @@ export class FakeMissingPages implements MissingPages {
     }
   }
 
+  lend(): never {
+    throw new Error('The faults of a fake have no descriptor');
+  }
+
   onFault(listener: (fault: MissingPageFault) => void): void {
     this.#listener = listener;
   }

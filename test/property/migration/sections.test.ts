@@ -59,8 +59,8 @@ function feed(chunks: readonly Buffer[]): Effects {
           });
           break;
         case 'apply': {
-          const { session, stream, sequence } = output;
-          step({ kind: 'applied', session, stream, sequence });
+          const { session, sequence } = output;
+          step({ kind: 'applied', session, sequence });
           break;
         }
         case 'load':
@@ -96,16 +96,17 @@ function feed(chunks: readonly Buffer[]): Effects {
 }
 
 function inputOf(section: SourceSection): DestinationInput {
-  if (section.kind !== 'pages' && section.kind !== 'demanded') {
+  // Of another link.
+  if (section.kind === 'demanded') return { kind: 'tick' };
+  if (section.kind !== 'pages') {
     return { kind: 'section', session: 1, section };
   }
   const { batch, sequence } = section;
   if (batch.length < 8) throw new ProtocolError('In section "pages": a batch is too short');
   const offset = batch.readUInt32BE(0) * PAGE_SIZE_BYTES;
   const length = batch.readUInt32BE(4) * PAGE_SIZE_BYTES;
-  const stream = section.kind === 'pages' ? 'ram' : 'demanded';
   const ranges = [{ offset, length }];
-  return { kind: 'batch', session: 1, stream, sequence, ranges, batch, crc: crc32c(batch) };
+  return { kind: 'batch', session: 1, sequence, ranges, batch, crc: crc32c(batch) };
 }
 
 /** One to three wounds: bits, bytes, runs cut out, put in, doubled or moved; or the end is gone. */
@@ -269,7 +270,7 @@ test('a source core takes mutated answers without a fault, and never gives the g
       const reader = new SectionReader(DESTINATION_SECTIONS.limit);
       for (const raw of reader.write(forge(bytes, random))) {
         const section = DESTINATION_SECTIONS.decode(raw);
-        if (section !== undefined) {
+        if (section !== undefined && section.kind !== 'demand') {
           outputs.push(...core.step({ kind: 'section', session: 1, section }, 0));
         }
       }

@@ -5,7 +5,7 @@ import { runMigrationSeed } from './simulation.js';
 
 const SEEDS = 400;
 /** Some sabotages need a rare moment; the first seed that sees one ends the search. */
-const SEEDS_OF_SABOTAGE = 1000;
+const SEEDS_OF_SABOTAGE = 3000;
 
 test(`${SEEDS} seeds of a migration keep its rules, and every run ends`, (t) => {
   const { endings, failed } = runMigrations({ from: 1, count: SEEDS });
@@ -43,7 +43,6 @@ test('a seed of a migration is the same run each time', (t) => {
 
 /** Seeds that have found something, and what. */
 const REGRESSIONS: readonly (readonly [number, string])[] = [
-  [226, 'a demand that overtakes the list of missing pages is not forgotten'],
   [268, 'a migration that is over has no deadline'],
   [3957, 'after a change of the bandwidth the downtime is estimated by the new one'],
   [2412, 'an operator who forces an old state at the destination is what the record is for'],

@@ -11,16 +11,10 @@ import type { World } from '../world.js';
 import { ABSENT, type SimGuest, Violation } from './guest.js';
 import type { SimLink } from './link.js';
 import type { Breakage, MigrationSimOptions } from './options.js';
+import { decodePages, encodePages, type PageList, pagesIn, rangesOf } from './page-list.js';
 import { SimHost } from './sim-host.js';
-import {
-  decodePages,
-  encodePages,
-  type PageList,
-  pagesIn,
-  rangesOf,
-  type SimFiles,
-  SYNC_US,
-} from './sim-source.js';
+import { SimTargetLane } from './sim-lanes.js';
+import { type SimFiles, SYNC_US } from './sim-source.js';
 
 interface Parts {
   readonly world: World;
@@ -40,6 +34,7 @@ export class SimDestination {
   readonly #parts: Parts;
   readonly core: DestinationCore;
   readonly host: SimHost<DestinationInput, DestinationOutput>;
+  readonly #lane: SimTargetLane;
   /** Durable. */
   recorded: Recorded | undefined;
   #migration = '';
@@ -66,19 +61,38 @@ export class SimDestination {
       tick: { kind: 'tick' },
       carryOut: (output) => this.#carryOut(output),
     });
+    this.#lane = new SimTargetLane(
+      { ...parts, alive: () => this.host.alive },
+      {
+        faulted: (pages) => {
+          const offsets = pages.map((page) => page * PAGE_SIZE_BYTES);
+          this.host.step({ kind: 'fault', offsets });
+        },
+        placed: (ranges, waits) => {
+          this.host.step({ kind: 'placed', ranges, waitsUs: Array(waits).fill(1) });
+        },
+      },
+    );
+  }
+
+  fault(pages: readonly number[]): void {
+    if (this.host.alive) this.#lane.fault(pages);
   }
 
   section(session: number, section: SourceSection): void {
     if (section.kind === 'hello') this.#migration = section.migration;
-    if (section.kind !== 'pages' && section.kind !== 'demanded') {
+    if (section.kind === 'demanded') {
+      if (this.core.state.kind !== 'ended' && this.#lane.take(session, section)) this.#loadOn();
+      return;
+    }
+    if (section.kind !== 'pages') {
       this.host.step({ kind: 'section', session, section });
       return;
     }
     const { batch, sequence } = section;
     const ranges = rangesOf(decodePages(batch).map(([page]) => page));
-    const stream = section.kind === 'pages' ? 'ram' : 'demanded';
     const crc = crc32c(batch);
-    this.host.step({ kind: 'batch', session, stream, sequence, ranges, batch, crc });
+    this.host.step({ kind: 'batch', session, sequence, ranges, batch, crc });
   }
 
   #carryOut(output: DestinationOutput): void {
@@ -88,6 +102,8 @@ export class SimDestination {
     switch (output.kind) {
       case 'put': {
         const { section } = output;
+        const isNew = section.kind === 'accepted' || section.kind === 'resumed';
+        if (isNew && this.core.session === output.session) this.#lane.attach(output.session);
         if (breakage === 'forget-missing' && section.kind === 'missing') {
           link.put('destination', output.session, { ...section, ranges: section.ranges.slice(1) });
           return;
@@ -115,8 +131,8 @@ export class SimDestination {
       case 'apply':
         this.#job(300, () => {
           this.#apply(output);
-          const { session, stream, sequence } = output;
-          host.step({ kind: 'applied', session, stream, sequence });
+          const { session, sequence } = output;
+          host.step({ kind: 'applied', session, sequence });
           this.#loadOn();
         });
         return;
@@ -131,10 +147,7 @@ export class SimDestination {
           this.#steps = (JSON.parse(output.deviceState.toString()) as { steps: number }).steps;
           const reads = [0, options.hotPages - 1, host.random.nextInt(0, options.pages - 1)];
           this.#loadReads = new Set(reads);
-          host.step({
-            kind: 'fault',
-            offsets: this.#absent(reads).map((p) => p * PAGE_SIZE_BYTES),
-          });
+          this.#lane.fault(this.#absent(reads));
           this.#loadOn();
         });
         return;

@@ -12,13 +12,9 @@ import type { World } from '../world.js';
 import { type SimGuest, Violation } from './guest.js';
 import type { SimLink } from './link.js';
 import type { Breakage, MigrationSimOptions } from './options.js';
+import { decodePages, encodePages, type PageList, pagesIn, rangesOf } from './page-list.js';
 import { SimHost } from './sim-host.js';
-
-/** Pages and their versions. */
-export type PageList = readonly (readonly [page: number, version: number])[];
-
-export const encodePages = (pages: PageList): Buffer => Buffer.from(JSON.stringify(pages));
-export const decodePages = (bytes: Buffer): PageList => JSON.parse(bytes.toString()) as PageList;
+import { SimSourceLane } from './sim-lanes.js';
 
 export interface SimFiles {
   backup: PageList | undefined;
@@ -46,6 +42,7 @@ export class SimSource {
   readonly #parts: Parts;
   readonly core: SourceCore;
   readonly host: SimHost<SourceInput, SourceOutput>;
+  readonly #lane: SimSourceLane;
   #digests: [number, number][] = [];
   #lastSession: number | undefined;
   /** Durable. */
@@ -73,10 +70,12 @@ export class SimSource {
       tick: { kind: 'tick' },
       carryOut: (output) => this.#carryOut(output),
     });
+    this.#lane = new SimSourceLane({ ...parts, alive: () => this.host.alive });
   }
 
   section(session: number, section: DestinationSection): void {
-    this.host.step({ kind: 'section', session, section });
+    if (section.kind === 'demand') this.#lane.take(session, section);
+    else this.host.step({ kind: 'section', session, section });
   }
 
   lost(session: number, reason: string): void {
@@ -97,6 +96,7 @@ export class SimSource {
           if (session === undefined) host.step({ kind: 'connectFailed', reason: 'No answer' });
           else {
             this.#lastSession = session;
+            this.#lane.attach(session);
             host.step({ kind: 'connected', session });
           }
         });
@@ -114,6 +114,7 @@ export class SimSource {
           guest.handedOver = true;
           if (breakage === 'early-release') guest.setMemory('source', undefined);
         }
+        if (output.section.kind === 'switchover' && output.section.postcopy) this.#lane.begin();
         link.put('source', output.session, output.section);
         return;
       case 'startTracking': {
@@ -180,6 +181,7 @@ export class SimSource {
         return;
       case 'resumeGuest':
         host.job(2000, () => {
+          this.#lane.stop();
           if (this.#parts.neverThere()) guest.handedOver = false;
           guest.openDisk('source');
           guest.run('source');
@@ -192,6 +194,7 @@ export class SimSource {
         });
         return;
       case 'release':
+        this.#lane.stop();
         guest.setMemory('source', undefined);
         return;
       case 'record':
@@ -207,7 +210,7 @@ export class SimSource {
     }
   }
 
-  #send({ session, stream, sequence, ranges }: Extract<SourceOutput, { kind: 'sendPages' }>): void {
+  #send({ session, sequence, ranges }: Extract<SourceOutput, { kind: 'sendPages' }>): void {
     const { options } = this.#parts;
     const pages = [...this.#pagesOf(ranges)];
     const wanted = ranges.reduce((sum, { length }) => sum + length / PAGE_SIZE_BYTES, 0);
@@ -221,10 +224,9 @@ export class SimSource {
       pages.sort(([a], [b]) => a - b);
     }
     const batch = encodePages(pages);
-    const kind = stream === 'ram' ? 'pages' : 'demanded';
-    this.#parts.link().put('source', session, { kind, sequence, batch });
+    this.#parts.link().put('source', session, { kind: 'pages', sequence, batch });
     const bytes = wanted * PAGE_SIZE_BYTES;
-    this.host.step({ kind: 'pagesSent', session, stream, sequence, bytes, crc: crc32c(batch) });
+    this.host.step({ kind: 'pagesSent', session, sequence, bytes, crc: crc32c(batch) });
   }
 
   #pagesOf(ranges: readonly PageRange[]): PageList {
@@ -238,15 +240,4 @@ export class SimSource {
     const pages = same.map(([page]) => page);
     this.host.step({ kind: 'imageCompared', same: rangesOf(pages) });
   }
-}
-
-export function pagesIn(ranges: readonly PageRange[]): number[] {
-  return ranges.flatMap(({ offset, length }) =>
-    Array.from({ length: length / PAGE_SIZE_BYTES }, (_, i) => offset / PAGE_SIZE_BYTES + i),
-  );
-}
-
-/** Of ascending pages, each a range of its own. */
-export function rangesOf(pages: readonly number[]): PageRange[] {
-  return pages.map((page) => ({ offset: page * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES }));
 }

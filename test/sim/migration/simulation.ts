@@ -121,11 +121,7 @@ class MigrationSimulation {
           this.#destination.host.step({ kind: 'sessionLost', session, reason }),
       },
     });
-    this.#guest.onFault = (pages) =>
-      this.#destination.host.step({
-        kind: 'fault',
-        offsets: pages.map((page) => page * PAGE_SIZE_BYTES),
-      });
+    this.#guest.onFault = (pages) => this.#destination.fault(pages);
   }
 
   run(): string {

@@ -1,14 +1,12 @@
 import test from 'ava';
 import { PAGE_SIZE_BYTES } from '../../../src/lib/index.js';
 import {
-  type DestinationSection,
+  type PlainDestinationSection,
   SourceCore,
   type SourceInput,
   type SourceOptions,
   type SourceOutput,
 } from '../../../src/migration/index.js';
-import { BATCH_PAGES_POSTCOPY, DEMAND_PACE_US, NEAR_PAGES } from '../../../src/migration/limits.js';
-import { PageSender } from '../../../src/migration/page-sender.js';
 import { HELLO } from '../../support/migration-sections.js';
 
 const PAGES = HELLO.ramSizeBytes / PAGE_SIZE_BYTES;
@@ -57,10 +55,10 @@ class Bench {
 
   #carryOut(output: SourceOutput): void {
     if (output.kind === 'sendPages') {
-      const { session, stream, sequence } = output;
+      const { session, sequence } = output;
       this.nowUs += 1000;
-      this.step({ kind: 'pagesSent', session, stream, sequence, bytes: 4096, crc: 1 });
-      this.hear({ kind: 'received', stream, sequence });
+      this.step({ kind: 'pagesSent', session, sequence, bytes: 4096, crc: 1 });
+      this.hear({ kind: 'received', sequence });
     }
     const answer = this.#answer(output.kind);
     if (answer !== undefined) this.step(answer);
@@ -85,7 +83,7 @@ class Bench {
     }
   }
 
-  hear(section: DestinationSection): void {
+  hear(section: PlainDestinationSection): void {
     this.step({ kind: 'section', session: this.session, section });
   }
 
@@ -255,28 +253,21 @@ test('a destination that never ran the guest gives it back, one that may have do
   }
 });
 
-test('in postcopy a demanded page goes first with its block, then those around it, then the rest', (t) => {
+test('in postcopy what is around the last demanded page goes first, then the rest, each once', (t) => {
   const maxBandwidth = 4 * 8 * PAGE_SIZE_BYTES;
   const bench = new Bench('postcopy', { maxBandwidth }).accepted();
   t.false(bench.words.includes('sendPages'));
   bench.hear({ kind: 'loaded' });
-  bench.hear({
-    kind: 'demand',
-    ranges: [{ offset: 40 * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES }],
-  });
+  const demanded = { offset: 40 * PAGE_SIZE_BYTES, length: 2 * PAGE_SIZE_BYTES };
+  bench.hear({ kind: 'placed', ranges: [demanded] });
+  t.like(bench.core.progress(0), { demandedPages: 2, pagesSent: 2, pagesLeft: PAGES - 2 });
   bench.hear({ kind: 'running', startUs: 1 });
   for (let i = 0; i < 20; i += 1) {
     bench.nowUs += SECOND_US;
     bench.step({ kind: 'tick' });
   }
   const sent = bench.outputs.filter((output) => output.kind === 'sendPages');
-  t.is(sent[0]?.stream, 'demanded');
-  t.deepEqual(sent[0]?.ranges, [{ offset: 40 * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES }]);
-  t.is(sent[1]?.stream, 'demanded');
-  t.deepEqual(sent[1]?.ranges, [
-    { offset: 41 * PAGE_SIZE_BYTES, length: (NEAR_PAGES - 1) * PAGE_SIZE_BYTES },
-  ]);
-  t.is(sent[2]?.ranges[0]?.offset, 24 * PAGE_SIZE_BYTES);
+  t.is(sent[0]?.ranges[0]?.offset, 24 * PAGE_SIZE_BYTES);
   const pages = sent.flatMap(({ ranges }) =>
     ranges.flatMap(({ offset, length }) =>
       Array.from({ length: length / PAGE_SIZE_BYTES }, (_, i) => offset / PAGE_SIZE_BYTES + i),
@@ -284,43 +275,11 @@ test('in postcopy a demanded page goes first with its block, then those around i
   );
   t.deepEqual(
     [...pages].sort((a, b) => a - b),
-    Array.from({ length: PAGES }, (_, page) => page),
+    Array.from({ length: PAGES }, (_, page) => page).filter((page) => page !== 40 && page !== 41),
   );
 });
 
-test('while a demanded page is on its way nothing else is sent', (t) => {
-  const sender = new PageSender(HELLO.ramSizeBytes, undefined);
-  sender.unsent.addAll(ALL);
-  const how = { postcopy: true, unlimited: false };
-  const demanded = sender.demand([{ offset: 0, length: PAGE_SIZE_BYTES }], {
-    near: true,
-    nowUs: 1,
-  });
-  t.is(demanded.length, 2);
-  sender.received('demanded', 0);
-  t.deepEqual(sender.background(2, how), []);
-  sender.received('demanded', 1);
-  const [soon, ...more] = sender.background(3, how);
-  t.is(soon?.ranges[0]?.length, BATCH_PAGES_POSTCOPY * PAGE_SIZE_BYTES);
-  t.deepEqual(more, []);
-});
-
-test('while pages are demanded there is a pause between two batches that are not', (t) => {
-  const sender = new PageSender(HELLO.ramSizeBytes, undefined);
-  sender.unsent.addAll(ALL);
-  const how = { postcopy: true, unlimited: false };
-  sender.demand([{ offset: 0, length: PAGE_SIZE_BYTES }], { near: true, nowUs: 1 });
-  t.is(sender.readyAtUs(how), undefined, 'a confirmation comes first');
-  sender.received('demanded', 1);
-  t.is(sender.background(2, how).length, 1);
-  sender.received('ram', 0);
-  const nextUs = 2 + DEMAND_PACE_US;
-  t.is(sender.readyAtUs(how), nextUs);
-  t.deepEqual(sender.background(nextUs - 1, how), []);
-  t.is(sender.background(nextUs, how).length, 1);
-});
-
-test('without background only what is demanded is sent', (t) => {
+test('without background nothing is sent but by the fault lane', (t) => {
   const choices = {
     ...HELLO.choices,
     mode: 'postcopy',
@@ -329,23 +288,37 @@ test('without background only what is demanded is sent', (t) => {
   } as const;
   const bench = new Bench('postcopy', { hello: { ...HELLO, choices } }).accepted();
   bench.hear({ kind: 'loaded' });
-  const ranges = [{ offset: 40 * PAGE_SIZE_BYTES, length: PAGE_SIZE_BYTES }];
-  bench.hear({ kind: 'demand', ranges });
+  bench.hear({ kind: 'placed', ranges: [{ offset: 40 * PAGE_SIZE_BYTES, length: 4096 }] });
   bench.hear({ kind: 'running', startUs: 1 });
   bench.hear({ kind: 'faults', faults: 1, p50Us: 100, p99Us: 100 });
   bench.nowUs += SECOND_US;
   bench.step({ kind: 'tick' });
-  const sent = bench.outputs.filter((output) => output.kind === 'sendPages');
-  t.deepEqual(
-    sent.map((output) => output.ranges),
-    [ranges],
-  );
+  t.false(bench.words.includes('sendPages'));
+  t.is(bench.core.progress(0).pagesLeft, PAGES - 1);
+});
+
+test('pages are placed where some may be missing, and within RAM; else the session goes', (t) => {
+  const placed = { kind: 'placed', ranges: [{ offset: 0, length: PAGE_SIZE_BYTES }] } as const;
+  const outside = {
+    kind: 'placed',
+    ranges: [{ offset: HELLO.ramSizeBytes, length: 4096 }],
+  } as const;
+  const early = new Bench('postcopy').accepted();
+  early.hear({ ...outside });
+  t.true(early.words.includes('cancel'));
+  const precopy = new Bench('precopy').accepted();
+  precopy.hear(placed);
+  t.true(precopy.words.includes('cancel'));
+  const running = new Bench('postcopy').accepted();
+  running.hear({ kind: 'loaded' });
+  running.hear(outside);
+  t.is(running.words.at(-1), 'closeSession');
 });
 
 test('after the recover time-out the backup has what was not confirmed, once', (t) => {
   const bench = new Bench('postcopy').accepted();
   bench.hear({ kind: 'loaded' });
-  bench.hear({ kind: 'demand', ranges: [{ offset: 0, length: 2 * PAGE_SIZE_BYTES }] });
+  bench.hear({ kind: 'placed', ranges: [{ offset: 0, length: 2 * PAGE_SIZE_BYTES }] });
   bench.step({ kind: 'sessionLost', session: bench.session, reason: 'cut' });
   bench.nowUs += 61 * SECOND_US;
   bench.step({ kind: 'tick' });

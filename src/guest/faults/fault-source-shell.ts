@@ -1,0 +1,63 @@
+/** The fault lane of a guest that leaves, as the main thread sees it. It outlives sessions. */
+import type { RamHandle } from '../../emulator/index.js';
+import type { Logger } from '../../lib/index.js';
+import { LinkHandover } from '../../replication/index.js';
+import { type Session, WorkerClient } from '../../transport/index.js';
+import type { FaultSourceCalls, FaultSourceNotices } from './fault-source-thread-shell.js';
+
+const ENTRY = new URL('./fault-source-thread-shell.js', import.meta.url);
+
+export interface FaultSourceOptions {
+  readonly log: Logger;
+  /** Good until `stop` has resolved. */
+  readonly ram: RamHandle;
+  /** The thread is gone: nobody sends what is demanded. */
+  readonly onFailure: (error: Error) => void;
+}
+
+export class FaultSource {
+  readonly #thread: WorkerClient<FaultSourceCalls, FaultSourceNotices>;
+  readonly #handover: LinkHandover;
+
+  constructor({ log, ram, onFailure }: FaultSourceOptions) {
+    this.#thread = new WorkerClient(ENTRY, {
+      name: 'faults',
+      log,
+      onFailure,
+      notices: { linkReport: (serial, report) => this.#handover.reported(serial, report) },
+    });
+    this.#handover = new LinkHandover(
+      {
+        closeLink: (serial) => this.#thread.notify('closeLink', serial),
+        destroyLink: (serial) => this.#thread.notify('destroyLink', serial),
+        renewLink: (serial) => this.#thread.notify('renewLink', serial),
+        reconnectLink: (serial, connection) =>
+          this.#thread.notify('reconnectLink', serial, connection),
+      },
+      'faults',
+    );
+    this.#thread.notify('start', ram);
+  }
+
+  /** Takes the session's faults link. Rejects when it is closed by then. */
+  async attach(session: Session): Promise<void> {
+    const link = await this.#handover.give(session);
+    await this.#thread.call('attach', link);
+  }
+
+  /** The guest stands still, perhaps for good: what is demanded is sent from now on. */
+  begin(): void {
+    this.#thread.notify('begin');
+  }
+
+  /** The guest may go on, or end, when it resolves: its RAM is not read any more. Idempotent. */
+  async stop(): Promise<void> {
+    // A thread that has failed reads nothing.
+    await this.#thread.call('stop').catch(() => undefined);
+  }
+
+  /** Ends the thread, and with it the link of a session that is over. After `stop`. */
+  end(): Promise<void> {
+    return this.#thread.terminate();
+  }
+}
