@@ -5,6 +5,8 @@ import type { PageSet } from './page-set.js';
 
 /** No such process: its memory is gone. */
 const ESRCH = 3;
+/** No faults are caught there. */
+const ENOENT = 2;
 
 /**
  * Puts pages into a QEMU that lacks them. Several threads may do so at once, each with one of its
@@ -44,9 +46,14 @@ export class PagePlacer {
 
   /** Zeroes for whoever waits, unless the page has come since. */
   giveZeroes(offset: number): void {
-    this.guarded(() => {
-      if (!this.#userfaultfd.placeZero(this.#address + offset)) this.wake(offset);
-    });
+    try {
+      this.guarded(() => {
+        if (!this.#userfaultfd.placeZero(this.#address + offset)) this.wake(offset);
+      });
+    } catch (error) {
+      // Another thread has ended the faults there since, which let go on who waited.
+      if (!(error instanceof SystemCallError) || error.errno !== ENOENT) throw error;
+    }
   }
 
   /** Who waits for the page looks again. */

@@ -276,7 +276,7 @@ function registerSource(test: SerialFn, kind: SubjectKind): void {
   }
 }
 
-interface SwitchOver {
+export interface SwitchOver {
   readonly source: Emulator;
   readonly b: Subject;
   readonly missing: MissingPages;
@@ -284,7 +284,7 @@ interface SwitchOver {
 }
 
 /** A paused source with its device state, and a destination that has nothing. */
-async function switchOver(kind: SubjectKind): Promise<SwitchOver> {
+export async function switchOver(kind: SubjectKind): Promise<SwitchOver> {
   const a = await kind.launch({ ramMapping: 'shared', startPaused: false });
   await a.untilItRuns();
   const b = await kind.launch({ ramMapping: 'shared', startPaused: true, missingPages: true });
@@ -318,7 +318,11 @@ function takeBackLoad(source: Emulator, destination: Emulator, missing: MissingP
 }
 
 /** Places the rest in small batches while the guest runs, and gives what it wrote meanwhile. */
-async function pushRest(source: Emulator, missing: MissingPages, b: Subject): Promise<PageRange[]> {
+export async function pushRest(
+  source: Emulator,
+  missing: MissingPages,
+  b: Subject,
+): Promise<PageRange[]> {
   const written: PageRange[] = [];
   const batchBytes = BATCH_PAGES * PAGE_SIZE_BYTES;
   for (const range of missing.missingRanges().reverse()) {
@@ -336,7 +340,7 @@ async function pushRest(source: Emulator, missing: MissingPages, b: Subject): Pr
 }
 
 /** Pauses; all pages but those reported as written are the source's, and those reported are not. */
-async function assertMoved(
+export async function assertMoved(
   t: ExecutionContext,
   { source, b, written }: { source: Emulator; b: Subject; written: readonly PageRange[] },
 ): Promise<void> {
@@ -387,7 +391,7 @@ function holds(range: PageRange, offset: number): boolean {
   return offset >= range.offset && offset < range.offset + range.length;
 }
 
-function pageOf(emulator: Emulator, offset: number): Buffer {
+export function pageOf(emulator: Emulator, offset: number): Buffer {
   const page = Buffer.alloc(PAGE_SIZE_BYTES);
   emulator.ram.copyOut(offset, page);
   return page;
