@@ -28,8 +28,10 @@ class Bench {
     });
   }
 
+  nowUs = 0;
+
   step(input: DestinationInput): void {
-    for (const output of this.core.step(input, 0)) {
+    for (const output of this.core.step(input, this.nowUs)) {
       this.outputs.push(output);
       this.words.push(output.kind === 'put' ? output.section.kind : output.kind);
     }
@@ -130,4 +132,31 @@ test('a source that comes again when all is over is heard to let go', (t) => {
   t.is(bench.resumed, 'complete');
   // Of another session's sections nothing counts.
   t.is(bench.core.session, 2);
+});
+
+test('with the last page that comes by the fault lane the guest is complete', (t) => {
+  const bench = new Bench().starting();
+  bench.step({ kind: 'guestSpeaks' });
+  bench.step({ kind: 'fault', offsets: [0] });
+  bench.step({ kind: 'placed', ranges: [PENDING], waitsUs: [300] });
+  t.deepEqual(bench.words.slice(-5), ['placed', 'allPagesHere', 'faults', 'complete', 'ended']);
+  const faults = bench.outputs.find((o) => o.kind === 'put' && o.section.kind === 'faults');
+  t.like(faults, { section: { faults: 1 } });
+  // The same page once more, behind the end: nobody minds.
+  bench.hear({ kind: 'released' });
+});
+
+test('a source that is asked for a page and silent is given up, until the page is there', (t) => {
+  for (const comes of [false, true]) {
+    const bench = new Bench().starting();
+    bench.step({ kind: 'guestSpeaks' });
+    bench.nowUs = 60_000_000;
+    t.is(bench.core.deadlineUs(), undefined, 'nobody waits for anything');
+    bench.step({ kind: 'fault', offsets: [0] });
+    t.is(bench.core.deadlineUs(), 70_000_000);
+    bench.nowUs = 70_000_000;
+    if (comes) bench.step({ kind: 'placed', ranges: [PENDING], waitsUs: [] });
+    bench.step({ kind: 'tick' });
+    t.is(bench.words.includes('closeSession'), !comes);
+  }
 });
