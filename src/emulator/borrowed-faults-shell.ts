@@ -52,10 +52,9 @@ export class BorrowedFaults {
   place(offset: number, bytes: Buffer): void {
     const range = { offset, length: bytes.length };
     this.#whileItRuns(() => {
-      const waited = this.#statistics.waitedFor(range);
-      this.#placer.place(offset, bytes);
-      // Where another thread has placed it meanwhile.
-      for (const page of waited) this.#placer.wake(page);
+      if (this.#placer.place(offset, bytes) === bytes.length) return;
+      // Where another thread has placed some meanwhile.
+      for (const page of this.#statistics.waitedFor(range)) this.#placer.wake(page);
     });
     this.#waited(range);
   }

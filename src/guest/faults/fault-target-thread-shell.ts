@@ -120,6 +120,7 @@ class FaultTargetThread {
 
   serve({ places }: { places: boolean }): void {
     this.#places = places;
+    this.#rehearsals = REHEARSALS;
     setUrgent(true);
     this.#faults.serve();
   }
@@ -151,7 +152,7 @@ class FaultTargetThread {
 
   /** One after the other, and before the switchover. */
   #rehearse(): void {
-    if (this.#rehearsals === REHEARSALS) return;
+    if (this.#rehearsals >= REHEARSALS) return;
     this.#rehearsals += 1;
     this.#demand([]);
   }
@@ -174,12 +175,12 @@ class FaultTargetThread {
 
   #arrived(offset: number, bytes: Buffer): void {
     if (!this.#places) {
-      this.#main.notify('passOn', offset, Uint8Array.from(bytes));
+      this.#main.notify('passOn', offset, new Uint8Array(bytes));
       this.#faults.passedOn({ offset, length: bytes.length });
       return;
     }
     this.#faults.place(offset, bytes);
-    if (this.#settings.tellsBytes) this.#contents.push({ offset, bytes: Uint8Array.from(bytes) });
+    if (this.#settings.tellsBytes) this.#contents.push({ offset, bytes: new Uint8Array(bytes) });
   }
 
   #reportSoon(): void {
