@@ -212,11 +212,6 @@ export class DestinationRole extends MovingRole implements NodeRole {
     if (session !== undefined) void this.#guest?.attachFaults(session);
   }
 
-  #placed(ranges: readonly PageRange[], waitsUs: readonly number[]): void {
-    this.#receivedBytes += countBytes(ranges);
-    this.#driver.input({ kind: 'placed', ranges, waitsUs });
-  }
-
   #perform(output: DestinationOutput): void {
     switch (output.kind) {
       case 'put':
@@ -317,7 +312,10 @@ export class DestinationRole extends MovingRole implements NodeRole {
         log,
         onPart: (part) => this.#mark(part),
         onFaults: (offsets) => this.#driver.input({ kind: 'fault', offsets }),
-        onPlaced: (ranges, waitsUs) => this.#placed(ranges, waitsUs),
+        onPlaced: (ranges, waitsUs) => {
+          this.#receivedBytes += countBytes(ranges);
+          this.#driver.input({ kind: 'placed', ranges, waitsUs });
+        },
         onFailure: (error) => this.#broken(`The fault thread: ${describeError(error)}`),
       });
       this.#mark('launch');
@@ -381,6 +379,8 @@ export class DestinationRole extends MovingRole implements NodeRole {
     const isStopping = () => this.#stopping !== undefined;
     await waitForGrant(this.#options.speech, { offer, log: this.#log, isStopping });
     await this.#mustHaveGuest().start(this.#hello?.json.epoch ?? 0);
+    // The pages that it waits for are another thread's.
+    setUrgent(false);
     this.#log.debug('The guest executes');
     return { kind: 'guestRuns' };
   }

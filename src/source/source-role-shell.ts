@@ -264,6 +264,8 @@ export class SourceRole extends MovingRole implements NodeRole {
   #mark(part: string): void {
     this.#timeline.mark(part, monotonicUs());
     if (part === 'stop') this.#log.debug('The guest stands still');
+    // The pages that it may wait for now are another thread's.
+    if (part === 'running') setUrgent(false);
   }
 
   #perform(output: SourceOutput): void {
@@ -520,8 +522,7 @@ export class SourceRole extends MovingRole implements NodeRole {
       this.#driver.input({ kind: 'pagesSent', session, sequence, ...sent });
     } catch (error) {
       // A session that is over is told by the session.
-      const current = now();
-      if (current === undefined || current.session.closeReason !== undefined) return;
+      if (now() === undefined || now()?.session.closeReason !== undefined) return;
       this.#driver.input({ kind: 'broken', reason: describeError(error) });
     }
   }
@@ -574,12 +575,11 @@ export class SourceRole extends MovingRole implements NodeRole {
         return;
       }
       case 'kept': {
-        const { reason } = outcome;
-        this.#log.warn('The guest goes on here', { reason });
+        this.#log.warn('The guest goes on here', { reason: outcome.reason });
         await this.#guest.goOn();
         if (this.#hasLeft && this.#offer !== undefined) this.#options.speech?.arrived(this.#offer);
         await removeMigrationRecord(this.#configuration);
-        answer({ ok: false, code: 'COLO_E_MIGRATE', reason });
+        answer({ ok: false, code: 'COLO_E_MIGRATE', reason: outcome.reason });
         this.#finish({
           ...{ kind: 'promoted', guest, epoch: this.#guest.epoch, policy, peer },
           downtimeUs: undefined,
