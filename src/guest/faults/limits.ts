@@ -10,7 +10,7 @@ export const REPORT_MS = 1;
 export const FIGURES_MS = 200;
 
 /**
- * Empty demands before the switchover, one after the other: code that was run a thousand times is a
- * third as long under way as at first. They end early when pages are missing.
+ * Empty demands before the switchover, one after the other: code takes some times as long the first
+ * time, and is optimised only when it has run often. They end early when pages are missing.
  */
 export const REHEARSALS = 1000;
