@@ -15,7 +15,13 @@ export { digestFile } from './file-digest-shell.js';
 export { firstControlFrame, firstControlMessage } from './first-message-shell.js';
 export * from './hello.js';
 export * from './limits.js';
-export { type HandedLink, HandedLinks, LinkHandover } from './link-handover-shell.js';
+export {
+  type HandedLink,
+  HandedLinks,
+  type LinkCalls,
+  LinkHandover,
+  type LinkNotices,
+} from './link-handover-shell.js';
 export { digestRam } from './ram-digest-shell.js';
 export { payloadCrc, type RamFrame, RamFramer } from './ram-framer.js';
 export { type SessionInput, watchSession } from './session-watch-shell.js';

@@ -1,6 +1,6 @@
 /**
- * The network and disk links of a session live in threads of their own: the two ends here are the
- * main thread's, which owns the session, and the thread's, which owns the bytes.
+ * The network, disk and faults links of a session live in threads of their own: the two ends here
+ * are the main thread's, which owns the session, and the thread's, which owns the bytes.
  *
  * Links are numbered, since what is said about an old one may arrive after the next has begun.
  */
@@ -23,12 +23,29 @@ export interface HandedLink {
   readonly detached: DetachedLink;
 }
 
-/** What the session wants of its link, for the thread to do. */
-export interface LinkThread {
+/** What the session wants of its link, for the thread to do: among the thread's calls. */
+export interface LinkCalls {
   closeLink(serial: number): void;
   destroyLink(serial: number): void;
-  reconnectLink(serial: number, connection: LinkConnection): void;
   renewLink(serial: number): void;
+  reconnectLink(serial: number, connection: LinkConnection): void;
+}
+
+/** What the thread says of its link: among its notices. */
+export interface LinkNotices {
+  linkReport(serial: number, report: LinkReport): void;
+}
+
+/** A `WorkerClient` with these calls. */
+export interface LinkThread {
+  notify(name: 'closeLink' | 'destroyLink' | 'renewLink', serial: number): void;
+  notify(name: 'reconnectLink', serial: number, connection: LinkConnection): void;
+}
+
+/** A `MainThread` with these notices. */
+export interface LinkOwner {
+  readonly log: Logger;
+  notify(name: 'linkReport', serial: number, report: LinkReport): void;
 }
 
 /** The main thread's end. */
@@ -38,8 +55,7 @@ export class LinkHandover {
   #serial = 0;
   #session: Session | undefined;
 
-  /** `thread` passes on what the session wants of its link. */
-  constructor(thread: LinkThread, channel: Channel = 'network') {
+  constructor(thread: LinkThread, channel: Channel) {
     this.#thread = thread;
     this.#channel = channel;
   }
@@ -50,10 +66,10 @@ export class LinkHandover {
     const serial = this.#serial;
     this.#session = session;
     const detached = await session.detachLink(this.#channel, {
-      close: () => this.#thread.closeLink(serial),
-      destroy: () => this.#thread.destroyLink(serial),
-      renew: () => this.#thread.renewLink(serial),
-      reconnect: (connection) => this.#thread.reconnectLink(serial, connection),
+      close: () => this.#thread.notify('closeLink', serial),
+      destroy: () => this.#thread.notify('destroyLink', serial),
+      renew: () => this.#thread.notify('renewLink', serial),
+      reconnect: (connection) => this.#thread.notify('reconnectLink', serial, connection),
     });
     return { serial, detached };
   }
@@ -66,22 +82,31 @@ export class LinkHandover {
 
 /** The thread's end. */
 export class HandedLinks {
-  readonly #log: Logger;
-  readonly #report: (serial: number, report: LinkReport) => void;
+  /** Among the handlers that the thread serves. */
+  readonly calls: LinkCalls = {
+    closeLink: (serial) => this.#living(serial)?.close(),
+    destroyLink: (serial) => this.#living(serial)?.destroy(),
+    renewLink: (serial) => this.#living(serial)?.renew(),
+    reconnectLink: (serial, connection) => {
+      const link = this.#living(serial);
+      if (link === undefined) closeConnection(connection);
+      else link.reconnect(connection);
+    },
+  };
+  readonly #main: LinkOwner;
   #serial = 0;
   #link: Link | undefined;
 
-  constructor(log: Logger, report: (serial: number, report: LinkReport) => void) {
-    this.#log = log;
-    this.#report = report;
+  constructor(main: LinkOwner) {
+    this.#main = main;
   }
 
   /** The link goes on here; its interruptions and its end are reported. */
   take({ serial, detached }: HandedLink): Link {
-    const link = attachLink(detached, { log: this.#log });
+    const link = attachLink(detached, { log: this.#main.log });
     this.#serial = serial;
     this.#link = link;
-    const report = (): void => this.#report(serial, reportLink(link));
+    const report = (): void => this.#main.notify('linkReport', serial, reportLink(link));
     link.onClose(report);
     link.onInterrupted(report);
     link.onResumed(report);
@@ -92,24 +117,12 @@ export class HandedLinks {
   report(): void {
     const link = this.#link;
     if (link !== undefined && link.closeReason === undefined) {
-      this.#report(this.#serial, reportLink(link));
+      this.#main.notify('linkReport', this.#serial, reportLink(link));
     }
   }
 
-  close(serial: number): void {
-    if (serial === this.#serial) this.#link?.close();
-  }
-
-  destroy(serial: number): void {
-    if (serial === this.#serial) this.#link?.destroy();
-  }
-
-  renew(serial: number): void {
-    if (serial === this.#serial) this.#link?.renew();
-  }
-
-  reconnect(serial: number, connection: LinkConnection): void {
-    if (serial === this.#serial && this.#link !== undefined) this.#link.reconnect(connection);
-    else closeConnection(connection);
+  /** Undefined of one that another has followed. */
+  #living(serial: number): Link | undefined {
+    return serial === this.#serial ? this.#link : undefined;
   }
 }

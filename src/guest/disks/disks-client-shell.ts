@@ -74,16 +74,7 @@ export class GuestDisks {
         },
       },
     });
-    this.#handover = new LinkHandover(
-      {
-        closeLink: (serial) => this.#thread.notify('closeLink', serial),
-        destroyLink: (serial) => this.#thread.notify('destroyLink', serial),
-        renewLink: (serial) => this.#thread.notify('renewLink', serial),
-        reconnectLink: (serial, connection) =>
-          this.#thread.notify('reconnectLink', serial, connection),
-      },
-      'disk',
-    );
+    this.#handover = new LinkHandover(this.#thread, 'disk');
   }
 
   /** A guest may come to this host: its thread is there by then. */

@@ -1,7 +1,12 @@
 /** Entry of the disk thread: its door; all it does is in guest-disks-shell.ts. */
 import type { EpochTotals, Lineage, PrimaryImage } from '../../blockrep/index.js';
-import { type HandedLink, HandedLinks } from '../../replication/index.js';
-import { type LinkConnection, type LinkReport, serveWorker } from '../../transport/index.js';
+import {
+  type HandedLink,
+  HandedLinks,
+  type LinkCalls,
+  type LinkNotices,
+} from '../../replication/index.js';
+import { serveWorker } from '../../transport/index.js';
 import type { VerifyReport } from './disk-verification-shell.js';
 import {
   DiskStacks,
@@ -14,17 +19,13 @@ import {
 import { STATS_INTERVAL_MS } from './limits.js';
 
 /** What the main thread may ask; see DiskStacks. */
-export interface DisksCalls {
+export interface DisksCalls extends LinkCalls {
   start(settings: DisksSettings): Promise<StartedDisks>;
   stop(): Promise<void>;
   beginAlone(): Promise<void>;
   images(): PrimaryImage[];
   attachSource(link: HandedLink, beginning: SourceBeginning): Promise<void>;
   attachTarget(link: HandedLink, lineages: readonly Lineage[]): void;
-  closeLink(serial: number): void;
-  destroyLink(serial: number): void;
-  renewLink(serial: number): void;
-  reconnectLink(serial: number, connection: LinkConnection): void;
   detach(): Promise<void>;
   syncRound(): Promise<number>;
   syncStored(): Promise<void>;
@@ -45,15 +46,12 @@ export interface DisksCalls {
 }
 
 /** What the main thread is told. */
-export interface DisksNotices extends DisksEvents {
-  linkReport(serial: number, report: LinkReport): void;
+export interface DisksNotices extends DisksEvents, LinkNotices {
   figures(figures: DisksFigures): void;
 }
 
 serveWorker<DisksCalls, DisksNotices>((main) => {
-  const links = new HandedLinks(main.log, (serial, report) =>
-    main.notify('linkReport', serial, report),
-  );
+  const links = new HandedLinks(main);
   const stacks = new DiskStacks(main.log, {
     overBound: (epoch) => main.notify('overBound', epoch),
     staged: (staged) => main.notify('staged', staged),
@@ -77,10 +75,7 @@ serveWorker<DisksCalls, DisksNotices>((main) => {
     images: () => stacks.images(),
     attachSource: (link, beginning) => stacks.attachSource(links.take(link), beginning),
     attachTarget: (link, lineages) => stacks.attachTarget(links.take(link), lineages),
-    closeLink: (serial) => links.close(serial),
-    destroyLink: (serial) => links.destroy(serial),
-    renewLink: (serial) => links.renew(serial),
-    reconnectLink: (serial, connection) => links.reconnect(serial, connection),
+    ...links.calls,
     detach: () => stacks.detach(),
     syncRound: () => stacks.syncRound(),
     syncStored: () => stacks.syncStored(),

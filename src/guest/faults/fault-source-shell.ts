@@ -1,9 +1,9 @@
 /** The fault lane of a guest that leaves, as the main thread sees it. It outlives sessions. */
 import type { RamHandle } from '../../emulator/index.js';
 import type { Logger } from '../../lib/index.js';
-import { LinkHandover } from '../../replication/index.js';
+import { LinkHandover, type LinkNotices } from '../../replication/index.js';
 import { type Session, WorkerClient } from '../../transport/index.js';
-import type { FaultSourceCalls, FaultSourceNotices } from './fault-source-thread-shell.js';
+import type { FaultSourceCalls } from './fault-source-thread-shell.js';
 
 const ENTRY = new URL('./fault-source-thread-shell.js', import.meta.url);
 
@@ -16,7 +16,7 @@ export interface FaultSourceOptions {
 }
 
 export class FaultSource {
-  readonly #thread: WorkerClient<FaultSourceCalls, FaultSourceNotices>;
+  readonly #thread: WorkerClient<FaultSourceCalls, LinkNotices>;
   readonly #handover: LinkHandover;
 
   constructor({ log, ram, onFailure }: FaultSourceOptions) {
@@ -26,16 +26,7 @@ export class FaultSource {
       onFailure,
       notices: { linkReport: (serial, report) => this.#handover.reported(serial, report) },
     });
-    this.#handover = new LinkHandover(
-      {
-        closeLink: (serial) => this.#thread.notify('closeLink', serial),
-        destroyLink: (serial) => this.#thread.notify('destroyLink', serial),
-        renewLink: (serial) => this.#thread.notify('renewLink', serial),
-        reconnectLink: (serial, connection) =>
-          this.#thread.notify('reconnectLink', serial, connection),
-      },
-      'faults',
-    );
+    this.#handover = new LinkHandover(this.#thread, 'faults');
     this.#thread.notify('start', ram);
   }
 

@@ -9,17 +9,16 @@ import {
   encodePages,
   plainBatch,
 } from '../../migration/index.js';
-import { type HandedLink, HandedLinks } from '../../replication/index.js';
 import {
-  type Link,
-  type LinkConnection,
-  LinkError,
-  type LinkReport,
-  serveWorker,
-} from '../../transport/index.js';
+  type HandedLink,
+  HandedLinks,
+  type LinkCalls,
+  type LinkNotices,
+} from '../../replication/index.js';
+import { type Link, LinkError, serveWorker } from '../../transport/index.js';
 import { SECTION_FRAME, sectionOf } from '../session-channel-shell.js';
 
-export interface FaultSourceCalls {
+export interface FaultSourceCalls extends LinkCalls {
   start(ram: RamHandle): void;
   /** The link of another session. */
   attach(link: HandedLink): void;
@@ -27,14 +26,6 @@ export interface FaultSourceCalls {
   begin(): void;
   /** After the answer RAM is not read any more. */
   stop(): void;
-  closeLink(serial: number): void;
-  destroyLink(serial: number): void;
-  renewLink(serial: number): void;
-  reconnectLink(serial: number, connection: LinkConnection): void;
-}
-
-export interface FaultSourceNotices {
-  linkReport(serial: number, report: LinkReport): void;
 }
 
 class FaultSourceThread {
@@ -117,10 +108,8 @@ class FaultSourceThread {
   }
 }
 
-serveWorker<FaultSourceCalls, FaultSourceNotices>((main) => {
-  const links = new HandedLinks(main.log, (serial, report) =>
-    main.notify('linkReport', serial, report),
-  );
+serveWorker<FaultSourceCalls, LinkNotices>((main) => {
+  const links = new HandedLinks(main);
   let thread: FaultSourceThread | undefined;
   const started = (): FaultSourceThread => {
     assert(thread !== undefined, 'The fault thread is not started');
@@ -133,9 +122,6 @@ serveWorker<FaultSourceCalls, FaultSourceNotices>((main) => {
     attach: (link) => started().attach(links.take(link)),
     begin: () => started().begin(),
     stop: () => started().stop(),
-    closeLink: (serial) => links.close(serial),
-    destroyLink: (serial) => links.destroy(serial),
-    renewLink: (serial) => links.renew(serial),
-    reconnectLink: (serial, connection) => links.reconnect(serial, connection),
+    ...links.calls,
   };
 });

@@ -50,16 +50,7 @@ export class FaultTarget implements FaultBorrower {
         linkReport: (serial, report) => this.#handover.reported(serial, report),
       },
     });
-    this.#handover = new LinkHandover(
-      {
-        closeLink: (serial) => this.#thread.notify('closeLink', serial),
-        destroyLink: (serial) => this.#thread.notify('destroyLink', serial),
-        renewLink: (serial) => this.#thread.notify('renewLink', serial),
-        reconnectLink: (serial, connection) =>
-          this.#thread.notify('reconnectLink', serial, connection),
-      },
-      'faults',
-    );
+    this.#handover = new LinkHandover(this.#thread, 'faults');
   }
 
   /** A guest may come to this host: its thread is there by then. */

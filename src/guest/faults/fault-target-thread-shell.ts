@@ -12,14 +12,13 @@ import {
   PageDecoder,
   SOURCE_SECTIONS,
 } from '../../migration/index.js';
-import { type HandedLink, HandedLinks } from '../../replication/index.js';
 import {
-  type Link,
-  type LinkConnection,
-  type LinkReport,
-  type MainThread,
-  serveWorker,
-} from '../../transport/index.js';
+  type HandedLink,
+  HandedLinks,
+  type LinkCalls,
+  type LinkNotices,
+} from '../../replication/index.js';
+import { type Link, type MainThread, serveWorker } from '../../transport/index.js';
 import { SECTION_FRAME, sectionOf } from '../session-channel-shell.js';
 import { FIGURES_MS, REHEARSALS, REPORT_MS } from './limits.js';
 
@@ -45,7 +44,7 @@ export interface FaultReport {
   readonly figures: FaultFigures | undefined;
 }
 
-export interface FaultTargetCalls {
+export interface FaultTargetCalls extends LinkCalls {
   start(settings: FaultTargetSettings): void;
   /** The link of another session: what is waited for is asked for there. */
   attach(link: HandedLink): void;
@@ -54,17 +53,12 @@ export interface FaultTargetCalls {
   placeHere(): void;
   /** After the answer the faults are not this thread's any more. */
   stop(): void;
-  closeLink(serial: number): void;
-  destroyLink(serial: number): void;
-  renewLink(serial: number): void;
-  reconnectLink(serial: number, connection: LinkConnection): void;
 }
 
-export interface FaultTargetNotices {
+export interface FaultTargetNotices extends LinkNotices {
   report(report: FaultReport): void;
   /** To be placed by the main thread. */
   passOn(offset: number, bytes: Uint8Array): void;
-  linkReport(serial: number, report: LinkReport): void;
 }
 
 class FaultTargetThread {
@@ -207,9 +201,7 @@ class FaultTargetThread {
 }
 
 serveWorker<FaultTargetCalls, FaultTargetNotices>((main) => {
-  const links = new HandedLinks(main.log, (serial, report) =>
-    main.notify('linkReport', serial, report),
-  );
+  const links = new HandedLinks(main);
   let thread: FaultTargetThread | undefined;
   const started = (): FaultTargetThread => {
     assert(thread !== undefined, 'The fault thread is not started');
@@ -223,9 +215,6 @@ serveWorker<FaultTargetCalls, FaultTargetNotices>((main) => {
     serve: (options) => started().serve(options),
     placeHere: () => started().placeHere(),
     stop: () => thread?.stop(),
-    closeLink: (serial) => links.close(serial),
-    destroyLink: (serial) => links.destroy(serial),
-    renewLink: (serial) => links.renew(serial),
-    reconnectLink: (serial, connection) => links.reconnect(serial, connection),
+    ...links.calls,
   };
 });

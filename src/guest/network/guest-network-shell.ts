@@ -46,13 +46,7 @@ export class GuestNetwork {
         },
       },
     });
-    this.#handover = new LinkHandover({
-      closeLink: (serial) => this.#thread.notify('closeLink', serial),
-      destroyLink: (serial) => this.#thread.notify('destroyLink', serial),
-      renewLink: (serial) => this.#thread.notify('renewLink', serial),
-      reconnectLink: (serial, connection) =>
-        this.#thread.notify('reconnectLink', serial, connection),
-    });
+    this.#handover = new LinkHandover(this.#thread, 'network');
   }
 
   /** A guest may come to this host: its thread is there by then. */

@@ -1,8 +1,13 @@
 /** Entry of the network thread: its door; all it does is in network-shell.ts. */
 import type { CaptureOptions, CommandResult } from '../../config/index.js';
 import type { GuestPortFds } from '../../linux/index.js';
-import { type HandedLink, HandedLinks } from '../../replication/index.js';
-import { type LinkConnection, type LinkReport, serveWorker } from '../../transport/index.js';
+import {
+  type HandedLink,
+  HandedLinks,
+  type LinkCalls,
+  type LinkNotices,
+} from '../../replication/index.js';
+import { serveWorker } from '../../transport/index.js';
 import { STATS_INTERVAL_MS } from './limits.js';
 import { Network, type NetworkOptions, type SessionRole } from './network-shell.js';
 import type { NetworkStats } from './network-stats.js';
@@ -12,15 +17,11 @@ import type { CompareReason } from './source-role-shell.js';
 export type NetworkSettings = Omit<NetworkOptions, 'log' | 'onCheckpointNeeded'>;
 
 /** What the main thread may ask; see Network, SourceRole and TargetRole. */
-export interface NetworkCalls {
+export interface NetworkCalls extends LinkCalls {
   start(settings: NetworkSettings): Promise<GuestPortFds[]>;
   closeQemuFds(): void;
   stop(): void;
   attach(link: HandedLink, as: SessionRole): void;
-  closeLink(serial: number): void;
-  destroyLink(serial: number): void;
-  renewLink(serial: number): void;
-  reconnectLink(serial: number, connection: LinkConnection): void;
   detach(): void;
   quiesce(): Promise<boolean>;
   drain(): boolean;
@@ -42,16 +43,13 @@ export interface NetworkCalls {
 }
 
 /** What the main thread is told. */
-export interface NetworkNotices {
+export interface NetworkNotices extends LinkNotices {
   checkpointNeeded(reason: CompareReason, epoch: number): void;
-  linkReport(serial: number, report: LinkReport): void;
   stats(stats: NetworkStats): void;
 }
 
 serveWorker<NetworkCalls, NetworkNotices>((main) => {
-  const links = new HandedLinks(main.log, (serial, report) =>
-    main.notify('linkReport', serial, report),
-  );
+  const links = new HandedLinks(main);
   let network: Network | undefined;
   let timer: NodeJS.Timeout | undefined;
   const started = (): Network => {
@@ -78,10 +76,7 @@ serveWorker<NetworkCalls, NetworkNotices>((main) => {
       network?.stop();
     },
     attach: (link, as) => started().attach(links.take(link), as),
-    closeLink: (serial) => links.close(serial),
-    destroyLink: (serial) => links.destroy(serial),
-    renewLink: (serial) => links.renew(serial),
-    reconnectLink: (serial, connection) => links.reconnect(serial, connection),
+    ...links.calls,
     detach: () => started().detach(),
     quiesce: () => started().quiesce(),
     drain: () => started().drain(),
