@@ -74,24 +74,21 @@ export function replaceUint32(bytes: Buffer, at: number, after: number, checksum
 
 /** What belongs into the checksum field of the segment, whatever is in there now. */
 export function tcpChecksum(bytes: Buffer, segment: SegmentPlace): number {
-  const { transportAt, end } = segment;
-  const checksumAt = transportAt + TCP_CHECKSUM_OFFSET;
-  const sum =
-    pseudoHeaderSum(bytes, segment) +
-    sumWords(bytes, transportAt, checksumAt) +
-    sumWords(bytes, checksumAt + 2, end);
-  return ~fold(sum) & 0xffff;
+  return checksumOf(bytes, segment, TCP_CHECKSUM_OFFSET, pseudoHeaderSum(bytes, segment));
 }
 
 /** The same for an ICMP message, which has no pseudo-header in IPv4 (RFC 792, RFC 4443 2.3). */
 export function icmpChecksum(bytes: Buffer, message: SegmentPlace): number {
-  const { ipVersion, transportAt, end } = message;
-  const checksumAt = transportAt + ICMP_CHECKSUM_OFFSET;
-  const sum =
-    (ipVersion === 4 ? 0 : pseudoHeaderSum(bytes, message, PROTOCOL_ICMPV6)) +
-    sumWords(bytes, transportAt, checksumAt) +
-    sumWords(bytes, checksumAt + 2, end);
-  return ~fold(sum) & 0xffff;
+  const seed = message.ipVersion === 4 ? 0 : pseudoHeaderSum(bytes, message, PROTOCOL_ICMPV6);
+  return checksumOf(bytes, message, ICMP_CHECKSUM_OFFSET, seed);
+}
+
+/** Of all but the checksum itself; `seed`: what is summed besides. */
+function checksumOf(bytes: Buffer, place: SegmentPlace, offset: number, seed: number): number {
+  const { transportAt, end } = place;
+  const checksumAt = transportAt + offset;
+  const sum = seed + sumWords(bytes, transportAt, checksumAt);
+  return ~fold(sum + sumWords(bytes, checksumAt + 2, end)) & 0xffff;
 }
 
 /**
