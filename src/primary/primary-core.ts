@@ -45,6 +45,7 @@ export type { PrimaryInput, PrimaryOutput } from './primary-instructions.js';
 export type { PrimaryOptions, PrimaryState, Trigger } from './primary-state.js';
 
 const SILENCE: PrimaryOutput = { kind: 'silence' };
+const FIRST_PHASE: PrimaryPhase = { kind: 'synchronising', round: 1 };
 
 /** The pure core of the primary node; `epoch` is the one that the guest runs now. */
 export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
@@ -206,10 +207,15 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
   }
 
   #phaseDeadlineUs(phase: PrimaryPhase): number {
-    // Nothing begins and nothing times out until the detector has judged: no tick would help.
-    if (this.#detector.suspected) return Number.POSITIVE_INFINITY;
-    if (phase.kind === 'running' && this.#mayBegin) return this.#beginAtUs();
-    return this.#hold.dueUs;
+    // Nothing begins until the detector has judged: no tick would help.
+    const begins = phase.kind === 'running' && this.#mayBegin && !this.#detector.suspected;
+    if (begins) return this.#beginAtUs();
+    return this.#mayOverrun ? this.#hold.dueUs : Number.POSITIVE_INFINITY;
+  }
+
+  /** With a witness nobody needs to know first what has become of a peer that is suspected. */
+  get #mayOverrun(): boolean {
+    return this.#options.hasWitness || !this.#detector.suspected;
   }
 
   /** When the next transaction may begin: at its period, or as early as a trigger is allowed to. */
@@ -242,7 +248,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
       const { isOver, hears } = this.#detector;
       if (!isOver) outputs.push({ kind: 'heartbeat', hears });
     }
-    if (this.#hold.isOverdue(nowUs) && !this.#detector.suspected) return this.#overran(nowUs);
+    if (this.#hold.isOverdue(nowUs) && this.#mayOverrun) return this.#overran(nowUs);
     return [...outputs, ...this.#maybeBegin(nowUs)];
   }
 
@@ -250,12 +256,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     if (this.#state.kind !== 'connecting') return [];
     this.#detector.start(nowUs);
     this.#heartbeatAtUs = nowUs;
-    this.#state = {
-      kind: 'session',
-      committed: false,
-      shared: false,
-      phase: { kind: 'synchronising', round: 1 },
-    };
+    this.#state = { kind: 'session', committed: false, shared: false, phase: FIRST_PHASE };
     if (this.#isDetached) return this.#part('detach', nowUs);
     return [{ kind: 'syncRound', epoch: this.#epoch, first: true }];
   }
@@ -488,9 +489,7 @@ export class PrimaryCore implements Core<PrimaryInput, PrimaryOutput> {
     nowUs: number,
   ): PrimaryOutput[] {
     const outputs = this.#alone(reason, nowUs);
-    if (needsOperator === true) {
-      this.#enterAlone(nowUs + REFUSED_RETRY_US, reason);
-    }
+    if (needsOperator === true) this.#enterAlone(nowUs + REFUSED_RETRY_US, reason);
     return outputs;
   }
 

@@ -1,6 +1,10 @@
 /** What the primary does differently with a witness. */
 import test from 'ava';
-import { PrimaryCore, type PrimaryInput } from '../../../src/primary/primary-core.js';
+import {
+  PrimaryCore,
+  type PrimaryInput,
+  type PrimaryOptions,
+} from '../../../src/primary/primary-core.js';
 import { Conversation } from './transcript.js';
 
 const OPTIONS = {
@@ -27,14 +31,14 @@ const WHY = "Secondary lost: Reset; the peer's host says that nobody listens";
 const SMALL_ROUND = { kind: 'presendRound', pages: 0 } as const;
 const GRANTED = { kind: 'granted' } as const;
 
-function start() {
-  const core = new PrimaryCore(OPTIONS);
+function start(options: Partial<PrimaryOptions> = {}) {
+  const core = new PrimaryCore({ ...OPTIONS, ...options });
   return { core, talk: new Conversation(core) };
 }
 
 /** Protected; epoch 8 runs since 0. */
-function pair() {
-  const node = start();
+function pair(options: Partial<PrimaryOptions> = {}) {
+  const node = start(options);
   node.talk.saysAll(...SYNCHRONISED, SMALL_ROUND, { kind: 'captured', epoch: 7, atUs: 0 });
   node.talk.saysAll({ kind: 'committed', epoch: 7 }, { kind: 'applied', epoch: 7 });
   return node;
@@ -74,6 +78,28 @@ test('a secondary that is too slow needs not let go: the witness decides', (t) =
   t.is(outputs.length, 1);
   t.regex(outputs[0] ?? '', /^16000 askAlone false The checkpoint of epoch 8 took longer/);
   t.deepEqual(talk.says(GRANTED), ['open']);
+});
+
+test('a session that breaks under a checkpoint is not waited for beyond the hold-limit', (t) => {
+  for (const kind of ['interrupted', 'linkLost'] as const) {
+    const { core, talk } = pair({ holdLimitUs: 400_000 });
+    const begun = talk.at(1000).says({ kind: 'tick' });
+    t.true(begun.includes('presendRound 8'));
+    talk.saysAll(SMALL_ROUND, { kind: 'captured', epoch: 8, atUs: 1_000_000 });
+    const asked = [];
+    for (let ms = 1050; ms <= 1400; ms += 50) {
+      talk.at(ms).says({ kind: 'heard', isDeaf: false });
+      // An answer that decides nothing.
+      if (ms === 1150)
+        talk.saysAll({ kind, reason: 'Reset' }, { kind: 'probed', result: 'holding' });
+      const lines = talk.says({ kind: 'tick' });
+      asked.push(...lines.filter((line) => line.startsWith('ask')).map((line) => `${ms} ${line}`));
+    }
+    t.is(asked.length, 1);
+    t.regex(asked[0] ?? '', /^1400 askAlone false The checkpoint of epoch 9 took longer/);
+    t.deepEqual(talk.says(GRANTED), ['open']);
+    t.is(core.state.kind, 'alone');
+  }
 });
 
 test('silence is no proof', (t) => {
