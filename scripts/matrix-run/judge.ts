@@ -77,14 +77,18 @@ export function boundOf({
 export function judgeRound(facts: RoundFacts): RoundVerdict {
   const { cell, faultUs, mendedUs, before, after, speakers } = facts;
   const gaps = facts.gaps.filter(({ client }) => judgedClients(cell).includes(client));
-  const outageMs = longestMs(gaps, { fromUs: faultUs, untilUs: mendedUs });
-  const laterMs = longestMs(
-    gaps.filter(({ fromUs }) => fromUs >= mendedUs),
-    { fromUs: mendedUs, untilUs: Number.POSITIVE_INFINITY },
-  );
+  const outage = longest(gaps.filter((gap) => gap.toUs > faultUs && gap.fromUs < mendedUs));
+  const outageMs = lengthMs(outage);
+  const laterMs = lengthMs(longest(gaps.filter(({ fromUs }) => fromUs >= mendedUs)));
   const boundMs = boundOf(facts);
   const problems = [...facts.failures];
-  if (outageMs > boundMs) problems.push(`An outage of ${outageMs} ms, allowed are ${boundMs}`);
+  if (outage !== undefined && outageMs > boundMs) {
+    const beganMs = Math.round((outage.fromUs - faultUs) / 1000);
+    const when = beganMs < 0 ? `${-beganMs} ms before` : `${beganMs} ms after`;
+    problems.push(
+      `An outage of ${outageMs} ms (${outage.client}, from ${when} the fault), allowed are ${boundMs}`,
+    );
+  }
   if (cell.expected === 'failover' && after === before) problems.push('Nobody took over');
   if (cell.expected !== 'failover' && after !== before) problems.push('A take-over without need');
   // Once each, in this order; a host that is heard again has never stopped.
@@ -112,11 +116,10 @@ export function lostOf({
   return lostConnections.filter((reason) => !/No complete answer within/.test(reason));
 }
 
-/** Of those that touch a span of time. */
-function longestMs(
-  gaps: readonly ClientGap[],
-  { fromUs, untilUs }: { fromUs: number; untilUs: number },
-): number {
-  const within = gaps.filter((gap) => gap.toUs > fromUs && gap.fromUs < untilUs);
-  return Math.round(Math.max(0, ...within.map((gap) => gap.toUs - gap.fromUs)) / 1000);
+function longest(gaps: readonly ClientGap[]): ClientGap | undefined {
+  return [...gaps].sort((a, b) => lengthMs(b) - lengthMs(a))[0];
+}
+
+function lengthMs(gap: ClientGap | undefined): number {
+  return gap === undefined ? 0 : Math.round((gap.toUs - gap.fromUs) / 1000);
 }

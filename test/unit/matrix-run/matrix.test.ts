@@ -47,7 +47,7 @@ test('an outage is what touches the fault, and its bound depends on the cell', (
   t.like(verdict, { outageMs: 1000, laterMs: 3900, boundMs: 1000, problems: [] });
   t.is(judgeRound(facts('power-cut/primary', { gaps: [gap(950, 1951)] })).problems.length, 1);
   t.deepEqual(judgeRound(facts('etcd-stopped', { gaps })).problems, [
-    'An outage of 1000 ms, allowed are 500',
+    'An outage of 1000 ms (redis, from 50 ms before the fault), allowed are 500',
   ]);
   t.deepEqual(judgeRound(facts('etcd-stopped', { gaps, slackMs: 500 })).problems, []);
   t.is(judgeRound(facts('link-delay/primary', { gaps })).boundMs, 1200);
