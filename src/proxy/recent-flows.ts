@@ -48,9 +48,8 @@ class Slot implements RecentFlow {
   readonly key = new Int32Array(FLOW_KEY_WORDS);
   readonly #link = Buffer.alloc(LINK_HEADER_BYTES_MAX);
   #linkBytes = 0;
-  used = false;
-  /** Its remote end has closed it, and may still acknowledge what the guest says. */
-  closed = false;
+  /** `closed`: by its remote end, which may still acknowledge what the guest says. */
+  state: 'free' | 'open' | 'closed' = 'free';
   next = 0;
   acknowledged = 0;
   window = 0;
@@ -63,7 +62,7 @@ class Slot implements RecentFlow {
   }
 
   has(key: Int32Array): boolean {
-    if (!this.used) return false;
+    if (this.state === 'free') return false;
     for (let word = 0; word < FLOW_KEY_WORDS; word++) {
       if (this.key[word] !== key[word]) return false;
     }
@@ -71,8 +70,7 @@ class Slot implements RecentFlow {
   }
 
   take(bytes: Buffer, packet: Packet): void {
-    this.used = true;
-    this.closed = false;
+    this.state = 'open';
     this.key.set(packet.key);
     this.#linkBytes = packet.ipAt - packet.frameAt;
     bytes.copy(this.#link, 0, packet.frameAt, packet.ipAt);
@@ -99,7 +97,7 @@ export class RecentFlows {
 
   /** All that is known now; changes with the next batch. */
   flows(): RecentFlow[] {
-    return this.#slots.filter((slot) => slot?.used === true && !slot.closed) as Slot[];
+    return this.#slots.filter((slot) => slot?.state === 'open') as Slot[];
   }
 
   #noteSegment(batch: Buffer): void {
@@ -108,13 +106,11 @@ export class RecentFlows {
     let slot = this.#slots[index];
     const known = slot?.has(packet.key) === true;
     if ((packet.flags & (TCP_SYN | TCP_FIN | TCP_RST)) !== 0) {
-      if (known && slot !== undefined) {
-        slot.used = (packet.flags & TCP_SYN) === 0;
-        slot.closed = true;
-      }
+      const opens = (packet.flags & TCP_SYN) !== 0;
+      if (known && slot !== undefined) slot.state = opens ? 'free' : 'closed';
       return;
     }
-    if (known && slot?.closed === true) return;
+    if (known && slot?.state === 'closed') return;
     // No error goes to what is no single host (RFC 1122 section 3.2.2).
     const isGroup = (batch.readUInt8(packet.frameAt + SOURCE_MAC_AT) & 1) !== 0;
     if ((packet.flags & TCP_ACK) === 0 || isGroup) return;
