@@ -4,8 +4,13 @@ import { dirname } from 'node:path';
 import { parseSharedProofs, sharedDifference } from '../blockrep/index.js';
 import { type Configuration, diskPlace, nicConnection } from '../config/index.js';
 import { parseMachineDefinition, probeQemu } from '../emulator/index.js';
-import { configuredDifferences } from '../guest/index.js';
-import { PAGE_SIZE_BYTES } from '../lib/index.js';
+import {
+  bootFileDifferences,
+  type ConfiguredDifference,
+  configuredDifferences,
+  PeerDiffersError,
+} from '../guest/index.js';
+import { type ColoError, describeError, PAGE_SIZE_BYTES } from '../lib/index.js';
 import {
   type Abilities,
   type Difference,
@@ -16,20 +21,32 @@ import type { ArrivingHello } from './destination-status.js';
 
 const KIB = 1024;
 
-/** Everything that keeps this host from running the guest. Throws ProtocolError, OperatorError. */
+/**
+ * Everything that keeps this host from running the guest. Files that the guest is booted from are
+ * looked at only if there is something else: else whoever launches it does so meanwhile.
+ * Throws ProtocolError, OperatorError.
+ */
 export async function differencesHere(
   configuration: Configuration,
   { section, json }: ArrivingHello,
 ): Promise<Difference[]> {
-  const configured = await configuredDifferences(configuration, json);
+  const configured = configuredDifferences(configuration, json);
   const names = parseMachineDefinition(json.definition, 'peer').nics.map(({ name }) => name);
   const able = await abilitiesHere(configuration, section, names);
   const shared = await sharedDifferences(configuration, section, json.sharedDisks ?? []);
-  return [
-    ...configured.map(({ what, source, destination }) => ({ what, source, destination })),
-    ...differencesOf(section, able),
-    ...shared,
-  ];
+  const found = [...plain(configured), ...differencesOf(section, able), ...shared];
+  if (found.length === 0) return [];
+  return [...found, ...plain(await bootFileDifferences(configuration, json))];
+}
+
+/** What of this host has kept a guest from being launched, as it is told to the source. */
+export function differencesBy(error: ColoError, { host, vm }: HelloSection): Difference[] {
+  if (error instanceof PeerDiffersError) return plain(error.differences);
+  return [{ what: 'guest', source: `${host}, ${vm}`, destination: describeError(error) }];
+}
+
+function plain(differences: readonly ConfiguredDifference[]): Difference[] {
+  return differences.map(({ what, source, destination }) => ({ what, source, destination }));
 }
 
 /** Both hosts must say the same of a disk, and of a shared one have the same image. */

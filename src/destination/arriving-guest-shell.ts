@@ -10,6 +10,7 @@
  * copies); there the pages that a load writes are kept aside and put back.
  */
 import type { Configuration } from '../config/index.js';
+import { parseMachineDefinition } from '../emulator/index.js';
 import {
   type FaultReport,
   FaultTarget,
@@ -19,7 +20,6 @@ import {
   releaseHiddenPages,
 } from '../guest/index.js';
 import {
-  ColoError,
   countBytes,
   describeError,
   type Logger,
@@ -30,6 +30,7 @@ import {
 import {
   decodeBatch,
   type HelloSection,
+  movesDisks,
   openBackup,
   type PageBatch,
   PageDecoder,
@@ -47,6 +48,7 @@ export interface ArrivingOptions {
   readonly hello: Hello;
   readonly section: HelloSection;
   readonly lease: SharedArrayBuffer | undefined;
+  readonly session: Session;
   readonly log: Logger;
   /** Somebody waits for the pages at these offsets. */
   readonly onFaults: (offsets: readonly number[]) => void;
@@ -79,9 +81,14 @@ export class ArrivingGuest {
   /** In a `--verify` run that lacks pages: what has come, and what it must come to. */
   #verifying: { readonly digest: ArrivedDigest; readonly expected: number } | undefined;
 
-  private constructor(options: ArrivingOptions, received: ReceivedGuest) {
+  private constructor(
+    options: ArrivingOptions,
+    received: ReceivedGuest,
+    lane: FaultTarget | undefined,
+  ) {
     this.#options = options;
     this.#received = received;
+    this.#lane = lane;
     const { ram } = received.guest.emulator;
     this.#ramPages = ram.sizeBytes / PAGE_SIZE_BYTES;
     this.#target = {
@@ -93,26 +100,31 @@ export class ArrivingGuest {
 
   /** Throws OperatorError or ProtocolError with what the source's operator must know. */
   static async launch(options: ArrivingOptions): Promise<ArrivingGuest> {
-    const { configuration, hello, section, lease, log } = options;
+    const { configuration, hello, section, lease, log, session } = options;
     // It may run before all its pages are here.
     const lacksPages = section.choices.mode !== 'precopy';
-    const received = await receiveGuest(configuration, hello, {
-      role: lacksPages ? 'arriving' : 'standby',
-      lacksPages,
-      incoming: true,
-      lease,
-      log,
-    });
-    const arriving = new ArrivingGuest(options, received);
+    const lane = lacksPages ? openLane(options) : undefined;
+    // Beside the launch: its code is warm by the time that somebody waits.
+    void lane?.attach(session);
+    let arriving: ArrivingGuest | undefined;
     try {
-      if (lacksPages) arriving.#lane = arriving.#openLane();
+      const received = await receiveGuest(configuration, hello, {
+        role: lacksPages ? 'arriving' : 'standby',
+        lacksPages,
+        incoming: true,
+        lease,
+        log,
+      });
+      arriving = new ArrivingGuest(options, received, lane);
+      if (lane !== undefined) arriving.#borrowFaults(lane);
       await arriving.#makeReady(lacksPages);
       const { ram } = arriving.guest.emulator;
       if (section.choices.assisted)
         arriving.#image = await KeptImage.load(configuration, { ram, log });
       return arriving;
     } catch (error) {
-      await arriving.stop();
+      if (arriving === undefined) await lane?.end();
+      else await arriving.stop();
       throw error;
     }
   }
@@ -136,22 +148,17 @@ export class ArrivingGuest {
     return JSON.stringify(this.#received.verdicts);
   }
 
-  /** The session's disk, network and faults links are the guest's. */
+  /** The session's disk and network links are the guest's. */
   async attach(session: Session): Promise<void> {
     const { guest, lineages } = this.#received;
     const disks = this.#movesDisks ? guest.disks.attachTarget(session, lineages) : undefined;
     const network = guest.network.attach(session, { role: 'target' });
-    await Promise.all([network, disks, this.attachFaults(session)]);
+    await Promise.all([network, disks]);
   }
 
   /** A later session's faults link: what is waited for is asked for there. */
   async attachFaults(session: Session): Promise<void> {
-    try {
-      await this.#lane?.attach(session);
-    } catch (error) {
-      // Of the link's end, or the thread's, others are told, too.
-      if (!(error instanceof ColoError)) throw error;
-    }
+    await this.#lane?.attach(session);
   }
 
   /** Ends the guest, and what serves its faults. */
@@ -162,9 +169,7 @@ export class ArrivingGuest {
 
   /** Some disk's content comes with it. */
   get #movesDisks(): boolean {
-    return this.#options.section.disks.some(({ place, readOnly }) => {
-      return place === 'moved' && !readOnly;
-    });
+    return movesDisks(this.#options.section.disks);
   }
 
   /** The pages of a batch that is whole and sound; `crc` is its CRC-32C. Throws ProtocolError. */
@@ -356,19 +361,14 @@ export class ArrivingGuest {
     }
   }
 
-  #openLane(): FaultTarget {
-    const { log, section, hello, onFailure } = this.#options;
-    const lane = new FaultTarget({
-      ...{ log, onFailure },
+  #borrowFaults(lane: FaultTarget): void {
+    lane.borrow(this.#missingPages, {
       onReport: (report) => this.#hear(report),
       onPassedOn: (offset, bytes) => {
         this.#write(offset, bytes);
         this.#options.onPlaced([{ offset, length: bytes.length }], []);
       },
     });
-    const { verify } = hello.policy;
-    lane.start(this.#missingPages, { near: section.choices.background, tellsBytes: verify });
-    return lane;
   }
 
   #hear({ faulted, placed, waitsUs, contents }: FaultReport): void {
@@ -433,4 +433,15 @@ function* pagesOf(ranges: readonly PageRange[]): Generator<number> {
   for (const { offset, length } of ranges) {
     for (let at = offset; at < offset + length; at += PAGE_SIZE_BYTES) yield at;
   }
+}
+
+/** It knows no guest yet. */
+function openLane({ log, section, hello, onFailure }: ArrivingOptions): FaultTarget {
+  const { memoryMib } = parseMachineDefinition(hello.definition, 'peer');
+  return new FaultTarget({
+    ...{ log, onFailure },
+    ramSizeBytes: memoryMib * 2 ** 20,
+    near: section.choices.background,
+    tellsBytes: hello.policy.verify,
+  });
 }

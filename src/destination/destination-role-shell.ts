@@ -49,7 +49,7 @@ import {
 } from '../migration/index.js';
 import { CoreDriver, parseHello } from '../replication/index.js';
 import type { AcceptDecision, ProbeAnswer, Session } from '../transport/index.js';
-import { differencesHere } from './abilities-shell.js';
+import { differencesBy, differencesHere } from './abilities-shell.js';
 import { listenToArriving } from './arriving-events-shell.js';
 import { ArrivingGuest } from './arriving-guest-shell.js';
 import type { DestinationRoleOptions } from './destination-options.js';
@@ -185,12 +185,11 @@ export class DestinationRole extends MovingRole implements NodeRole {
 
   #onSection(session: number, section: Exclude<SourceSection, LaneSection>): void {
     if (section.kind === 'pages') {
-      const { batch, sequence } = section;
+      const { batch, sequence, crc = crc32c(batch) } = section;
       const guest = this.#guest;
       if (guest === undefined || session !== this.#core.session) {
         throw new ProtocolError('Pages came of a guest that is not here');
       }
-      const crc = crc32c(batch);
       const ranges = guest.rangesOf(batch, crc);
       this.#receivedBytes += batch.length;
       this.#driver.input({ kind: 'batch', session, sequence, ranges, batch, crc });
@@ -282,8 +281,9 @@ export class DestinationRole extends MovingRole implements NodeRole {
     const send = (): void => {
       this.#open.get(session)?.channel.put(section);
     };
-    // What waits for its turn may wait for a page, and the source for a sign of life.
-    if (section.kind === 'placed') send();
+    // What waits for its turn may wait for a page, and the source for a sign of life. These tell of
+    // pages, which are not taken in turn.
+    if (section.kind === 'placed' || section.kind === 'received') send();
     else this.#inTurn(async () => send(), true);
   }
 
@@ -309,6 +309,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
         hello: json,
         section,
         lease: speech?.lease,
+        session: this.#mustHaveSession(),
         log,
         onPart: (part) => this.#mark(part),
         onFaults: (offsets) => this.#driver.input({ kind: 'fault', offsets }),
@@ -329,9 +330,7 @@ export class DestinationRole extends MovingRole implements NodeRole {
       return { kind: 'prepared', host: ownHost, qemuVersion, image: guest.image?.id, verdictsJson };
     } catch (error) {
       if (!(error instanceof ColoError)) throw error;
-      const source = `${section.host}, ${section.vm}`;
-      const differences = [{ what: 'guest', source, destination: describeError(error) }];
-      return { kind: 'unable', differences };
+      return { kind: 'unable', differences: differencesBy(error, section) };
     }
   }
 

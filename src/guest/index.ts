@@ -78,10 +78,12 @@ export type {
 } from './node-role.js';
 export { guestFacts, plainStatus } from './plain-status.js';
 export {
+  bootFileDifferences,
   type ConfiguredDifference,
   checkedDefinition,
   configuredDifferences,
   IMAGE_AT_STAKE,
+  PeerDiffersError,
   prepareForGuest,
   type ReceivedGuest,
   type ReceiveOptions,

@@ -56,12 +56,13 @@ export async function receiveGuest(
 ): Promise<ReceivedGuest> {
   const { log } = options;
   const sent = parseMachineDefinition(hello.definition, 'peer');
-  // What takes time goes on beside the start of disks and NICs.
-  const checking = checkedDefinition(configuration, hello);
-  checking.catch(() => undefined);
   const images = parsePrimaryImages(hello.images);
+  const configured = configuredDifferences(configuration, hello);
+  // What takes time goes on beside the launch: QEMU stands still until it is known.
+  const files = bootFileDifferences(configuration, hello);
+  files.catch(() => undefined);
   let verdicts: readonly AcceptedImage[] = [];
-  const guest = await launchGuest({
+  const launching = launchGuest({
     ...options,
     configuration,
     disks: sent.disks.map(({ name, sizeBytes, readOnly }) => {
@@ -73,11 +74,12 @@ export async function receiveGuest(
     }),
     compareTimeoutUs: hello.policy.compareTimeoutUs,
     define: async ({ claims }) => {
-      const definition = await checking;
+      if (configured.length > 0) throw new PeerDiffersError([...configured, ...(await files)]);
       verdicts = judge(images, claims);
-      return definition;
+      return definitionHere(configuration, sent);
     },
   });
+  const guest = await unlessDiffering(launching, files);
   const { qemuVersion } = guest.emulator.description;
   if (qemuVersion !== hello.qemuVersion) {
     log.warn(`QEMU versions differ: ${qemuVersion} here, ${hello.qemuVersion} there`);
@@ -104,11 +106,48 @@ export interface ConfiguredDifference extends Difference {
   readonly advice?: string;
 }
 
-/** All that an operator has to make equal on both hosts. Throws ProtocolError. */
-export async function configuredDifferences(
+/** The two hosts would not run the same guest. */
+export class PeerDiffersError extends OperatorError {
+  readonly differences: readonly ConfiguredDifference[];
+
+  constructor(differences: readonly ConfiguredDifference[]) {
+    const texts = differences.map(({ what, source, destination, advice }) => {
+      return advice ?? `The primary's ${what} is ${source}, the secondary's ${destination}`;
+    });
+    super('COLO_E_PEER_DIFFERS', texts.join('; '));
+    this.differences = differences;
+  }
+}
+
+function mustNotDiffer(differences: readonly ConfiguredDifference[]): void {
+  if (differences.length > 0) throw new PeerDiffersError(differences);
+}
+
+/** Launched from the other host's files, or ended: they are told rather than what QEMU says. */
+async function unlessDiffering(
+  launching: Promise<Guest>,
+  files: Promise<readonly ConfiguredDifference[]>,
+): Promise<Guest> {
+  let guest: Guest | undefined;
+  try {
+    guest = await launching;
+    mustNotDiffer(await files);
+    return guest;
+  } catch (error) {
+    await guest?.stop();
+    if (!(error instanceof PeerDiffersError)) mustNotDiffer(await files);
+    throw error;
+  }
+}
+
+/**
+ * What an operator has to make equal on both hosts, but for the files that the guest is booted
+ * from. Throws ProtocolError.
+ */
+export function configuredDifferences(
   configuration: Configuration,
   hello: Hello,
-): Promise<ConfiguredDifference[]> {
+): ConfiguredDifference[] {
   const found: ConfiguredDifference[] = [];
   const compare = (what: string, source: string, destination: string): void => {
     if (source !== destination) found.push({ what, source, destination });
@@ -116,16 +155,24 @@ export async function configuredDifferences(
   compare('vm', hello.vm, configuration.vm);
   compare('page size', String(hello.pageSizeBytes), String(PAGE_SIZE_BYTES));
   const sent = parseMachineDefinition(hello.definition, 'peer');
-  const here = bootFiles(configuration);
-  const [theirs, ours] = [sent.extraArguments, here.qemuArguments];
+  const [theirs, ours] = [sent.extraArguments, bootFiles(configuration).qemuArguments];
   compare('list of qemu-arg', JSON.stringify(theirs), JSON.stringify(ours));
-  if (sent.kernel === undefined) return found;
-  const { image, initrd } = filesHere(configuration, sent.kernel);
-  found.push(...(await compareFile('kernel', image, hello.kernelSha256)));
-  if (initrd !== undefined) {
-    found.push(...(await compareFile('initrd', initrd, hello.initrdSha256)));
-  }
   return found;
+}
+
+/** The same of these files, by their digests: tens of megabytes are read. Throws ProtocolError. */
+export async function bootFileDifferences(
+  configuration: Configuration,
+  hello: Hello,
+): Promise<ConfiguredDifference[]> {
+  const { kernel } = parseMachineDefinition(hello.definition, 'peer');
+  if (kernel === undefined) return [];
+  const { image, initrd } = filesHere(configuration, kernel);
+  const found = [
+    compareFile('kernel', image, hello.kernelSha256),
+    initrd === undefined ? [] : compareFile('initrd', initrd, hello.initrdSha256),
+  ];
+  return (await Promise.all(found)).flat();
 }
 
 function filesHere(
@@ -141,14 +188,17 @@ export async function checkedDefinition(
   configuration: Configuration,
   hello: Hello,
 ): Promise<ResolvedMachineDefinition> {
-  const differences = await configuredDifferences(configuration, hello);
-  if (differences.length > 0) {
-    const texts = differences.map(({ what, source, destination, advice }) => {
-      return advice ?? `The primary's ${what} is ${source}, the secondary's ${destination}`;
-    });
-    throw new OperatorError('COLO_E_PEER_DIFFERS', texts.join('; '));
-  }
-  const sent = parseMachineDefinition(hello.definition, 'peer');
+  mustNotDiffer([
+    ...configuredDifferences(configuration, hello),
+    ...(await bootFileDifferences(configuration, hello)),
+  ]);
+  return definitionHere(configuration, parseMachineDefinition(hello.definition, 'peer'));
+}
+
+function definitionHere(
+  configuration: Configuration,
+  sent: MachineDefinition,
+): Promise<ResolvedMachineDefinition> {
   const { kernel } = sent;
   if (kernel === undefined) return resolveMachineDefinition(sent);
   const { image, initrd } = filesHere(configuration, kernel);

@@ -16,7 +16,7 @@ import {
   type SourceSection,
   unframeSection,
 } from '../migration/index.js';
-import type { Frame, Session } from '../transport/index.js';
+import { type Frame, payloadCrc, type Session } from '../transport/index.js';
 
 /** The type of the frame that carries a section; src/replication's are below. */
 export const SECTION_FRAME = 0x0160;
@@ -113,5 +113,5 @@ function decode<S extends Section>(frame: Frame, table: SectionTable<S>): S | un
   if (frame.type !== SECTION_FRAME) {
     throw new ProtocolError(`A frame of type ${frame.type} is no section of a migration`);
   }
-  return table.decode(unframeSection(frame.payload, table.limit));
+  return table.decode(unframeSection(frame.payload, table.limit, payloadCrc(frame)));
 }

@@ -53,6 +53,7 @@ export {
   type MigrationId,
   type MigrationLink,
   type MigrationMode,
+  movesDisks,
   type Section,
   type SectionKind,
   type SourceSection,

@@ -30,6 +30,11 @@ export interface MigratedDisk {
   readonly readOnly: boolean;
 }
 
+/** The content of some of them goes with the guest. */
+export function movesDisks(disks: readonly MigratedDisk[]): boolean {
+  return disks.some(({ place, readOnly }) => place === 'moved' && !readOnly);
+}
+
 export interface MigratedNic {
   /** `aa:bb:cc:dd:ee:ff`. */
   readonly mac: string;
@@ -83,6 +88,8 @@ export interface PagesSection {
   readonly kind: 'pages';
   readonly sequence: number;
   readonly batch: Buffer;
+  /** CRC-32C of the batch, of one that came and was not read for it. */
+  readonly crc?: number;
 }
 
 /** The same for pages that were demanded, numbered by themselves. Empty if none were. */
@@ -90,6 +97,7 @@ export interface DemandedSection {
   readonly kind: 'demanded';
   readonly sequence: number;
   readonly batch: Buffer;
+  readonly crc?: number;
 }
 
 /** Round `round` of precopy is over; `batches` of the ram stream so far. */

@@ -11,6 +11,7 @@ import {
   PAGE_SIZE_BYTES,
   type PageRange,
   ProtocolError,
+  restCrc32c,
 } from '../lib/index.js';
 import {
   BATCH_BYTES,
@@ -174,14 +175,17 @@ const resume: CodecOf<'resume'> = section('resume', {
 type Batch<K extends 'pages' | 'demanded'> = Extract<Section, { kind: K }>;
 
 function batchOf<K extends 'pages' | 'demanded'>(kind: K): SectionCodec<Batch<K>> {
-  const codec = section<{ kind: K; sequence: number; batch: Buffer }>(kind, {
+  const codec = section<{ kind: K; sequence: number; batch: Buffer; crc?: number }>(kind, {
     maxBytes: BATCH_BYTES + 16,
     encode: ({ sequence, batch }) => ({ fields: batchFields(sequence, [batch]) }),
-    decode: ({ fields }) => ({
-      kind,
-      sequence: fields.uint53(),
-      batch: fields.bytes(fields.uint32()),
-    }),
+    decode: ({ fields, fieldsCrc }) => {
+      const [sequence, length] = [fields.uint53(), fields.uint32()];
+      const batch = fields.bytes(length);
+      // Fields of a later version may follow.
+      if (fieldsCrc === undefined || fields.remaining > 0) return { kind, sequence, batch };
+      const head = new ByteWriter(12).uint53(sequence).uint32(length).finish();
+      return { kind, sequence, batch, crc: restCrc32c(fieldsCrc, crc32c(head), length) };
+    },
   });
   return codec as unknown as SectionCodec<Batch<K>>;
 }

@@ -19,6 +19,8 @@ export interface SectionSource {
   readonly fields: ByteReader;
   /** Of the sender; fields that a later version added are absent. */
   readonly minor: number;
+  /** CRC-32C of all fields, for whoever would read them for it; undefined: nobody knows it. */
+  readonly fieldsCrc: number | undefined;
   /** The embedded sections of this codec's tag, decoded. */
   embedded<S>(codec: SectionCodec<S>): S[];
 }
@@ -62,6 +64,7 @@ export function decodeWith<S>(codec: SectionCodec<S>, raw: RawSection): S {
     const decoded = codec.decode({
       fields,
       minor: raw.minor,
+      fieldsCrc: raw.fieldsCrc,
       embedded: (inner) => {
         taken.add(inner.tag);
         return raw.embedded

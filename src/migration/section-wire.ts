@@ -20,7 +20,7 @@
  * The header has a checksum of its own: a flipped length is seen at once, not after waiting for
  * bytes that never come, and nothing is allocated by a length that was not checked.
  */
-import { assert, ByteReader, ByteWriter, crc32c, ProtocolError } from '../lib/index.js';
+import { assert, ByteReader, ByteWriter, crc32c, ProtocolError, restCrc32c } from '../lib/index.js';
 import { EMBEDDED_DEPTH, EMBEDDED_SECTIONS, UNKNOWN_SECTION_BYTES } from './limits.js';
 
 export const SECTION_HEADER_BYTES = 32;
@@ -37,6 +37,8 @@ export interface RawSection {
   readonly required: boolean;
   readonly fields: Buffer;
   readonly embedded: readonly RawSection[];
+  /** CRC-32C of the fields, if it came without reading them. */
+  readonly fieldsCrc?: number;
 }
 
 export interface SectionParts {
@@ -91,8 +93,11 @@ export function sectionName(tag: string): string {
 /** Bytes of payload that a section of this tag may have; undefined for a tag that is not known. */
 export type SectionLimit = (tag: string) => number | undefined;
 
-/** Decodes exactly one section. Throws `ProtocolError` naming it. */
-export function unframeSection(bytes: Buffer, limit: SectionLimit): RawSection {
+/**
+ * Decodes exactly one section. `crc` is the CRC-32C of `bytes` for whoever knows it: the payload is
+ * not read for it once more. Throws `ProtocolError` naming the section.
+ */
+export function unframeSection(bytes: Buffer, limit: SectionLimit, crc?: number): RawSection {
   const header = parseHeader(bytes, limit);
   const end = SECTION_HEADER_BYTES + header.bytes;
   if (bytes.length < end) throw truncated(header, bytes.length - SECTION_HEADER_BYTES);
@@ -101,7 +106,12 @@ export function unframeSection(bytes: Buffer, limit: SectionLimit): RawSection {
       `${bytes.length - end} bytes follow section ${sectionName(header.tag)}`,
     );
   }
-  return parsePayload(header, bytes.subarray(SECTION_HEADER_BYTES), 1);
+  const payload = bytes.subarray(SECTION_HEADER_BYTES);
+  if (crc === undefined) return parsePayload(header, payload, 1);
+  const headerCrc = crc32c(bytes.subarray(0, SECTION_HEADER_BYTES));
+  const known = restCrc32c(crc, headerCrc, payload.length);
+  const section = parsePayload(header, payload, 1, known);
+  return section.embedded.length === 0 ? { ...section, fieldsCrc: known } : section;
 }
 
 /**
@@ -204,9 +214,14 @@ function parseHeader(bytes: Buffer, limit: SectionLimit): Header {
   return { tag, major, minor, required, fieldsBytes, bytes: payloadBytes, payloadCrc };
 }
 
-function parsePayload(header: Header, payload: Buffer, depth: number): RawSection {
+function parsePayload(
+  header: Header,
+  payload: Buffer,
+  depth: number,
+  crc = crc32c(payload),
+): RawSection {
   const { tag, major, minor, required, fieldsBytes, payloadCrc } = header;
-  if (crc32c(payload) !== payloadCrc) {
+  if (crc !== payloadCrc) {
     throw new ProtocolError(`Section ${sectionName(tag)} does not have its checksum`);
   }
   const embedded: RawSection[] = [];

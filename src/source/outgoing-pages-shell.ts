@@ -5,7 +5,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { GuestRam } from '../emulator/index.js';
 import { FaultSource, type SessionChannel } from '../guest/index.js';
-import { ColoError, type Logger, type PageRange } from '../lib/index.js';
+import type { Logger, PageRange } from '../lib/index.js';
 import type { DestinationSection, SourceSection } from '../migration/index.js';
 import type { Session } from '../transport/index.js';
 import { BatchMemory } from './batch-memory.js';
@@ -54,12 +54,7 @@ export class OutgoingPages {
   /** Of each session, as soon as it is there. */
   async attach(session: Session): Promise<void> {
     if (this.#options.lacksPages) this.#lane ??= this.#newLane();
-    try {
-      await this.#lane?.attach(session);
-    } catch (error) {
-      // Of the link's end, or the thread's, others are told, too.
-      if (!(error instanceof ColoError)) throw error;
-    }
+    await this.#lane?.attach(session);
   }
 
   /** As coded. */
@@ -148,8 +143,9 @@ export class OutgoingPages {
     this.#sentBytes += bytes;
     this.#coding.sent(sequence, bytes);
     await channel.drained();
-    // What is heard meanwhile may change which pages go next.
-    if (this.#postcopy) await nextTurn();
+    // What is heard meanwhile may change which pages go next; and whoever prepares the pause, or
+    // waits for a file, is not to wait for a window of batches.
+    await nextTurn();
     return { bytes, crc: checked.crc };
   }
 }

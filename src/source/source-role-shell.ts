@@ -43,6 +43,7 @@ import {
   type DestinationSection,
   type HelloSection,
   LINK_OF,
+  movesDisks,
   SOURCE_SECTIONS,
   SourceCore,
   type SourceInput,
@@ -134,13 +135,11 @@ export class SourceRole extends MovingRole implements NodeRole {
     const hello = migrationHello(this.#migration, {
       ...{ configuration, guest: departure.guest, wish: this.#wish },
     });
-    const written = hello.disks.filter(({ readOnly }) => !readOnly);
-    const movesDisks = written.some(({ place }) => place === 'moved');
     this.#guest = new DepartingGuest({
       guest: departure.guest,
       epoch: departure.epoch,
       resyncBytesPerSecond: configuration.resyncBytesPerSecond,
-      movesDisks,
+      movesDisks: movesDisks(hello.disks),
       shared: sharedDisks(configuration, departure.guest.definition.disks),
       onPart: (part) => this.#mark(part),
     });
@@ -158,7 +157,8 @@ export class SourceRole extends MovingRole implements NodeRole {
       onNoConvergence: 'keep-going',
       recoverTimeoutUs: this.#wish.recoverTimeoutUs,
       silenceTimeoutUs: SILENCE_TIMEOUT_US,
-      ...{ settlesDisks: written.length > 0, movesDisks },
+      settlesDisks: hello.disks.some(({ readOnly }) => !readOnly),
+      movesDisks: movesDisks(hello.disks),
     });
     this.#driver = new CoreDriver(this.#core, (output) => this.#perform(output));
     hooks.onDisksOverBound = undefined;

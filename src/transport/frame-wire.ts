@@ -17,7 +17,7 @@
  *
  * Invariant: the decoder holds at most one header and one payload of at most `maxPayloadBytes`.
  */
-import { assert, crc32c, joinCrc32c, ProtocolError } from '../lib/index.js';
+import { assert, crc32c, joinCrc32c, ProtocolError, restCrc32c } from '../lib/index.js';
 
 export const FRAME_MAGIC = 0x434f4c4f;
 export const FRAME_VERSION = 1;
@@ -30,6 +30,14 @@ const CHECKED_HEADER_BYTES = 12;
 export interface Frame {
   readonly type: number;
   readonly payload: Buffer;
+  /** Of one that was checked: CRC-32C of the header's first bytes, and with the payload. */
+  readonly crcs?: { readonly header: number; readonly whole: number };
+}
+
+/** CRC-32C of the payload, which is read for it only if nobody has before. */
+export function payloadCrc({ payload, crcs }: Frame): number {
+  if (crcs === undefined) return crc32c(payload);
+  return restCrc32c(crcs.whole, crcs.header, payload.length);
 }
 
 /**
@@ -218,7 +226,7 @@ function finishFrame(header: Header, payload: Buffer, crc: number): Frame {
       `A frame of type ${hex(header.type, 4)} has checksum ${hex(header.checksum, 8)}, its bytes give ${hex(crc, 8)}`,
     );
   }
-  return { type: header.type, payload };
+  return { type: header.type, payload, crcs: { header: header.headerCrc, whole: crc } };
 }
 
 function hex(value: number, digits: number): string {

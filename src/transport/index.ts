@@ -35,6 +35,7 @@ export {
   encodeFrame,
   type Frame,
   FrameDecoder,
+  payloadCrc,
 } from './frame-wire.js';
 export { CHANNEL_LIMITS, type LinkLimits } from './limits.js';
 export { Link } from './link.js';

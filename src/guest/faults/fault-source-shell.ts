@@ -4,6 +4,7 @@ import type { Logger } from '../../lib/index.js';
 import { LinkHandover, type LinkNotices } from '../../replication/index.js';
 import { type Session, WorkerClient } from '../../transport/index.js';
 import type { FaultSourceCalls } from './fault-source-thread-shell.js';
+import { giveFaultsLink } from './give-link-shell.js';
 
 const ENTRY = new URL('./fault-source-thread-shell.js', import.meta.url);
 
@@ -30,10 +31,9 @@ export class FaultSource {
     this.#thread.notify('start', ram);
   }
 
-  /** Takes the session's faults link. Rejects when it is closed by then. */
-  async attach(session: Session): Promise<void> {
-    const link = await this.#handover.give(session);
-    await this.#thread.call('attach', link);
+  /** Takes the session's faults link, unless that is closed by then. */
+  attach(session: Session): Promise<void> {
+    return giveFaultsLink(this.#thread, this.#handover, session);
   }
 
   /** The guest stands still, perhaps for good: what is demanded is sent from now on. */

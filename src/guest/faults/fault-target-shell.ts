@@ -12,6 +12,7 @@ import type {
   FaultTargetNotices,
   FaultTargetSettings,
 } from './fault-target-thread-shell.js';
+import { giveFaultsLink } from './give-link-shell.js';
 
 const ENTRY = new URL('./fault-target-thread-shell.js', import.meta.url);
 const NAME = 'faults';
@@ -21,22 +22,28 @@ const NO_FIGURES: FaultFigures = {
   ...{ blockedUs: [], blockedElsewhereUs: 0 },
 };
 
-export interface FaultTargetOptions {
+export interface FaultTargetOptions extends FaultTargetSettings {
   readonly log: Logger;
+  /** The thread is gone: nobody serves the guest's faults. */
+  readonly onFailure: (error: Error) => void;
+}
+
+/** Of the guest whose faults they are. */
+export interface FaultListener {
   readonly onReport: (report: FaultReport) => void;
   /** A page that is to be placed here. */
   readonly onPassedOn: (offset: number, bytes: Buffer) => void;
-  /** The thread is gone: nobody serves the guest's faults. */
-  readonly onFailure: (error: Error) => void;
 }
 
 export class FaultTarget implements FaultBorrower {
   readonly #thread: WorkerClient<FaultTargetCalls, FaultTargetNotices>;
   readonly #handover: LinkHandover;
+  #listener: FaultListener | undefined;
   #figures: FaultFigures = NO_FIGURES;
   #released: Promise<void> | undefined;
 
-  constructor({ log, onReport, onPassedOn, onFailure }: FaultTargetOptions) {
+  constructor(options: FaultTargetOptions) {
+    const { log, onFailure, ramSizeBytes, near, tellsBytes } = options;
     this.#thread = new WorkerClient(ENTRY, {
       name: NAME,
       log,
@@ -44,13 +51,14 @@ export class FaultTarget implements FaultBorrower {
       notices: {
         report: (report) => {
           this.#figures = report.figures ?? this.#figures;
-          onReport(report);
+          this.#listener?.onReport(report);
         },
-        passOn: (offset, bytes) => onPassedOn(offset, Buffer.from(bytes.buffer)),
+        passOn: (offset, bytes) => this.#listener?.onPassedOn(offset, Buffer.from(bytes.buffer)),
         linkReport: (serial, report) => this.#handover.reported(serial, report),
       },
     });
     this.#handover = new LinkHandover(this.#thread, 'faults');
+    this.#thread.notify('start', { ramSizeBytes, near, tellsBytes });
   }
 
   /** A guest may come to this host: its thread is there by then. */
@@ -59,14 +67,14 @@ export class FaultTarget implements FaultBorrower {
   }
 
   /** Borrows the faults of a guest that may lack pages. */
-  start(missing: MissingPages, options: Omit<FaultTargetSettings, 'lent'>): void {
-    this.#thread.notify('start', { ...options, lent: missing.lend(this) });
+  borrow(missing: MissingPages, listener: FaultListener): void {
+    this.#listener = listener;
+    this.#thread.notify('lend', missing.lend(this));
   }
 
-  /** Takes the session's faults link. Rejects when it is closed by then. After `start`. */
-  async attach(session: Session): Promise<void> {
-    const link = await this.#handover.give(session);
-    await this.#thread.call('attach', link);
+  /** Takes the session's faults link, unless that is closed by then. */
+  attach(session: Session): Promise<void> {
+    return giveFaultsLink(this.#thread, this.#handover, session);
   }
 
   /** Pages are missing. `places`: else those that come are passed on, until `placeThere`. */

@@ -3,10 +3,11 @@
  * main thread hears of all of it a little later.
  */
 import { BorrowedFaults, type FaultFigures, type LentPages } from '../../emulator/index.js';
-import { assert, crc32c, PAGE_SIZE_BYTES, type PageRange, ProtocolError } from '../../lib/index.js';
+import { assert, PAGE_SIZE_BYTES, type PageRange, ProtocolError } from '../../lib/index.js';
 import { monotonicUs, setUrgent } from '../../linux/index.js';
 import {
   DESTINATION_SECTIONS,
+  type DemandedSection,
   decodeBatch,
   FaultDemands,
   PageDecoder,
@@ -23,7 +24,7 @@ import { SECTION_FRAME, sectionOf } from '../session-channel-shell.js';
 import { FIGURES_MS, REHEARSALS, REPORT_MS } from './limits.js';
 
 export interface FaultTargetSettings {
-  readonly lent: LentPages;
+  readonly ramSizeBytes: number;
   /** Pages beside one that is waited for are demanded, too. */
   readonly near: boolean;
   /** Pages are told with their bytes. */
@@ -48,6 +49,8 @@ export interface FaultTargetCalls extends LinkCalls {
   start(settings: FaultTargetSettings): void;
   /** The link of another session: what is waited for is asked for there. */
   attach(link: HandedLink): void;
+  /** QEMU is there, whose faults these are. */
+  lend(lent: LentPages): void;
   /** Pages are missing from now on. `places`: else pages go to the main thread, which does it. */
   serve(options: { places: boolean }): void;
   placeHere(): void;
@@ -64,7 +67,8 @@ export interface FaultTargetNotices extends LinkNotices {
 class FaultTargetThread {
   readonly #main: MainThread<FaultTargetNotices>;
   readonly #settings: FaultTargetSettings;
-  readonly #faults: BorrowedFaults;
+  /** Undefined until QEMU is there. */
+  #faults: BorrowedFaults | undefined;
   readonly #demands: FaultDemands;
   readonly #decoder: PageDecoder;
   readonly #pages: number;
@@ -81,15 +85,11 @@ class FaultTargetThread {
   constructor(main: MainThread<FaultTargetNotices>, settings: FaultTargetSettings) {
     this.#main = main;
     this.#settings = settings;
-    const { lent, near } = settings;
-    this.#pages = lent.sizeBytes / PAGE_SIZE_BYTES;
-    this.#faults = new BorrowedFaults(lent, {
-      onFault: (offset) => this.#fault(offset),
-      onWaited: (waitUs) => this.#waitsUs.push(waitUs),
-    });
+    const { ramSizeBytes, near } = settings;
+    this.#pages = ramSizeBytes / PAGE_SIZE_BYTES;
     this.#demands = new FaultDemands({
       ...{ pages: this.#pages, near },
-      isMissing: (page) => this.#faults.isMissing(page * PAGE_SIZE_BYTES),
+      isMissing: (page) => this.#lent.isMissing(page * PAGE_SIZE_BYTES),
     });
     this.#decoder = new PageDecoder(this.#pages, {
       copyOut: () => {
@@ -99,14 +99,20 @@ class FaultTargetThread {
     });
   }
 
+  lend(lent: LentPages): void {
+    this.#faults = new BorrowedFaults(lent, {
+      onFault: (offset) => this.#fault(offset),
+      onWaited: (waitUs) => this.#waitsUs.push(waitUs),
+    });
+  }
+
   attach(link: Link): void {
     this.#link = link;
-    const lists = this.#demands.restart(
-      this.#faults.waitedFor().map((offset) => offset / PAGE_SIZE_BYTES),
-    );
+    const waitedFor = this.#faults?.waitedFor() ?? [];
+    const lists = this.#demands.restart(waitedFor.map((offset) => offset / PAGE_SIZE_BYTES));
     link.onFrame((frame) => {
       const section = sectionOf(frame, SOURCE_SECTIONS, 'faults');
-      if (section?.kind === 'demanded') this.#take(section.sequence, section.batch);
+      if (section?.kind === 'demanded') this.#take(section);
     });
     for (const ranges of lists) this.#demand(ranges);
     this.#rehearse();
@@ -116,7 +122,7 @@ class FaultTargetThread {
     this.#places = places;
     this.#rehearsals = REHEARSALS;
     setUrgent(true);
-    this.#faults.serve();
+    this.#lent.serve();
   }
 
   placeHere(): void {
@@ -124,13 +130,19 @@ class FaultTargetThread {
   }
 
   stop(): void {
+    this.#rehearsals = REHEARSALS;
     // Those that came by the other way meanwhile.
-    this.#faults.waitedFor();
+    this.#faults?.waitedFor();
     clearTimeout(this.#reporting);
     this.#figuresAtUs = 0;
     this.#report();
-    this.#faults.close();
+    this.#faults?.close();
     setUrgent(false);
+  }
+
+  get #lent(): BorrowedFaults {
+    assert(this.#faults !== undefined, 'Nothing is missing before QEMU is there');
+    return this.#faults;
   }
 
   #fault(offset: number): void {
@@ -144,15 +156,15 @@ class FaultTargetThread {
     this.#link?.send(SECTION_FRAME, DESTINATION_SECTIONS.encode({ kind: 'demand', ranges }));
   }
 
-  /** One after the other, and before the switchover. */
+  /** One after the other, beside the launch of QEMU. */
   #rehearse(): void {
     if (this.#rehearsals >= REHEARSALS) return;
     this.#rehearsals += 1;
     this.#demand([]);
   }
 
-  #take(sequence: number, bytes: Buffer): void {
-    const batch = decodeBatch(bytes, this.#pages, crc32c(bytes));
+  #take({ sequence, batch: bytes, crc }: DemandedSection): void {
+    const batch = decodeBatch(bytes, this.#pages, crc);
     const ranges = batch.runs.map(({ first, count }) => {
       return { offset: first * PAGE_SIZE_BYTES, length: count * PAGE_SIZE_BYTES };
     });
@@ -170,10 +182,10 @@ class FaultTargetThread {
   #arrived(offset: number, bytes: Buffer): void {
     if (!this.#places) {
       this.#main.notify('passOn', offset, new Uint8Array(bytes));
-      this.#faults.passedOn({ offset, length: bytes.length });
+      this.#lent.passedOn({ offset, length: bytes.length });
       return;
     }
-    this.#faults.place(offset, bytes);
+    this.#lent.place(offset, bytes);
     if (this.#settings.tellsBytes) this.#contents.push({ offset, bytes: new Uint8Array(bytes) });
   }
 
@@ -191,7 +203,7 @@ class FaultTargetThread {
       placed: this.#placed,
       waitsUs: this.#waitsUs,
       contents: this.#contents,
-      figures: isDue ? this.#faults.figures() : undefined,
+      figures: isDue ? this.#faults?.figures() : undefined,
     });
     this.#faulted = [];
     this.#placed = [];
@@ -212,6 +224,7 @@ serveWorker<FaultTargetCalls, FaultTargetNotices>((main) => {
       thread = new FaultTargetThread(main, settings);
     },
     attach: (link) => started().attach(links.take(link)),
+    lend: (lent) => started().lend(lent),
     serve: (options) => started().serve(options),
     placeHere: () => started().placeHere(),
     stop: () => thread?.stop(),

@@ -81,14 +81,16 @@ async function laneOf(
   const log = new LogCollector();
   const onFailure = (error: Error) => failures.push(error);
   const source = new FaultSource({ log, ram: ramOf(t), onFailure });
+  const { near, tellsBytes } = options;
   const target = new FaultTarget({
-    ...{ log, onFailure },
+    ...{ log, onFailure, ramSizeBytes: SIZE_BYTES, near, tellsBytes },
+  });
+  target.borrow(toucher.server, {
     onReport: (report) => reports.push(report),
     onPassedOn: (offset, bytes) => {
       toucher.server.place(offset, bytes);
     },
   });
-  target.start(toucher.server, options);
   t.teardown(async () => {
     toucher.server.close();
     await target.end();

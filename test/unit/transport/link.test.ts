@@ -14,9 +14,9 @@ test('frames arrive whole, in order, both ways, and are counted', async (t) => {
   far.send(0x102, []);
   const [first, second] = await takeFrames(far, 2);
   const [third] = await takeFrames(near, 1);
-  t.deepEqual(first, { type: 0x100, payload: Buffer.from('to far') });
-  t.deepEqual(second, { type: 0x101, payload: Buffer.alloc(300_000, 7) });
-  t.deepEqual(third, { type: 0x102, payload: Buffer.alloc(0) });
+  t.like(first, { type: 0x100, payload: Buffer.from('to far') });
+  t.like(second, { type: 0x101, payload: Buffer.alloc(300_000, 7) });
+  t.like(third, { type: 0x102, payload: Buffer.alloc(0) });
   const sent = { bytesSent: 16 + 6 + 16 + 300_000, framesSent: 2 };
   const back = { bytesReceived: 16, framesReceived: 1 };
   t.deepEqual(near.counters, { ...sent, ...back, framesDropped: 0 });

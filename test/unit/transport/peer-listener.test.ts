@@ -66,7 +66,7 @@ test('five connections in any order, byte by byte, make one session', async (t) 
   const session = await next;
   t.is(session.id, ID.toString('hex'));
   for (const answer of await Promise.all(answers)) {
-    t.deepEqual(answer, { type: FRAME_TYPES.attachOk, payload: Buffer.from([0, 4]) });
+    t.like(answer, { type: FRAME_TYPES.attachOk, payload: Buffer.from([0, 4]) });
   }
   t.deepEqual(listening.log.lines, []);
 });

@@ -79,8 +79,8 @@ test('a session has five links of their own that carry frames both ways', async 
     far.links[channel].send(0x200 + n, [Buffer.from(channel)]);
     const [there] = await takeFrames(far.links[channel], 1);
     const [back] = await takeFrames(near.links[channel], 1);
-    t.deepEqual(there, { type: 0x100 + n, payload: Buffer.from(channel) });
-    t.deepEqual(back, { type: 0x200 + n, payload: Buffer.from(channel) });
+    t.like(there, { type: 0x100 + n, payload: Buffer.from(channel) });
+    t.like(back, { type: 0x200 + n, payload: Buffer.from(channel) });
   }
 });
 
