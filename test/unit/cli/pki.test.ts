@@ -154,9 +154,8 @@ test('an interrupt while openssl works ends both, and leaves no file behind', as
   const before = readdirSync(dir).sort();
   // One that never ends, and says that it has begun.
   const bin = temporaryFolder(t);
-  writeFileSync(join(bin, 'openssl'), '#!/bin/sh\necho $$ > "$0.pid"\nexec sleep 600\n', {
-    mode: 0o755,
-  });
+  const fake = '#!/bin/sh\necho $$ > "$0.new"\nmv "$0.new" "$0.pid"\nexec sleep 600\n';
+  writeFileSync(join(bin, 'openssl'), fake, { mode: 0o755 });
   const child = spawn(process.execPath, [COLO, 'pki', 'issue', 'hosta', '--dir', dir], {
     env: { ...process.env, PATH: `${bin}:${process.env['PATH']}` },
     stdio: 'ignore',
