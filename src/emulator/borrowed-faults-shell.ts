@@ -30,7 +30,8 @@ export class BorrowedFaults {
   constructor(lent: LentPages, listener: BorrowedFaultsListener) {
     this.#lent = lent;
     this.#listener = listener;
-    this.#userfaultfd = new Userfaultfd(lent.userfaultfd, { owned: false });
+    const { userfaultfd, faultsFrom } = lent;
+    this.#userfaultfd = new Userfaultfd(userfaultfd, { owned: false, faultsFrom });
     this.#missing = new PageSet(lent.sizeBytes, lent.missing);
     this.#placer = new PagePlacer(this.#userfaultfd, this.#missing, lent.address);
     this.#statistics = new FaultStatistics(lent.vcpuThreads);

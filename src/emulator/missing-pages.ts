@@ -40,6 +40,8 @@ export interface LentPages {
   readonly vcpuThreads: readonly number[];
   /** Of the `PageSet` of missing pages. */
   readonly missing: SharedArrayBuffer;
+  /** In a rehearsal: where it is told of faults, in the place of the userfaultfd. */
+  readonly faultsFrom?: number;
 }
 
 /** Who serves the faults in another thread. */

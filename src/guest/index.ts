@@ -19,9 +19,9 @@
  * disk-source-shell.ts and disk-target-shell.ts the two ends of a session's disk stream.
  *
  * faults/ has the pages that a guest waits for which was moved before they were: a thread at each
- * end of the faults link. fault-target-shell.ts is what the destination calls, its thread is
- * fault-target-thread-shell.ts; fault-source-shell.ts and fault-source-thread-shell.ts are the
- * source's.
+ * end of the faults link. fault-target-shell.ts is what the destination calls, its thread's door is
+ * fault-target-thread-shell.ts, and what that does fault-target-lane-shell.ts; the source has the
+ * same three. rehearsal-shell.ts lets both ends work before there is a guest.
  *
  * launch-guest-shell.ts puts them and QEMU together; guest.ts is what comes of it,
  * received-guest-shell.ts launches what another host's hello asks for, shared-disks.ts tells which
@@ -45,8 +45,9 @@ export {
 } from './disks/disks-client-shell.js';
 export { disksStatus } from './disks/disks-status.js';
 export { FaultSource } from './faults/fault-source-shell.js';
+export type { FaultReport } from './faults/fault-target-lane-shell.js';
 export { FaultTarget, type FaultTargetOptions } from './faults/fault-target-shell.js';
-export type { FaultReport } from './faults/fault-target-thread-shell.js';
+export { Rehearsal } from './faults/rehearsal-shell.js';
 export type { Guest, GuestHooks, GuestPast } from './guest.js';
 export { guestHello, type HelloParts } from './guest-hello.js';
 export { releaseHiddenPages } from './hidden-pages-shell.js';

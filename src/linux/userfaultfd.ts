@@ -84,6 +84,7 @@ export interface PageFault {
 /** Addresses are of the process, multiples of the page size like all lengths. */
 export class Userfaultfd {
   readonly #fd: number;
+  readonly #faultsFrom: number;
   readonly #memory = MemoryMap.anonymous(STAGING_AT + STAGING_BYTES);
   readonly #argument: Buffer;
   readonly #staging: Buffer;
@@ -92,9 +93,18 @@ export class Userfaultfd {
   #closed = false;
   readonly #owned: boolean;
 
-  /** Takes the descriptor over, unless it is another thread's: it is good in every thread. */
-  constructor(fd: number, { owned }: { owned: boolean } = { owned: true }) {
+  /**
+   * Takes the descriptor over, unless it is another thread's: it is good in every thread. With
+   * `faultsFrom` faults are read from there, as `encodeFault` gives them, by whoever rehearses.
+   */
+  constructor(
+    fd: number,
+    { owned, faultsFrom = fd }: { owned: boolean; faultsFrom?: number | undefined } = {
+      owned: true,
+    },
+  ) {
     this.#fd = fd;
+    this.#faultsFrom = faultsFrom;
     this.#owned = owned;
     this.#argument = this.#view(ARGUMENT_AT, PAGE_SIZE_BYTES);
     this.#staging = this.#view(STAGING_AT, STAGING_BYTES);
@@ -189,7 +199,7 @@ export class Userfaultfd {
       const faults = this.#readFaults();
       if (faults.length > 0) callback(faults);
     };
-    this.#poll = koffi.node.poll(this.#fd, { readable: true, writable: false }, wake);
+    this.#poll = koffi.node.poll(this.#faultsFrom, { readable: true, writable: false }, wake);
   }
 
   /**
@@ -223,7 +233,7 @@ export class Userfaultfd {
   #readFaults(): PageFault[] {
     if (this.#closed) return [];
     const size = MESSAGES_MAX * MESSAGE_BYTES;
-    const count = readFile(this.#fd, this.#memory.address + MESSAGES_AT, size);
+    const count = readFile(this.#faultsFrom, this.#memory.address + MESSAGES_AT, size);
     // Taken back meanwhile, by a wake or by the thread's end.
     if (count < 0 && koffi.errno() === EAGAIN) return [];
     check('read from a userfaultfd', count);
@@ -262,4 +272,13 @@ export function decodeFaults(bytes: Buffer): PageFault[] {
     });
   }
   return faults;
+}
+
+/** The message of a write to the page at `address`; of no thread. */
+export function encodeFault(address: number): Buffer {
+  const message = Buffer.alloc(MESSAGE_BYTES);
+  message[0] = EVENT_PAGEFAULT;
+  message.writeUInt32LE(FLAG_WRITE, 8);
+  message.writeBigUInt64LE(BigInt(address), 16);
+  return message;
 }

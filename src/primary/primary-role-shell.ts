@@ -23,7 +23,7 @@ import {
   type VerifyOptions,
 } from '../config/index.js';
 import type { GuestEvent } from '../emulator/index.js';
-import { DiskRetry, type Guest, type NodeRole, type RoleEnd } from '../guest/index.js';
+import { DiskRetry, FaultSource, type Guest, type NodeRole, type RoleEnd } from '../guest/index.js';
 import { describeError, ProtocolError } from '../lib/index.js';
 import { monotonicUs } from '../linux/index.js';
 import {
@@ -157,6 +157,7 @@ export class PrimaryRole implements NodeRole {
     log.setContext({ role: 'primary', epoch: this.#core.epoch });
     this.#parting.begin();
     listenToSpeech(options.speech, input, () => this.switchover());
+    FaultSource.prepare();
   }
 
   /** While it leaves, who asks is to ask again: silent, but not at its end yet. */
@@ -191,10 +192,9 @@ export class PrimaryRole implements NodeRole {
     // An attempt that is under way lets go of the guest's threads at its end.
     await this.#connecting;
     await this.#held.parted;
-    const { peer } = this.#options;
-    const has = { guest: this.#pvm, epoch: this.#core.epoch, policy: this.#policy, peer };
+    const has = { guest: this.#pvm, epoch: this.#core.epoch, policy: this.#policy };
     return await new Promise((answer) => {
-      this.#finish({ kind: 'departing', ...has, options, answer });
+      this.#finish({ kind: 'departing', ...has, peer: this.#options.peer, options, answer });
     });
   }
 

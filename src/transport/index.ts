@@ -39,14 +39,15 @@ export {
 } from './frame-wire.js';
 export { CHANNEL_LIMITS, type LinkLimits } from './limits.js';
 export { Link } from './link.js';
-export type {
-  DetachedLink,
-  LinkCloseReason,
-  LinkConnection,
-  LinkCounters,
-  LinkKeeper,
-  LinkOptions,
-  LinkReport,
+export {
+  type DetachedLink,
+  type LinkCloseReason,
+  type LinkConnection,
+  type LinkCounters,
+  type LinkKeeper,
+  type LinkOptions,
+  type LinkReport,
+  NO_COUNTS,
 } from './link-types.js';
 export { type AcceptDecision, PeerListener, type PeerListenerOptions } from './peer-listener.js';
 export { PLAIN } from './secure-stream.js';

@@ -7,8 +7,12 @@ import { Worker } from 'node:worker_threads';
 
 const spares = new Map<string, { readonly worker: Worker; readonly forget: () => void }>();
 
-/** Starts one, unless there is one. */
-export function prepareWorker(entry: URL, name: string): void {
+/** Starts one, at once or after `delayMs`, unless there is one. */
+export function prepareWorker(entry: URL, name: string, delayMs = 0): void {
+  if (delayMs > 0) {
+    setTimeout(() => prepareWorker(entry, name), delayMs).unref();
+    return;
+  }
   const key = entry.href;
   if (spares.has(key)) return;
   const worker = new Worker(entry, { name });

@@ -2,11 +2,13 @@
 import type { RamHandle } from '../../emulator/index.js';
 import type { Logger } from '../../lib/index.js';
 import { LinkHandover, type LinkNotices } from '../../replication/index.js';
-import { type Session, WorkerClient } from '../../transport/index.js';
+import { prepareWorker, type Session, WorkerClient } from '../../transport/index.js';
 import type { FaultSourceCalls } from './fault-source-thread-shell.js';
 import { giveFaultsLink } from './give-link-shell.js';
+import { LEAVE_DELAY_MS } from './limits.js';
 
 const ENTRY = new URL('./fault-source-thread-shell.js', import.meta.url);
+const NAME = 'faults';
 
 export interface FaultSourceOptions {
   readonly log: Logger;
@@ -22,13 +24,18 @@ export class FaultSource {
 
   constructor({ log, ram, onFailure }: FaultSourceOptions) {
     this.#thread = new WorkerClient(ENTRY, {
-      name: 'faults',
+      name: NAME,
       log,
       onFailure,
       notices: { linkReport: (serial, report) => this.#handover.reported(serial, report) },
     });
     this.#handover = new LinkHandover(this.#thread, 'faults');
     this.#thread.notify('start', ram);
+  }
+
+  /** A guest of this host may leave it: its thread is there soon. */
+  static prepare(): void {
+    prepareWorker(ENTRY, NAME, LEAVE_DELAY_MS);
   }
 
   /** Takes the session's faults link, unless that is closed by then. */

@@ -8,10 +8,10 @@ import { LinkHandover } from '../../replication/index.js';
 import { prepareWorker, type Session, WorkerClient } from '../../transport/index.js';
 import type {
   FaultReport,
-  FaultTargetCalls,
   FaultTargetNotices,
   FaultTargetSettings,
-} from './fault-target-thread-shell.js';
+} from './fault-target-lane-shell.js';
+import type { FaultTargetCalls } from './fault-target-thread-shell.js';
 import { giveFaultsLink } from './give-link-shell.js';
 
 const ENTRY = new URL('./fault-target-thread-shell.js', import.meta.url);

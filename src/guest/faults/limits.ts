@@ -14,3 +14,20 @@ export const FIGURES_MS = 200;
  * time, and is optimised only when it has run often. They end early when pages are missing.
  */
 export const REHEARSALS = 1000;
+
+/**
+ * What a thread that waits for a guest rehearses with: so many faults in so many pages, some 0.7 s
+ * of one processor, and no longer than the last of these.
+ */
+export const REHEARSAL_FAULTS = 2500;
+export const REHEARSAL_PAGES = 1024;
+export const REHEARSAL_MAX_MS = 5000;
+
+/**
+ * Milliseconds from the start of that thread until it does: its agent has just started, or has just
+ * taken a guest over, and has other things to do.
+ */
+export const REHEARSAL_DELAY_MS = 5000;
+
+/** Milliseconds from the beginning of a guest's life here until the thread by which it could leave. */
+export const LEAVE_DELAY_MS = 3000;

@@ -60,6 +60,13 @@ test('a thread that was started ahead of time is taken once, and works as any ot
   t.is(await other.client.call('add', 3, 4), 7);
 });
 
+test('a thread may be started ahead of time a little later, or not at all by then', async (t) => {
+  const entry = './rpc-worker.js?later';
+  prepareWorker(new URL(entry, import.meta.url), 'rpc', 1);
+  const { client } = start(t, entry);
+  t.is(await client.call('add', 1, 1), 2);
+});
+
 test('what a handler throws is thrown at the caller, of the same class', async (t) => {
   const { client, failures } = start(t);
   const operator = await t.throwsAsync(client.call('fail', 'operator'), {
