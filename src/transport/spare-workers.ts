@@ -15,7 +15,7 @@ export function prepareWorker(entry: URL, name: string, delayMs = 0): void {
   }
   const key = entry.href;
   if (spares.has(key)) return;
-  const worker = new Worker(entry, { name });
+  const worker = newWorker(entry, name);
   worker.unref();
   const forget = (): void => {
     spares.delete(key);
@@ -25,10 +25,15 @@ export function prepareWorker(entry: URL, name: string, delayMs = 0): void {
   spares.set(key, { worker, forget });
 }
 
+/** Descriptors are numbers that threads hand to each other: Node is not to keep books of them. */
+function newWorker(entry: URL, name: string): Worker {
+  return new Worker(entry, { name, trackUnmanagedFds: false });
+}
+
 /** The one that waits, or a new one. */
 export function takeWorker(entry: URL, name: string): Worker {
   const spare = spares.get(entry.href);
-  if (spare === undefined) return new Worker(entry, { name });
+  if (spare === undefined) return newWorker(entry, name);
   const { worker, forget } = spare;
   forget();
   worker.off('error', forget);
