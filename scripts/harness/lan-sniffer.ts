@@ -13,6 +13,14 @@ interface Heard {
   readonly atUs: number;
 }
 
+/** One host, uninterrupted by the other. */
+interface Turn {
+  readonly host: HostName;
+  readonly fromUs: number;
+  untilUs: number;
+  frames: number;
+}
+
 export class LanSniffer {
   #heard: Heard[] = [];
   readonly #children: Child[] = [];
@@ -55,7 +63,28 @@ export class LanSniffer {
 
   /** One after the other, each as often as it took the word from the other. */
   speakers(): HostName[] {
-    const ordered = [...this.#heard].sort((one, other) => one.atUs - other.atUs);
-    return ordered.map(({ host }) => host).filter((host, at, all) => host !== all[at - 1]);
+    return this.#turns().map(({ host }) => host);
+  }
+
+  /** The same in words, with how much each said and after what a silence. */
+  story(): string {
+    const turns = this.#turns();
+    const tell = ({ host, fromUs, frames }: Turn, before: Turn | undefined): string => {
+      const after = before && `${Math.round((fromUs - before.untilUs) / 1000)} ms later `;
+      return `${after ?? ''}${frames} of ${host}`;
+    };
+    return turns.map((turn, at) => tell(turn, turns[at - 1])).join(', ');
+  }
+
+  #turns(): Turn[] {
+    const turns: Turn[] = [];
+    for (const { host, atUs } of [...this.#heard].sort((one, other) => one.atUs - other.atUs)) {
+      const turn = turns.at(-1);
+      if (turn?.host === host) {
+        turn.untilUs = atUs;
+        turn.frames++;
+      } else turns.push({ host, fromUs: atUs, untilUs: atUs, frames: 1 });
+    }
+    return turns;
   }
 }

@@ -43,6 +43,8 @@ export interface RoundFacts {
   readonly acknowledgedLost: number | undefined;
   /** Who was heard on the LAN, each as often as it took the word from the other. */
   readonly speakers: readonly HostName[];
+  /** The same in words. */
+  readonly heard: string;
   /** What did not come about in time, in words. */
   readonly failures: readonly string[];
 }
@@ -94,7 +96,8 @@ export function judgeRound(facts: RoundFacts): RoundVerdict {
   // Once each, in this order; a host that is heard again has never stopped.
   const allowed = after === before ? [before] : [before, after];
   if (speakers.join() !== allowed.join()) {
-    problems.push(`Heard on the LAN: ${speakers.join(', ')} instead of ${allowed.join(', ')}`);
+    const instead = `${speakers.join(', ')} instead of ${allowed.join(', ')}`;
+    problems.push(`Heard on the LAN: ${instead} (frames: ${facts.heard})`);
   }
   if (facts.acknowledgedLost === undefined) problems.push('Writes could not be read back');
   else if (facts.acknowledgedLost > 0) {

@@ -184,7 +184,7 @@ class Round {
         ...{ faultUs: broken.atUs, mendedUs, before, after: after ?? before },
         ...{ gaps: this.#seen.gaps, lostConnections: this.#seen.lost },
         acknowledgedLost: redis?.acknowledgedLost,
-        speakers: sniffer.speakers(),
+        ...{ speakers: sniffer.speakers(), heard: sniffer.story() },
         failures: this.#failures,
       };
       const verdict = judgeRound(facts);

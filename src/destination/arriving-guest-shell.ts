@@ -11,6 +11,7 @@
  */
 import type { Configuration } from '../config/index.js';
 import { parseMachineDefinition } from '../emulator/index.js';
+import type { LeaseMemory } from '../failover/index.js';
 import {
   type FaultReport,
   FaultTarget,
@@ -47,7 +48,7 @@ export interface ArrivingOptions {
   readonly configuration: Configuration;
   readonly hello: Hello;
   readonly section: HelloSection;
-  readonly lease: SharedArrayBuffer | undefined;
+  readonly lease: LeaseMemory | undefined;
   readonly session: Session;
   readonly log: Logger;
   /** Somebody waits for the pages at these offsets. */

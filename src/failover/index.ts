@@ -41,7 +41,13 @@ export {
   SpeechGuard,
 } from './heartbeat/speech-guard.js';
 export { ANY_TOKEN, LAN_LOST_AGAIN_US, MAIN_SILENCE_US_MAX, UNLIMITED_US } from './limits.js';
-export { createLeaseMemory, LeaseWriter, leaseUs, OutputLease } from './permit/lease.js';
+export {
+  createLeaseMemory,
+  type LeaseMemory,
+  LeaseWriter,
+  leaseUs,
+  OutputLease,
+} from './permit/lease.js';
 export {
   type PermitInput,
   type PermitOptions,

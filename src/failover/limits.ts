@@ -10,7 +10,7 @@ export const CLOCK_DRIFT_PART = 0.01;
 /**
  * By this much more a lease ends before the other side may begin: what lies between the look at
  * the clock and the frame on the wire, in a process that runs. A process that is *stopped* in
- * between may send one piece of output later (LEASE_FRAMES_PER_CHECK in src/proxy/limits.ts).
+ * between writes later, and the kernel drops it (src/linux/output-deadline.ts).
  */
 export const LEASE_MARGIN_US = 5_000;
 

@@ -11,6 +11,7 @@ import {
   QMP_HUNG_US_MIN,
   type ResolvedMachineDefinition,
 } from '../emulator/index.js';
+import type { LeaseMemory } from '../failover/index.js';
 import type { Logger } from '../lib/index.js';
 import { digestFile } from '../replication/index.js';
 import { type DiskPlace, GuestDisks, type StartedDisks } from './disks/disks-client-shell.js';
@@ -37,7 +38,7 @@ export interface LaunchOptions {
   readonly nics: readonly NicPlace[];
   readonly compareTimeoutUs: number;
   /** The right to speak, for every NIC; undefined: it has no end. */
-  readonly lease: SharedArrayBuffer | undefined;
+  readonly lease: LeaseMemory | undefined;
   /** The machine, once the disks are open and before anything is written to them. */
   readonly define: (started: StartedDisks, disks: GuestDisks) => Promise<ResolvedMachineDefinition>;
   readonly log: Logger;

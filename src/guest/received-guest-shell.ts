@@ -19,6 +19,7 @@ import {
   type ResolvedMachineDefinition,
   resolveMachineDefinition,
 } from '../emulator/index.js';
+import type { LeaseMemory } from '../failover/index.js';
 import { describeError, type Logger, OperatorError, PAGE_SIZE_BYTES } from '../lib/index.js';
 import type { Difference } from '../migration/index.js';
 import { digestFile, type Hello } from '../replication/index.js';
@@ -39,7 +40,7 @@ export interface ReceivedGuest {
 
 export interface ReceiveOptions extends Pick<LaunchOptions, 'lacksPages' | 'incoming' | 'leftRam'> {
   readonly role: 'standby' | 'arriving';
-  readonly lease: SharedArrayBuffer | undefined;
+  readonly lease: LeaseMemory | undefined;
   readonly log: Logger;
 }
 

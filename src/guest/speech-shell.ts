@@ -16,10 +16,12 @@ import {
   type GuardStatus,
   HEARTBEAT_KEY_BYTES,
   type HeartbeatSide,
+  type LeaseMemory,
   LeaseWriter,
   TokenFile,
 } from '../failover/index.js';
 import { describeError, type Logger, OperatorError } from '../lib/index.js';
+import { OutputDeadline } from '../linux/index.js';
 import type { SpeechAnswer, SpeechOffer } from '../replication/index.js';
 import type { Session } from '../transport/index.js';
 import { GUARD_ANSWERS_MISSED_MAX, SPEECH_STATUS_MS } from './limits.js';
@@ -51,7 +53,7 @@ export interface SpeechHooks {
 
 export class Speech {
   /** For every thread that writes to a TAP. */
-  readonly lease: SharedArrayBuffer;
+  readonly lease: LeaseMemory;
   /** The role that has the node sets them, all at once. */
   hooks: SpeechHooks = {};
   readonly #configuration: Configuration;
@@ -68,7 +70,7 @@ export class Speech {
 
   private constructor(options: SpeechOptions, tokens: TokenFile) {
     const { configuration, role, log } = options;
-    this.lease = createLeaseMemory();
+    this.lease = createLeaseMemory(createDeadline(log)?.fd);
     this.#configuration = configuration;
     this.#log = log;
     this.#tokens = tokens;
@@ -306,6 +308,20 @@ export class Speech {
     this.#guard.abandon();
     new LeaseWriter(this.lease).revoke();
     this.#onFailure('The guard does not answer');
+  }
+}
+
+/** Lasts as long as the process. */
+function createDeadline(log: Logger): OutputDeadline | undefined {
+  try {
+    return OutputDeadline.create();
+  } catch (error) {
+    log.warn(
+      'The kernel does not help to enforce the right to speak: a process that is stopped for ' +
+        'longer than it lasts may send some frames when it goes on',
+      { reason: describeError(error) },
+    );
+    return undefined;
   }
 }
 

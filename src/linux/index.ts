@@ -20,6 +20,7 @@ export { openIcmpSocket } from './icmp-socket.js';
 export { SystemCallError } from './libc.js';
 export { createMemoryFile, dataExtents, discardPages } from './memory-file.js';
 export { MemoryMap } from './memory-map.js';
+export { DEADLINE_SLOTS, OutputDeadline } from './output-deadline.js';
 export { PacketDevice } from './packet-device.js';
 export { dropCached, readCached } from './page-cache.js';
 export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';

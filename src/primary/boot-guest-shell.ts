@@ -5,6 +5,7 @@ import {
   type ResolvedMachineDefinition,
   resolveMachineDefinition,
 } from '../emulator/index.js';
+import type { LeaseMemory } from '../failover/index.js';
 import { type Guest, launchGuest } from '../guest/index.js';
 import type { Logger } from '../lib/index.js';
 
@@ -14,7 +15,7 @@ const MIB = 1024 * 1024;
 export function bootGuest(
   configuration: PrimaryConfiguration,
   log: Logger,
-  lease: SharedArrayBuffer | undefined,
+  lease: LeaseMemory | undefined,
 ): Promise<Guest> {
   return launchGuest({
     configuration,

@@ -50,8 +50,9 @@ export const LAN_FRAMES_PER_TURN = 256;
 export const LAN_BYTES_PER_TURN = 1024 * 1024;
 
 /**
- * Frames written after one look at the lease: a process that is stopped between the look and the
- * writes sends at most these when it goes on. One look costs about as much as one frame.
+ * Frames written after one look at the lease. A process that is stopped between the look and the
+ * writes sends at most these when it goes on, and none where the kernel looks, too
+ * (src/linux/output-deadline.ts). One look costs about as much as one frame.
  */
 export const LEASE_FRAMES_PER_CHECK = 16;
 

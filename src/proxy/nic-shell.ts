@@ -17,6 +17,7 @@ import {
   GuestPort,
   type GuestPortFds,
   monotonicUs,
+  type OutputDeadline,
   openTap,
   type Tap,
 } from '../linux/index.js';
@@ -54,6 +55,8 @@ export interface NicOptions {
   readonly mtu?: number;
   /** Without one the right to speak has no end. */
   readonly lease?: OutputLeaseView;
+  /** The kernel's own look at the end of the lease, at each frame. */
+  readonly deadline?: OutputDeadline | undefined;
   readonly log: Logger;
 }
 
@@ -149,6 +152,7 @@ export class Nic {
     try {
       const tap = openTap({ name: tapName });
       this.#tap = tap;
+      this.#attachDeadline();
       const port = new GuestPort(`the port of NIC ${index}`);
       this.#port = port;
       await bringUp(tapName, mtu);
@@ -159,6 +163,17 @@ export class Nic {
     } catch (error) {
       this.stop();
       throw error;
+    }
+  }
+
+  /** Before the TAP is up; a kernel that can't is made up for by our own look at the lease. */
+  #attachDeadline(): void {
+    const { index, tapName, deadline, log } = this.#options;
+    try {
+      deadline?.attach(tapName, index);
+    } catch (error) {
+      const reason = describeError(error);
+      log.warn('The kernel does not look at the end of the lease', { nic: index, reason });
     }
   }
 
@@ -187,6 +202,7 @@ export class Nic {
   }
 
   get stats(): NicStats {
+    const { index, deadline } = this.#options;
     return {
       ...this.#gate.counters,
       state: this.#gate.state,
@@ -202,7 +218,7 @@ export class Nic {
         this.#lanDroppedFrames +
         (this.#tap?.refusedPackets ?? 0) +
         (this.#port?.truncatedPackets ?? 0),
-      leaseDroppedFrames: this.#leaseDroppedFrames,
+      leaseDroppedFrames: this.#leaseDroppedFrames + (deadline?.dropped(index) ?? 0),
       lanQueueBytes: this.#lanQueue.bytes,
       announcementsSent: this.#announcementsSent,
     };

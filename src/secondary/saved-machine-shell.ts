@@ -14,6 +14,7 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type Configuration, diskPlace, nicConnection } from '../config/index.js';
+import type { LeaseMemory } from '../failover/index.js';
 import { checkedDefinition, type Guest, launchGuest } from '../guest/index.js';
 import { crc32c, type Logger, OperatorError, ProtocolError } from '../lib/index.js';
 import { writeDurably } from '../linux/index.js';
@@ -65,7 +66,7 @@ export async function readMachine(configuration: Configuration): Promise<SavedMa
 export async function bootSaved(
   configuration: Configuration,
   { hello }: SavedMachine,
-  { log, lease }: { readonly log: Logger; readonly lease: SharedArrayBuffer | undefined },
+  { log, lease }: { readonly log: Logger; readonly lease: LeaseMemory | undefined },
 ): Promise<Guest> {
   const definition = await checkedDefinition(configuration, hello);
   return launchGuest({

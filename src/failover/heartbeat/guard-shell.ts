@@ -8,7 +8,7 @@ import { assert, describeError, type Logger } from '../../lib/index.js';
 import { bootTimeUs } from '../../linux/index.js';
 import { GatewayProbe } from '../gateway/gateway-probe-shell.js';
 import { PATHS_MAX } from '../limits.js';
-import { LeaseWriter } from '../permit/lease.js';
+import { type LeaseMemory, LeaseWriter } from '../permit/lease.js';
 import type { PermitOptions, PermitState } from '../permit/speech-permit.js';
 import { openWitness } from '../witness/open-witness-shell.js';
 import type { Witness, WitnessIdentity, WitnessRequest } from '../witness/witness.js';
@@ -26,7 +26,7 @@ export interface GuardSettings extends Omit<PermitOptions, 'hasWitness' | 'start
   readonly witnessTimeoutUs: number;
   readonly gateway: string | undefined;
   /** Of `createLeaseMemory`; shared with every TAP's thread. */
-  readonly lease: SharedArrayBuffer;
+  readonly lease: LeaseMemory;
   /** Of `createAliveMemory`. */
   readonly alive: SharedArrayBuffer;
 }

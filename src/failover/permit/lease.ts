@@ -5,6 +5,7 @@
  * *before* it asked, and a little less. So it is over on the side that has it before it is over on
  * the side that gave it, whatever the messages between took, and although the clocks drift.
  */
+import { OutputDeadline } from '../../linux/index.js';
 import { CLOCK_DRIFT_PART, LEASE_MARGIN_US, UNLIMITED_US } from '../limits.js';
 
 /** What may be used of a right that its giver waits `durationUs` for, from before it was asked. */
@@ -16,9 +17,18 @@ export function leaseUs(durationUs: number): number {
 const UNTIL = 0;
 const ARMED = 1;
 
-/** The memory that a lease lives in; to be handed to both threads. */
-export function createLeaseMemory(): SharedArrayBuffer {
-  return new SharedArrayBuffer(2 * BigInt64Array.BYTES_PER_ELEMENT);
+/** Where a lease lives; to be handed to both threads. */
+export interface LeaseMemory {
+  readonly words: SharedArrayBuffer;
+  /**
+   * Of an `OutputDeadline` of src/linux, which lasts as long as the lease: the kernel looks, too.
+   * Undefined where it can't.
+   */
+  readonly deadlineFd: number | undefined;
+}
+
+export function createLeaseMemory(deadlineFd?: number): LeaseMemory {
+  return { words: new SharedArrayBuffer(2 * BigInt64Array.BYTES_PER_ELEMENT), deadlineFd };
 }
 
 /**
@@ -27,9 +37,11 @@ export function createLeaseMemory(): SharedArrayBuffer {
  */
 export class LeaseWriter {
   readonly #words: BigInt64Array;
+  readonly #deadline: OutputDeadline | undefined;
 
-  constructor(memory: SharedArrayBuffer) {
-    this.#words = new BigInt64Array(memory);
+  constructor({ words, deadlineFd }: LeaseMemory) {
+    this.#words = new BigInt64Array(words);
+    this.#deadline = deadlineFd === undefined ? undefined : OutputDeadline.ofFd(deadlineFd);
   }
 
   /** The right begins, or begins again; `untilUs` in time of CLOCK_BOOTTIME. */
@@ -41,6 +53,7 @@ export class LeaseWriter {
   /** Moves the end, in either direction. */
   extend(untilUs: number): void {
     Atomics.store(this.#words, UNTIL, BigInt(untilUs));
+    this.#deadline?.set(untilUs);
   }
 
   /** At once: whatever the other side writes next is not written. */
@@ -64,8 +77,8 @@ export class OutputLease {
   /** Of which arming it is known that it has lapsed. */
   #lapsed = 0n;
 
-  constructor(memory: SharedArrayBuffer) {
-    this.#words = new BigInt64Array(memory);
+  constructor({ words }: LeaseMemory) {
+    this.#words = new BigInt64Array(words);
   }
 
   /** Ask right before writing; `nowUs` of CLOCK_BOOTTIME, read right before asking. */

@@ -10,9 +10,9 @@
  * between the LAN and everything else (`Nic.rewriteInbound`, `Nic.rewriteOutbound`): mirror,
  * comparison and gate know the guest's own numbers only, which a checkpoint makes the SVM's, too.
  */
-import { OutputLease } from '../../failover/index.js';
+import { type LeaseMemory, OutputLease } from '../../failover/index.js';
 import { assert, type Logger } from '../../lib/index.js';
-import type { GuestPortFds } from '../../linux/index.js';
+import { type GuestPortFds, OutputDeadline } from '../../linux/index.js';
 import { FlowRewriter, Nic, VNET_HEADER_BYTES } from '../../proxy/index.js';
 import type { GuestNic, NetworkLink, NicPlace } from './guest-nic.js';
 import { QUIESCE_TIMEOUT_MS } from './limits.js';
@@ -27,7 +27,7 @@ export interface NetworkOptions {
   /** The guest boots here and speaks at once; else it is made equal to another, and silent. */
   readonly live: boolean;
   /** The right to speak; undefined: it has no end. */
-  readonly lease?: SharedArrayBuffer | undefined;
+  readonly lease?: LeaseMemory | undefined;
   readonly log: Logger;
   /** A checkpoint is needed; `epoch` is the one in which the guests were compared. */
   readonly onCheckpointNeeded: (reason: CompareReason, epoch: number) => void;
@@ -51,9 +51,11 @@ export class Network {
     this.#options = options;
     const { log, lease: memory } = options;
     const lease = memory && new OutputLease(memory);
+    const deadlineFd = memory?.deadlineFd;
+    const deadline = deadlineFd === undefined ? undefined : OutputDeadline.ofFd(deadlineFd);
     this.#nics = options.nics.map((place, index) => ({
       index,
-      nic: new Nic({ index, ...place, ...(lease && { lease }), log }),
+      nic: new Nic({ index, ...place, ...(lease && { lease }), deadline, log }),
       rewriter: new FlowRewriter({ vnetBytes: VNET_HEADER_BYTES }),
     }));
     if (!options.live) this.#target = new TargetRole(this.#nics, log);

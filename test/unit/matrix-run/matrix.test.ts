@@ -23,6 +23,7 @@ function facts(name: string, more: Partial<RoundFacts> = {}): RoundFacts {
     ...{ faultUs: 1e6, mendedUs: 5e6 },
     ...{ before: 'hosta', after, gaps: [], lostConnections: [], acknowledgedLost: 0 },
     speakers: after === 'hosta' ? ['hosta'] : ['hosta', 'hostb'],
+    heard: '',
     failures: [],
     ...more,
   };

@@ -10,7 +10,13 @@ import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { createLeaseMemory, LeaseWriter, OutputLease } from '../../../src/failover/index.js';
 import type { Logger } from '../../../src/lib/index.js';
-import { bootTimeUs, openTap, PacketDevice, type Tap } from '../../../src/linux/index.js';
+import {
+  bootTimeUs,
+  OutputDeadline,
+  openTap,
+  PacketDevice,
+  type Tap,
+} from '../../../src/linux/index.js';
 import {
   countFrames,
   encodeAnnouncement,
@@ -66,14 +72,19 @@ class Lab {
   readonly debugged: string[] = [];
   readonly clientEar = new Ear();
   readonly guestEar = new Ear();
-  readonly #memory = createLeaseMemory();
+  /** False: the NIC finds the lease in order, as one does that is stopped after its look. */
+  looks = true;
+  readonly #deadline = OutputDeadline.create();
+  readonly #memory = createLeaseMemory(this.#deadline.fd);
   readonly lease = new LeaseWriter(this.#memory);
+  readonly #output = new OutputLease(this.#memory);
   readonly nic = new Nic({
     index: 0,
     tapName: 'colo0',
     bridge: 'br0',
     mtu: 1500,
-    lease: new OutputLease(this.#memory),
+    lease: { allows: (nowUs) => !this.looks || this.#output.allows(nowUs) },
+    deadline: this.#deadline,
     log: this.#logger(),
   });
   client: Tap = openTap({ name: 'lan0' });
@@ -308,6 +319,21 @@ const SCENARIOS: Record<string, (lab: Lab) => Promise<Observation>> = {
     await waitFor(() => lab.nic.stats.leaseDroppedFrames === frames.length);
     helper.kill();
     return { client: await lab.clientEar.until(1) };
+  },
+
+  /** Stopped between its look at the lease and the write, as it were. */
+  async late(lab) {
+    lab.nic.open();
+    lab.guestSays('in time');
+    await lab.clientEar.until(1);
+    lab.looks = false;
+    lab.lease.revoke();
+    lab.guestSays('late', 'later');
+    lab.guest.writeBatch(encodeBatch([superFrame()]), 0);
+    await waitFor(() => lab.nic.stats.leaseDroppedFrames === 3);
+    lab.lease.arm(bootTimeUs() + 60_000_000);
+    lab.guestSays('again');
+    return { client: await lab.clientEar.until(2), logged: lab.logged };
   },
 
   async end(lab) {
