@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { type Emulator, launchQemu } from '../../src/emulator/index.js';
 import type { Logger } from '../../src/lib/index.js';
+import { COUNTERS_BYTES, COUNTERS_OFFSET } from '../support/boot-sector-guest.js';
 import { cleanUpAfterEach } from '../support/clean-ups.js';
 import {
   makeTestDirectory,
@@ -29,6 +30,11 @@ async function stoodGuest(): Promise<{ emulator: Emulator; state: Buffer; ram: B
   return { emulator, state: await emulator.saveDeviceState(), ram: ramOf(emulator) };
 }
 
+async function overwriteRam(emulator: Emulator, ram: Buffer): Promise<void> {
+  await emulator.dropPrivate(emulator.scanPrivate());
+  emulator.ram.writeFile(0, ram);
+}
+
 for (const ramMapping of ['shared', 'private'] as const) {
   serial(
     `a guest comes, runs, is saved, loaded again and rebooted: ${ramMapping} RAM`,
@@ -50,17 +56,22 @@ for (const ramMapping of ['shared', 'private'] as const) {
       t.is(state.length, source.state.length);
       // As often as wanted, in the way of a secondary.
       await emulator.loadDeviceState(state);
-      await emulator.dropPrivate(emulator.scanPrivate());
-      emulator.ram.writeFile(0, ram);
+      await overwriteRam(emulator, ram);
       const { memory } = readCounters(emulator);
       await emulator.resume();
       await untilItRuns();
       // Its BIOS has come along: it boots once more.
       await emulator.pause();
       t.true(readCounters(emulator).memory > memory);
+      // A boot begins to count at 0; it must not have come this far before anybody looks.
+      const late = ramOf(emulator);
+      late.fill(0xff, COUNTERS_OFFSET, COUNTERS_OFFSET + COUNTERS_BYTES);
+      await overwriteRam(emulator, late);
+      const { memory: last } = readCounters(emulator);
+      t.is(last, 0xffff_ffff);
       await emulator.reset();
       await emulator.resume();
-      await until('A boot', () => readCounters(emulator).memory < memory);
+      await until('A boot', () => readCounters(emulator).memory < last);
       await untilItRuns();
     },
   );
