@@ -302,5 +302,5 @@ export class Replicator {
 }
 
 function send(link: Link, message: EncodedMessage): void {
-  link.send(message.type, message.parts);
+  link.send(message.type, message.parts, message.crc);
 }

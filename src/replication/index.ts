@@ -23,6 +23,6 @@ export {
   type LinkNotices,
 } from './link-handover-shell.js';
 export { digestRam } from './ram-digest-shell.js';
-export { payloadCrc, type RamFrame, RamFramer } from './ram-framer.js';
+export { type RamFrame, RamFramer } from './ram-framer.js';
 export { type SessionInput, watchSession } from './session-watch-shell.js';
 export * from './wire.js';

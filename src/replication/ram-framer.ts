@@ -68,16 +68,12 @@ export class RamFramer {
    */
   encode(frame: RamFrame): EncodedMessage {
     const message = encodeRamPages(this.epoch, frame.runs, frame.data);
-    this.#digest.add(payloadCrc(message.parts));
+    const crc = message.parts.reduce((sum, part) => crc32c(part, sum), 0);
+    this.#digest.add(crc);
     this.#frames += 1;
     this.#pages += frame.pages;
-    return message;
+    return { ...message, crc };
   }
-}
-
-/** CRC-32C of a payload given in parts, as both sides feed it to `RamDigest`. */
-export function payloadCrc(parts: readonly Buffer[]): number {
-  return parts.reduce((crc, part) => crc32c(part, crc), 0);
 }
 
 class FrameBuilder {

@@ -195,6 +195,8 @@ export class RamDigest {
 export interface EncodedMessage {
   readonly type: number;
   readonly parts: readonly Buffer[];
+  /** CRC-32C of the parts, where somebody has read them for it. */
+  readonly crc?: number;
 }
 
 /** Encodes a message of the control channel. */

@@ -14,8 +14,8 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Emulator, StagingArea } from '../emulator/index.js';
 import { assert, PAGE_SIZE_BYTES, ProtocolError } from '../lib/index.js';
-import { decodeRam, payloadCrc, RamDigest, type RamMessage } from '../replication/index.js';
-import type { Frame, Link } from '../transport/index.js';
+import { decodeRam, RamDigest, type RamMessage } from '../replication/index.js';
+import { type Frame, type Link, payloadCrc } from '../transport/index.js';
 import { APPLY_BYTES_PER_TURN, APPLY_CHUNK_BYTES } from './limits.js';
 import { PageSet } from './page-set.js';
 import type { RamDigests } from './ram-digests-shell.js';
@@ -107,7 +107,7 @@ export class RamReceiver {
     }
     switch (message.kind) {
       case 'ramPages':
-        this.#digest.add(payloadCrc([frame.payload]));
+        this.#digest.add(payloadCrc(frame));
         this.#stage(message);
         return;
       case 'digestsWanted':

@@ -1,7 +1,7 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { PAGE_SIZE_BYTES } from '../../../src/lib/index.js';
-import { decodeRam, payloadCrc, RamDigest, RamFramer } from '../../../src/replication/index.js';
+import { crc32c, PAGE_SIZE_BYTES } from '../../../src/lib/index.js';
+import { decodeRam, RamDigest, RamFramer } from '../../../src/replication/index.js';
 
 const PAGES = 600;
 
@@ -25,7 +25,7 @@ test('frames carry exactly the pages of the ranges, zero pages by flag, in any m
         for (const frame of framer.cut(ranges, (at, target) => ram.copy(target, 0, at))) {
           const { type, parts } = framer.encode(frame);
           const payload = Buffer.concat(parts);
-          digest.add(payloadCrc([payload]));
+          digest.add(crc32c(payload));
           const message = decodeRam(type, payload, ram.length);
           if (message.kind !== 'ramPages') throw new Error(message.kind);
           for (const run of message.runs) {
