@@ -16,6 +16,7 @@ import {
 import type { LinkNotices } from '../../replication/index.js';
 import type { Link, MainThread } from '../../transport/index.js';
 import { SECTION_FRAME, sectionOf } from '../session-channel-shell.js';
+import { Awake } from './awake-shell.js';
 import { FIGURES_MS, REHEARSALS, REPORT_MS } from './limits.js';
 
 export interface FaultTargetSettings {
@@ -55,6 +56,8 @@ export class FaultTargetLane {
   readonly #decoder: PageDecoder;
   readonly #pages: number;
   #link: Link | undefined;
+  /** While a page is on its way, and for the next fault. */
+  readonly #awake = new Awake();
   #places = true;
   #rehearsals = 0;
   #faulted: number[] = [];
@@ -132,6 +135,7 @@ export class FaultTargetLane {
   #fault(offset: number): void {
     const ranges = this.#demands.faulted(offset / PAGE_SIZE_BYTES);
     if (ranges.length > 0) this.#demand(ranges);
+    this.#awake.stay();
     this.#faulted.push(offset);
     this.#reportSoon();
   }

@@ -10,6 +10,13 @@ export const REPORT_MS = 1;
 export const FIGURES_MS = 200;
 
 /**
+ * Microseconds for which the destination's thread does not sleep after a fault: several times what
+ * a page takes. Only on a host that has at least so many processors.
+ */
+export const AWAKE_US = 500;
+export const AWAKE_PROCESSORS = 3;
+
+/**
  * Empty demands before the switchover, one after the other: code takes some times as long the first
  * time, and is optimised only when it has run often. They end early when pages are missing.
  */
