@@ -34,6 +34,16 @@ async function setLink(host: Namespace, state: 'up' | 'down'): Promise<void> {
   await run('ip', ['-n', host.name, 'link', 'set', 'repl0', state]);
 }
 
+/** A process that is stopped at the worst moment is not the last to decide (I4). */
+async function theKernelLooks(t: ExecutionContext, { lab }: PairLab): Promise<void> {
+  for (const { enter } of [lab.hosta, lab.hostb]) {
+    const show = ['tc', 'filter', 'show', 'dev', 'tap0', 'ingress'];
+    const [file = '', ...args] = [...enter, ...show];
+    const filters = (await run(file, args)).toString();
+    t.regex(filters, /bpf .*\bcolo\b.* direct-action/);
+  }
+}
+
 /** Both ways at once; what is restored is used again as soon as somebody connects. */
 async function theLinkIsCut(t: ExecutionContext, pair: PairLab, clients: ClientProcess) {
   const cutUs = nowUs();
@@ -97,6 +107,7 @@ test('with etcd exactly one host speaks, and losing the witness alone stops nobo
       if (etcd === undefined || sniffer === undefined) throw new Error('The lab is not ready');
       const clients = await startClients(pair, CLIENTS);
       await clientsGoOn(clients, 0);
+      await theKernelLooks(t, pair);
       await theLinkIsCut(t, pair, clients);
       await theSpeakerIsStopped(pair, clients);
       assertNothingLost(t, await clients.stop());
