@@ -310,7 +310,7 @@ serial('a QEMU that starts and keeps silent is killed at the deadline', async (t
     launchQemu({
       definition: testMachine(directory.path),
       ...{ diskSockets: [], nicFds: [], runtimeDir: directory.path, log: silentLog },
-      ...{ ramMapping: 'shared', startPaused: true, qemuBinary, commandDeadlineMs: 500 },
+      ...{ ramMapping: 'shared', startPaused: true, qemuBinary, commandDeadlineMs: 3000 },
     }),
     { code: 'COLO_E_QEMU', message: /did not greet/ },
   );
