@@ -9,6 +9,7 @@ export class StagingArea {
   readonly sizeBytes: number;
   readonly #fd: number;
   readonly #map: MemoryMap;
+  #closed = false;
 
   constructor(sizeBytes: number) {
     this.sizeBytes = sizeBytes;
@@ -34,7 +35,10 @@ export class StagingArea {
     discardPages(this.#fd, { offset: 0, length: this.sizeBytes });
   }
 
+  /** Idempotent. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#map.close();
     closeSync(this.#fd);
   }

@@ -107,6 +107,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
   #standing: Current | undefined;
   /** The SVM executes since the last apply: a failover goes on from there. */
   #goesOnRunning = false;
+  #isPromoted = false;
   readonly #applier: SvmApplier;
   readonly #svmLife: SvmLife;
   #downtimeUs: number | undefined;
@@ -149,7 +150,8 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
   }
 
   stop(reason: string): void {
-    this.#driver.input({ kind: 'stopRequested', reason });
+    // The node stops the role that has the guest next.
+    if (!this.#isPromoted) this.#driver.input({ kind: 'stopRequested', reason });
   }
 
   status(): NodeStatus {
@@ -243,11 +245,8 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
   /** A guest comes to stay: this host is its destination from now on. */
   #handOver(arrival: Arrival): void {
     this.#driver.stop();
-    this.#answerWaiters({
-      ok: false,
-      code: 'COLO_E_FAILOVER',
-      reason: 'A guest is being moved here',
-    });
+    const reason = 'A guest is being moved here';
+    this.#answerWaiters({ ok: false, code: 'COLO_E_FAILOVER', reason });
     this.#finish(arrival);
   }
 
@@ -498,6 +497,7 @@ export class SecondaryRole extends PrimarysCommands implements NodeRole {
       await guest.disks.detach();
       if (this.#current !== current) return;
       current.svm.staging.close();
+      this.#isPromoted = true;
       this.#finish({
         kind: 'promoted',
         guest,
