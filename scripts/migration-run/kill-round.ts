@@ -106,6 +106,7 @@ async function tryOnce(lab: MovableLab, kill: Kill, prng: Prng): Promise<KillFac
   await pair.restart(victim);
   const decisions = await settle(lab);
   await moving;
+  if (decisions === undefined) return undefined;
   await pair.waitGuest();
   const runningAt = await speakers(pair);
   const isSame = await lab.pattern.isWhole().catch(() => false);
@@ -182,9 +183,10 @@ async function until(holds: () => Promise<boolean>, what: string): Promise<void>
 
 /**
  * Waits until one host has the guest and the other has not, and does what an operator would who has
- * read docs/migration.md; gives what that was.
+ * read docs/migration.md; gives what that was. Undefined: the move was over before the kill, for
+ * which a look right after it came too early.
  */
-async function settle(lab: MovableLab): Promise<string[]> {
+async function settle(lab: MovableLab): Promise<string[] | undefined> {
   const { pair } = lab;
   const decisions: string[] = [];
   const untilUs = nowUs() + SETTLED_DEADLINE_MS * 1000;
@@ -205,6 +207,7 @@ async function settle(lab: MovableLab): Promise<string[]> {
     const hasGivenUp = /given the guest up/.test(here?.lastFailure ?? '');
     if (isHere && isEmptyThere) return decisions;
     if (isThere && (hasGivenUp || !pair.runs('hosta'))) return decisions;
+    if (!pair.runs('hosta') && (await wasMoved(lab))) return undefined;
     if (there?.migration?.state === 'loaded') {
       if (isHere) await decide('hostb', 'migrate-cancel');
       else if (hasGivenUp) await decide('hostb', 'migrate-force');
@@ -220,6 +223,12 @@ async function settle(lab: MovableLab): Promise<string[]> {
     await delay(POLL_MS);
   }
   throw new Error(`No host has the guest alone: ${last}`);
+}
+
+/** Both hosts have said so: the guest that was lost afterwards was the destination's alone. */
+async function wasMoved(lab: MovableLab): Promise<boolean> {
+  const [source, destination] = [await lab.log('hosta'), await lab.log('hostb')];
+  return source.includes('The guest has been moved') && destination.includes('The guest runs here');
 }
 
 async function statusOf({ pair }: MovableLab, host: HostName): Promise<AgentStatus | undefined> {
