@@ -4,10 +4,11 @@
  */
 import { closeSync } from 'node:fs';
 import type { Logger } from '../lib/index.js';
+import { adoptInPlace } from './in-place-stream.js';
 import { Link } from './link.js';
 import type { DetachedLink, LinkConnection, LinkReport } from './link-types.js';
 import { packReason } from './reason-parcel.js';
-import { adoptStream, endedStream } from './stream.js';
+import { endedStream } from './stream.js';
 
 /**
  * The link again, with the frames that were not delivered yet before those that come. To be
@@ -16,7 +17,7 @@ import { adoptStream, endedStream } from './stream.js';
  */
 export function attachLink(detached: DetachedLink, options: { readonly log: Logger }): Link {
   const { fd, limits, remoteAddress } = detached;
-  const socket = fd === undefined ? endedStream() : adoptStream(fd);
+  const socket = fd === undefined ? endedStream() : adoptInPlace(fd);
   return new Link(socket, { log: options.log, limits, remoteAddress, continued: detached });
 }
 

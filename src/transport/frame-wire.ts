@@ -18,6 +18,7 @@
  * Invariant: the decoder holds at most one header and one payload of at most `maxPayloadBytes`.
  */
 import { assert, crc32c, joinCrc32c, ProtocolError, restCrc32c } from '../lib/index.js';
+import { LINK_PLACE_BYTES_MIN } from './limits.js';
 
 export const FRAME_MAGIC = 0x434f4c4f;
 export const FRAME_VERSION = 1;
@@ -103,15 +104,28 @@ export class FrameDecoder {
     this.#maxPayloadBytes = bytes;
   }
 
-  /** The frames completed by `chunk`, which belongs to the decoder and the frames from now on. */
-  write(chunk: Buffer): Frame[] {
-    if (this.#failure !== undefined) throw this.#failure;
-    try {
-      return this.#decode(chunk);
-    } catch (error) {
-      if (error instanceof ProtocolError) this.#failure = error;
-      throw error;
-    }
+  /**
+   * The frames completed by `chunk`. It belongs to the decoder and the frames from now on, unless it
+   * is `passing`: then what is kept of it is copied.
+   */
+  write(chunk: Buffer, lasting: 'kept' | 'passing' = 'kept'): Frame[] {
+    return this.#guarded(() => this.#decode(chunk, lasting === 'passing'));
+  }
+
+  /** Where the next bytes of the stream belong, if many are missing of a payload. */
+  place(): Buffer | undefined {
+    const partial = this.#partial;
+    if (partial === undefined || this.#failure !== undefined) return undefined;
+    const rest = partial.payload.subarray(partial.filled);
+    return rest.length < LINK_PLACE_BYTES_MIN ? undefined : rest;
+  }
+
+  /** The frame completed by so many bytes, which are at the beginning of `place` by now. */
+  filled(bytes: number): Frame[] {
+    const frames: Frame[] = [];
+    const partial = this.#partial;
+    if (partial !== undefined) this.#guarded(() => this.#came(partial, bytes, frames));
+    return frames;
   }
 
   /** The stream has ended: throws ProtocolError inside of a frame. */
@@ -150,7 +164,17 @@ export class FrameDecoder {
     return rest;
   }
 
-  #decode(chunk: Buffer): Frame[] {
+  #guarded<Result>(decode: () => Result): Result {
+    if (this.#failure !== undefined) throw this.#failure;
+    try {
+      return decode();
+    } catch (error) {
+      if (error instanceof ProtocolError) this.#failure = error;
+      throw error;
+    }
+  }
+
+  #decode(chunk: Buffer, passing: boolean): Frame[] {
     const frames: Frame[] = [];
     let at = 0;
     while (at < chunk.length) {
@@ -172,7 +196,8 @@ export class FrameDecoder {
       }
       const end = at + header.length;
       if (end <= chunk.length) {
-        const payload = chunk.subarray(at, end);
+        const part = chunk.subarray(at, end);
+        const payload = passing ? Buffer.from(part) : part;
         frames.push(finishFrame(header, payload, crc32c(payload, header.headerCrc)));
         at = end;
       } else {
@@ -185,14 +210,18 @@ export class FrameDecoder {
 
   #fillPayload(partial: Partial, chunk: Buffer, at: number, frames: Frame[]): number {
     const copied = chunk.copy(partial.payload, partial.filled, at);
-    // The checksum is taken piece by piece, while the piece is still in the CPU's cache.
-    partial.crc = crc32c(chunk.subarray(at, at + copied), partial.crc);
-    partial.filled += copied;
-    if (partial.filled === partial.payload.length) {
-      this.#partial = undefined;
-      frames.push(finishFrame(partial.header, partial.payload, partial.crc));
-    }
+    this.#came(partial, copied, frames);
     return copied;
+  }
+
+  #came(partial: Partial, bytes: number, frames: Frame[]): void {
+    const { payload, filled } = partial;
+    // The checksum is taken piece by piece, while the piece is still in the CPU's cache.
+    partial.crc = crc32c(payload.subarray(filled, filled + bytes), partial.crc);
+    partial.filled += bytes;
+    if (partial.filled < payload.length) return;
+    this.#partial = undefined;
+    frames.push(finishFrame(partial.header, payload, partial.crc));
   }
 
   #parseHeader(bytes: Buffer): Header {

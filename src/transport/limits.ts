@@ -32,6 +32,15 @@ export const CHANNEL_LIMITS: Readonly<Record<Channel, LinkLimits>> = {
   faults: { maxPayloadBytes: MIB, highWaterBytes: MIB, queuedBytesMax: 16 * MIB },
 };
 
+/** Bytes of a link's stream that are read at once while it is not known what they are. What a
+ * payload begins with is copied from there; more of it is, the larger this is, and more reads are
+ * needed for small frames, the smaller. */
+export const LINK_READ_BYTES = 32 * 1024;
+
+/** Bytes of a payload that must be missing before they are read to their place: less is not worth a
+ * read of its own. */
+export const LINK_PLACE_BYTES_MIN = 8 * 1024;
+
 /** Received bytes after which they are acknowledged at once: the replay memory of the sender is
  * some times that, and at 1 GB/s it is 500 small frames a second. */
 export const ACK_BYTES = 2 * MIB;

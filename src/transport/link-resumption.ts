@@ -23,8 +23,11 @@ export interface ResumableLink {
   /** It is open, driven here, and its peer has not taken leave. */
   takesConnections(): boolean;
   isOver(): boolean;
-  /** From now on over this socket, with nothing left of what was half read. */
-  use(socket: Socket): void;
+  /**
+   * From now on over this connection, with nothing left of what was half read. What is returned is
+   * the socket that stands for it from now on.
+   */
+  use(socket: Socket): Socket;
   write(buffers: readonly Buffer[]): void;
   /** The connection works: what waits for it goes on. */
   goOn(): void;
@@ -100,8 +103,8 @@ export class LinkResumption {
   }
 
   /** Connecting side: the answer comes as the first frame. */
-  #ask(core: ResumeCore, socket: Socket, attempt: number): void {
-    this.#link.use(socket);
+  #ask(core: ResumeCore, connection: Socket, attempt: number): void {
+    const socket = this.#link.use(connection);
     this.#answerTimer = setTimeout(() => {
       socket.destroy();
       this.lost(core, { kind: 'timeout' });
@@ -134,8 +137,7 @@ export class LinkResumption {
       socket.resume();
       return;
     }
-    this.#link.use(socket);
-    socket.write(Buffer.concat(answer));
+    this.#link.use(socket).write(Buffer.concat(answer));
     this.resumed(core);
   }
 

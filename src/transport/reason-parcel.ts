@@ -1,5 +1,6 @@
 /** Why a link is over: found out, and between threads. */
 import { packError, unpackError } from './error-parcel.js';
+import { LinkError } from './errors.js';
 import type { FrameDecoder } from './frame-wire.js';
 import type { LinkCloseReason, ReasonParcel } from './link-types.js';
 
@@ -21,4 +22,10 @@ export function packReason({ kind, error }: LinkCloseReason): ReasonParcel {
 /** The reason again. */
 export function unpackReason({ kind, error }: ReasonParcel): LinkCloseReason {
   return error === undefined ? { kind } : { kind, error: unpackError(error) };
+}
+
+/** For whoever still uses a link that is over, for that reason. */
+export function closedError(remoteAddress: string, { kind, error }: LinkCloseReason): LinkError {
+  const text = `The link to ${remoteAddress} is closed (${kind})`;
+  return new LinkError('closed', text, error === undefined ? {} : { cause: error });
 }

@@ -22,6 +22,10 @@ const TCP_OPTIONS = {
   keepAliveInitialDelay: KEEP_ALIVE_MS,
 } as const;
 
+/** Frames up to this long are copied into one buffer: cheaper than a vector (1.5 times the rate of
+ * 64 byte frames, measured); no difference from 1500 bytes on. */
+const COPY_MAX_BYTES = 512;
+
 /** A socket that is connecting. */
 export function openStream(endpoint: Endpoint): net.Socket {
   return net.connect({ ...endpoint, ...TCP_OPTIONS });
@@ -68,6 +72,11 @@ export function takeUnread(socket: net.Socket): Buffer[] {
   // Asking for more than there was has made the handle poll again; no event can have come yet.
   handleOf(socket)?.readStop();
   return unread;
+}
+
+/** A frame of so many bytes as it is to be written, and kept until it is acknowledged. */
+export function joinShort(buffers: readonly Buffer[], bytes: number): readonly Buffer[] {
+  return bytes <= COPY_MAX_BYTES ? [Buffer.concat(buffers, bytes)] : buffers;
 }
 
 /** Writes with one system call if nothing is queued; `onWritten` when the kernel has the last. */

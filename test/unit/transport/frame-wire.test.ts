@@ -1,5 +1,5 @@
 import test from 'ava';
-import { crc32c, ProtocolError } from '../../../src/lib/index.js';
+import { crc32c, Prng, ProtocolError } from '../../../src/lib/index.js';
 import { encodeFrame, type Frame, FrameDecoder, payloadCrc } from '../../../src/transport/index.js';
 
 const LIMITS = { maxPayloadBytes: 1000 };
@@ -70,6 +70,66 @@ test('a payload over several chunks is owned by the receiver and not reused', (t
   const [second] = cut(frameBytes(2, Buffer.alloc(500, 2)));
   t.deepEqual(first?.payload, Buffer.alloc(500, 1));
   t.deepEqual(second?.payload, Buffer.alloc(500, 2));
+});
+
+/** As a socket is read that knows where its bytes belong, so many of them at a time. */
+function readInPlace(decoder: FrameDecoder, stream: Buffer, sizes: () => number): Frame[] {
+  const frames: Frame[] = [];
+  const passing = Buffer.alloc(20_000);
+  for (let at = 0; at < stream.length; ) {
+    const place = decoder.place();
+    const into = place ?? passing;
+    const bytes = Math.min(sizes(), into.length, stream.length - at);
+    stream.copy(into, 0, at, at + bytes);
+    if (place !== undefined) frames.push(...decoder.filled(bytes));
+    else frames.push(...decoder.write(passing.subarray(0, bytes), 'passing'));
+    passing.fill(0xee);
+    at += bytes;
+  }
+  return frames;
+}
+
+test('bytes that are read to their place, and ones that only pass, make the same frames', (t) => {
+  const prng = new Prng(7);
+  for (let round = 0; round < 200; round += 1) {
+    const sent = Array.from({ length: 6 }, (_, type) => {
+      const length = prng.nextInt(0, prng.chance(0.5) ? 100 : 60_000);
+      return { type, payload: Buffer.alloc(length, prng.nextInt(0, 255)) };
+    });
+    const stream = Buffer.concat(sent.map(({ type, payload }) => frameBytes(type, payload)));
+    const once = prng.chance(0.5) ? 70_000 : 3000;
+    const decoder = new FrameDecoder({ maxPayloadBytes: 60_000 });
+    const frames = readInPlace(decoder, stream, () => prng.nextInt(1, once));
+    t.is(frames.length, sent.length);
+    for (const [i, frame] of frames.entries()) t.like(frame, sent[i] as (typeof sent)[number]);
+    t.notThrows(() => decoder.end());
+  }
+});
+
+test('a place is told only for what a read of its own is worth', (t) => {
+  const stream = frameBytes(1, Buffer.alloc(20_000, 1));
+  const decoder = new FrameDecoder({ maxPayloadBytes: 20_000 });
+  t.is(decoder.place(), undefined);
+  decoder.write(stream.subarray(0, 16 + 5000), 'passing');
+  t.is(decoder.place()?.length, 15_000);
+  t.deepEqual(decoder.filled(14_000), []);
+  t.is(decoder.place(), undefined);
+});
+
+test('a wrong byte that was read to its place is refused, too', (t) => {
+  const stream = frameBytes(1, Buffer.alloc(30_000, 1));
+  for (const at of [3, 7, 20, 15_000, 30_015]) {
+    const wrong = Buffer.from(stream);
+    wrong[at] = (wrong[at] as number) ^ 4;
+    const decoder = new FrameDecoder({ maxPayloadBytes: 30_000 });
+    const error = t.throws(() => readInPlace(decoder, wrong, () => 12_000));
+    t.true(error instanceof ProtocolError);
+    t.is(decoder.place(), undefined);
+    t.is(
+      t.throws(() => decoder.write(stream)),
+      error,
+    );
+  }
 });
 
 test('a wrong version is refused by name of both versions', (t) => {
