@@ -12,7 +12,7 @@ import {
   type PageRange,
   uniteRanges,
 } from '../lib/index.js';
-import { monotonicUs, ProcessLife, Userfaultfd } from '../linux/index.js';
+import { monotonicUs, ProcessLife, setShortSlice, Userfaultfd } from '../linux/index.js';
 import { DEVICE_STATE_PATH, formatCommandLine, VM_STATE_NODE } from './command-line.js';
 import { ConsoleLog } from './console-log-shell.js';
 import { advanceClock, checkDeviceState, toLoadableState } from './device-state.js';
@@ -135,6 +135,8 @@ async function launch(options: LaunchOptions): Promise<Emulator> {
     parts.qemu = qemu;
     const { qmp, shim, report, qemuVersion } = await meet(qemu, options);
     checkReport(report, parts.ramFile.sizeBytes, trackerKind, options.log);
+    // Its main loop; the vCPUs are there already, and do not inherit it.
+    setShortSlice(qemu.pid);
     const { machineType, accelerator } = definition;
     const description: EmulatorDescription = {
       ...{ qemuVersion, machineType, accelerator, pid: qemu.pid },

@@ -30,7 +30,7 @@ export { setSendBuffer } from './socket-buffer.js';
 export { socketPair } from './socket-pair.js';
 export { openTap, type Tap } from './tap.js';
 export { smoothedRoundTripUs } from './tcp-info.js';
-export { setUrgent } from './thread-priority.js';
+export { setShortSlice, setUrgent, sliceOf } from './thread-priority.js';
 export { probeSoftDirty, probeUserfaultfd } from './tracking-probe.js';
 export { encodeUnixAddress, UnixDatagramSender } from './unix-datagram.js';
 export { decodeFaults, encodeFault, type PageFault, Userfaultfd } from './userfaultfd.js';

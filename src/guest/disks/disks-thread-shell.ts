@@ -1,5 +1,6 @@
 /** Entry of the disk thread: its door; all it does is in guest-disks-shell.ts. */
 import type { EpochTotals, Lineage, PrimaryImage } from '../../blockrep/index.js';
+import { setShortSlice } from '../../linux/index.js';
 import {
   type HandedLink,
   HandedLinks,
@@ -60,6 +61,7 @@ serveWorker<DisksCalls, DisksNotices>((main) => {
   let timer: NodeJS.Timeout | undefined;
   return {
     async start(settings) {
+      setShortSlice();
       const started = await stacks.start(settings);
       timer = setInterval(() => {
         main.notify('figures', stacks.figures);

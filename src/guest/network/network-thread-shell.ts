@@ -1,6 +1,6 @@
 /** Entry of the network thread: its door; all it does is in network-shell.ts. */
 import type { CaptureOptions, CommandResult } from '../../config/index.js';
-import type { GuestPortFds } from '../../linux/index.js';
+import { type GuestPortFds, setShortSlice } from '../../linux/index.js';
 import {
   type HandedLink,
   HandedLinks,
@@ -58,6 +58,7 @@ serveWorker<NetworkCalls, NetworkNotices>((main) => {
   };
   return {
     async start(settings) {
+      setShortSlice();
       network = new Network({
         ...settings,
         log: main.log,
