@@ -1,4 +1,5 @@
 /** Entry of the guard's thread: its door; all it does is in guard-shell.ts. */
+import { setShortSlice } from '../../linux/index.js';
 import { serveWorker } from '../../transport/index.js';
 import {
   type GuardNews,
@@ -33,6 +34,8 @@ serveWorker<GuardCalls, GuardNotices>((main) => {
   };
   return {
     start(settings) {
+      // A heartbeat that is late looks like a host that is slow.
+      setShortSlice();
       guard = new GuardShell(settings, main.log, (news) => main.notify('news', news));
     },
     listen: (addresses) => started().listen(addresses),
