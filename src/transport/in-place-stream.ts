@@ -2,7 +2,7 @@
  * Sockets that are read to where their bytes belong: the rest of a large payload goes from the
  * kernel to its own place, and everything else through one piece of memory that is used again. A
  * socket that makes memory for each read costs a copy of all that comes, and garbage at the link's
- * rate: V8 collects after each 64 MiB of it.
+ * rate, which V8 collects many times a second.
  *
  * Node has that as an option of the constructor only, so a connection goes on in another socket on
  * a duplicate of its descriptor; the peer notices nothing. Of plain connections: TLS makes memory
