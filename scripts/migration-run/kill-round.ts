@@ -133,7 +133,7 @@ async function reportsOf(clients: ClientProcess, isSame: boolean) {
 async function isOver(lab: MovableLab, victim: HostName): Promise<boolean> {
   const { pair } = lab;
   // It keeps what it has of the guest before it ends.
-  if ((await lab.log('hosta')).includes('The guest has been moved')) return true;
+  if (await saysMoved(lab)) return true;
   if (victim === 'hosta') return false;
   if (!pair.runs('hosta')) return true;
   const status = await pair.status('hosta').catch(() => undefined);
@@ -227,8 +227,11 @@ async function settle(lab: MovableLab): Promise<string[] | undefined> {
 
 /** Both hosts have said so: the guest that was lost afterwards was the destination's alone. */
 async function wasMoved(lab: MovableLab): Promise<boolean> {
-  const [source, destination] = [await lab.log('hosta'), await lab.log('hostb')];
-  return source.includes('The guest has been moved') && destination.includes('The guest runs here');
+  return (await saysMoved(lab)) && (await lab.log('hostb')).includes('The guest runs here');
+}
+
+async function saysMoved(lab: MovableLab): Promise<boolean> {
+  return (await lab.log('hosta')).includes('The guest has been moved');
 }
 
 async function statusOf({ pair }: MovableLab, host: HostName): Promise<AgentStatus | undefined> {

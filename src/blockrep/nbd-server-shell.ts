@@ -8,7 +8,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import { describeError, type Logger, OperatorError } from '../lib/index.js';
 import { duplicateDescriptor, setSendBuffer } from '../linux/index.js';
-import { descriptorOf } from '../transport/index.js';
+import { adoptReading, descriptorOf } from '../transport/index.js';
 import type { BlockLayer } from './block-layer-shell.js';
 import { errnoOf } from './errors.js';
 import { NBD_CONNECTIONS_MAX, NBD_SEND_BUFFER_BYTES } from './limits.js';
@@ -159,10 +159,7 @@ async function removeStaleSocket(path: string): Promise<void> {
   throw new OperatorError('COLO_E_NBD_SOCKET', message);
 }
 
-/**
- * The same connection as a socket that reads into memory of ours: the way of Node for that
- * is an option of the constructor, so the descriptor goes on in another object. Still paused.
- */
+/** The same connection as a socket that reads to where its bytes belong. Still paused. */
 function readDirectly(
   accepted: net.Socket,
   receive: ReceiveBuffer,
@@ -172,19 +169,11 @@ function readDirectly(
   setSendBuffer(descriptorOf(accepted), NBD_SEND_BUFFER_BYTES);
   const fd = duplicateDescriptor(descriptorOf(accepted));
   accepted.destroy();
-  const socket = new net.Socket({
-    fd,
-    readable: true,
-    writable: true,
-    onread: {
-      buffer: () => receive.next(),
-      callback: (bytes: number) => {
-        receive.received(bytes);
-        onReceived();
-        return true;
-      },
+  return adoptReading(fd, {
+    next: () => receive.next(),
+    came: (bytes) => {
+      receive.received(bytes);
+      onReceived();
     },
-  } as net.SocketConstructorOpts);
-  socket.pause();
-  return socket;
+  });
 }

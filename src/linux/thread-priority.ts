@@ -69,21 +69,26 @@ export function setUrgent(urgent: boolean): void {
  */
 export function setShortSlice(thread = THIS_THREAD): boolean {
   const calls = SCHED_CALLS[arch()];
-  if (calls === undefined) return false;
-  const attributes = Buffer.alloc(SCHED_ATTR_BYTES);
-  if (schedAttributes(calls.get, thread, attributes, SCHED_ATTR_BYTES, 0) < 0) return false;
-  if (attributes.readUInt32LE(SCHED_ATTR.policy) !== SCHED_OTHER) return false;
+  const attributes = attributesOf(thread);
+  if (calls === undefined || attributes?.readUInt32LE(SCHED_ATTR.policy) !== SCHED_OTHER) {
+    return false;
+  }
   attributes.writeBigUInt64LE(SHORT_SLICE_NS, SCHED_ATTR.runtime);
   return schedAttributes(calls.set, thread, attributes, 0, 0) === 0;
 }
 
 /** Nanoseconds, as the kernel knows it; undefined where it keeps none. */
 export function sliceOf(thread = THIS_THREAD): number | undefined {
+  return Number(attributesOf(thread)?.readBigUInt64LE(SCHED_ATTR.runtime) ?? 0) || undefined;
+}
+
+/** `struct sched_attr`; undefined if there is no such thread. */
+function attributesOf(thread: number): Buffer | undefined {
   const calls = SCHED_CALLS[arch()];
   const attributes = Buffer.alloc(SCHED_ATTR_BYTES);
   if (calls === undefined) return undefined;
-  if (schedAttributes(calls.get, thread, attributes, SCHED_ATTR_BYTES, 0) < 0) return undefined;
-  return Number(attributes.readBigUInt64LE(SCHED_ATTR.runtime)) || undefined;
+  const result = schedAttributes(calls.get, thread, attributes, SCHED_ATTR_BYTES, 0);
+  return result < 0 ? undefined : attributes;
 }
 
 /** `struct sched_param` is one int. False where that is not allowed. */

@@ -9,8 +9,8 @@ export class FrameInbox {
     return this.#frames.length - this.#at;
   }
 
-  add(frames: readonly Frame[]): void {
-    for (const frame of frames) this.#frames.push(frame);
+  add(frame: Frame): void {
+    this.#frames.push(frame);
   }
 
   next(): Frame | undefined {

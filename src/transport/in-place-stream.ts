@@ -4,16 +4,15 @@
  * socket that makes memory for each read costs a copy of all that comes, and garbage at the link's
  * rate, which V8 collects many times a second.
  *
- * Node has that as an option of the constructor only, so a connection goes on in another socket on
- * a duplicate of its descriptor; the peer notices nothing. Of plain connections: TLS makes memory
- * for what it has decrypted.
+ * Of plain connections: TLS makes memory for what it has decrypted. A connection goes on in another
+ * socket on a duplicate of its descriptor; the peer notices nothing.
  */
-import net from 'node:net';
+import type net from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { duplicateDescriptor, SystemCallError } from '../linux/index.js';
 import type { Frame, FrameDecoder } from './frame-wire.js';
 import { LINK_READ_BYTES } from './limits.js';
-import { descriptorOf, takeUnread } from './stream.js';
+import { adoptReading, descriptorOf, takeUnread } from './stream.js';
 
 /** Gives a decoder what has come. */
 export type Decode = (decoder: FrameDecoder) => Frame[];
@@ -40,20 +39,15 @@ const readings = new WeakMap<net.Socket, Reading>();
 export function adoptInPlace(fd: number): net.Socket {
   const reading: Reading = { reader: undefined };
   const passing = Buffer.allocUnsafeSlow(LINK_READ_BYTES);
-  const socket = new net.Socket({
-    ...{ fd, readable: true, writable: true },
-    onread: {
-      buffer: () => reading.reader?.decoder()?.place() ?? passing,
-      callback: (bytes: number, place: Uint8Array) => {
-        reading.reader?.came((decoder) => {
-          if (place !== passing) return decoder.filled(bytes);
-          return decoder.write(passing.subarray(0, bytes), 'passing');
-        }, bytes);
-        return true;
-      },
+  const socket = adoptReading(fd, {
+    next: () => reading.reader?.decoder()?.place() ?? passing,
+    came: (bytes, place) => {
+      reading.reader?.came((decoder) => {
+        if (place !== passing) return decoder.filled(bytes);
+        return decoder.write(passing.subarray(0, bytes), 'passing');
+      }, bytes);
     },
-  } as net.SocketConstructorOpts);
-  socket.pause();
+  });
   readings.set(socket, reading);
   return socket;
 }

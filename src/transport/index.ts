@@ -81,6 +81,6 @@ export {
   type SessionInfo,
 } from './session.js';
 export { prepareWorker } from './spare-workers.js';
-export { descriptorOf, type Endpoint } from './stream.js';
+export { adoptReading, descriptorOf, type Endpoint } from './stream.js';
 export { WorkerClient, type WorkerClientOptions } from './worker-client.js';
 export type { Handlers } from './worker-wire.js';

@@ -461,7 +461,7 @@ export class Link {
     try {
       const frames = decode(this.#decoder);
       if (core !== undefined) this.#sieved(core, frames);
-      else this.#inbox.add(frames);
+      else for (const frame of frames) this.#inbox.add(frame);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       this.#fail('protocol', error);
@@ -474,7 +474,7 @@ export class Link {
       const arrival = core.came(frame);
       switch (arrival.kind) {
         case 'deliver':
-          this.#inbox.add([frame]);
+          this.#inbox.add(frame);
           break;
         case 'nothing':
           this.#onWritten();

@@ -97,6 +97,33 @@ export function adoptStream(fd: number): net.Socket {
   return new net.Socket({ fd, readable: true, writable: true });
 }
 
+/**
+ * The same, reading into memory of ours: each read to what `next` gave last. Paused. The way of Node
+ * for that is an option of the constructor, so whoever has a socket already goes on with another
+ * one on a duplicate of its descriptor.
+ */
+export function adoptReading(
+  fd: number,
+  reading: {
+    next(): Uint8Array;
+    /** So many bytes have come to the beginning of `place`. */
+    came(bytes: number, place: Uint8Array): void;
+  },
+): net.Socket {
+  const socket = new net.Socket({
+    ...{ fd, readable: true, writable: true },
+    onread: {
+      buffer: () => reading.next(),
+      callback: (bytes: number, place: Uint8Array) => {
+        reading.came(bytes, place);
+        return true;
+      },
+    },
+  } as net.SocketConstructorOpts);
+  socket.pause();
+  return socket;
+}
+
 /** A socket that has seen its end: nothing is read from it and nothing leaves. */
 export function endedStream(): net.Socket {
   return new net.Socket().destroy();
