@@ -9,6 +9,9 @@ import type { NbdSession } from './nbd-session.js';
 export class ReceiveBuffer {
   #piece = Buffer.allocUnsafeSlow(NBD_RECEIVE_BYTES);
   #used = 0;
+  /** Writes that the session had given a part of what it received when the piece was new. */
+  #lentBefore = 0;
+  #returned = 0;
   /** What was asked for last is a payload's place. */
   #direct = false;
 
@@ -20,10 +23,11 @@ export class ReceiveBuffer {
     const payload = this.session?.payloadRest;
     this.#direct = payload !== undefined;
     if (payload !== undefined) return payload;
+    if (this.#isFree()) this.#begin();
     if (this.#piece.length - this.#used < NBD_RECEIVE_ONCE_BYTES) {
-      // The old one belongs to the requests that were read from it.
+      // The old one belongs to those requests that were read from it and are not done.
       this.#piece = Buffer.allocUnsafeSlow(NBD_RECEIVE_BYTES);
-      this.#used = 0;
+      this.#begin();
     }
     return this.#piece.subarray(this.#used, this.#used + NBD_RECEIVE_ONCE_BYTES);
   }
@@ -36,6 +40,23 @@ export class ReceiveBuffer {
     }
     this.session?.receive(this.#piece.subarray(this.#used, this.#used + bytes));
     this.#used += bytes;
+  }
+
+  /** Nobody will look at a write's data any more. Nothing happens to what is not of the piece. */
+  giveBack(data: Buffer): void {
+    if (data.buffer === this.#piece.buffer) this.#returned += 1;
+  }
+
+  /** All of it has been read, and no request has a part of it. */
+  #isFree(): boolean {
+    if (this.session === undefined || this.session.unreadBytes > 0) return false;
+    return this.session.lent === this.#lentBefore + this.#returned;
+  }
+
+  #begin(): void {
+    this.#used = 0;
+    this.#lentBefore = this.session?.lent ?? 0;
+    this.#returned = 0;
   }
 }
 

@@ -338,7 +338,7 @@ export class NbdConnection {
         () => {
           leave();
           const used = served.layer.keepsData !== false;
-          if (!used && request.kind === 'write') this.#buffers.giveWhole(request.data);
+          if (!used && request.kind === 'write') this.#giveBack(request.data);
           done();
         },
         (error: unknown) => {
@@ -349,6 +349,11 @@ export class NbdConnection {
     };
     if (ticket.blockers === 0) run();
     else ticket.resume = run;
+  }
+
+  #giveBack(data: Buffer): void {
+    this.#buffers.giveWhole(data);
+    this.#options.receive.giveBack(data);
   }
 
   /** The answer to a failed request; the first failure of an export is logged, all are counted. */

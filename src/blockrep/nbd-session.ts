@@ -137,6 +137,7 @@ export class NbdSession {
   #bytes: Buffer = NOTHING;
   #position = 0;
   #options = 0;
+  #lent = 0;
   #queue: NbdInstruction[] = [];
 
   /**
@@ -154,6 +155,11 @@ export class NbdSession {
   /** Received bytes that `next` has not consumed yet. */
   get unreadBytes(): number {
     return this.#bytes.length - this.#position;
+  }
+
+  /** Writes so far whose data are a part of what was received. */
+  get lent(): number {
+    return this.#lent;
   }
 
   /** True once an export has been chosen. */
@@ -177,7 +183,7 @@ export class NbdSession {
     if (this.#state.kind === 'payload') this.#state.filled += bytes;
   }
 
-  /** Keeps `chunk`; the caller must not change it any more. */
+  /** `chunk` must not change before it has been read and every write that was lent a part is done. */
   receive(chunk: Buffer): void {
     if (this.#state.kind === 'ended') return;
     this.#bytes =
@@ -317,6 +323,7 @@ export class NbdSession {
     const fua = (header.flags & NBD_COMMAND_FLAG.fua) !== 0;
     const whole = this.#take(length);
     if (whole !== undefined) {
+      this.#lent += 1;
       const request: NbdRequest = { kind: 'write', cookie, offset, length, data: whole, fua };
       return { kind: 'request', request };
     }
