@@ -21,6 +21,7 @@ import {
 import { describeError } from '../lib/index.js';
 import { ControlServer } from './control-server-shell.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
+import { relaxCollector } from './garbage-collector.js';
 import { createLogger, type DaemonLogger } from './logger.js';
 import { readFileBounded } from './read-file.js';
 import { ServiceManager } from './service-manager.js';
@@ -35,6 +36,7 @@ export async function runDaemon<R extends Role>(
   start: StartNode<Extract<Configuration, { role: R }>>,
 ): Promise<never> {
   const configuration = configure(role, process.argv.slice(2));
+  relaxCollector();
   const daemon = new Daemon(configuration);
   daemon.watchSignals();
   return await daemon.run(start as StartNode<Configuration>);
