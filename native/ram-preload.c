@@ -1,5 +1,5 @@
 /*
- * Loaded into QEMU by LD_PRELOAD: does the four things that only code inside QEMU can do.
+ * Loaded into QEMU by LD_PRELOAD: does the five things that only code inside QEMU can do.
  * 1. Dies with the agent: PR_SET_PDEATHSIG, and SIGKILL when the control socket closes.
  * 2. Recognises the mmap of the guest RAM file (same inode as COLO_RAM_FD), registers it for
  *    asynchronous write tracking (userfaultfd(2), WP_ASYNC) and tells the agent where it is. An agent
@@ -10,6 +10,7 @@
  *    bytes. COLO_NIC_FDS is "first count": NIC i has its packets on first + 2i, and on first + 2i + 1
  *    a socket that tells the agent which offloads the guest takes: the flags of TUNSETOFFLOAD, 32 bits
  *    of host order a message. UFO is refused: few guests have it, for datagrams beyond the MTU only.
+ * 5. Tells the agent where the data of large disk writes are (disk-preload.c).
  * A shared mapping is locked on fault: reclaim would unmap a written page of the RAM file and with
  * it the mark that it was written. A private copy keeps its mark in the swap entry and may go there.
  * The control socket's format is in src/emulator/shim-wire.ts.
@@ -34,6 +35,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "preload.h"
+
 #define RANGES_MAX 8192              /* per request; the agent splits, more is a protocol error */
 #define FEATURE_WP_UNPOPULATED (1 << 13) /* Linux 6.4; older headers lack the names */
 #define FEATURE_WP_ASYNC (1 << 15)       /* Linux 6.7 */
@@ -45,6 +48,7 @@
 static int control_fd = -1, track, nic_first, nic_count;
 static struct stat ram_file;
 static uint64_t ram_start, ram_length;
+static int ram_shared;
 
 static void die(void) { kill(getpid(), SIGKILL); }
 
@@ -62,6 +66,7 @@ __attribute__((constructor)) static void start(void) {
     const char *nics = getenv("COLO_NIC_FDS");
     if (nics && sscanf(nics, "%d %d", &nic_first, &nic_count) != 2) die();
     unsetenv("COLO_NIC_FDS");
+    disks_start();
     unsetenv("LD_PRELOAD");
     if (agent < 0 || ram_fd < 0 || control_fd < 0) return;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -103,6 +108,7 @@ static void ram_mapped(void *start, size_t length, int shared) {
     if (shared && mlock2(start, length, MLOCK_ONFAULT)) report[4] = (uint64_t)errno;
     ram_start = report[0];
     ram_length = length;
+    ram_shared = shared;
     if (send(control_fd, report, sizeof report, MSG_NOSIGNAL) != sizeof report) die();
     pthread_t thread;
     sigset_t all, before; /* the thread must take no signal that QEMU waits for */
@@ -125,6 +131,12 @@ void *mmap(void *at, size_t length, int protection, int flags, int fd, off_t off
 
 void *mmap64(void *at, size_t length, int protection, int flags, int fd, off_t offset)
     __attribute__((alias("mmap")));
+
+int shared_ram_holds(const void *start, size_t length, uint64_t *offset) {
+    if (!ram_shared || (uint64_t)start < ram_start) return 0;
+    *offset = (uint64_t)start - ram_start;
+    return *offset <= ram_length && length <= ram_length - *offset;
+}
 
 static int fail(int error) {
     errno = error;

@@ -68,6 +68,9 @@ export const NBD_SEND_CACHED_BYTES_MIN = 64 * KIB;
 /** Of longer ones the socket takes only a part at once, and the rest would keep others waiting. */
 export const NBD_SEND_CACHED_BYTES_MAX = 4 * MIB;
 
+/** Pieces of guest RAM that one write refers to, a count: as many as one system call takes. */
+export const NBD_REFERENCES_MAX = 1024;
+
 /**
  * A part of a write that is carried out before the rest has come: less is not worth a request, and
  * a read of the socket brings up to 200 KiB. Parts end where blocks of the image's file system do.

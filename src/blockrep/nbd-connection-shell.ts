@@ -27,6 +27,7 @@ import {
 import { BufferPool, type ReceiveBuffer } from './nbd-buffers.js';
 import { encodeExtents } from './nbd-extents.js';
 import { PartedWrite } from './nbd-parted-write.js';
+import type { ClientMemory } from './nbd-references.js';
 import {
   encodeReplyHead,
   type NbdInstruction,
@@ -60,11 +61,16 @@ export interface NbdExportStats {
   bytesInFlight: number;
 }
 
+/** Memory of the process at the other end of the socket `fd`. Throws if it can't be had. */
+export type BorrowMemory = (fd: number) => ClientMemory & { close(): void };
+
 export interface NbdConnectionOptions {
   readonly socket: Socket;
   /** Where the socket is read to; whoever reads it says `received`. */
   readonly receive: ReceiveBuffer;
   readonly exports: ReadonlyMap<string, ServedExport>;
+  /** What the client may refer to, as soon as it does; undefined: nothing. */
+  readonly borrowMemory: BorrowMemory | undefined;
   readonly log: Logger;
   onProtocolError(): void;
   /** The socket is gone and nothing of this client is in progress any more. */
@@ -77,6 +83,7 @@ export class NbdConnection {
   readonly #session: NbdSession;
   readonly #buffers = new BufferPool(NBD_KEPT_BYTES_MAX);
   #export: ServedExport | undefined;
+  #memory: ReturnType<BorrowMemory> | undefined;
   /** The write of which a part is under way or has still to come. */
   #parted: PartedWrite | undefined;
   #requestsInFlight = 0;
@@ -92,7 +99,10 @@ export class NbdConnection {
     this.#options = options;
     this.#socket = socket;
     const infos = new Map([...exports].map(([name, served]) => [name, served.layer] as const));
-    this.#session = new NbdSession(infos, (length) => this.#buffers.take(length));
+    const allocate = (length: number): Buffer => this.#buffers.take(length);
+    const { borrowMemory } = options;
+    const memory = borrowMemory === undefined ? undefined : () => this.#borrow(borrowMemory);
+    this.#session = new NbdSession(infos, allocate, memory);
     receive.session = this.#session;
     this.#deadline = setTimeout(() => this.#negotiationTimeout(), NBD_NEGOTIATION_MS_MAX);
     socket.on('drain', () => this.#pump());
@@ -101,10 +111,21 @@ export class NbdConnection {
       clearTimeout(this.#deadline);
       this.#socketClosed = true;
       this.#ending = true;
+      this.#memory?.close();
       this.#abandonParted();
       this.#finishWhenIdle();
     });
     this.#pump();
+  }
+
+  #borrow(borrowMemory: BorrowMemory): ClientMemory {
+    if (this.#memory !== undefined) return this.#memory;
+    try {
+      this.#memory = borrowMemory(descriptorOf(this.#socket));
+    } catch (error) {
+      throw new ProtocolError(`The client's memory can not be had: ${describeError(error)}`);
+    }
+    return this.#memory;
   }
 
   /** Bytes have come, and the session has them. */

@@ -13,13 +13,20 @@ import type { BlockLayer } from './block-layer-shell.js';
 import { errnoOf } from './errors.js';
 import { NBD_CONNECTIONS_MAX, NBD_SEND_BUFFER_BYTES } from './limits.js';
 import { ReceiveBuffer } from './nbd-buffers.js';
-import { NbdConnection, type NbdExportStats, type ServedExport } from './nbd-connection-shell.js';
+import {
+  type BorrowMemory,
+  NbdConnection,
+  type NbdExportStats,
+  type ServedExport,
+} from './nbd-connection-shell.js';
 import { RangeQueue } from './range-queue.js';
 
 export interface NbdServerOptions {
   readonly socketPath: string;
   /** By export name; the empty name a client may send means the only one. */
   readonly exports: ReadonlyMap<string, BlockLayer>;
+  /** Where the data of large writes may be that do not send them; default: nowhere. */
+  readonly borrowMemory?: BorrowMemory;
   readonly log: Logger;
 }
 
@@ -34,6 +41,7 @@ export interface NbdServerStats {
 export class NbdServer {
   readonly socketPath: string;
   readonly #log: Logger;
+  readonly #borrowMemory: BorrowMemory | undefined;
   readonly #exports = new Map<string, ServedExport>();
   readonly #connections = new Set<NbdConnection>();
   readonly #server: net.Server;
@@ -44,6 +52,7 @@ export class NbdServer {
   constructor(options: NbdServerOptions) {
     this.socketPath = options.socketPath;
     this.#log = options.log;
+    this.#borrowMemory = options.borrowMemory;
     for (const [name, layer] of options.exports) {
       this.#exports.set(name, { name, layer, writes: new RangeQueue(), stats: newStats() });
     }
@@ -114,6 +123,7 @@ export class NbdServer {
       socket,
       receive,
       exports: this.#exports,
+      borrowMemory: this.#borrowMemory,
       log: this.#log,
       onProtocolError: () => {
         this.#protocolErrors += 1;

@@ -11,8 +11,8 @@
  * still on its way. A client that goes away in between leaves a write that was never answered, of
  * which a disk may hold any part.
  *
- *   greeting -> clientFlags -> optionHeader <-> optionData -> request <-> payload | discard ->
- *   ended
+ *   greeting -> clientFlags -> optionHeader <-> optionData ->
+ *   request <-> payload | references | discard -> ended
  *
  * Memory: what was received and not asked for, plus one write payload, allocated only after its
  * length has been checked.
@@ -28,6 +28,7 @@ import {
   NBD_PAYLOAD_BYTES_MAX,
 } from './limits.js';
 import { type NbdAgreement, type NbdExportInfo, NbdNegotiation } from './nbd-negotiation.js';
+import { type ClientMemory, copyReferences, referencesLength } from './nbd-references.js';
 import {
   decodeClientFlags,
   decodeOptionHeader,
@@ -118,6 +119,7 @@ type State =
   | { readonly kind: 'optionData'; readonly header: NbdOptionHeader }
   | { readonly kind: 'request' }
   | { readonly kind: 'payload'; readonly request: WriteRequest; filled: number; handedOut: number }
+  | { readonly kind: 'references'; readonly header: NbdRequestHeader }
   | { readonly kind: 'discard'; readonly reply: Buffer; remaining: number }
   | { readonly kind: 'ended' };
 
@@ -132,6 +134,7 @@ const NOTHING_AGREED: NbdAgreement = {
 export class NbdSession {
   readonly #negotiation: NbdNegotiation;
   readonly #allocate: (length: number) => Buffer;
+  readonly #memory: (() => ClientMemory) | undefined;
   #agreed: NbdAgreement = NOTHING_AGREED;
   #state: State = { kind: 'greeting' };
   #bytes: Buffer = NOTHING;
@@ -142,14 +145,17 @@ export class NbdSession {
 
   /**
    * `exports` is looked at when a client chooses; the empty name means the only export. `allocate`
-   * gives the memory for a payload that comes in pieces.
+   * gives the memory for a payload that comes in pieces, `memory` that which the client may refer
+   * to; undefined: none.
    */
   constructor(
     exports: ReadonlyMap<string, NbdExportInfo>,
     allocate: (length: number) => Buffer = Buffer.allocUnsafeSlow,
+    memory?: () => ClientMemory,
   ) {
     this.#negotiation = new NbdNegotiation(exports);
     this.#allocate = allocate;
+    this.#memory = memory;
   }
 
   /** Received bytes that `next` has not consumed yet. */
@@ -165,7 +171,7 @@ export class NbdSession {
   /** True once an export has been chosen. */
   get negotiated(): boolean {
     const kind = this.#state.kind;
-    return kind === 'request' || kind === 'payload' || kind === 'discard';
+    return /^(request|payload|references|discard)$/.test(kind);
   }
 
   /**
@@ -236,6 +242,8 @@ export class NbdSession {
         return this.#request();
       case 'payload':
         return this.#payload(state);
+      case 'references':
+        return this.#references(state.header);
       case 'discard':
         return this.#discard(state);
       case 'ended':
@@ -314,6 +322,12 @@ export class NbdSession {
         `An NBD write of ${length} bytes exceeds the limit of ${NBD_PAYLOAD_BYTES_MAX}`,
       );
     }
+    const refers = (header.flags & NBD_COMMAND_FLAG.reference) !== 0;
+    if (refers && this.#memory !== undefined) {
+      const flags = header.flags & ~NBD_COMMAND_FLAG.reference;
+      this.#state = { kind: 'references', header: { ...header, flags } };
+      return undefined;
+    }
     const error = checkRequest(header, this.#agreed);
     if (error !== 0) {
       const reply = encodeSimpleReply(cookie, error);
@@ -355,6 +369,22 @@ export class NbdSession {
         part: { whole: data, first: from === 0, last },
       },
     };
+  }
+
+  #references(header: NbdRequestHeader): NbdInstruction | undefined {
+    const length = referencesLength(this.#bytes, this.#position);
+    const references = length === undefined ? undefined : this.#take(length);
+    if (references === undefined) return undefined;
+    this.#state = { kind: 'request' };
+    const { cookie, offset } = header;
+    const error = checkRequest(header, this.#agreed);
+    if (error !== 0) return { kind: 'send', bytes: encodeSimpleReply(cookie, error) };
+    const memory = (this.#memory as () => ClientMemory)();
+    const data = this.#allocate(header.length);
+    copyReferences(references, memory, data);
+    const fua = (header.flags & NBD_COMMAND_FLAG.fua) !== 0;
+    const request: WriteRequest = { kind: 'write', cookie, offset, length: data.length, data, fua };
+    return { kind: 'request', request };
   }
 
   #discard(state: Extract<State, { kind: 'discard' }>): NbdInstruction | undefined {

@@ -6,7 +6,7 @@
 import { closeSync, readSync } from 'node:fs';
 import { assert, countBytes, intersectRanges, type PageRange, uniteRanges } from '../lib/index.js';
 import {
-  createMemoryFile,
+  createSealedMemoryFile,
   dataExtents,
   discardPages,
   type Mapping,
@@ -29,7 +29,7 @@ export class RamFile implements LeftRam {
 
   constructor(name: string, sizeBytes: number) {
     this.sizeBytes = sizeBytes;
-    this.#fd = createMemoryFile(name, sizeBytes);
+    this.#fd = createSealedMemoryFile(name, sizeBytes);
     this.#map = MemoryMap.ofFile(this.#fd, sizeBytes);
   }
 

@@ -8,6 +8,7 @@
  */
 
 export { BorrowedFaults } from './borrowed-faults-shell.js';
+export { CHILD_FD } from './command-line.js';
 export type {
   Accelerator,
   DirtyTrackerKind,

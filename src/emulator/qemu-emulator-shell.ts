@@ -128,6 +128,7 @@ async function launch(options: LaunchOptions): Promise<Emulator> {
       deviceStateFd: parts.deviceStateFd,
       vmStateFd: parts.vmStateFd,
       nicFds: options.nicFds,
+      diskDirectory: options.runtimeDir,
       incoming: options.incoming ?? false,
       track: trackerKind === 'userfaultfd',
       log: options.log,

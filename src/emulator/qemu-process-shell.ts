@@ -30,6 +30,8 @@ export interface QemuProcessOptions {
   readonly deviceStateFd: number;
   readonly vmStateFd: number;
   readonly nicFds: readonly NicFds[];
+  /** On connections to sockets there a large write refers to guest RAM: native/disk-preload.c. */
+  readonly diskDirectory: string;
   /** Whether it has a socket for a guest to come in by. */
   readonly incoming: boolean;
   /** Whether the preload library registers guest RAM for write tracking. */
@@ -76,6 +78,7 @@ export class QemuProcess {
         COLO_RAM_FD: String(CHILD_FD.ram),
         COLO_CONTROL_FD: String(CHILD_FD.control),
         COLO_TRACK: options.track ? '1' : '0',
+        COLO_DISK_DIRECTORY: options.diskDirectory,
         COLO_NIC_FDS: `${CHILD_FD.nics} ${options.nicFds.length}`,
       },
     });

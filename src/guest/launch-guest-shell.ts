@@ -6,6 +6,7 @@
 import { rm } from 'node:fs/promises';
 import type { Configuration } from '../config/index.js';
 import {
+  CHILD_FD,
   launchQemu,
   makeRuntimeDir,
   QMP_HUNG_US_MIN,
@@ -78,6 +79,7 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
       vm,
       stateDirectory: stateDir,
       socketDirectory: runtimeDir,
+      ramDescriptor: CHILD_FD.ram,
     });
     const definition = await options.define(started, disks);
     const nicFds = await nicsStart;

@@ -18,12 +18,18 @@ export { fileState } from './file-state.js';
 export { GuestPort, type GuestPortFds } from './guest-port.js';
 export { openIcmpSocket } from './icmp-socket.js';
 export { SystemCallError } from './libc.js';
-export { createMemoryFile, dataExtents, discardPages } from './memory-file.js';
+export {
+  createMemoryFile,
+  createSealedMemoryFile,
+  dataExtents,
+  discardPages,
+} from './memory-file.js';
 export { MemoryMap } from './memory-map.js';
 export { DEADLINE_SLOTS, OutputDeadline } from './output-deadline.js';
 export { PacketDevice } from './packet-device.js';
 export { dropCached, readCached } from './page-cache.js';
 export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
+export { PeerMemory, peerProcess } from './peer-memory.js';
 export { ProcessLife } from './process-life.js';
 export { ProcessMemory } from './process-memory.js';
 export { setSendBuffer } from './socket-buffer.js';

@@ -8,6 +8,10 @@ import { seekData, seekHole } from './fallocate.js';
 import { check, libc } from './libc.js';
 
 const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const F_ADD_SEALS = 1033;
+const F_SEAL_SHRINK = 2;
+const F_SEAL_GROW = 4;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 
@@ -22,9 +26,31 @@ const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int
   length: number,
 ) => number;
 
+const fcntl = libc.func('int fcntl(int fd, int command, ...)') as (
+  fd: number,
+  command: number,
+  type: 'int',
+  argument: number,
+) => number;
+
+/**
+ * The same, of that size for good: it may be mapped by whoever would not survive to find it
+ * smaller.
+ */
+export function createSealedMemoryFile(name: string, sizeBytes: number): number {
+  const fd = createMemoryFile(name, sizeBytes);
+  try {
+    check('fcntl F_ADD_SEALS', fcntl(fd, F_ADD_SEALS, 'int', F_SEAL_SHRINK | F_SEAL_GROW));
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  return fd;
+}
+
 /** A new memory file of `sizeBytes` zeroes, none of them allocated. The caller closes the fd. */
 export function createMemoryFile(name: string, sizeBytes: number): number {
-  const fd = check('memfd_create', memfdCreate(name, MFD_CLOEXEC));
+  const fd = check('memfd_create', memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
   try {
     ftruncateSync(fd, sizeBytes);
   } catch (error) {

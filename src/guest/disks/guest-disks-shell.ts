@@ -26,6 +26,7 @@ import {
   ImageFile,
   type Lineage,
   NbdServer,
+  type NbdServerOptions,
   type PrimaryImage,
   ReplicatedDisk,
   type ResyncProgress,
@@ -34,6 +35,7 @@ import {
 } from '../../blockrep/index.js';
 import type { DiskFormat } from '../../config/index.js';
 import { assert, type Logger } from '../../lib/index.js';
+import { PeerMemory, peerProcess } from '../../linux/index.js';
 import type { Link } from '../../transport/index.js';
 import { DiskSource } from './disk-source-shell.js';
 import { DiskTarget, type StagedDisk } from './disk-target-shell.js';
@@ -65,6 +67,8 @@ export interface DisksSettings {
   readonly disks: readonly DiskPlace[];
   /** Where the sockets for QEMU are made. */
   readonly socketDirectory: string;
+  /** QEMU's of its RAM file, to which large writes may refer; default: to nothing. */
+  readonly ramDescriptor?: number;
   /** The guest's name: its journal is called after it. */
   readonly vm: string;
   /** Where records and journal are, and unlinked spill files are made. */
@@ -133,6 +137,8 @@ export class DiskStacks {
   readonly #log: Logger;
   readonly #events: DisksEvents;
   readonly #stacks: DiskStack[] = [];
+  /** QEMU's memory, to each disk's server. */
+  #lent: Pick<NbdServerOptions, 'borrowMemory'> = {};
   /** The images and their overlays; in role `live` without any. */
   #disks: SecondaryDisks | undefined;
   /** As `#disks`, open longer. */
@@ -153,6 +159,11 @@ export class DiskStacks {
 
   /** Opens the images and listens. Throws OperatorError for what can't be had; then `stop`. */
   async start(settings: DisksSettings): Promise<StartedDisks> {
+    const { ramDescriptor } = settings;
+    if (ramDescriptor !== undefined) {
+      const borrowMemory = (fd: number) => PeerMemory.open(peerProcess(fd), ramDescriptor);
+      this.#lent = { borrowMemory };
+    }
     const disks = await this.#open(settings);
     const claims = this.#replicated.flatMap((generation) => generation?.claim ?? []);
     const sockets: string[] = [];
@@ -456,7 +467,7 @@ export class DiskStacks {
       ...(changes === undefined ? {} : { changes }),
     });
     const exports = new Map([[name, replicated]]);
-    const server = new NbdServer({ socketPath, exports, log: this.#log });
+    const server = new NbdServer({ socketPath, exports, ...this.#lent, log: this.#log });
     this.#stacks.push({ name, base, replicated, server, generation });
     await server.start();
   }

@@ -153,6 +153,19 @@ export function request(command: keyof typeof NBD_COMMAND | number, fields: Requ
   return Buffer.concat([bytes, fields.data ?? Buffer.alloc(0)]);
 }
 
+/** What a write with the flag `reference` has in place of its data. */
+export function references(
+  pieces: readonly { readonly offset: number | bigint; readonly length: number }[],
+): Buffer {
+  const bytes = Buffer.alloc(4 + 12 * pieces.length);
+  bytes.writeUInt32BE(pieces.length, 0);
+  for (const [index, { offset, length }] of pieces.entries()) {
+    bytes.writeBigUInt64BE(BigInt(offset), 4 + 12 * index);
+    bytes.writeUInt32BE(length, 12 + 12 * index);
+  }
+  return bytes;
+}
+
 /** A client that sends raw bytes and waits for raw bytes. */
 export class RawClient {
   readonly socket: net.Socket;

@@ -1,0 +1,14 @@
+/* What the parts of the preload library know of each other. */
+#ifndef COLO_PRELOAD_H
+#define COLO_PRELOAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Reads and clears this part's environment variables. */
+void disks_start(void);
+
+/* Whether all of it is guest RAM that the agent sees, too; then `offset` is where in the RAM file. */
+int shared_ram_holds(const void *start, size_t length, uint64_t *offset);
+
+#endif

@@ -1,0 +1,101 @@
+/**
+ * Memory that the process at the other end of a unix socket shares with us: a memory file among its
+ * descriptors, mapped here to be read. man unix(7) (SO_PEERCRED), memfd_create(2), F_GET_SEALS(2).
+ */
+import { closeSync, fstatSync, openSync } from 'node:fs';
+import koffi from 'koffi';
+import { assert } from '../lib/index.js';
+import { check, errno, libc, SystemCallError } from './libc.js';
+
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const PROT_READ = 1;
+const MAP_SHARED = 1;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+const F_GET_SEALS = 1034;
+const F_SEAL_SHRINK = 2;
+const EPERM = 1;
+
+const getsockopt = libc.func(
+  'int getsockopt(int fd, int level, int option, void *value, void *size)',
+) as (fd: number, level: number, option: number, value: Uint8Array, size: Uint8Array) => number;
+const fcntl = libc.func('int fcntl(int fd, int command, ...)') as (
+  fd: number,
+  command: number,
+) => number;
+const mmap = libc.func(
+  'uintptr_t mmap(uintptr_t at, size_t length, int protection, int flags, int fd, int64_t offset)',
+) as (
+  at: number,
+  length: number,
+  protection: number,
+  flags: number,
+  fd: number,
+  offset: number,
+) => number | bigint;
+const munmap = libc.func('int munmap(uintptr_t at, size_t length)') as (
+  at: number,
+  length: number,
+) => number;
+const memcpy = libc.func('uintptr_t memcpy(uintptr_t to, uintptr_t from, size_t size)') as (
+  to: number,
+  from: number,
+  size: number,
+) => number | bigint;
+
+/** The process that connected, or listened, at the other end. Throws SystemCallError. */
+export function peerProcess(socketFd: number): number {
+  const credentials = new Int32Array(3);
+  const size = new Uint32Array([credentials.byteLength]);
+  const bytes = new Uint8Array(credentials.buffer);
+  const result = getsockopt(socketFd, SOL_SOCKET, SO_PEERCRED, bytes, new Uint8Array(size.buffer));
+  check('getsockopt SO_PEERCRED', result);
+  return credentials[0] ?? 0;
+}
+
+export class PeerMemory {
+  readonly sizeBytes: number;
+  readonly #address: number;
+  #closed = false;
+
+  private constructor(address: number, sizeBytes: number) {
+    this.#address = address;
+    this.sizeBytes = sizeBytes;
+  }
+
+  /**
+   * What that process has as `descriptor`: a memory file that can't be made smaller, as a read
+   * beyond its end would end this process. Throws the system's errors.
+   */
+  static open(pid: number, descriptor: number): PeerMemory {
+    const fd = openSync(`/proc/${pid}/fd/${descriptor}`, 'r');
+    try {
+      const seals = check('fcntl F_GET_SEALS', fcntl(fd, F_GET_SEALS));
+      if ((seals & F_SEAL_SHRINK) === 0) throw new SystemCallError('F_SEAL_SHRINK', EPERM);
+      const sizeBytes = fstatSync(fd).size;
+      const address = mmap(0, sizeBytes, PROT_READ, MAP_SHARED, fd, 0);
+      if (BigInt(address) === MAP_FAILED) throw new SystemCallError('mmap', errno());
+      return new PeerMemory(Number(address), sizeBytes);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** Copies `length` bytes from `offset` on to `target`, to its place `at`. */
+  copyOut(offset: number, target: Buffer, at: number, length: number): void {
+    assert(!this.#closed, 'The memory of the peer is closed');
+    assert(
+      offset >= 0 && length >= 0 && offset + length <= this.sizeBytes,
+      `Range ${offset}+${length} exceeds memory of ${this.sizeBytes} bytes`,
+    );
+    assert(at >= 0 && at + length <= target.length, 'The target is too small');
+    memcpy(Number(koffi.address(target)) + at, this.#address + offset, length);
+  }
+
+  /** Unmaps it. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    munmap(this.#address, this.sizeBytes);
+  }
+}
