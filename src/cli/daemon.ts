@@ -19,6 +19,7 @@ import {
   type StartNode,
 } from '../config/index.js';
 import { describeError } from '../lib/index.js';
+import { endWorkers } from '../transport/index.js';
 import { ControlServer } from './control-server-shell.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
 import { relaxCollector } from './garbage-collector.js';
@@ -136,6 +137,7 @@ class Daemon {
     if (this.#exiting) return await new Promise<never>(() => {});
     this.#exiting = true;
     await this.#server?.stop();
+    await endWorkers();
     await this.#log.close();
     this.#manager.close();
     process.exit(code);

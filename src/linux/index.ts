@@ -30,6 +30,7 @@ export { PacketDevice } from './packet-device.js';
 export { dropCached, readCached } from './page-cache.js';
 export { type Mapping, PagemapReader, PagemapScanner } from './pagemap.js';
 export { PeerMemory, peerProcess } from './peer-memory.js';
+export { closePolls, Poll } from './poll.js';
 export { ProcessLife } from './process-life.js';
 export { ProcessMemory } from './process-memory.js';
 export { setSendBuffer } from './socket-buffer.js';

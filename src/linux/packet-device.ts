@@ -9,6 +9,7 @@
  */
 import koffi from 'koffi';
 import { check, libc, SystemCallError } from './libc.js';
+import { Poll, type PollEvents } from './poll.js';
 
 /** Packets taken per wake-up: enough to spread the cost of one wake-up, below 1 ms of work. */
 export const BATCH_PACKETS_MAX = 256;
@@ -70,8 +71,7 @@ export class PacketDevice {
   /** For error messages. */
   readonly name: string;
   readonly fd: number;
-  /** Kept for its life: events stop silently once a poll handle is garbage collected. */
-  #poll: ReturnType<typeof koffi.node.poll> | undefined;
+  readonly #poll: Poll;
   #onReadable: (() => void) | undefined;
   #onWritable: (() => void) | undefined;
   #paused = false;
@@ -88,6 +88,7 @@ export class PacketDevice {
     this.name = name;
     this.fd = fd;
     check('fcntl', fcntl(fd, F_SETFL, O_NONBLOCK));
+    this.#poll = new Poll(fd, (status, events) => this.#wake(status, events));
   }
 
   /** Why it can't be read any more (deleted from outside); undefined while it can. */
@@ -187,8 +188,7 @@ export class PacketDevice {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#poll?.close();
-    this.#poll = undefined;
+    this.#poll.close();
     closeFile(this.fd);
   }
 
@@ -200,20 +200,11 @@ export class PacketDevice {
     const watched = (readable ? 1 : 0) + (writable ? 2 : 0);
     if (watched === this.#watched) return;
     this.#watched = watched;
-    if (watched === 0) {
-      this.#poll?.stop();
-    } else if (this.#poll === undefined) {
-      this.#poll = koffi.node.poll(this.fd, { readable, writable }, this.#wake);
-    } else {
-      this.#poll.start({ readable, writable }, this.#wake);
-    }
+    this.#poll.watch({ readable, writable });
   }
 
-  /**
-   * Contrary to koffi's types the first argument is libuv's status: negative when the descriptor
-   * is broken, which the next read or write tells in detail.
-   */
-  readonly #wake = ((status: number, event: { readable: boolean; writable: boolean }): void => {
+  /** Of a broken descriptor the next read or write tells in detail. */
+  #wake(status: number, event: PollEvents): void {
     // libuv has stopped watching then.
     if (status < 0) this.#watched = 0;
     if (event.writable || status < 0) {
@@ -227,7 +218,7 @@ export class PacketDevice {
     if ((event.readable || status < 0) && !this.#paused && !this.#ended) this.#onReadable?.();
     // The read may have found nothing (EAGAIN), and then nobody else watches again.
     if (status < 0) this.#watch();
-  }) as unknown as (event: { readable: boolean; writable: boolean }) => void;
+  }
 
   /** A dead descriptor stays readable for ever: stop watching it, or the event loop spins. */
   #endReading(result: number): void {

@@ -20,6 +20,7 @@ import koffi from 'koffi';
 import { assert, PAGE_SIZE_BYTES } from '../lib/index.js';
 import { check, libc, SystemCallError } from './libc.js';
 import { MemoryMap } from './memory-map.js';
+import { Poll } from './poll.js';
 
 const SYS_USERFAULTFD = 323;
 const O_CLOEXEC_NONBLOCK = 0x80800;
@@ -87,8 +88,7 @@ export class Userfaultfd {
   readonly #faultsFrom: number;
   readonly #memory = MemoryMap.anonymous(MEMORY_BYTES);
   readonly #argument: Buffer;
-  /** Kept for its life: events stop silently once a poll handle is garbage collected. */
-  #poll: ReturnType<typeof koffi.node.poll> | undefined;
+  #poll: Poll | undefined;
   #closed = false;
   readonly #owned: boolean;
 
@@ -197,7 +197,8 @@ export class Userfaultfd {
       const faults = this.#readFaults();
       if (faults.length > 0) callback(faults);
     };
-    this.#poll = koffi.node.poll(this.#faultsFrom, { readable: true, writable: false }, wake);
+    this.#poll = new Poll(this.#faultsFrom, wake);
+    this.#poll.watch({ readable: true, writable: false });
   }
 
   /**

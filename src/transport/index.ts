@@ -82,5 +82,5 @@ export {
 } from './session.js';
 export { prepareWorker } from './spare-workers.js';
 export { adoptReading, descriptorOf, type Endpoint } from './stream.js';
-export { WorkerClient, type WorkerClientOptions } from './worker-client.js';
+export { endWorkers, WorkerClient, type WorkerClientOptions } from './worker-client.js';
 export type { Handlers } from './worker-wire.js';

@@ -92,3 +92,9 @@ export const CLOSE_DEADLINE_MS = 2000;
  * process that dies needs about as long to let go of its sockets. Ends with the probe's time-out.
  */
 export const PROBE_PAUSE_MS = 5;
+
+/**
+ * For a thread that is to be terminated to close what it watches, milliseconds. Hit: it is in the
+ * middle of something, and is ended there.
+ */
+export const WORKER_ENDING_MS_MAX = 1_000;

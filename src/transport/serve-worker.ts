@@ -7,6 +7,7 @@
  */
 import { parentPort } from 'node:worker_threads';
 import { assert, describeError, type Logger } from '../lib/index.js';
+import { closePolls } from '../linux/index.js';
 import { packError } from './error-parcel.js';
 import type { ArgumentsOf, Handlers, Invocation, NameOf, ToMain, ToWorker } from './worker-wire.js';
 
@@ -29,6 +30,7 @@ export function serveWorker<Calls extends Handlers<Calls>, Notices extends Handl
   const port = parentPort;
   const post = (message: ToMain): void => port.postMessage(message);
   process.on('uncaughtExceptionMonitor', (error) => {
+    closePolls();
     post({ kind: 'fatal', error: packError(error) });
   });
   const main: MainThread<Notices> = {
@@ -36,7 +38,11 @@ export function serveWorker<Calls extends Handlers<Calls>, Notices extends Handl
     notify: (name, ...args) => post({ kind: 'invoke', name, args }),
   };
   const handlers = create(main);
-  port.on('message', (message: ToWorker) => invoke(handlers, message, post));
+  port.on('message', (message: ToWorker) => {
+    if (message.kind === 'invoke') return invoke(handlers, message, post);
+    closePolls();
+    post({ kind: 'ending' });
+  });
 }
 
 type Handler = (...args: readonly unknown[]) => unknown;

@@ -13,6 +13,7 @@
 import type { Worker } from 'node:worker_threads';
 import { assert, ColoError, type Logger, unreachable } from '../lib/index.js';
 import { unpackError } from './error-parcel.js';
+import { WORKER_ENDING_MS_MAX } from './limits.js';
 import { takeWorker } from './spare-workers.js';
 import type { ArgumentsOf, Handlers, NameOf, ResultOf, ToMain, ToWorker } from './worker-wire.js';
 
@@ -28,6 +29,14 @@ export interface WorkerClientOptions<Notices extends Handlers<Notices>> {
    * is one of ours, or a ColoError `COLO_E_WORKER`. Not called after `terminate`.
    */
   readonly onFailure: (error: Error) => void;
+}
+
+/** Whose threads have not ended. */
+const running = new Set<WorkerClient<never, never>>();
+
+/** Ends all threads of this process, before it exits: see src/linux/poll.ts. */
+export async function endWorkers(): Promise<void> {
+  await Promise.all([...running].map((each) => each.terminate()));
 }
 
 interface Pending {
@@ -50,6 +59,8 @@ export class WorkerClient<Calls extends Handlers<Calls>, Notices extends Handler
   constructor(entry: URL, options: WorkerClientOptions<Notices>) {
     this.#options = options;
     this.#worker = takeWorker(entry, options.name);
+    running.add(this as never);
+    this.#worker.once('exit', () => running.delete(this as never));
     this.#worker.on('message', (message: ToMain) => this.#onMessage(message));
     this.#worker.on('messageerror', (error) => this.#onMessageError(error));
     // Node's copy of the error has lost its class; ours, posted before it, may still be under way.
@@ -88,8 +99,32 @@ export class WorkerClient<Calls extends Handlers<Calls>, Notices extends Handler
    */
   terminate(): Promise<void> {
     this.#end(new ColoError('COLO_E_WORKER', `The thread ${this.#options.name} was terminated`));
-    this.#termination ??= this.#worker.terminate().then(() => undefined);
+    this.#termination ??= this.#terminate();
     return this.#termination;
+  }
+
+  /**
+   * The same at once, of a thread that does not answer and must not come back to life. If it is
+   * being called by what it watches, the process ends as well: see src/linux/poll.ts.
+   */
+  kill(): void {
+    this.#end(new ColoError('COLO_E_WORKER', `The thread ${this.#options.name} was killed`));
+    this.#termination ??= this.#worker.terminate().then(() => undefined);
+  }
+
+  /** A thread that is busy, and so watches nothing at the moment, is not waited for. */
+  async #terminate(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#worker.on('message', (message: ToMain) => {
+        if (message.kind === 'ending') resolve();
+      });
+      this.#worker.once('exit', resolve);
+      timer = setTimeout(resolve, WORKER_ENDING_MS_MAX);
+      this.#post({ kind: 'end' });
+    });
+    clearTimeout(timer);
+    await this.#worker.terminate();
   }
 
   #post(message: ToWorker): void {
@@ -110,6 +145,8 @@ export class WorkerClient<Calls extends Handlers<Calls>, Notices extends Handler
         break;
       case 'log':
         this.#options.log[message.level](message.message, message.fields);
+        break;
+      case 'ending':
         break;
       case 'fatal':
         this.#fatal = unpackError(message.error);

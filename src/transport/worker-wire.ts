@@ -24,10 +24,12 @@ export interface Invocation {
   readonly args: readonly unknown[];
 }
 
-export type ToWorker = Invocation;
+/** `end`: the thread will be terminated; it closes what must not be open then, and says `ending`. */
+export type ToWorker = Invocation | { readonly kind: 'end' };
 
 export type ToMain =
   | Invocation
+  | { readonly kind: 'ending' }
   | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'error'; readonly id: number; readonly error: ErrorParcel }
   | {

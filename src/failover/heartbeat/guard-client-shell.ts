@@ -71,7 +71,7 @@ export class GuardClient {
   /** The thread does not answer: ends it in the middle of whatever it does. Its calls reject. */
   abandon(): void {
     clearInterval(this.#stamp);
-    void this.#worker.terminate();
+    this.#worker.kill();
   }
 
   /** The lease is over when this resolves, and the grant given back if the witness answered. */

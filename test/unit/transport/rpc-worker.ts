@@ -1,6 +1,7 @@
 /** A worker thread for the tests of WorkerClient: each handler is one behaviour. */
-import { readFileSync } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import { assert, OperatorError, ProtocolError } from '../../../src/lib/index.js';
+import { Poll, socketPair } from '../../../src/linux/index.js';
 import { attachLink, type DetachedLink, serveWorker } from '../../../src/transport/index.js';
 
 export interface RpcCalls {
@@ -20,6 +21,8 @@ export interface RpcCalls {
   rejectUnnoticed(): void;
   exit(): void;
   spin(): void;
+  /** Answers when it has been called back by a descriptor that is always ready. */
+  watchReady(): Promise<void>;
   /** Attaches the link, then breaks an invariant when the first frame comes. */
   holdLink(detached: DetachedLink): void;
 }
@@ -67,6 +70,13 @@ serveWorker<RpcCalls, RpcNotices>((main) => {
     exit: () => process.exit(3),
     spin() {
       for (;;);
+    },
+    async watchReady() {
+      const [near, far] = socketPair();
+      closeSync(far);
+      await new Promise<void>((resolve) => {
+        new Poll(near, () => resolve()).watch({ readable: true, writable: true });
+      });
     },
     holdLink(detached) {
       const link = attachLink(detached, { log: main.log });

@@ -177,6 +177,19 @@ test('terminate stops even a busy thread, rejects what is pending, and is no fai
   t.deepEqual(failures, []);
 });
 
+test('threads that watch what is always ready end, and nothing else does', async (t) => {
+  for (let round = 0; round < 8; round += 1) {
+    const terminated = start(t);
+    await terminated.client.call('watchReady');
+    await terminated.client.terminate();
+    t.deepEqual(terminated.failures, []);
+    const failing = start(t);
+    await failing.client.call('watchReady');
+    failing.client.notify('breakInvariant');
+    t.true((await failing.failed) instanceof AssertionFailed);
+  }
+});
+
 for (const end of ['terminated', 'failed'] as const) {
   test(`the peer sees the link of a ${end} thread close`, async (t) => {
     const { near, far } = await linkAndSocket(t, CHANNEL_LIMITS.network);
