@@ -42,6 +42,7 @@ Names: ${NAMES.join(' ')} (default: all of these)
 
   --rounds N     rounds; each value is the median of them (default: 3)
   --seconds N    length of one measurement (default: 5)
+  --warm-up N    seconds that a load of the network runs before it is measured (default: 3)
   --setups LIST  which of ${SETUPS.join(',')} (default: all)
   --mode ${MODES.join('|')}
                  output policy (default: ${DEFAULT_MODE})
@@ -109,6 +110,7 @@ function readOptions() {
     options: {
       rounds: { type: 'string', default: '3' },
       seconds: { type: 'string', default: '5' },
+      'warm-up': { type: 'string', default: '3' },
       setups: { type: 'string', default: SETUPS.join(',') },
       period: { type: 'string' },
       mode: { type: 'string', default: DEFAULT_MODE },
@@ -141,6 +143,7 @@ function readOptions() {
     help: values.help,
     rounds: readNumber('rounds', values.rounds),
     seconds: readNumber('seconds', values.seconds),
+    warmUpSeconds: readNumber('warm-up', values['warm-up'], 0),
     mode,
     periodMs: readNumber('period', values.period ?? String(PERIOD_MS[mode])),
     memoryMib: readNumber('memory', memory),
@@ -154,9 +157,9 @@ function readOptions() {
   };
 }
 
-function readNumber(name: string, text: string): number {
+function readNumber(name: string, text: string, least = 1): number {
   const value = Number(text);
-  if (Number.isInteger(value) && value > 0) return value;
+  if (Number.isInteger(value) && value >= least) return value;
   throw new OperatorError('COLO_E_OPTION', `--${name}: found "${text}", expected a whole number`);
 }
 

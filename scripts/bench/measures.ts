@@ -1,7 +1,7 @@
 /** What the bench measures, by name: each takes a set-up that is ready and returns its samples. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { nowUs } from '../clients/clock.js';
-import { run } from '../harness/child.js';
+import { run as runChild } from '../harness/child.js';
 import { ClientProcess } from '../harness/client-process.js';
 import { GUEST_ADDRESS, type HostName, type Lab } from '../harness/lab.js';
 import { median } from '../harness/median.js';
@@ -24,6 +24,11 @@ const WARM_UP_MS = 3000;
 export interface MeasureOptions {
   readonly buildDir: string;
   readonly seconds: number;
+  /**
+   * How long each load runs before it is measured, in every set-up alike: a guest under TCG
+   * translates, and V8 compiles, what they have never run.
+   */
+  readonly warmUpSeconds: number;
   readonly periodMs: number;
   /** Also tell who used how much CPU time during each load. */
   readonly cpu: boolean;
@@ -187,16 +192,20 @@ async function loadAll(
   shape: { load: LoadName; concurrency: number },
 ): Promise<LoadOutcome> {
   const worker = `${options.buildDir}/scripts/bench/worker.js`;
+  const run = (seconds: number): Promise<LoadResult[]> => {
+    const args = (host: string) => [shape.load, host, String(seconds), String(shape.concurrency)];
+    return Promise.all(
+      setup.hosts.map(async (host) => {
+        const text = await runChild([...setup.enter, process.execPath, worker, ...args(host)], {
+          deadlineMs: seconds * 1000 + 60_000,
+        });
+        return JSON.parse(text) as LoadResult;
+      }),
+    );
+  };
+  if (options.warmUpSeconds > 0) await run(options.warmUpSeconds);
   const hostShares = await watchHosts(setup.lab);
-  const results = await Promise.all(
-    setup.hosts.map(async (host) => {
-      const args = [shape.load, host, String(options.seconds), String(shape.concurrency)];
-      const text = await run([...setup.enter, process.execPath, worker, ...args], {
-        deadlineMs: options.seconds * 1000 + 60_000,
-      });
-      return JSON.parse(text) as LoadResult;
-    }),
-  );
+  const results = await run(options.seconds);
   return {
     perSecond: mean(results.map((result) => result.perSecond)),
     medianUs: mean(results.map((result) => result.medianUs)),

@@ -28,3 +28,15 @@ export function check(call: string, result: number | bigint): number {
   if (Number(result) < 0) throw new SystemCallError(call, koffi.errno());
   return Number(result);
 }
+
+const fcntlCall = libc.func('int fcntl(int fd, int command, ...)') as (
+  fd: number,
+  command: number,
+  type: 'int',
+  argument: number,
+) => number;
+
+/** fcntl(2) of a command that takes a number, or nothing. Throws `SystemCallError`. */
+export function fcntl(fd: number, command: number, argument = 0): number {
+  return check(`fcntl ${command}`, fcntlCall(fd, command, 'int', argument));
+}

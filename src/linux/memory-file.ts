@@ -5,7 +5,7 @@
 import { closeSync, ftruncateSync } from 'node:fs';
 import { PAGE_SIZE_BYTES, type PageRange } from '../lib/index.js';
 import { seekData, seekHole } from './fallocate.js';
-import { check, libc } from './libc.js';
+import { check, fcntl, libc } from './libc.js';
 
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
@@ -26,13 +26,6 @@ const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int
   length: number,
 ) => number;
 
-const fcntl = libc.func('int fcntl(int fd, int command, ...)') as (
-  fd: number,
-  command: number,
-  type: 'int',
-  argument: number,
-) => number;
-
 /**
  * The same, of that size for good: it may be mapped by whoever would not survive to find it
  * smaller.
@@ -40,7 +33,7 @@ const fcntl = libc.func('int fcntl(int fd, int command, ...)') as (
 export function createSealedMemoryFile(name: string, sizeBytes: number): number {
   const fd = createMemoryFile(name, sizeBytes);
   try {
-    check('fcntl F_ADD_SEALS', fcntl(fd, F_ADD_SEALS, 'int', F_SEAL_SHRINK | F_SEAL_GROW));
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
   } catch (error) {
     closeSync(fd);
     throw error;

@@ -7,8 +7,9 @@
  */
 import koffi from 'koffi';
 import { assert } from '../lib/index.js';
-import { errno, libc, SystemCallError } from './libc.js';
+import { check, errno, libc, SystemCallError } from './libc.js';
 
+const PROT_READ = 1;
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
@@ -29,10 +30,30 @@ const mmap = libc.func(
   offset: number,
 ) => number | bigint;
 
-function map(at: number, sizeBytes: number, flags: number, fd: number): number {
-  const address = mmap(at, sizeBytes, PROT_READ_WRITE, flags, fd, 0);
+const munmap = libc.func('int munmap(uintptr_t at, size_t length)') as (
+  at: number,
+  length: number,
+) => number;
+
+function map(
+  at: number,
+  sizeBytes: number,
+  flags: number,
+  fd: number,
+  protection = PROT_READ_WRITE,
+): number {
+  const address = mmap(at, sizeBytes, protection, flags, fd, 0);
   if (BigInt(address) === MAP_FAILED) throw new SystemCallError('mmap', errno());
   return Number(address);
+}
+
+/** The address of the file's first `sizeBytes`, to be read; `unmap` it then. */
+export function mapToRead(fd: number, sizeBytes: number): number {
+  return map(0, sizeBytes, MAP_SHARED, fd, PROT_READ);
+}
+
+export function unmap(address: number, sizeBytes: number): void {
+  check('munmap', munmap(address, sizeBytes));
 }
 
 export class MemoryMap {

@@ -8,7 +8,7 @@
  * Readiness comes from the event loop.
  */
 import koffi from 'koffi';
-import { check, libc, SystemCallError } from './libc.js';
+import { fcntl, libc, SystemCallError } from './libc.js';
 import { Poll, type PollEvents } from './poll.js';
 
 /** Packets taken per wake-up: enough to spread the cost of one wake-up, below 1 ms of work. */
@@ -43,11 +43,6 @@ const writeFile = libc.func('long write(int fd, uintptr_t buffer, unsigned long 
   fd: number,
   address: number,
   size: number,
-) => number;
-const fcntl = libc.func('int fcntl(int fd, int command, int argument)') as (
-  fd: number,
-  command: number,
-  argument: number,
 ) => number;
 const closeFile = libc.func('int close(int fd)') as (fd: number) => number;
 
@@ -87,7 +82,7 @@ export class PacketDevice {
   constructor(name: string, fd: number) {
     this.name = name;
     this.fd = fd;
-    check('fcntl', fcntl(fd, F_SETFL, O_NONBLOCK));
+    fcntl(fd, F_SETFL, O_NONBLOCK);
     this.#poll = new Poll(fd, (status, events) => this.#wake(status, events));
   }
 

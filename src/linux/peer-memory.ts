@@ -5,13 +5,11 @@
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { assert } from '../lib/index.js';
-import { check, errno, libc, SystemCallError } from './libc.js';
+import { check, fcntl, libc, SystemCallError } from './libc.js';
+import { mapToRead, unmap } from './memory-map.js';
 
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
-const PROT_READ = 1;
-const MAP_SHARED = 1;
-const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const F_GET_SEALS = 1034;
 const F_SEAL_SHRINK = 2;
 const EPERM = 1;
@@ -19,24 +17,6 @@ const EPERM = 1;
 const getsockopt = libc.func(
   'int getsockopt(int fd, int level, int option, void *value, void *size)',
 ) as (fd: number, level: number, option: number, value: Uint8Array, size: Uint8Array) => number;
-const fcntl = libc.func('int fcntl(int fd, int command, ...)') as (
-  fd: number,
-  command: number,
-) => number;
-const mmap = libc.func(
-  'uintptr_t mmap(uintptr_t at, size_t length, int protection, int flags, int fd, int64_t offset)',
-) as (
-  at: number,
-  length: number,
-  protection: number,
-  flags: number,
-  fd: number,
-  offset: number,
-) => number | bigint;
-const munmap = libc.func('int munmap(uintptr_t at, size_t length)') as (
-  at: number,
-  length: number,
-) => number;
 const memcpy = libc.func('uintptr_t memcpy(uintptr_t to, uintptr_t from, size_t size)') as (
   to: number,
   from: number,
@@ -70,12 +50,10 @@ export class PeerMemory {
   static open(pid: number, descriptor: number): PeerMemory {
     const fd = openSync(`/proc/${pid}/fd/${descriptor}`, 'r');
     try {
-      const seals = check('fcntl F_GET_SEALS', fcntl(fd, F_GET_SEALS));
+      const seals = fcntl(fd, F_GET_SEALS);
       if ((seals & F_SEAL_SHRINK) === 0) throw new SystemCallError('F_SEAL_SHRINK', EPERM);
       const sizeBytes = fstatSync(fd).size;
-      const address = mmap(0, sizeBytes, PROT_READ, MAP_SHARED, fd, 0);
-      if (BigInt(address) === MAP_FAILED) throw new SystemCallError('mmap', errno());
-      return new PeerMemory(Number(address), sizeBytes);
+      return new PeerMemory(mapToRead(fd, sizeBytes), sizeBytes);
     } finally {
       closeSync(fd);
     }
@@ -96,6 +74,6 @@ export class PeerMemory {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    munmap(this.#address, this.sizeBytes);
+    unmap(this.#address, this.sizeBytes);
   }
 }

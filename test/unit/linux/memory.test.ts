@@ -1,16 +1,20 @@
-import { closeSync } from 'node:fs';
+import { closeSync, ftruncateSync } from 'node:fs';
 import test from 'ava';
 import { PAGE_SIZE_BYTES } from '../../../src/lib/index.js';
 import {
   createMemoryFile,
+  createSealedMemoryFile,
   dataExtents,
   discardPages,
   MemoryMap,
   PagemapReader,
   PagemapScanner,
+  PeerMemory,
   ProcessMemory,
+  peerProcess,
   probeSoftDirty,
   probeUserfaultfd,
+  socketPair,
 } from '../../../src/linux/index.js';
 
 const GIB = 2 ** 30;
@@ -110,4 +114,46 @@ test('the probes answer with a reason or with none, and the one that works is us
   const reasons = [probeUserfaultfd(), probeSoftDirty()];
   for (const reason of reasons) t.true(reason === undefined || reason.length > 0);
   t.log(`userfaultfd: ${reasons[0] ?? 'works'}; soft-dirty: ${reasons[1] ?? 'works'}`);
+});
+
+test("a peer's memory is read as it is, within its bounds", (t) => {
+  const sizeBytes = 2 * PAGE_SIZE_BYTES;
+  const fd = createSealedMemoryFile('test', sizeBytes);
+  const map = MemoryMap.ofFile(fd, sizeBytes);
+  t.teardown(() => {
+    map.close();
+    closeSync(fd);
+  });
+  map.write(PAGE_SIZE_BYTES - 2, Buffer.from('abcd'));
+  const memory = PeerMemory.open(process.pid, fd);
+  const target = Buffer.alloc(8, '.');
+  memory.copyOut(PAGE_SIZE_BYTES - 2, target, 3, 4);
+  t.is(target.toString(), '...abcd.');
+  map.write(PAGE_SIZE_BYTES - 2, Buffer.from('wxyz'));
+  memory.copyOut(PAGE_SIZE_BYTES, target, 0, 2);
+  t.is(target.toString(), 'yz.abcd.');
+  t.throws(() => memory.copyOut(sizeBytes - 1, target, 0, 2), { message: /exceeds memory/ });
+  t.throws(() => memory.copyOut(-1, target, 0, 2), { message: /exceeds memory/ });
+  t.throws(() => memory.copyOut(0, target, 7, 2), { message: /too small/ });
+  memory.close();
+  memory.close();
+  t.throws(() => memory.copyOut(0, target, 0, 1), { message: /closed/ });
+});
+
+test('a file that somebody could cut short is no memory of a peer', (t) => {
+  const fd = createMemoryFile('test', PAGE_SIZE_BYTES);
+  t.teardown(() => closeSync(fd));
+  t.throws(() => PeerMemory.open(process.pid, fd), { code: 'COLO_E_SYSCALL' });
+  t.throws(() => ftruncateSync(createSealedMemoryFile('test', PAGE_SIZE_BYTES), 0), {
+    code: 'EPERM',
+  });
+});
+
+test('the process at the other end of a socket', (t) => {
+  const [near, far] = socketPair();
+  t.teardown(() => {
+    closeSync(near);
+    closeSync(far);
+  });
+  t.is(peerProcess(near), process.pid);
 });
