@@ -4,6 +4,8 @@
  * alive, and one that fails is forgotten: whoever needs it starts another and hears of it there.
  */
 import { Worker } from 'node:worker_threads';
+import { WORKER_ENDING_MS_MAX } from './limits.js';
+import type { ToMain, ToWorker } from './worker-wire.js';
 
 const spares = new Map<string, { readonly worker: Worker; readonly forget: () => void }>();
 
@@ -40,4 +42,28 @@ export function takeWorker(entry: URL, name: string): Worker {
   worker.off('exit', forget);
   worker.ref();
   return worker;
+}
+
+/**
+ * Ends a thread of ours in the middle of whatever it does, once it has closed what must not be open
+ * then (src/linux/poll.ts). One that is busy, and so watches nothing at the moment, is not waited
+ * for. Resolves when it is gone.
+ */
+export async function endWorker(worker: Worker): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await new Promise<void>((resolve) => {
+    worker.on('message', (message: ToMain) => {
+      if (message.kind === 'ending') resolve();
+    });
+    worker.once('exit', resolve);
+    timer = setTimeout(resolve, WORKER_ENDING_MS_MAX);
+    worker.postMessage({ kind: 'end' } satisfies ToWorker);
+  });
+  clearTimeout(timer);
+  await worker.terminate();
+}
+
+/** Ends those that wait; what they do to be quick later may be under way. */
+export async function endSpares(): Promise<void> {
+  await Promise.all([...spares.values()].map(({ worker }) => endWorker(worker)));
 }

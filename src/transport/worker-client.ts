@@ -13,8 +13,7 @@
 import type { Worker } from 'node:worker_threads';
 import { assert, ColoError, type Logger, unreachable } from '../lib/index.js';
 import { unpackError } from './error-parcel.js';
-import { WORKER_ENDING_MS_MAX } from './limits.js';
-import { takeWorker } from './spare-workers.js';
+import { endSpares, endWorker, takeWorker } from './spare-workers.js';
 import type { ArgumentsOf, Handlers, NameOf, ResultOf, ToMain, ToWorker } from './worker-wire.js';
 
 export interface WorkerClientOptions<Notices extends Handlers<Notices>> {
@@ -36,7 +35,7 @@ const running = new Set<WorkerClient<never, never>>();
 
 /** Ends all threads of this process, before it exits: see src/linux/poll.ts. */
 export async function endWorkers(): Promise<void> {
-  await Promise.all([...running].map((each) => each.terminate()));
+  await Promise.all([...[...running].map((each) => each.terminate()), endSpares()]);
 }
 
 interface Pending {
@@ -99,7 +98,7 @@ export class WorkerClient<Calls extends Handlers<Calls>, Notices extends Handler
    */
   terminate(): Promise<void> {
     this.#end(new ColoError('COLO_E_WORKER', `The thread ${this.#options.name} was terminated`));
-    this.#termination ??= this.#terminate();
+    this.#termination ??= endWorker(this.#worker);
     return this.#termination;
   }
 
@@ -110,21 +109,6 @@ export class WorkerClient<Calls extends Handlers<Calls>, Notices extends Handler
   kill(): void {
     this.#end(new ColoError('COLO_E_WORKER', `The thread ${this.#options.name} was killed`));
     this.#termination ??= this.#worker.terminate().then(() => undefined);
-  }
-
-  /** A thread that is busy, and so watches nothing at the moment, is not waited for. */
-  async #terminate(): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>((resolve) => {
-      this.#worker.on('message', (message: ToMain) => {
-        if (message.kind === 'ending') resolve();
-      });
-      this.#worker.once('exit', resolve);
-      timer = setTimeout(resolve, WORKER_ENDING_MS_MAX);
-      this.#post({ kind: 'end' });
-    });
-    clearTimeout(timer);
-    await this.#worker.terminate();
   }
 
   #post(message: ToWorker): void {

@@ -8,7 +8,13 @@ import {
   OperatorError,
   ProtocolError,
 } from '../../../src/lib/index.js';
-import { CHANNEL_LIMITS, Link, prepareWorker, WorkerClient } from '../../../src/transport/index.js';
+import {
+  CHANNEL_LIMITS,
+  endWorkers,
+  Link,
+  prepareWorker,
+  WorkerClient,
+} from '../../../src/transport/index.js';
 import type { RpcCalls, RpcNotices } from './rpc-worker.js';
 import { LogCollector, linkAndSocket } from './support.js';
 
@@ -175,6 +181,18 @@ test('terminate stops even a busy thread, rejects what is pending, and is no fai
   await pending;
   await t.throwsAsync(client.call('add', 1, 1), { code: 'COLO_E_WORKER' });
   t.deepEqual(failures, []);
+});
+
+test.serial('before the process ends its threads do, also those that wait for work', async (t) => {
+  const entry = './rpc-worker.js?ending';
+  prepareWorker(new URL(entry, import.meta.url), 'rpc');
+  const { client, failures } = start(t);
+  t.is(await client.call('add', 1, 1), 2);
+  await endWorkers();
+  await t.throwsAsync(client.call('add', 1, 1), { code: 'COLO_E_WORKER' });
+  t.deepEqual(failures, []);
+  // The one that waited is not taken any more.
+  t.is(await start(t, entry).client.call('add', 1, 1), 2);
 });
 
 test('threads that watch what is always ready end, and nothing else does', async (t) => {
