@@ -42,7 +42,7 @@ Names: ${NAMES.join(' ')} (default: all of these)
 
   --rounds N     rounds; each value is the median of them (default: 3)
   --seconds N    length of one measurement (default: 5)
-  --warm-up N    seconds that a load of the network runs before it is measured (default: 3)
+  --warm-up N    seconds that a load of the network runs before it is measured (default: 0)
   --setups LIST  which of ${SETUPS.join(',')} (default: all)
   --mode ${MODES.join('|')}
                  output policy (default: ${DEFAULT_MODE})
@@ -110,7 +110,7 @@ function readOptions() {
     options: {
       rounds: { type: 'string', default: '3' },
       seconds: { type: 'string', default: '5' },
-      'warm-up': { type: 'string', default: '3' },
+      'warm-up': { type: 'string', default: '0' },
       setups: { type: 'string', default: SETUPS.join(',') },
       period: { type: 'string' },
       mode: { type: 'string', default: DEFAULT_MODE },
