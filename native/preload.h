@@ -8,6 +8,9 @@
 /* Reads and clears this part's environment variables. */
 void disks_start(void);
 
+/* Whether guest RAM is a mapping that the agent sees, too. */
+int ram_is_shared(void);
+
 /* Whether all of it is guest RAM that the agent sees, too; then `offset` is where in the RAM file. */
 int shared_ram_holds(const void *start, size_t length, uint64_t *offset);
 

@@ -132,6 +132,8 @@ void *mmap(void *at, size_t length, int protection, int flags, int fd, off_t off
 void *mmap64(void *at, size_t length, int protection, int flags, int fd, off_t offset)
     __attribute__((alias("mmap")));
 
+int ram_is_shared(void) { return ram_shared; }
+
 int shared_ram_holds(const void *start, size_t length, uint64_t *offset) {
     if (!ram_shared || (uint64_t)start < ram_start) return 0;
     *offset = (uint64_t)start - ram_start;

@@ -7,7 +7,7 @@
 import { fileURLToPath } from 'node:url';
 import koffi from 'koffi';
 import { clientFlags, option, request } from '../blockrep/support.js';
-import { fill, planWrites, RAM_BYTES } from './disk-plan.js';
+import { fill, fillRam, planWrites, RAM_BYTES } from './disk-plan.js';
 
 const PRELOAD = fileURLToPath(new URL('../../../native/ram-preload.so', import.meta.url));
 const EAGAIN = 11;
@@ -97,7 +97,7 @@ const own = Buffer.allocUnsafeSlow(RAM_BYTES);
 fill(own, Number(seed) + 1);
 const ownAt = BigInt(koffi.address(own));
 const view = Buffer.from(koffi.view(ram, RAM_BYTES));
-fill(view, Number(seed));
+fillRam(view, Number(seed));
 
 if ((connect(fd, address, 3 + socketPath.length) as number) !== 0) throw new Error('No server');
 setsockopt(fd, 1, 7, room, room.length);

@@ -8,7 +8,7 @@ import { NbdServer } from '../../../src/blockrep/index.js';
 import type { BorrowMemory } from '../../../src/blockrep/nbd-connection-shell.js';
 import { createSealedMemoryFile, PeerMemory, peerProcess } from '../../../src/linux/index.js';
 import { collectingLog, MemoryDisk, temporaryDirectory } from '../blockrep/support.js';
-import { DISK_BYTES, fill, planWrites, RAM_BYTES } from './disk-plan.js';
+import { DISK_BYTES, fill, fillRam, planWrites, RAM_BYTES } from './disk-plan.js';
 
 const CHILD = fileURLToPath(new URL('./disk-client-child.js', import.meta.url));
 const RAM_DESCRIPTOR = 3;
@@ -68,7 +68,7 @@ async function write(t: ExecutionContext, seed: number, options: { isDisk: boole
 /** What the disk must hold then, and how much of it was all in guest RAM. */
 function expected(seed: number): { bytes: Buffer; inRam: number } {
   const sources = [Buffer.alloc(RAM_BYTES), Buffer.alloc(RAM_BYTES)] as const;
-  fill(sources[0], seed);
+  fillRam(sources[0], seed);
   fill(sources[1], seed + 1);
   const bytes = Buffer.alloc(DISK_BYTES);
   let inRam = 0;
