@@ -1,12 +1,10 @@
 /** File descriptors as numbers, which every thread of the process can use. */
 import { fcntl } from './libc.js';
 
-const F_DUPFD_CLOEXEC = 1030;
-
 /**
  * A second descriptor of what `fd` stands for; no child process inherits it. The caller closes it
  * (fs.closeSync), in whatever thread.
  */
 export function duplicateDescriptor(fd: number): number {
-  return fcntl(fd, F_DUPFD_CLOEXEC);
+  return fcntl(fd, 'F_DUPFD_CLOEXEC');
 }

@@ -36,7 +36,9 @@ const fcntlCall = libc.func('int fcntl(int fd, int command, ...)') as (
   argument: number,
 ) => number;
 
+const FCNTL = { F_SETFL: 4, F_DUPFD_CLOEXEC: 1030, F_ADD_SEALS: 1033, F_GET_SEALS: 1034 } as const;
+
 /** fcntl(2) of a command that takes a number, or nothing. Throws `SystemCallError`. */
-export function fcntl(fd: number, command: number, argument = 0): number {
-  return check(`fcntl ${command}`, fcntlCall(fd, command, 'int', argument));
+export function fcntl(fd: number, command: keyof typeof FCNTL, argument = 0): number {
+  return check(`fcntl ${command}`, fcntlCall(fd, FCNTL[command], 'int', argument));
 }

@@ -9,7 +9,6 @@ import { check, fcntl, libc } from './libc.js';
 
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
-const F_ADD_SEALS = 1033;
 const F_SEAL_SHRINK = 2;
 const F_SEAL_GROW = 4;
 const FALLOC_FL_KEEP_SIZE = 1;
@@ -26,26 +25,25 @@ const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int
   length: number,
 ) => number;
 
+/** A new memory file of `sizeBytes` zeroes, none of them allocated. The caller closes the fd. */
+export function createMemoryFile(name: string, sizeBytes: number): number {
+  return create(name, sizeBytes, 0);
+}
+
 /**
  * The same, of that size for good: it may be mapped by whoever would not survive to find it
  * smaller.
  */
 export function createSealedMemoryFile(name: string, sizeBytes: number): number {
-  const fd = createMemoryFile(name, sizeBytes);
-  try {
-    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
-  } catch (error) {
-    closeSync(fd);
-    throw error;
-  }
-  return fd;
+  return create(name, sizeBytes, F_SEAL_SHRINK | F_SEAL_GROW);
 }
 
-/** A new memory file of `sizeBytes` zeroes, none of them allocated. The caller closes the fd. */
-export function createMemoryFile(name: string, sizeBytes: number): number {
-  const fd = check('memfd_create', memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+function create(name: string, sizeBytes: number, seals: number): number {
+  const flags = MFD_CLOEXEC | (seals === 0 ? 0 : MFD_ALLOW_SEALING);
+  const fd = check('memfd_create', memfdCreate(name, flags));
   try {
     ftruncateSync(fd, sizeBytes);
+    if (seals !== 0) fcntl(fd, 'F_ADD_SEALS', seals);
   } catch (error) {
     closeSync(fd);
     throw error;

@@ -25,7 +25,6 @@ export const PACKET_BATCH_BYTES_MAX = 512 * 1024;
 const PACKET_BYTES_MAX = 65_535 + 22 + 10;
 const LENGTH_BYTES = 4;
 
-const F_SETFL = 4;
 const O_NONBLOCK = 0x800;
 
 const EIO = 5;
@@ -82,7 +81,7 @@ export class PacketDevice {
   constructor(name: string, fd: number) {
     this.name = name;
     this.fd = fd;
-    fcntl(fd, F_SETFL, O_NONBLOCK);
+    fcntl(fd, 'F_SETFL', O_NONBLOCK);
     this.#poll = new Poll(fd, (status, events) => this.#wake(status, events));
   }
 

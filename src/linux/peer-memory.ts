@@ -10,7 +10,6 @@ import { mapToRead, unmap } from './memory-map.js';
 
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
-const F_GET_SEALS = 1034;
 const F_SEAL_SHRINK = 2;
 const EPERM = 1;
 
@@ -50,7 +49,7 @@ export class PeerMemory {
   static open(pid: number, descriptor: number): PeerMemory {
     const fd = openSync(`/proc/${pid}/fd/${descriptor}`, 'r');
     try {
-      const seals = fcntl(fd, F_GET_SEALS);
+      const seals = fcntl(fd, 'F_GET_SEALS');
       if ((seals & F_SEAL_SHRINK) === 0) throw new SystemCallError('F_SEAL_SHRINK', EPERM);
       const sizeBytes = fstatSync(fd).size;
       return new PeerMemory(mapToRead(fd, sizeBytes), sizeBytes);

@@ -31,7 +31,7 @@ export interface WorkerClientOptions<Notices extends Handlers<Notices>> {
 }
 
 /** Whose threads have not ended. */
-const running = new Set<WorkerClient<never, never>>();
+const running = new Set<{ terminate(): Promise<void> }>();
 
 /** Ends all threads of this process, before it exits: see src/linux/poll.ts. */
 export async function endWorkers(): Promise<void> {
@@ -58,8 +58,8 @@ export class WorkerClient<Calls extends Handlers<Calls>, Notices extends Handler
   constructor(entry: URL, options: WorkerClientOptions<Notices>) {
     this.#options = options;
     this.#worker = takeWorker(entry, options.name);
-    running.add(this as never);
-    this.#worker.once('exit', () => running.delete(this as never));
+    running.add(this);
+    this.#worker.once('exit', () => running.delete(this));
     this.#worker.on('message', (message: ToMain) => this.#onMessage(message));
     this.#worker.on('messageerror', (error) => this.#onMessageError(error));
     // Node's copy of the error has lost its class; ours, posted before it, may still be under way.
@@ -157,7 +157,7 @@ export class WorkerClient<Calls extends Handlers<Calls>, Notices extends Handler
   #onMessageError(cause: Error): void {
     const text = `A message of the thread ${this.#options.name} can not be read`;
     this.#fatal ??= new ColoError('COLO_E_WORKER', text, { cause });
-    void this.#worker.terminate();
+    void endWorker(this.#worker);
   }
 
   #onExit(code: number): void {

@@ -137,8 +137,6 @@ export class DiskStacks {
   readonly #log: Logger;
   readonly #events: DisksEvents;
   readonly #stacks: DiskStack[] = [];
-  /** QEMU's memory, to each disk's server. */
-  #lent: Pick<NbdServerOptions, 'borrowMemory'> = {};
   /** The images and their overlays; in role `live` without any. */
   #disks: SecondaryDisks | undefined;
   /** As `#disks`, open longer. */
@@ -159,17 +157,13 @@ export class DiskStacks {
 
   /** Opens the images and listens. Throws OperatorError for what can't be had; then `stop`. */
   async start(settings: DisksSettings): Promise<StartedDisks> {
-    const { ramDescriptor } = settings;
-    if (ramDescriptor !== undefined) {
-      const borrowMemory = (fd: number) => PeerMemory.open(peerProcess(fd), ramDescriptor);
-      this.#lent = { borrowMemory };
-    }
     const disks = await this.#open(settings);
     const claims = this.#replicated.flatMap((generation) => generation?.claim ?? []);
     const sockets: string[] = [];
     for (const [index, disk] of disks.disks.entries()) {
       const socketPath = `${settings.socketDirectory}/disk-${index}`;
-      await this.#serve(settings.disks[index]?.name ?? '', disk, socketPath);
+      const name = settings.disks[index]?.name ?? '';
+      await this.#serve(name, disk, { socketPath, ...lentMemory(settings) });
       sockets.push(socketPath);
     }
     this.#boundCheck = setInterval(() => this.#checkBound(), BOUND_CHECK_MS);
@@ -455,7 +449,11 @@ export class DiskStacks {
     }
   }
 
-  async #serve(name: string, disk: BlockLayer, socketPath: string): Promise<void> {
+  async #serve(
+    name: string,
+    disk: BlockLayer,
+    place: Pick<NbdServerOptions, 'socketPath' | 'borrowMemory'>,
+  ): Promise<void> {
     const base = new DeadlineDisk(disk);
     const index = this.#stacks.length;
     const { changes } = this.#generations[index] ?? {};
@@ -467,7 +465,7 @@ export class DiskStacks {
       ...(changes === undefined ? {} : { changes }),
     });
     const exports = new Map([[name, replicated]]);
-    const server = new NbdServer({ socketPath, exports, ...this.#lent, log: this.#log });
+    const server = new NbdServer({ ...place, exports, log: this.#log });
     this.#stacks.push({ name, base, replicated, server, generation });
     await server.start();
   }
@@ -488,4 +486,10 @@ export class DiskStacks {
     const bytes = source.epochBytes.reduce((sum, each) => sum + each, 0);
     if (bytes > EPOCH_DISK_BYTES) this.#events.overBound(source.epoch);
   }
+}
+
+/** QEMU's memory, as a disk's server borrows it. */
+function lentMemory({ ramDescriptor }: DisksSettings): Pick<NbdServerOptions, 'borrowMemory'> {
+  if (ramDescriptor === undefined) return {};
+  return { borrowMemory: (fd) => PeerMemory.open(peerProcess(fd), ramDescriptor) };
 }
