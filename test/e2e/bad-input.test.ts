@@ -12,7 +12,13 @@ import type { PairLab } from '../../scripts/harness/pair-lab.js';
 import { socketPath, startClients, withPair } from './pair-harness.js';
 
 const CONNECTIONS = 12;
+/**
+ * What a round may leave behind. A heap that waits for its next collection is up to 60 MiB larger
+ * than after the last one, so more than one round may have to show it; a leak is seen in all.
+ */
 const GROWTH_BYTES_MAX = 32 * 1024 * 1024;
+const ROUNDS_MAX = 4;
+const HOSTS = ['hosta', 'hostb'] as const;
 const LOG_DEADLINE_MS = 30_000;
 const REPLICATION_PORT = 7800;
 
@@ -29,17 +35,19 @@ test('broken bytes on every listening socket disturb nobody', async (t) => {
     const clients = await startClients(pair);
     const { failed: failedBefore } = (await pair.status('hosta')).checkpoints;
     // The first time heaps and buffers grow to the size that such work needs.
-    for (const target of await targets(pair)) await attackOne(t, pair, target);
-    const before = {
-      hosta: await memoryBytes(pair, 'hosta'),
-      hostb: await memoryBytes(pair, 'hostb'),
-    };
-    for (const target of await targets(pair)) await attackOne(t, pair, target);
-    for (const host of ['hosta', 'hostb'] as const) {
-      const growth = (await memoryBytes(pair, host)) - before[host];
-      t.log(`${host} grew by ${Math.round(growth / 1024)} KiB`);
-      t.true(growth < GROWTH_BYTES_MAX, `${host} grew by ${growth} bytes`);
+    await attackAll(t, pair);
+    const before = await memoryBytes(pair);
+    const leastGrowth = { hosta: Number.POSITIVE_INFINITY, hostb: Number.POSITIVE_INFINITY };
+    for (let round = 0; round < ROUNDS_MAX && growsStill(leastGrowth); round++) {
+      await attackAll(t, pair);
+      const after = await memoryBytes(pair);
+      for (const host of HOSTS) {
+        const growth = after[host] - before[host];
+        t.log(`${host} grew by ${Math.round(growth / 1024)} KiB`);
+        leastGrowth[host] = Math.min(leastGrowth[host], growth);
+      }
     }
+    t.false(growsStill(leastGrowth), 'memory grows with each round of broken bytes');
     const { checkpoints, lastFailure } = await pair.waitProtected();
     t.is(checkpoints.failed, failedBefore, lastFailure ?? '');
     await pair.kill('hosta');
@@ -65,7 +73,7 @@ async function targets(pair: PairLab): Promise<Target[]> {
       kind: 'transport',
     },
   ];
-  for (const host of ['hosta', 'hostb'] as const) {
+  for (const host of HOSTS) {
     found.push({
       name: 'control socket',
       host,
@@ -82,6 +90,15 @@ async function targets(pair: PairLab): Promise<Target[]> {
     });
   }
   return found;
+}
+
+async function attackAll(t: ExecutionContext, pair: PairLab): Promise<void> {
+  for (const target of await targets(pair)) await attackOne(t, pair, target);
+}
+
+/** True also if a figure could not be read. */
+function growsStill(leastGrowth: Readonly<Record<HostName, number>>): boolean {
+  return HOSTS.some((host) => !(leastGrowth[host] < GROWTH_BYTES_MAX));
 }
 
 async function attackOne(t: ExecutionContext, pair: PairLab, target: Target): Promise<void> {
@@ -115,8 +132,12 @@ async function listeningPort(pair: PairLab): Promise<string> {
   return ports[0] ?? '';
 }
 
-async function memoryBytes(pair: PairLab, host: HostName): Promise<number> {
-  const pids = (await pair.lab[host].pids()).filter((pid) => programOf(pid) === 'node');
-  const status = readFileSync(`/proc/${pids[0]}/status`, 'utf8');
-  return Number(/RssAnon:\s+(\d+) kB/.exec(status)?.[1] ?? Number.NaN) * 1024;
+async function memoryBytes(pair: PairLab): Promise<Record<HostName, number>> {
+  const bytes = { hosta: Number.NaN, hostb: Number.NaN };
+  for (const host of HOSTS) {
+    const pids = (await pair.lab[host].pids()).filter((pid) => programOf(pid) === 'node');
+    const status = readFileSync(`/proc/${pids[0]}/status`, 'utf8');
+    bytes[host] = Number(/RssAnon:\s+(\d+) kB/.exec(status)?.[1] ?? Number.NaN) * 1024;
+  }
+  return bytes;
 }
