@@ -1,60 +1,47 @@
 /*
- * Large disk writes by reference. QEMU's NBD client sends a write's data through a socket, from guest
- * RAM, which the agent has mapped, too: two copies and as many pages of socket memory for nothing. On
- * connections to a socket in COLO_DISK_DIRECTORY a write of WRITE_MIN bytes or more is sent with the
- * flag REFERENCE and, for data, the places in the RAM file that hold them: a count, 32 bits, and for
- * each an offset, 64 bits, and a length, 32 bits, big-endian as all of NBD. Its reader is
- * src/blockrep/nbd-session.ts.
+ * Large disk requests by reference. QEMU's NBD client sends the data of a write through a socket, from
+ * guest RAM, which the agent has mapped, too, and the agent sends those of a read: copies and socket
+ * memory for nothing. On connections to a socket in COLO_DISK_DIRECTORY a write of REFERENCE_MIN bytes
+ * or more is sent with the flag REFERENCE and, for data, the places in the RAM file that hold them: a
+ * count, 32 bits, and for each an offset, 64 bits, and a length, 32 bits, big-endian as all of NBD. Its
+ * reader is src/blockrep/nbd-session.ts. For reads see disk-reads.c.
  *
- * The client sends the header alone and the data with its next call. The header is held back until
- * then, and what is not all in shared guest RAM goes the usual way. Until a request is answered its
- * data stay where they are: that is what the guest's driver promises to its device.
+ * The client sends the header alone and the data with its next call. The header of a write is held back
+ * until then, and what is not all in shared guest RAM goes the usual way. Until a request is answered
+ * its data stay where they are: that is what the guest's driver promises to its device. A header is
+ * looked for only where one must be: a guest can write what looks like one.
  */
 #define _GNU_SOURCE
-#include <endian.h>
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "disk-connection.h"
 #include "preload.h"
 
-#define HEADER_BYTES 28
-#define MAGIC 0x25609513u
-#define WRITE 1
-#define REFERENCE 0x8000
-#define WRITE_MIN (64 << 10)
-#define COUNT_BYTES 4
-#define PLACE_BYTES 12
-#define CONNECTIONS_MAX 64 /* more send their data as ever */
+#define REFERENCE_MIN (64 << 10)
+#define CONNECTIONS_MAX 64 /* more send and receive their data as ever */
 #define PAGE_BYTES 4096
-
-struct connection {
-    int fd;
-    size_t pending, sent; /* of `message`; none pending: no header is held */
-    size_t payload;       /* data that the message refers to; 0: it is a header only */
-    unsigned char message[HEADER_BYTES + COUNT_BYTES + IOV_MAX * PLACE_BYTES];
-};
 
 static char directory[sizeof(((struct sockaddr_un *)0)->sun_path)];
 static struct connection connections[CONNECTIONS_MAX];
 static int connection_count; /* slots in use; grows only */
 
-void disks_start(void) {
+void disks_start(int agent) {
     const char *text = getenv("COLO_DISK_DIRECTORY");
     if (text && strlen(text) < sizeof directory) strcpy(directory, text);
     unsetenv("COLO_DISK_DIRECTORY");
+    if (directory[0]) reads_start(agent);
 }
 
-static struct connection *find(int fd) {
+struct connection *disk_connection(int fd) {
     int count = __atomic_load_n(&connection_count, __ATOMIC_ACQUIRE);
     for (int i = 0; i < count; i++)
-        if (connections[i].fd == fd) return &connections[i];
+        if (__atomic_load_n(&connections[i].fd, __ATOMIC_ACQUIRE) == fd) return &connections[i];
     return NULL;
 }
 
@@ -68,42 +55,40 @@ static int is_disk(const struct sockaddr *address, socklen_t length) {
 
 /* QEMU connects its disks one after the other, or holds a lock that keeps their order. */
 static void remember(int fd) {
-    struct connection *known = find(-1);
-    if (!known && connection_count < CONNECTIONS_MAX) known = &connections[connection_count];
-    if (!known) return;
-    known->pending = 0;
-    known->fd = fd;
-    if (known == &connections[connection_count])
-        __atomic_store_n(&connection_count, connection_count + 1, __ATOMIC_RELEASE);
+    struct connection *slot = disk_connection(-1);
+    int is_new = !slot && connection_count < CONNECTIONS_MAX;
+    if (is_new) {
+        slot = &connections[connection_count];
+        slot->file = -1;
+    }
+    if (!slot) return;
+    slot->requests = slot->unknown = 0;
+    slot->pending = slot->unsent = 0;
+    reads_begin(slot);
+    __atomic_store_n(&slot->fd, fd, __ATOMIC_RELEASE);
+    if (is_new) __atomic_store_n(&connection_count, connection_count + 1, __ATOMIC_RELEASE);
 }
 
 int connect(int fd, const struct sockaddr *address, socklen_t length) {
-    struct connection *earlier = find(fd); /* the descriptor was another connection's */
-    if (earlier) earlier->fd = -1;
     int result = (int)syscall(SYS_connect, fd, address, length);
     if (result == 0 && is_disk(address, length)) remember(fd);
     return result;
 }
 
-static uint32_t header_field(const unsigned char *header, size_t at) {
-    uint32_t value;
-    memcpy(&value, header + at, sizeof value);
-    return be32toh(value);
+/* The descriptor will be something else. */
+int close(int fd) {
+    struct connection *connection = fd >= 0 ? disk_connection(fd) : NULL;
+    if (connection) __atomic_store_n(&connection->fd, -1, __ATOMIC_RELEASE);
+    return (int)syscall(SYS_close, fd);
 }
 
-/* The header of a large write, by itself: QEMU's own memory, so that no guest can forge one. */
-static int is_large_write(const struct msghdr *message) {
-    uint64_t offset;
-    if (message->msg_iovlen != 1 || message->msg_iov[0].iov_len != HEADER_BYTES) return 0;
-    const unsigned char *header = message->msg_iov[0].iov_base;
-    if (shared_ram_holds(header, HEADER_BYTES, &offset)) return 0;
-    return header_field(header, 0) == MAGIC && (header_field(header, 4) & 0xffff) == WRITE &&
-           header_field(header, 24) >= WRITE_MIN;
+static int is_request(const struct msghdr *message) {
+    return message->msg_iovlen == 1 && message->msg_iov[0].iov_len == REQUEST_BYTES &&
+           get_u32(message->msg_iov[0].iov_base) == REQUEST_MAGIC;
 }
-
 /* Turns the held header into a message that says where the data are, if guest RAM holds all. */
 static void refer(struct connection *connection, const struct msghdr *message) {
-    unsigned char *at = connection->message + HEADER_BYTES + COUNT_BYTES;
+    unsigned char *at = connection->message + REQUEST_BYTES + COUNT_BYTES;
     uint64_t next = UINT64_MAX; /* where the last place ends */
     uint32_t count = 0, length = 0;
     size_t total = 0;
@@ -134,9 +119,9 @@ static void refer(struct connection *connection, const struct msghdr *message) {
         at += PLACE_BYTES;
         total += part->iov_len;
     }
-    if (total != header_field(connection->message, 24)) return;
+    if (total != get_u32(connection->message + LENGTH_AT)) return;
     uint32_t count_sent = htobe32(count);
-    memcpy(connection->message + HEADER_BYTES, &count_sent, sizeof count_sent);
+    memcpy(connection->message + REQUEST_BYTES, &count_sent, sizeof count_sent);
     connection->message[4] |= REFERENCE >> 8;
     connection->pending = (size_t)(at - connection->message);
     connection->payload = total;
@@ -150,8 +135,14 @@ static ssize_t send_references(struct connection *connection, int flags) {
         if (count < 0) return -1;
         connection->sent += (size_t)count;
     }
-    connection->pending = 0;
+    connection->pending = connection->unsent = 0;
     return (ssize_t)connection->payload;
+}
+
+/* More than a write's data, or something else than a header where one must be: all bets are off. */
+static void data_sent(struct connection *connection, size_t size) {
+    if (size > connection->unsent) connection->unknown = 1;
+    else connection->unsent -= size;
 }
 
 static ssize_t send_with_header(struct connection *connection, const struct msghdr *message, int flags) {
@@ -165,22 +156,48 @@ static ssize_t send_with_header(struct connection *connection, const struct msgh
     if (sent < 0) return -1;
     if ((size_t)sent < header) connection->sent += (size_t)sent;
     else connection->pending = 0;
-    if ((size_t)sent > header) return sent - (ssize_t)header;
+    if ((size_t)sent > header) {
+        data_sent(connection, (size_t)sent - header);
+        return sent - (ssize_t)header;
+    }
     errno = EAGAIN;
     return -1;
 }
 
-ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
-    struct connection *connection = ram_is_shared() ? find(fd) : NULL;
-    if (!connection) return syscall(SYS_sendmsg, fd, message, flags);
-    if (connection->pending == 0) {
-        if (!is_large_write(message)) return syscall(SYS_sendmsg, fd, message, flags);
-        memcpy(connection->message, message->msg_iov[0].iov_base, HEADER_BYTES);
-        connection->pending = HEADER_BYTES;
-        connection->sent = connection->payload = 0;
-        return HEADER_BYTES;
-    }
+/* The data of a write whose header is held back. */
+static ssize_t send_held(struct connection *connection, const struct msghdr *message, int flags) {
     if (connection->payload == 0 && connection->sent == 0) refer(connection, message);
     if (connection->payload > 0) return send_references(connection, flags);
     return send_with_header(connection, message, flags);
+}
+
+static ssize_t send_request(struct connection *connection, const unsigned char *request, int flags) {
+    unsigned char header[REQUEST_BYTES];
+    uint32_t type = get_u32(request + MAGIC_BYTES) & 0xffff, length = get_u32(request + LENGTH_AT);
+    int refers = length >= REFERENCE_MIN;
+    connection->requests = 1;
+    if (type == WRITE && refers && ram_is_shared()) {
+        memcpy(connection->message, request, REQUEST_BYTES);
+        connection->pending = REQUEST_BYTES;
+        connection->sent = connection->payload = 0;
+        connection->unsent = length;
+        return REQUEST_BYTES;
+    }
+    memcpy(header, request, REQUEST_BYTES);
+    if (type == READ && refers && files_are_shared()) header[MAGIC_BYTES] |= REFERENCE >> 8;
+    ssize_t sent = syscall(SYS_sendto, connection->fd, header, REQUEST_BYTES, flags, NULL, 0);
+    if (sent == REQUEST_BYTES && type == WRITE) connection->unsent = length;
+    if (sent >= 0 && sent < REQUEST_BYTES) connection->unknown = 1; /* never: a socket takes so few at once */
+    return sent;
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+    struct connection *connection = disk_connection(fd);
+    if (!connection || connection->unknown) return syscall(SYS_sendmsg, fd, message, flags);
+    if (connection->pending > 0) return send_held(connection, message, flags);
+    if (connection->unsent == 0 && is_request(message))
+        return send_request(connection, message->msg_iov[0].iov_base, flags);
+    ssize_t sent = syscall(SYS_sendmsg, fd, message, flags);
+    if (sent > 0 && connection->requests) data_sent(connection, (size_t)sent);
+    return sent;
 }

@@ -5,8 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Reads and clears this part's environment variables. */
-void disks_start(void);
+/* Reads and clears this part's environment variables. `agent`: its process. */
+void disks_start(int agent);
+void reads_start(int agent);
 
 /* Whether guest RAM is a mapping that the agent sees, too. */
 int ram_is_shared(void);

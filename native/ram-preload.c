@@ -10,7 +10,8 @@
  *    bytes. COLO_NIC_FDS is "first count": NIC i has its packets on first + 2i, and on first + 2i + 1
  *    a socket that tells the agent which offloads the guest takes: the flags of TUNSETOFFLOAD, 32 bits
  *    of host order a message. UFO is refused: few guests have it, for datagrams beyond the MTU only.
- * 5. Tells the agent where the data of large disk writes are (disk-preload.c).
+ * 5. Tells the agent where the data of large disk writes are, and reads those of large reads from the
+ *    image (disk-preload.c, disk-reads.c).
  * A shared mapping is locked on fault: reclaim would unmap a written page of the RAM file and with
  * it the mark that it was written. A private copy keeps its mark in the swap entry and may go there.
  * The control socket's format is in src/emulator/shim-wire.ts.
@@ -66,7 +67,7 @@ __attribute__((constructor)) static void start(void) {
     const char *nics = getenv("COLO_NIC_FDS");
     if (nics && sscanf(nics, "%d %d", &nic_first, &nic_count) != 2) die();
     unsetenv("COLO_NIC_FDS");
-    disks_start();
+    disks_start(agent);
     unsetenv("LD_PRELOAD");
     if (agent < 0 || ram_fd < 0 || control_fd < 0) return;
     prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -21,7 +21,7 @@ export interface BlockLayer {
    * A file that has all of the range at the same place and in the page cache; undefined: read it.
    * It is the disk's content at any later moment, too, so what is sent of it may be newer.
    */
-  cachedFile?(offset: number, length: number): number | undefined;
+  cachedFile?(offset: number, length: number): CachedFile | undefined;
   writeZeroes(offset: number, length: number, options: ZeroOptions): Promise<void>;
   /**
    * Gives the space back. The range reads as zeroes afterwards: both guests of a pair must see the
@@ -36,6 +36,15 @@ export interface BlockLayer {
    * query only those in its range, cut to it, and at most the first `countMax`.
    */
   dataRanges?(query?: RangeQuery): ByteRange[];
+}
+
+export interface CachedFile {
+  readonly fd: number;
+  /**
+   * Another one for each file that this thread ever opened, unlike the descriptor; 32 bits,
+   * unsigned. Undefined: no other process is to open it.
+   */
+  readonly serial: number | undefined;
 }
 
 export interface RangeQuery extends ByteRange {

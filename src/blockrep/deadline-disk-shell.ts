@@ -5,7 +5,13 @@
  * So until it is done every other request fails too: nothing newer can be overwritten by it, and
  * who repeats a failed write (QEMU does) repeats it after the old one.
  */
-import type { BlockLayer, ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
+import type {
+  BlockLayer,
+  ByteRange,
+  CachedFile,
+  RangeQuery,
+  ZeroOptions,
+} from './block-layer-shell.js';
 import { readInto } from './block-layer-shell.js';
 import { DiskError } from './errors.js';
 import { DISK_REQUEST_MS_MAX } from './limits.js';
@@ -45,7 +51,7 @@ export class DeadlineDisk implements BlockLayer {
     return this.#within('read', () => readInto(this.#base, offset, target));
   }
 
-  cachedFile(offset: number, length: number): number | undefined {
+  cachedFile(offset: number, length: number): CachedFile | undefined {
     return this.#overdue > 0 ? undefined : this.#base.cachedFile?.(offset, length);
   }
 

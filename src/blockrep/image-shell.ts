@@ -18,7 +18,7 @@ import {
   seekSize,
   zeroRange,
 } from '../linux/index.js';
-import type { ByteRange, RangeQuery, ZeroOptions } from './block-layer-shell.js';
+import type { ByteRange, CachedFile, RangeQuery, ZeroOptions } from './block-layer-shell.js';
 import { DiskError, errnoOf } from './errors.js';
 import { type ImageOptions, type OpenedImage, openImage } from './image-open-shell.js';
 import { IMAGE_INLINE_BYTES_MAX, ZERO_CHUNK_BYTES } from './limits.js';
@@ -31,12 +31,22 @@ const ZEROES = Buffer.alloc(ZERO_CHUNK_BYTES);
 /** What lseek(2) says where holes are not known: EINVAL, ENOSYS, EOPNOTSUPP. */
 const NO_SEEK_DATA: readonly number[] = [22, 38, 95];
 
+let serials = 0;
+
+/** None for the view that a storage daemon gives: it can't end while somebody has it open. */
+function nextSerial({ format }: ImageOptions): number | undefined {
+  if (format === 'qcow2') return undefined;
+  serials = (serials + 1) >>> 0;
+  return serials;
+}
+
 export class ImageFile implements StorageImage {
   readonly path: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   readonly keepsData = false;
   readonly #fd: number;
+  readonly #file: CachedFile;
   readonly #opened: OpenedImage;
   readonly #log: Logger | undefined;
   #changeTold = false;
@@ -46,6 +56,7 @@ export class ImageFile implements StorageImage {
 
   private constructor(opened: OpenedImage, options: ImageOptions) {
     this.#fd = opened.fd;
+    this.#file = { fd: opened.fd, serial: nextSerial(options) };
     this.#opened = opened;
     this.#log = options.log;
     this.path = options.path;
@@ -85,8 +96,8 @@ export class ImageFile implements StorageImage {
     });
   }
 
-  cachedFile(offset: number, length: number): number | undefined {
-    return isCached(this.#fd, offset, length) ? this.#fd : undefined;
+  cachedFile(offset: number, length: number): CachedFile | undefined {
+    return isCached(this.#fd, offset, length) ? this.#file : undefined;
   }
 
   async write(offset: number, data: Buffer, fua: boolean): Promise<void> {

@@ -27,7 +27,7 @@ import {
 import { BufferPool, type ReceiveBuffer } from './nbd-buffers.js';
 import { encodeExtents } from './nbd-extents.js';
 import { PartedWrite } from './nbd-parted-write.js';
-import type { ClientMemory } from './nbd-references.js';
+import { type ClientMemory, encodeFileReference } from './nbd-references.js';
 import {
   encodeReplyHead,
   type NbdInstruction,
@@ -71,6 +71,8 @@ export interface NbdConnectionOptions {
   readonly exports: ReadonlyMap<string, ServedExport>;
   /** What the client may refer to, as soon as it does; undefined: nothing. */
   readonly borrowMemory: BorrowMemory | undefined;
+  /** The client can open this process's files, and may be told of those that are disks. */
+  readonly lendsFiles: boolean;
   readonly log: Logger;
   onProtocolError(): void;
   /** The socket is gone and nothing of this client is in progress any more. */
@@ -99,10 +101,13 @@ export class NbdConnection {
     this.#options = options;
     this.#socket = socket;
     const infos = new Map([...exports].map(([name, served]) => [name, served.layer] as const));
-    const allocate = (length: number): Buffer => this.#buffers.take(length);
-    const { borrowMemory } = options;
+    const { borrowMemory, lendsFiles } = options;
     const memory = borrowMemory === undefined ? undefined : () => this.#borrow(borrowMemory);
-    this.#session = new NbdSession(infos, allocate, memory);
+    this.#session = new NbdSession(infos, {
+      allocate: (length) => this.#buffers.take(length),
+      memory,
+      lendsFiles,
+    });
     receive.session = this.#session;
     this.#deadline = setTimeout(() => this.#negotiationTimeout(), NBD_NEGOTIATION_MS_MAX);
     socket.on('drain', () => this.#pump());
@@ -301,11 +306,7 @@ export class NbdConnection {
     );
   }
 
-  /**
-   * A large read of what is cached goes from the page cache to the client without a copy here. Only
-   * while nothing else waits to be sent: this goes past the stream's queue. What the socket has no
-   * room for is read and queued at once, so that no other reply comes in between.
-   */
+  /** A large read of what is in the page cache needs no copy here. */
   #sendCached(
     served: ServedExport,
     request: Extract<NbdRequest, { kind: 'read' }>,
@@ -313,9 +314,27 @@ export class NbdConnection {
   ): boolean {
     const { offset, length } = request;
     if (length < NBD_SEND_CACHED_BYTES_MIN || length > NBD_SEND_CACHED_BYTES_MAX) return false;
-    if (this.#socket.destroyed || this.#socket.writableLength > 0) return false;
+    if (this.#socket.destroyed) return false;
     const file = served.layer.cachedFile?.(offset, length);
     if (file === undefined) return false;
+    const { fd, serial } = file;
+    if (request.mayRefer && serial !== undefined) {
+      this.#send(encodeFileReference(request, { fd, serial }));
+    } else {
+      if (this.#socket.writableLength > 0) return false;
+      this.#sendFile(request, fd);
+    }
+    done(0, undefined, 'sent');
+    return true;
+  }
+
+  /**
+   * From the page cache to the client. Only while nothing else waits to be sent: this goes past the
+   * stream's queue. What the socket has no room for is read and queued at once, so that no other
+   * reply comes in between.
+   */
+  #sendFile(request: Extract<NbdRequest, { kind: 'read' }>, file: number): void {
+    const { offset, length } = request;
     const head = encodeReplyHead(request, 0, length);
     const socket = descriptorOf(this.#socket);
     try {
@@ -328,8 +347,6 @@ export class NbdConnection {
       // Part of the reply may be with the client already.
       this.#drop('NBD connection failed', describeError(error));
     }
-    done(0, undefined, 'sent');
-    return true;
   }
 
   /** Cached as it is, to read it takes no time. */

@@ -1,23 +1,44 @@
 /**
- * Large writes of QEMU's that say where their data are instead of sending them, an extension of
- * ours that native/disk-preload.c speaks: the flag `reference` of a write, and in place of the data
- * a count, 32 bits, and for each piece its offset in guest RAM, 64 bits, and its length, 32 bits,
- * all big-endian.
+ * Large requests of QEMU's whose data are not sent, an extension of ours that native/disk-preload.c
+ * and disk-reads.c speak. All is big-endian.
  *
- * The data are copied before anything else is done: a guest that writes to its buffer meanwhile
- * must not bring different bytes to the image and to the other host.
+ * A write with the flag `reference` has, in place of the data, a count, 32 bits, and for each piece
+ * its offset in guest RAM, 64 bits, and its length, 32 bits. A read with this flag may be answered
+ * by a chunk of the usual header that has the flag, too, and, in place of the data, a descriptor of
+ * this process and the file's serial number, 32 bits each: the client reads the data itself, at the
+ * offset that was asked for.
+ *
+ * The data of a write are copied before anything else is done: a guest that writes to its buffer
+ * meanwhile must not bring different bytes to the image and to the other host.
  */
 import { ProtocolError } from '../lib/index.js';
 import { NBD_REFERENCES_MAX } from './limits.js';
+import { encodeReadChunk, NBD_CHUNK_FLAGS_OFFSET, NBD_COMMAND_FLAG } from './nbd-wire.js';
 
 const COUNT_BYTES = 4;
 const PIECE_BYTES = 12;
+const FILE_BYTES = 8;
 
 /** Where the data are. */
 export interface ClientMemory {
   readonly sizeBytes: number;
   /** Copies `length` bytes from `offset` on to `target`, to its place `at`. */
   copyOut(offset: number, target: Buffer, at: number, length: number): void;
+}
+
+/** The whole reply to a read. */
+export function encodeFileReference(
+  read: { readonly cookie: bigint; readonly offset: number; readonly length: number },
+  file: { readonly fd: number; readonly serial: number },
+): Buffer {
+  const head = encodeReadChunk(read.cookie, read);
+  const bytes = Buffer.allocUnsafe(head.length + FILE_BYTES);
+  head.copy(bytes);
+  const flags = head.readUInt16BE(NBD_CHUNK_FLAGS_OFFSET) | NBD_COMMAND_FLAG.reference;
+  bytes.writeUInt16BE(flags, NBD_CHUNK_FLAGS_OFFSET);
+  bytes.writeUInt32BE(file.fd, head.length);
+  bytes.writeUInt32BE(file.serial, head.length + 4);
+  return bytes;
 }
 
 /** How long the references at `at` are, bytes; undefined: the count is not all there yet. */

@@ -27,6 +27,8 @@ export interface NbdServerOptions {
   readonly exports: ReadonlyMap<string, BlockLayer>;
   /** Where the data of large writes may be that do not send them; default: nowhere. */
   readonly borrowMemory?: BorrowMemory;
+  /** Clients that set our flag can open this process's files. Default: no. */
+  readonly lendsFiles?: boolean;
   readonly log: Logger;
 }
 
@@ -42,6 +44,7 @@ export class NbdServer {
   readonly socketPath: string;
   readonly #log: Logger;
   readonly #borrowMemory: BorrowMemory | undefined;
+  readonly #lendsFiles: boolean;
   readonly #exports = new Map<string, ServedExport>();
   readonly #connections = new Set<NbdConnection>();
   readonly #server: net.Server;
@@ -53,6 +56,7 @@ export class NbdServer {
     this.socketPath = options.socketPath;
     this.#log = options.log;
     this.#borrowMemory = options.borrowMemory;
+    this.#lendsFiles = options.lendsFiles ?? false;
     for (const [name, layer] of options.exports) {
       this.#exports.set(name, { name, layer, writes: new RangeQueue(), stats: newStats() });
     }
@@ -124,6 +128,7 @@ export class NbdServer {
       receive,
       exports: this.#exports,
       borrowMemory: this.#borrowMemory,
+      lendsFiles: this.#lendsFiles,
       log: this.#log,
       onProtocolError: () => {
         this.#protocolErrors += 1;

@@ -58,6 +58,8 @@ export type NbdRequest =
       length: number;
       /** Answered by a chunk. */
       structured: boolean;
+      /** The chunk may say which file has the data: nbd-references.ts. */
+      mayRefer: boolean;
     }
   | {
       readonly kind: 'blockStatus';
@@ -123,6 +125,15 @@ type State =
   | { readonly kind: 'discard'; readonly reply: Buffer; remaining: number }
   | { readonly kind: 'ended' };
 
+export interface NbdSessionOptions {
+  /** Memory for a payload that comes in pieces. Default: new memory. */
+  readonly allocate?: (length: number) => Buffer;
+  /** What a write may refer to. Default: nothing. */
+  readonly memory?: (() => ClientMemory) | undefined;
+  /** Whether the reply to a read may refer to a file. Default: no. */
+  readonly lendsFiles?: boolean | undefined;
+}
+
 const NOTHING = Buffer.alloc(0);
 const NOTHING_AGREED: NbdAgreement = {
   name: '',
@@ -135,6 +146,7 @@ export class NbdSession {
   readonly #negotiation: NbdNegotiation;
   readonly #allocate: (length: number) => Buffer;
   readonly #memory: (() => ClientMemory) | undefined;
+  readonly #lendsFiles: boolean;
   #agreed: NbdAgreement = NOTHING_AGREED;
   #state: State = { kind: 'greeting' };
   #bytes: Buffer = NOTHING;
@@ -143,19 +155,12 @@ export class NbdSession {
   #lent = 0;
   #queue: NbdInstruction[] = [];
 
-  /**
-   * `exports` is looked at when a client chooses; the empty name means the only export. `allocate`
-   * gives the memory for a payload that comes in pieces, `memory` that which the client may refer
-   * to; undefined: none.
-   */
-  constructor(
-    exports: ReadonlyMap<string, NbdExportInfo>,
-    allocate: (length: number) => Buffer = Buffer.allocUnsafeSlow,
-    memory?: () => ClientMemory,
-  ) {
+  /** `exports` is looked at when a client chooses; the empty name means the only export. */
+  constructor(exports: ReadonlyMap<string, NbdExportInfo>, options: NbdSessionOptions = {}) {
     this.#negotiation = new NbdNegotiation(exports);
-    this.#allocate = allocate;
-    this.#memory = memory;
+    this.#allocate = options.allocate ?? Buffer.allocUnsafeSlow;
+    this.#memory = options.memory;
+    this.#lendsFiles = options.lendsFiles ?? false;
   }
 
   /** Received bytes that `next` has not consumed yet. */
@@ -299,15 +304,17 @@ export class NbdSession {
 
   #request(): NbdInstruction | undefined {
     if (this.unreadBytes < NBD_REQUEST_BYTES) return undefined;
-    const header = decodeRequest(this.#bytes, this.#position);
+    const asked = decodeRequest(this.#bytes, this.#position);
     this.#position += NBD_REQUEST_BYTES;
-    if (header.command === NBD_COMMAND.write) return this.#writeRequest(header);
+    const refers = this.#mayRefer(asked);
+    const header = refers ? withoutReference(asked) : asked;
+    if (header.command === NBD_COMMAND.write) return this.#writeRequest(header, refers);
     if (header.command === NBD_COMMAND.disconnect) {
       this.#end();
       return { kind: 'end' };
     }
     const error = checkRequest(header, this.#agreed);
-    if (error === 0) return { kind: 'request', request: toRequest(header, this.#agreed) };
+    if (error === 0) return { kind: 'request', request: toRequest(header, this.#agreed, refers) };
     const { cookie, command } = header;
     const asks = command === NBD_COMMAND.read || command === NBD_COMMAND.blockStatus;
     const chunk = asks && this.#agreed.structured;
@@ -315,17 +322,22 @@ export class NbdSession {
     return { kind: 'send', bytes };
   }
 
-  #writeRequest(header: NbdRequestHeader): NbdInstruction | undefined {
+  /** Where we do not know the flag, it is as unknown as any other. */
+  #mayRefer({ command, flags }: NbdRequestHeader): boolean {
+    if ((flags & NBD_COMMAND_FLAG.reference) === 0) return false;
+    if (command === NBD_COMMAND.write) return this.#memory !== undefined;
+    return command === NBD_COMMAND.read && this.#lendsFiles && this.#agreed.structured;
+  }
+
+  #writeRequest(header: NbdRequestHeader, refers: boolean): NbdInstruction | undefined {
     const { cookie, offset, length } = header;
     if (length > NBD_PAYLOAD_BYTES_MAX) {
       throw new ProtocolError(
         `An NBD write of ${length} bytes exceeds the limit of ${NBD_PAYLOAD_BYTES_MAX}`,
       );
     }
-    const refers = (header.flags & NBD_COMMAND_FLAG.reference) !== 0;
-    if (refers && this.#memory !== undefined) {
-      const flags = header.flags & ~NBD_COMMAND_FLAG.reference;
-      this.#state = { kind: 'references', header: { ...header, flags } };
+    if (refers) {
+      this.#state = { kind: 'references', header };
       return undefined;
     }
     const error = checkRequest(header, this.#agreed);
@@ -397,6 +409,10 @@ export class NbdSession {
   }
 }
 
+function withoutReference(header: NbdRequestHeader): NbdRequestHeader {
+  return { ...header, flags: header.flags & ~NBD_COMMAND_FLAG.reference };
+}
+
 /** How much of what has come is whole blocks of the disk. */
 function partEnd(offset: number, filled: number): number {
   return filled - ((offset + filled) % NBD_PART_ALIGNMENT);
@@ -452,12 +468,12 @@ function checkRequest(header: NbdRequestHeader, agreed: NbdAgreement): NbdError 
   return fragments || agreed.structured ? 0 : NBD_ERROR.EINVAL;
 }
 
-function toRequest(header: NbdRequestHeader, agreed: NbdAgreement): NbdRequest {
+function toRequest(header: NbdRequestHeader, agreed: NbdAgreement, mayRefer: boolean): NbdRequest {
   const { cookie, offset, length } = header;
   const fua = (header.flags & NBD_COMMAND_FLAG.fua) !== 0;
   switch (header.command) {
     case NBD_COMMAND.read:
-      return { kind: 'read', cookie, offset, length, structured: agreed.structured };
+      return { kind: 'read', cookie, offset, length, structured: agreed.structured, mayRefer };
     case NBD_COMMAND.trim:
       return { kind: 'trim', cookie, offset, length, fua };
     case NBD_COMMAND.writeZeroes: {

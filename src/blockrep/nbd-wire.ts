@@ -98,6 +98,7 @@ export const NBD_COMMAND_FLAG = {
 
 export const NBD_CHUNK = { none: 0, offsetData: 1, blockStatus: 5, error: 0x8001 } as const;
 const NBD_CHUNK_DONE = 1;
+export const NBD_CHUNK_FLAGS_OFFSET = 4;
 
 /** The error values that proto.md allows in a reply and that we use; 0 is success. */
 export const NBD_ERROR = {

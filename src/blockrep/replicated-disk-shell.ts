@@ -15,6 +15,7 @@
 import {
   type BlockLayer,
   type ByteRange,
+  type CachedFile,
   type RangeQuery,
   readInto,
   type ZeroOptions,
@@ -143,7 +144,7 @@ export class ReplicatedDisk implements BlockLayer {
     return readInto(this.#base, offset, target);
   }
 
-  cachedFile(offset: number, length: number): number | undefined {
+  cachedFile(offset: number, length: number): CachedFile | undefined {
     return this.#base.cachedFile?.(offset, length);
   }
 

@@ -28,6 +28,7 @@ import {
 import {
   type BlockLayer,
   type ByteRange,
+  type CachedFile,
   type RangeQuery,
   readInto,
   type ZeroOptions,
@@ -130,7 +131,7 @@ export class SecondaryDisk implements BlockLayer {
     (await this.read(offset, target.length)).copy(target);
   }
 
-  cachedFile(offset: number, length: number): number | undefined {
+  cachedFile(offset: number, length: number): CachedFile | undefined {
     return this.#mode === 'direct' ? this.#image.cachedFile?.(offset, length) : undefined;
   }
 

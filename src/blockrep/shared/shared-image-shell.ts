@@ -10,7 +10,7 @@
 import { open, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ColoError, OperatorError } from '../../lib/index.js';
-import type { ByteRange, RangeQuery, ZeroOptions } from '../block-layer-shell.js';
+import type { ByteRange, CachedFile, RangeQuery, ZeroOptions } from '../block-layer-shell.js';
 import { DiskError, errnoOf } from '../errors.js';
 import { ImageFile, type ImageOptions } from '../image-shell.js';
 import { SHARED_LOCK_MS, SHARED_LOCK_RETRY_MS } from '../limits.js';
@@ -105,7 +105,7 @@ export class SharedImage implements StorageImage {
     return this.#image?.readInto(offset, data) ?? this.#peek(offset, data);
   }
 
-  cachedFile(offset: number, length: number): number | undefined {
+  cachedFile(offset: number, length: number): CachedFile | undefined {
     return this.#image?.cachedFile(offset, length);
   }
 

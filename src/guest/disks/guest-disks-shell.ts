@@ -465,7 +465,7 @@ export class DiskStacks {
       ...(changes === undefined ? {} : { changes }),
     });
     const exports = new Map([[name, replicated]]);
-    const server = new NbdServer({ ...place, exports, log: this.#log });
+    const server = new NbdServer({ ...place, exports, lendsFiles: true, log: this.#log });
     this.#stacks.push({ name, base, replicated, server, generation });
     await server.start();
   }

@@ -38,7 +38,7 @@ function attached(name: string): NbdSession {
     ['disk0', { sizeBytes: 1 << 30, readOnly: false }],
     ['frozen', { sizeBytes: 1 << 30, readOnly: true }],
   ]);
-  const session = new NbdSession(exports, undefined, () => memory);
+  const session = new NbdSession(exports, { memory: () => memory });
   session.receive(Buffer.concat([clientFlags(3), option(7, infoData(name))]));
   drain(session);
   return session;

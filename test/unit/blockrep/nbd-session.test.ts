@@ -173,7 +173,7 @@ test('requests come out with what the client asked for', (t) => {
     each.kind === 'request' ? each.request : each.kind,
   );
   t.deepEqual(requests, [
-    { kind: 'read', cookie: 1n, offset: 4096, length: 512, structured: false },
+    { kind: 'read', cookie: 1n, offset: 4096, length: 512, structured: false, mayRefer: false },
     { kind: 'write', cookie: 2n, offset: 512, length: 6, data, fua: true },
     { kind: 'writeZeroes', cookie: 3n, offset: 0, length: 1 << 20, mayTrim: false, fua: false },
     { kind: 'writeZeroes', cookie: 4n, offset: 0, length: 512, mayTrim: true, fua: true },

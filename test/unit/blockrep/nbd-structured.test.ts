@@ -1,7 +1,13 @@
 /** Structured replies and block status: what is agreed, and the bytes of the answers. */
 import test from 'ava';
 import { encodeExtents } from '../../../src/blockrep/nbd-extents.js';
-import { encodeReplyHead, type NbdRequest, NbdSession } from '../../../src/blockrep/nbd-session.js';
+import { encodeFileReference } from '../../../src/blockrep/nbd-references.js';
+import {
+  encodeReplyHead,
+  type NbdRequest,
+  NbdSession,
+  type NbdSessionOptions,
+} from '../../../src/blockrep/nbd-session.js';
 import { encodeOptionReply, encodeSimpleReply } from '../../../src/blockrep/nbd-wire.js';
 import { clientFlags, drain, infoData, metaData, option, request, sent } from './support.js';
 
@@ -16,8 +22,8 @@ const SET_META = 10;
 const INVALID = 0x8000_0003;
 const UNKNOWN = 0x8000_0006;
 
-function greeted(): NbdSession {
-  const session = new NbdSession(EXPORTS);
+function greeted(options: NbdSessionOptions = {}): NbdSession {
+  const session = new NbdSession(EXPORTS, options);
   session.receive(clientFlags());
   drain(session);
   return session;
@@ -110,10 +116,31 @@ test('reads and block status come out as such, with DF and REQ_ONE', (t) => {
     each.kind === 'request' ? each.request : each.kind,
   );
   t.deepEqual(requests, [
-    { kind: 'read', cookie: 7n, offset: 512, length: 512, structured: true },
+    { kind: 'read', cookie: 7n, offset: 512, length: 512, structured: true, mayRefer: false },
     { kind: 'blockStatus', cookie: 7n, offset: 1, length: 100, one: true },
     { kind: 'blockStatus', cookie: 7n, offset: 0, length: SIZE, one: false },
   ]);
+});
+
+test('a reply may refer to a file if the client can open it, wants it and takes chunks', (t) => {
+  const bytes = request('read', { length: 512, flags: 0x8000 });
+  const plain = greeted({ lendsFiles: true });
+  answer(plain, option(7, infoData('disk0')));
+  t.deepEqual(sent(answer(plain, bytes)), encodeSimpleReply(7n, 22));
+  t.is(sent(answer(attached(), bytes)).toString('hex'), EINVAL_CHUNK);
+  const session = greeted({ lendsFiles: true });
+  answer(session, option(STRUCTURED));
+  answer(session, option(7, infoData('disk0')));
+  const read = { kind: 'read', cookie: 7n, offset: 0, length: 512, structured: true };
+  t.deepEqual(answer(session, bytes), [{ kind: 'request', request: { ...read, mayRefer: true } }]);
+  const other = request('trim', { length: 512, flags: 0x8000 });
+  t.deepEqual(sent(answer(session, other)), encodeSimpleReply(7n, 22));
+  t.is(
+    encodeFileReference({ cookie: 7n, offset: 512, length: 16 }, { fd: 20, serial: 3 }).toString(
+      'hex',
+    ),
+    `668e33ef80010001${'0000000000000007'}00000018${'0000000000000200'}0000001400000003`,
+  );
 });
 
 const EINVAL_CHUNK = `668e33ef00018001000000000000000700000006${'00000016'}${'0000'}`;
@@ -148,6 +175,7 @@ test('heads of replies have the bytes of proto.md', (t) => {
     offset: 0x1000,
     length: 16,
     structured: true,
+    mayRefer: false,
   };
   const hex = (...parameters: Parameters<typeof encodeReplyHead>) =>
     encodeReplyHead(...parameters).toString('hex');

@@ -6,6 +6,7 @@ import { request } from '../blockrep/support.js';
 export const RAM_BYTES = 4 << 20;
 export const DISK_BYTES = 8 << 20;
 const WRITES = 60;
+const READS = 80;
 const FORGED = request('write', { offset: 0, length: 1 << 20 });
 
 export interface PlannedPiece {
@@ -26,20 +27,22 @@ export function fill(bytes: Buffer, seed: number): void {
   for (let at = 0; at < bytes.length; at += 4) bytes.writeUInt32LE(prng.nextUint32(), at);
 }
 
-/** The same for guest RAM, which begins with what looks like the header of a large write. */
+/** The same for what a guest fills: it begins with what looks like the header of a large write. */
 export function fillRam(bytes: Buffer, seed: number): void {
   fill(bytes, seed);
   FORGED.copy(bytes);
 }
 
 /**
- * The forged header; then large and small, of few and of many pieces; some all or in part of memory
- * that is not RAM.
+ * The forged headers; then large and small, of few and of many pieces; some all or in part of
+ * memory that is not RAM.
  */
 export function planWrites(seed: number): PlannedWrite[] {
   const prng = new Prng(seed);
   const upTo = (limit: number): number => prng.nextInt(0, limit - 1);
-  const forged = { offset: 0, pieces: [{ inRam: true, at: 0, length: FORGED.length }] };
+  const forged = [true, false].map((inRam) => {
+    return { offset: 0, pieces: [{ inRam, at: 0, length: FORGED.length }] };
+  });
   const others = Array.from({ length: WRITES }, (_, index) => {
     const count = index === 0 ? 1000 : 1 + upTo(prng.chance(0.3) ? 900 : 12);
     const longest = Math.min(300_000, Math.floor((2 << 20) / count));
@@ -56,5 +59,19 @@ export function planWrites(seed: number): PlannedWrite[] {
     const length = pieces.reduce((sum, each) => sum + each.length, 0);
     return { offset: upTo(DISK_BYTES - length), pieces };
   });
-  return [forged, ...others];
+  return [...forged, ...others];
+}
+
+export interface PlannedRead {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** Small and large, around the length from which the data are not sent. */
+export function planReads(seed: number): PlannedRead[] {
+  const prng = new Prng(seed);
+  return Array.from({ length: READS }, () => {
+    const length = prng.nextInt(1, prng.chance(0.5) ? 200_000 : 2 << 20);
+    return { offset: prng.nextInt(0, DISK_BYTES - length), length };
+  });
 }

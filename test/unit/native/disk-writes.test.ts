@@ -1,25 +1,14 @@
-/** The preload library's disk part, against the NBD server: a process that does what QEMU does. */
-import { spawn } from 'node:child_process';
-import { closeSync } from 'node:fs';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+/** Large writes by reference, as native/disk-preload.c sends them, against the NBD server. */
 import test, { type ExecutionContext } from 'ava';
-import { NbdServer } from '../../../src/blockrep/index.js';
 import type { BorrowMemory } from '../../../src/blockrep/nbd-connection-shell.js';
-import { createSealedMemoryFile, PeerMemory, peerProcess } from '../../../src/linux/index.js';
-import { collectingLog, MemoryDisk, temporaryDirectory } from '../blockrep/support.js';
-import { DISK_BYTES, fill, fillRam, planWrites, RAM_BYTES } from './disk-plan.js';
-
-const CHILD = fileURLToPath(new URL('./disk-client-child.js', import.meta.url));
-const RAM_DESCRIPTOR = 3;
-const CONTROL_DESCRIPTOR = 4;
+import { PeerMemory, peerProcess } from '../../../src/linux/index.js';
+import { MemoryDisk } from '../blockrep/support.js';
+import { RAM_DESCRIPTOR, runClient } from './disk-client-process.js';
+import { DISK_BYTES, fillRam, planWrites, RAM_BYTES } from './disk-plan.js';
 
 /** Runs the client against a new disk. */
 async function write(t: ExecutionContext, seed: number, options: { isDisk: boolean }) {
-  const directory = temporaryDirectory(t);
-  const socketPath = path.join(directory, 'disk-0');
   const disk = new MemoryDisk(DISK_BYTES);
-  const log = collectingLog();
   let borrowed = 0;
   const borrowMemory: BorrowMemory = (fd) => {
     const memory = PeerMemory.open(peerProcess(fd), RAM_DESCRIPTOR);
@@ -32,44 +21,20 @@ async function write(t: ExecutionContext, seed: number, options: { isDisk: boole
       close: () => memory.close(),
     };
   };
-  const server = new NbdServer({
-    socketPath,
-    exports: new Map([['disk0', disk]]),
-    borrowMemory,
-    log,
+  const { waits } = await runClient<{ waits: number }>(t, {
+    program: './disk-writes-child.js',
+    args: [String(seed)],
+    server: { exports: new Map([['disk0', disk]]), borrowMemory },
+    ...options,
   });
-  await server.start();
-  t.teardown(() => server.stop());
-  const ram = createSealedMemoryFile('colo-test-ram', RAM_BYTES);
-  const child = spawn(process.execPath, [CHILD, socketPath, String(seed)], {
-    stdio: ['ignore', 'pipe', 'pipe', ram, 'pipe'],
-    env: {
-      COLO_AGENT: String(process.pid),
-      COLO_RAM_FD: String(RAM_DESCRIPTOR),
-      COLO_CONTROL_FD: String(CONTROL_DESCRIPTOR),
-      COLO_DISK_DIRECTORY: options.isDisk ? directory : '/nowhere',
-    },
-  });
-  t.teardown(() => child.kill('SIGKILL'));
-  closeSync(ram);
-  let output = '';
-  let errors = '';
-  child.stdout?.on('data', (chunk) => {
-    output += String(chunk);
-  });
-  child.stderr?.on('data', (chunk) => {
-    errors += String(chunk);
-  });
-  const code = await new Promise((resolve) => child.on('close', resolve));
-  t.is(code, 0, `${errors}${log.lines.join('\n')}`);
-  return { disk, borrowed, waits: (JSON.parse(output) as { waits: number }).waits };
+  return { disk, borrowed, waits };
 }
 
 /** What the disk must hold then, and how much of it was all in guest RAM. */
 function expected(seed: number): { bytes: Buffer; inRam: number } {
   const sources = [Buffer.alloc(RAM_BYTES), Buffer.alloc(RAM_BYTES)] as const;
   fillRam(sources[0], seed);
-  fill(sources[1], seed + 1);
+  fillRam(sources[1], seed + 1);
   const bytes = Buffer.alloc(DISK_BYTES);
   let inRam = 0;
   for (const { offset, pieces } of planWrites(seed)) {

@@ -1,0 +1,171 @@
+/*
+ * Large disk reads by reference. A read of READ_MIN bytes or more is sent with the flag REFERENCE
+ * (disk-preload.c). If the page cache of the host has all of it, the chunk that answers has this flag,
+ * too, and behind its offset, in place of the data, the number of the agent's descriptor of the image,
+ * 32 bits, and a serial number, 32 bits, which no other file of the agent's ever has: its sender is
+ * src/blockrep/nbd-connection-shell.ts. The data are then read from the image here, to where QEMU
+ * wants them. QEMU sees a chunk of the protocol.
+ *
+ * All that QEMU receives is followed from reply to reply, so that what a disk holds is never taken for
+ * a header. It depends on structured replies: data of a simple reply could not be told from what follows.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "disk-connection.h"
+#include "preload.h"
+
+static int agent_files = -1; /* /proc/PID/fd of the agent */
+
+void reads_start(int agent) {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d/fd", agent);
+    agent_files = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+int files_are_shared(void) { return agent_files >= 0; }
+
+static void close_file(struct connection *connection) {
+    if (connection->file >= 0) close(connection->file);
+    connection->file = -1;
+}
+
+void reads_begin(struct connection *connection) {
+    connection->have = connection->file_have = 0;
+    connection->unreceived = connection->file_left = 0;
+    close_file(connection);
+}
+
+static size_t room(const struct msghdr *message) {
+    size_t total = 0;
+    for (size_t i = 0; i < message->msg_iovlen; i++) total += message->msg_iov[i].iov_len;
+    return total;
+}
+
+/* The first `limit` bytes of where a message goes: the number of `parts`. */
+static size_t first_parts(const struct msghdr *message, size_t limit, struct iovec *parts) {
+    size_t count = 0;
+    for (size_t i = 0; i < message->msg_iovlen && i < IOV_MAX && limit > 0; i++) {
+        parts[count] = message->msg_iov[i];
+        if (parts[count].iov_len > limit) parts[count].iov_len = limit;
+        limit -= parts[count++].iov_len;
+    }
+    return count;
+}
+
+static void nothing_beside(struct msghdr *message) {
+    message->msg_namelen = 0;
+    message->msg_controllen = 0;
+    message->msg_flags = 0;
+}
+
+static ssize_t receive_data(struct connection *connection, struct msghdr *message, int flags) {
+    struct iovec parts[IOV_MAX];
+    struct msghdr data = {.msg_iov = parts};
+    data.msg_iovlen = first_parts(message, connection->unreceived, parts);
+    ssize_t count = syscall(SYS_recvmsg, connection->fd, &data, flags);
+    if (count > 0) connection->unreceived -= (size_t)count;
+    nothing_beside(message);
+    return count;
+}
+
+/* Of the socket, but not for QEMU: which file it is. */
+static ssize_t receive_file_place(struct connection *connection, int flags) {
+    ssize_t count = 1;
+    while (connection->file_have < FILE_BYTES && count > 0) {
+        unsigned char *rest = connection->file_place + connection->file_have;
+        count = syscall(SYS_recvfrom, connection->fd, rest, FILE_BYTES - connection->file_have, flags, NULL, NULL);
+        if (count > 0) connection->file_have += (size_t)count;
+    }
+    return count;
+}
+
+/* A file that can't be opened or read ends the connection: QEMU takes it for the socket's failure. */
+static ssize_t read_file(struct connection *connection, struct msghdr *message) {
+    uint32_t serial = get_u32(connection->file_place + 4);
+    if (connection->file < 0 || connection->file_serial != serial) {
+        char name[16];
+        close_file(connection);
+        snprintf(name, sizeof name, "%u", get_u32(connection->file_place));
+        connection->file = openat(agent_files, name, O_RDONLY | O_CLOEXEC);
+        if (connection->file < 0) return -1;
+        connection->file_serial = serial;
+    }
+    struct iovec parts[IOV_MAX];
+    size_t part_count = first_parts(message, connection->file_left, parts);
+    ssize_t count = preadv(connection->file, parts, (int)part_count, (off_t)connection->file_offset);
+    if (count > 0) {
+        connection->file_offset += (uint64_t)count;
+        connection->file_left -= (uint64_t)count;
+    }
+    nothing_beside(message);
+    return count;
+}
+
+/* As far as is known by now; 0: QEMU and the agent speak something else. */
+static size_t header_length(const struct connection *connection) {
+    if (connection->have < MAGIC_BYTES) return MAGIC_BYTES;
+    if (get_u32(connection->header) == SIMPLE_MAGIC) return SIMPLE_BYTES;
+    if (get_u32(connection->header) != CHUNK_MAGIC) return 0;
+    return connection->refers ? CHUNK_BYTES + OFFSET_BYTES : CHUNK_BYTES;
+}
+
+/* The flag is for us only. */
+static void take_flag(struct connection *connection) {
+    unsigned char *flags = connection->header + MAGIC_BYTES;
+    connection->refers = get_u32(connection->header) == CHUNK_MAGIC && (*flags & REFERENCE >> 8);
+    if (connection->refers) *flags &= (unsigned char)~(REFERENCE >> 8);
+}
+
+static void header_ends(struct connection *connection) {
+    uint32_t length = get_u32(connection->header + CHUNK_BYTES - sizeof length);
+    if (get_u32(connection->header) == SIMPLE_MAGIC) length = 0;
+    if (connection->refers && length > OFFSET_BYTES) {
+        connection->file_offset = get_u64(connection->header + CHUNK_BYTES);
+        connection->file_left = length - OFFSET_BYTES;
+        connection->file_have = 0;
+    } else if (!connection->refers) {
+        connection->unreceived = length;
+    }
+    connection->have = 0;
+    connection->refers = 0;
+}
+
+static ssize_t receive_header(struct connection *connection, struct msghdr *message, int flags) {
+    size_t limit = header_length(connection) - connection->have, have = connection->have;
+    struct iovec parts[IOV_MAX];
+    size_t part_count = first_parts(message, limit, parts);
+    if (room(message) < limit) limit = room(message);
+    unsigned char *at = connection->header + have;
+    ssize_t count = syscall(SYS_recvfrom, connection->fd, at, limit, flags, NULL, NULL);
+    nothing_beside(message);
+    if (count <= 0) return count;
+    connection->have += (size_t)count;
+    if (have <= MAGIC_BYTES && connection->have > MAGIC_BYTES) take_flag(connection);
+    size_t left = (size_t)count;
+    for (size_t i = 0; i < part_count && left > 0; i++) {
+        size_t size = parts[i].iov_len < left ? parts[i].iov_len : left;
+        memcpy(parts[i].iov_base, at, size);
+        at += size;
+        left -= size;
+    }
+    if (connection->have == header_length(connection)) header_ends(connection);
+    return count;
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+    struct connection *connection = disk_connection(fd);
+    if (!connection || !connection->requests || (flags & MSG_PEEK) || room(message) == 0 ||
+        header_length(connection) == 0)
+        return syscall(SYS_recvmsg, fd, message, flags);
+    if (connection->unreceived > 0) return receive_data(connection, message, flags);
+    if (connection->file_left == 0) return receive_header(connection, message, flags);
+    ssize_t result = receive_file_place(connection, flags);
+    return result <= 0 ? result : read_file(connection, message);
+}
