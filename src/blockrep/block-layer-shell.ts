@@ -6,6 +6,8 @@
  * Order: a caller never has two overlapping writes in flight (the NBD server's range queue sees to
  * it), so a layer need not order them. A read that overlaps a write in flight may see either.
  */
+import type { LentData } from './nbd-references.js';
+
 export interface BlockLayer {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
@@ -15,6 +17,11 @@ export interface BlockLayer {
   readInto?(offset: number, target: Buffer): Promise<void>;
   /** `data` must not change afterwards: layers may keep it. `fua`: durable before it resolves. */
   write(offset: number, data: Buffer, fua: boolean): Promise<void>;
+  /**
+   * Writes all of it at once, from where it is; nobody has it afterwards. False: nothing is known
+   * of what the range holds, and the write has to be done as any other.
+   */
+  writeLent?(offset: number, data: LentData): boolean;
   /** Asked when a write has resolved: false if nobody uses its data any more. */
   readonly keepsData?: boolean;
   /**

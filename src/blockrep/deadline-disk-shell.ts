@@ -15,6 +15,7 @@ import type {
 import { readInto } from './block-layer-shell.js';
 import { DiskError } from './errors.js';
 import { DISK_REQUEST_MS_MAX } from './limits.js';
+import type { LentData } from './nbd-references.js';
 
 export class DeadlineDisk implements BlockLayer {
   readonly #base: BlockLayer;
@@ -57,6 +58,10 @@ export class DeadlineDisk implements BlockLayer {
 
   write(offset: number, data: Buffer, fua: boolean): Promise<void> {
     return this.#within('write', () => this.#base.write(offset, data, fua));
+  }
+
+  writeLent(offset: number, data: LentData): boolean {
+    return this.#overdue === 0 && this.#base.writeLent?.(offset, data) === true;
   }
 
   writeZeroes(offset: number, length: number, options: ZeroOptions): Promise<void> {

@@ -22,6 +22,7 @@ import type { ByteRange, CachedFile, RangeQuery, ZeroOptions } from './block-lay
 import { DiskError, errnoOf } from './errors.js';
 import { type ImageOptions, type OpenedImage, openImage } from './image-open-shell.js';
 import { IMAGE_INLINE_BYTES_MAX, ZERO_CHUNK_BYTES } from './limits.js';
+import type { LentData } from './nbd-references.js';
 import type { StorageImage } from './storage-shell.js';
 
 export type { ImageOptions };
@@ -103,6 +104,10 @@ export class ImageFile implements StorageImage {
   async write(offset: number, data: Buffer, fua: boolean): Promise<void> {
     await this.#write(offset, data, data.length);
     if (fua) await this.flush();
+  }
+
+  writeLent(offset: number, data: LentData): boolean {
+    return data.length <= IMAGE_INLINE_BYTES_MAX && data.writeTo(this.#fd, offset);
   }
 
   /** Writes buffers that follow each other on the disk with one call. */

@@ -47,6 +47,8 @@ export interface ServedExport {
 }
 
 type WriteRequest = Extract<NbdRequest, { kind: 'write' }>;
+/** Called once, when the request is done or has failed. */
+type Done = (failure?: { readonly error: unknown }) => void;
 type ChangeRequest = Exclude<NbdRequest, { kind: 'read' | 'blockStatus' | 'flush' }>;
 
 /** Counters since the start, except for those named `inFlight`. */
@@ -214,7 +216,7 @@ export class NbdConnection {
       return;
     }
     const length = request.kind === 'flush' ? 0 : request.length;
-    const payload = request.kind === 'read' || request.kind === 'write' ? length : 0;
+    const payload = request.kind === 'read' || 'data' in request ? length : 0;
     const leave = this.#enter(stats, payload);
     const done = (error: NbdError | 0, data?: Buffer, head?: 'sent') => {
       if (head !== 'sent') this.#send(encodeReplyHead(request, error, data?.length ?? 0), data);
@@ -244,7 +246,7 @@ export class NbdConnection {
         );
         return;
       default:
-        this.#startWrite(served, request, (failure) => {
+        this.#startChange(served, request, (failure) => {
           done(failure === undefined ? 0 : this.#failed(served, failure.error));
         });
     }
@@ -272,7 +274,7 @@ export class NbdConnection {
     if (part.first) this.#parted = this.#beginParted(served, request, part);
     const parted = this.#parted as PartedWrite;
     if (part.last) this.#parted = undefined;
-    if (parted.begin(part)) this.#startWrite(served, request, (failure) => parted.end(failure));
+    if (parted.begin(part)) this.#startChange(served, request, (failure) => parted.end(failure));
   }
 
   #beginParted(served: ServedExport, request: WriteRequest, { whole }: WritePart): PartedWrite {
@@ -362,21 +364,15 @@ export class NbdConnection {
     });
   }
 
-  #startWrite(
-    served: ServedExport,
-    request: ChangeRequest,
-    done: (failure?: { readonly error: unknown }) => void,
-  ): void {
+  #startChange(served: ServedExport, request: ChangeRequest, done: Done): void {
     const ticket = served.writes.enter(request.offset, request.length, true);
     const leave = () => {
       for (const free of served.writes.leave(ticket) as RangeTicket[]) free.resume?.();
     };
-    const run = () => {
-      change(served, request).then(
+    const run = (now: ChangeRequest) => {
+      this.#change(served, now).then(
         () => {
           leave();
-          const used = served.layer.keepsData !== false;
-          if (!used && request.kind === 'write') this.#giveBack(request.data);
           done();
         },
         (error: unknown) => {
@@ -385,8 +381,44 @@ export class NbdConnection {
         },
       );
     };
-    if (ticket.blockers === 0) run();
-    else ticket.resume = run;
+    if (ticket.blockers === 0) {
+      run(request);
+      return;
+    }
+    // The client may be gone by then, and its memory with it.
+    const kept = request.kind === 'lentWrite' ? this.#copied(request) : request;
+    ticket.resume = () => run(kept);
+  }
+
+  async #change({ layer, stats }: ServedExport, request: ChangeRequest): Promise<void> {
+    const { offset, length, fua } = request;
+    stats.bytesWritten += length;
+    switch (request.kind) {
+      case 'lentWrite':
+        if (layer.writeLent?.(offset, request.data) !== true) {
+          return this.#write(layer, this.#copied(request));
+        }
+        if (fua) await layer.flush();
+        return;
+      case 'write':
+        return this.#write(layer, request);
+      case 'writeZeroes':
+        return layer.writeZeroes(offset, length, request);
+      case 'trim':
+        await layer.trim(offset, length);
+        if (fua) await layer.flush();
+    }
+  }
+
+  #copied(request: Extract<NbdRequest, { kind: 'lentWrite' }>): WriteRequest {
+    const data = this.#buffers.take(request.length);
+    request.data.copyTo(data);
+    return { ...request, kind: 'write', data };
+  }
+
+  async #write(layer: BlockLayer, { offset, data, fua }: WriteRequest): Promise<void> {
+    await layer.write(offset, data, fua);
+    if (layer.keepsData === false) this.#giveBack(data);
   }
 
   #giveBack(data: Buffer): void {
@@ -450,21 +482,6 @@ function blockStatus(
   const countMax = one ? 1 : NBD_EXTENTS_MAX;
   const ranges = layer.dataRanges?.({ offset, length, countMax }) ?? [{ offset, length }];
   return encodeExtents({ offset, length }, ranges, { countMax, one });
-}
-
-async function change(served: ServedExport, request: ChangeRequest): Promise<void> {
-  const { layer, stats } = served;
-  const { offset, length } = request;
-  stats.bytesWritten += length;
-  switch (request.kind) {
-    case 'write':
-      return layer.write(offset, request.data, request.fua);
-    case 'writeZeroes':
-      return layer.writeZeroes(offset, length, request);
-    case 'trim':
-      await layer.trim(offset, length);
-      if (request.fua) await layer.flush();
-  }
 }
 
 function nbdError(error: unknown): NbdError {

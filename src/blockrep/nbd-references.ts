@@ -8,8 +8,9 @@
  * this process and the file's serial number, 32 bits each: the client reads the data itself, at the
  * offset that was asked for.
  *
- * The data of a write are copied before anything else is done: a guest that writes to its buffer
- * meanwhile must not bring different bytes to the image and to the other host.
+ * Where anybody but the image sees the data of a write they are copied before anything else is
+ * done: a guest that writes to its buffer meanwhile must not bring different bytes to the image and
+ * to the other host. Otherwise they go to the image from where they are.
  */
 import { ProtocolError } from '../lib/index.js';
 import { NBD_REFERENCES_MAX } from './limits.js';
@@ -24,6 +25,14 @@ export interface ClientMemory {
   readonly sizeBytes: number;
   /** Copies `length` bytes from `offset` on to `target`, to its place `at`. */
   copyOut(offset: number, target: Buffer, at: number, length: number): void;
+  /** Writes pieces to the file's `position` on; the bytes written, 0 if that fails. */
+  writeOut(pieces: readonly MemoryPiece[], file: number, position: number): number;
+}
+
+/** Bytes. */
+export interface MemoryPiece {
+  readonly offset: number;
+  readonly length: number;
 }
 
 /** The whole reply to a read. */
@@ -51,28 +60,49 @@ export function referencesLength(bytes: Buffer, at: number): number | undefined 
   return COUNT_BYTES + count * PIECE_BYTES;
 }
 
-/** Fills `target` with what all of `references` refer to. Throws ProtocolError before that. */
-export function copyReferences(references: Buffer, memory: ClientMemory, target: Buffer): void {
-  checkReferences(references, memory.sizeBytes, target.length);
-  let filled = 0;
-  for (let at = COUNT_BYTES; at < references.length; at += PIECE_BYTES) {
-    const length = references.readUInt32BE(at + 8);
-    memory.copyOut(Number(references.readBigUInt64BE(at)), target, filled, length);
-    filled += length;
-  }
-}
+/** The data of a write, in the client's memory: the client changes nothing before it is answered. */
+export class LentData {
+  readonly length: number;
+  readonly #memory: ClientMemory;
+  readonly #pieces: readonly MemoryPiece[];
 
-function checkReferences(references: Buffer, memoryBytes: number, length: number): void {
-  let total = 0;
-  for (let at = COUNT_BYTES; at < references.length; at += PIECE_BYTES) {
-    const offset = Number(references.readBigUInt64BE(at));
-    const piece = references.readUInt32BE(at + 8);
-    if (offset + piece > memoryBytes) {
-      throw new ProtocolError(`An NBD write refers to ${offset}+${piece} of ${memoryBytes} bytes`);
-    }
-    total += piece;
+  private constructor(memory: ClientMemory, pieces: readonly MemoryPiece[], length: number) {
+    this.#memory = memory;
+    this.#pieces = pieces;
+    this.length = length;
   }
-  if (total !== length) {
-    throw new ProtocolError(`An NBD write of ${length} bytes refers to ${total}`);
+
+  /** Of a write of `length` bytes. Throws ProtocolError. */
+  static of(references: Buffer, memory: ClientMemory, length: number): LentData {
+    const pieces: MemoryPiece[] = [];
+    let total = 0;
+    for (let at = COUNT_BYTES; at < references.length; at += PIECE_BYTES) {
+      const offset = Number(references.readBigUInt64BE(at));
+      const piece = references.readUInt32BE(at + 8);
+      if (offset + piece > memory.sizeBytes) {
+        const known = `${memory.sizeBytes} bytes`;
+        throw new ProtocolError(`An NBD write refers to ${offset}+${piece} of ${known}`);
+      }
+      pieces.push({ offset, length: piece });
+      total += piece;
+    }
+    if (total !== length) {
+      throw new ProtocolError(`An NBD write of ${length} bytes refers to ${total}`);
+    }
+    return new LentData(memory, pieces, length);
+  }
+
+  /** Fills `target`, which is as long. */
+  copyTo(target: Buffer): void {
+    let filled = 0;
+    for (const { offset, length } of this.#pieces) {
+      this.#memory.copyOut(offset, target, filled, length);
+      filled += length;
+    }
+  }
+
+  /** Without a copy; false: it may have written a part. */
+  writeTo(file: number, position: number): boolean {
+    return this.#memory.writeOut(this.#pieces, file, position) === this.length;
   }
 }

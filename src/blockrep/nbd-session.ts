@@ -28,7 +28,7 @@ import {
   NBD_PAYLOAD_BYTES_MAX,
 } from './limits.js';
 import { type NbdAgreement, type NbdExportInfo, NbdNegotiation } from './nbd-negotiation.js';
-import { type ClientMemory, copyReferences, referencesLength } from './nbd-references.js';
+import { type ClientMemory, LentData, referencesLength } from './nbd-references.js';
 import {
   decodeClientFlags,
   decodeOptionHeader,
@@ -79,6 +79,15 @@ export type NbdRequest =
       fua: boolean;
       /** Of a large write, which is handed out in parts as they come. */
       readonly part?: WritePart;
+    }
+  | {
+      readonly kind: 'lentWrite';
+      readonly cookie: bigint;
+      offset: number;
+      length: number;
+      /** Stay where they are until it is answered, or the client is gone. */
+      data: LentData;
+      fua: boolean;
     }
   | {
       readonly kind: 'writeZeroes';
@@ -392,10 +401,16 @@ export class NbdSession {
     const error = checkRequest(header, this.#agreed);
     if (error !== 0) return { kind: 'send', bytes: encodeSimpleReply(cookie, error) };
     const memory = (this.#memory as () => ClientMemory)();
-    const data = this.#allocate(header.length);
-    copyReferences(references, memory, data);
+    const data = LentData.of(references, memory, header.length);
     const fua = (header.flags & NBD_COMMAND_FLAG.fua) !== 0;
-    const request: WriteRequest = { kind: 'write', cookie, offset, length: data.length, data, fua };
+    const request: NbdRequest = {
+      kind: 'lentWrite',
+      cookie,
+      offset,
+      length: data.length,
+      data,
+      fua,
+    };
     return { kind: 'request', request };
   }
 

@@ -23,6 +23,7 @@ import {
 import { DirtyBitmap } from './dirty-bitmap.js';
 import { type DiskOperation, operationLength } from './disk-operation.js';
 import type { WriteMarks } from './generation/change-map.js';
+import type { LentData } from './nbd-references.js';
 
 export type ReplicationMode = 'untracked' | 'tracking' | 'forwarding';
 
@@ -154,6 +155,13 @@ export class ReplicatedDisk implements BlockLayer {
       return this.#base.write(offset, data, fua);
     }
     return this.#change({ kind: 'write', offset, data }, () => this.#base.write(offset, data, fua));
+  }
+
+  /** In the other modes somebody else sees the data, too, and must see the same. */
+  writeLent(offset: number, data: LentData): boolean {
+    if (this.#mode !== 'untracked' || this.#base.writeLent === undefined) return false;
+    this.#tell(offset, data.length);
+    return this.#base.writeLent(offset, data);
   }
 
   writeZeroes(offset: number, length: number, options: ZeroOptions): Promise<void> {

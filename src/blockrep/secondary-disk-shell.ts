@@ -44,6 +44,7 @@ import {
   SECONDARY_BOUNDS,
   type SecondaryBounds,
 } from './limits.js';
+import type { LentData } from './nbd-references.js';
 import { Overlay } from './overlay-shell.js';
 import { RangeLock } from './range-lock-shell.js';
 import type { StorageImage } from './storage-shell.js';
@@ -133,6 +134,10 @@ export class SecondaryDisk implements BlockLayer {
 
   cachedFile(offset: number, length: number): CachedFile | undefined {
     return this.#mode === 'direct' ? this.#image.cachedFile?.(offset, length) : undefined;
+  }
+
+  writeLent(offset: number, data: LentData): boolean {
+    return this.#mode === 'direct' && this.#image.writeLent?.(offset, data) === true;
   }
 
   async write(offset: number, data: Buffer, fua: boolean): Promise<void> {

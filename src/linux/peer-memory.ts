@@ -12,6 +12,7 @@ const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const F_SEAL_SHRINK = 2;
 const EPERM = 1;
+const IOV_MAX = 1024;
 
 const getsockopt = libc.func(
   'int getsockopt(int fd, int level, int option, void *value, void *size)',
@@ -21,6 +22,14 @@ const memcpy = libc.func('uintptr_t memcpy(uintptr_t to, uintptr_t from, size_t 
   from: number,
   size: number,
 ) => number | bigint;
+
+const pwritev = libc.func(
+  'long pwritev(int fd, uintptr_t vector, int count, int64_t position)',
+) as (fd: number, vector: number, count: number, position: number) => number | bigint;
+
+/** Of struct iovec: base and length, u64 each. */
+const vector = new BigUint64Array(2 * IOV_MAX);
+const vectorAddress = Number(koffi.address(vector));
 
 /** The process that connected, or listened, at the other end. Throws SystemCallError. */
 export function peerProcess(socketFd: number): number {
@@ -67,6 +76,28 @@ export class PeerMemory {
     );
     assert(at >= 0 && at + length <= target.length, 'The target is too small');
     memcpy(Number(koffi.address(target)) + at, this.#address + offset, length);
+  }
+
+  /**
+   * Writes pieces, offsets and lengths in bytes, to the file's `position` on. Returns the bytes
+   * written; 0 if there are too many pieces for one call or it fails: man pwritev(2), IOV_MAX.
+   */
+  writeOut(
+    pieces: readonly { readonly offset: number; readonly length: number }[],
+    file: number,
+    position: number,
+  ): number {
+    assert(!this.#closed, 'The memory of the peer is closed');
+    if (pieces.length > IOV_MAX) return 0;
+    for (const [index, { offset, length }] of pieces.entries()) {
+      assert(
+        offset >= 0 && length >= 0 && offset + length <= this.sizeBytes,
+        `Range ${offset}+${length} exceeds memory of ${this.sizeBytes} bytes`,
+      );
+      vector[2 * index] = BigInt(this.#address + offset);
+      vector[2 * index + 1] = BigInt(length);
+    }
+    return Math.max(0, Number(pwritev(file, vectorAddress, pieces.length, position)));
   }
 
   /** Unmaps it. Idempotent. */

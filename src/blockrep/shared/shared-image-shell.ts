@@ -14,6 +14,7 @@ import type { ByteRange, CachedFile, RangeQuery, ZeroOptions } from '../block-la
 import { DiskError, errnoOf } from '../errors.js';
 import { ImageFile, type ImageOptions } from '../image-shell.js';
 import { SHARED_LOCK_MS, SHARED_LOCK_RETRY_MS } from '../limits.js';
+import type { LentData } from '../nbd-references.js';
 import { readWhole, type StorageImage } from '../storage-shell.js';
 
 export interface SharedImageOptions extends Pick<ImageOptions, 'path' | 'format' | 'log'> {
@@ -111,6 +112,10 @@ export class SharedImage implements StorageImage {
 
   async write(offset: number, data: Buffer, fua: boolean): Promise<void> {
     return this.#mine().write(offset, data, fua);
+  }
+
+  writeLent(offset: number, data: LentData): boolean {
+    return this.#image?.writeLent(offset, data) === true;
   }
 
   async writeMany(offset: number, parts: readonly Buffer[]): Promise<void> {

@@ -6,7 +6,8 @@ import {
   EpochSender,
   ReplicatedDisk,
 } from '../../../src/blockrep/index.js';
-import { MemoryDisk } from './support.js';
+import { LentData } from '../../../src/blockrep/nbd-references.js';
+import { MemoryDisk, references } from './support.js';
 
 const SIZE = 10 * DIRTY_CLUSTER_BYTES + 512;
 
@@ -29,6 +30,30 @@ test('untracked changes go through and are remembered nowhere', async (t) => {
   t.is(base.bytes.subarray(0, 3).toString(), 'abc');
   t.is(disk.dirtyBytes, 0);
   t.deepEqual(operations, []);
+});
+
+test('only the image sees lent data, or they are not written from where they are', (t) => {
+  const told: [number, number][] = [];
+  const written: number[] = [];
+  const base = Object.assign(new MemoryDisk(SIZE), {
+    writeLent(offset: number, { length }: LentData): boolean {
+      t.deepEqual(told.at(-1), [offset, length], 'told before it is submitted');
+      written.push(offset);
+      return true;
+    },
+  });
+  const changes = { mark: (offset: number, length: number) => void told.push([offset, length]) };
+  const disk = new ReplicatedDisk({ base, onWrite: () => undefined, changes });
+  const memory = { sizeBytes: 4096, copyOut: () => undefined, writeOut: () => 512 };
+  const data = LentData.of(references([{ offset: 0, length: 512 }]), memory, 512);
+  t.true(disk.writeLent(0, data));
+  disk.setMode('tracking');
+  t.false(disk.writeLent(512, data));
+  disk.setMode('forwarding');
+  t.false(disk.writeLent(1024, data));
+  disk.setMode('untracked');
+  t.true(disk.writeLent(1536, data));
+  t.deepEqual(written, [0, 1536]);
 });
 
 test('tracked changes mark their clusters, taken ranges are clean', async (t) => {

@@ -1,4 +1,4 @@
-import { closeSync, ftruncateSync } from 'node:fs';
+import { closeSync, ftruncateSync, readSync } from 'node:fs';
 import test from 'ava';
 import { PAGE_SIZE_BYTES } from '../../../src/lib/index.js';
 import {
@@ -138,6 +138,34 @@ test("a peer's memory is read as it is, within its bounds", (t) => {
   memory.close();
   memory.close();
   t.throws(() => memory.copyOut(0, target, 0, 1), { message: /closed/ });
+  t.throws(() => memory.writeOut([], fd, 0), { message: /closed/ });
+});
+
+test("pieces of a peer's memory go to a file as they are, within bounds", (t) => {
+  const fd = createSealedMemoryFile('test', PAGE_SIZE_BYTES);
+  const file = createMemoryFile('file', PAGE_SIZE_BYTES);
+  const map = MemoryMap.ofFile(fd, PAGE_SIZE_BYTES);
+  const memory = PeerMemory.open(process.pid, fd);
+  t.teardown(() => {
+    memory.close();
+    map.close();
+    closeSync(fd);
+    closeSync(file);
+  });
+  map.write(10, Buffer.from('abcdefgh'));
+  const pieces = [
+    { offset: 14, length: 4 },
+    { offset: 10, length: 2 },
+  ];
+  t.is(memory.writeOut(pieces, file, 100), 6);
+  const found = Buffer.alloc(8);
+  readSync(file, found, 0, 8, 99);
+  t.is(found.toString(), '\0efghab\0');
+  const beyond = [{ offset: PAGE_SIZE_BYTES - 1, length: 2 }];
+  t.throws(() => memory.writeOut(beyond, file, 0), { message: /exceeds memory/ });
+  t.is(memory.writeOut(pieces, -1, 0), 0, 'a file that fails');
+  const many = Array.from({ length: 1025 }, () => ({ offset: 0, length: 1 }));
+  t.is(memory.writeOut(many, file, 0), 0, 'more than one call takes');
 });
 
 test('a file that somebody could cut short is no memory of a peer', (t) => {

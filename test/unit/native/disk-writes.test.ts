@@ -1,22 +1,35 @@
 /** Large writes by reference, as native/disk-preload.c sends them, against the NBD server. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { type BlockLayer, ImageFile } from '../../../src/blockrep/index.js';
 import type { BorrowMemory } from '../../../src/blockrep/nbd-connection-shell.js';
 import { PeerMemory, peerProcess } from '../../../src/linux/index.js';
-import { MemoryDisk } from '../blockrep/support.js';
+import { MemoryDisk, temporaryDirectory } from '../blockrep/support.js';
 import { RAM_DESCRIPTOR, runClient } from './disk-client-process.js';
 import { DISK_BYTES, fillRam, planWrites, RAM_BYTES } from './disk-plan.js';
 
-/** Runs the client against a new disk. */
-async function write(t: ExecutionContext, seed: number, options: { isDisk: boolean }) {
-  const disk = new MemoryDisk(DISK_BYTES);
-  let borrowed = 0;
+/** Runs the client against `disk`. `copied` and `written` are bytes of its memory. */
+async function write(
+  t: ExecutionContext,
+  seed: number,
+  options: { disk: BlockLayer; isDisk: boolean },
+) {
+  const { disk, isDisk } = options;
+  let copied = 0;
+  let written = 0;
   const borrowMemory: BorrowMemory = (fd) => {
     const memory = PeerMemory.open(peerProcess(fd), RAM_DESCRIPTOR);
     return {
       sizeBytes: memory.sizeBytes,
       copyOut: (offset, target, at, length) => {
-        borrowed += length;
+        copied += length;
         memory.copyOut(offset, target, at, length);
+      },
+      writeOut: (pieces, file, position) => {
+        const bytes = memory.writeOut(pieces, file, position);
+        written += bytes;
+        return bytes;
       },
       close: () => memory.close(),
     };
@@ -25,9 +38,9 @@ async function write(t: ExecutionContext, seed: number, options: { isDisk: boole
     program: './disk-writes-child.js',
     args: [String(seed)],
     server: { exports: new Map([['disk0', disk]]), borrowMemory },
-    ...options,
+    isDisk,
   });
-  return { disk, borrowed, waits };
+  return { copied, written, waits };
 }
 
 /** What the disk must hold then, and how much of it was all in guest RAM. */
@@ -52,15 +65,32 @@ function expected(seed: number): { bytes: Buffer; inRam: number } {
 for (const seed of [1, 2, 3]) {
   test(`what is written from guest RAM and from elsewhere is on the disk, seed ${seed}`, async (t) => {
     const { bytes, inRam } = expected(seed);
-    const { disk, borrowed, waits } = await write(t, seed, { isDisk: true });
+    const disk = new MemoryDisk(DISK_BYTES);
+    const { copied, written, waits } = await write(t, seed, { disk, isDisk: true });
     t.true(disk.bytes.equals(bytes));
-    t.is(borrowed, inRam, 'large writes that are all in guest RAM are not sent');
+    t.deepEqual(
+      [copied, written],
+      [inRam, 0],
+      'large writes that are all in guest RAM are not sent',
+    );
     t.true(inRam > 0 && waits > 0, `${inRam} bytes in RAM, ${waits} waits`);
+  });
+
+  test(`an image gets what is in guest RAM from there, seed ${seed}`, async (t) => {
+    const { bytes, inRam } = expected(seed);
+    const path = join(temporaryDirectory(t), 'disk.img');
+    const disk = await ImageFile.open({ path, sizeBytes: DISK_BYTES });
+    t.teardown(() => disk.close());
+    const { copied, written } = await write(t, seed, { disk, isDisk: true });
+    t.true(readFileSync(path).equals(bytes));
+    t.is(copied + written, inRam);
+    t.true(written > 0);
   });
 }
 
 test('a socket of somebody else gets the data themselves', async (t) => {
-  const { disk, borrowed } = await write(t, 4, { isDisk: false });
+  const disk = new MemoryDisk(DISK_BYTES);
+  const { copied } = await write(t, 4, { disk, isDisk: false });
   t.true(disk.bytes.equals(expected(4).bytes));
-  t.is(borrowed, 0);
+  t.is(copied, 0);
 });
