@@ -14,8 +14,13 @@
 #define READ 0
 #define WRITE 1
 #define REFERENCE 0x8000 /* of a request or a chunk; the protocol knows no such flag */
+#define WHOLE 0x4000     /* of a chunk with REFERENCE; nor this */
 
+#define PAGE_BYTES 4096
 #define MAGIC_BYTES 4
+#define COOKIE_AT 8
+#define COOKIE_BYTES 8
+#define OFFSET_AT 16
 #define LENGTH_AT 24
 #define REQUEST_BYTES 28
 #define SIMPLE_BYTES 16
@@ -40,12 +45,17 @@ struct connection {
     size_t have;       /* of `header` */
     unsigned char header[CHUNK_BYTES + OFFSET_BYTES];
     int refers;        /* it says so */
+    int lends;         /* and it lends the whole file */
     size_t unreceived; /* data of the socket */
     size_t file_have;  /* of `file_place` */
     unsigned char file_place[FILE_BYTES];
     uint64_t file_offset, file_left;
     uint32_t file_serial;
     int file; /* open; its number is `file_serial`. -1: none */
+    int lent; /* all of the disk is what `file` has, as long as the connection lasts */
+    int waiting; /* QEMU has found nothing to receive, so it looks again when the socket has something */
+    size_t own_left; /* of `own`, a reply that was made here; 0: none */
+    unsigned char own[CHUNK_BYTES + OFFSET_BYTES];
 };
 
 /* The connection that a descriptor is; NULL: something else. */
@@ -56,6 +66,9 @@ int files_are_shared(void);
 
 /* What QEMU receives begins anew: the connection is a new one. */
 void reads_begin(struct connection *connection);
+
+/* Whether a read, of which this is the header, is answered here and must not be sent. */
+int reads_answer(struct connection *connection, const unsigned char *request);
 
 static inline uint32_t get_u32(const unsigned char *bytes) {
     uint32_t value;

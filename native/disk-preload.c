@@ -25,7 +25,6 @@
 
 #define REFERENCE_MIN (64 << 10)
 #define CONNECTIONS_MAX 64 /* more send and receive their data as ever */
-#define PAGE_BYTES 4096
 
 static char directory[sizeof(((struct sockaddr_un *)0)->sun_path)];
 static struct connection connections[CONNECTIONS_MAX];
@@ -184,6 +183,7 @@ static ssize_t send_request(struct connection *connection, const unsigned char *
         return REQUEST_BYTES;
     }
     memcpy(header, request, REQUEST_BYTES);
+    if (type == READ && reads_answer(connection, request)) return REQUEST_BYTES;
     if (type == READ && refers && files_are_shared()) header[MAGIC_BYTES] |= REFERENCE >> 8;
     ssize_t sent = syscall(SYS_sendto, connection->fd, header, REQUEST_BYTES, flags, NULL, 0);
     if (sent == REQUEST_BYTES && type == WRITE) connection->unsent = length;

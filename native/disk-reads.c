@@ -1,10 +1,15 @@
 /*
- * Large disk reads by reference. A read of READ_MIN bytes or more is sent with the flag REFERENCE
+ * Disk reads by reference. A read of READ_MIN bytes or more is sent with the flag REFERENCE
  * (disk-preload.c). If the page cache of the host has all of it, the chunk that answers has this flag,
  * too, and behind its offset, in place of the data, the number of the agent's descriptor of the image,
  * 32 bits, and a serial number, 32 bits, which no other file of the agent's ever has: its sender is
  * src/blockrep/nbd-connection-shell.ts. The data are then read from the image here, to where QEMU
  * wants them. QEMU sees a chunk of the protocol.
+ *
+ * A chunk that has the flag WHOLE, too, lends the file: it is the disk, all of it, for as long as the
+ * connection lasts. Then reads of what the page cache has are answered here, and the agent never hears
+ * of them: two threads less have to wake up. QEMU looks for its reply by itself after it has sent a
+ * request, unless it has looked before and waits for the socket: then requests are sent.
  *
  * All that QEMU receives is followed from reply to reply, so that what a disk holds is never taken for
  * a header. It depends on structured replies: data of a simple reply could not be told from what follows.
@@ -21,6 +26,11 @@
 #include "disk-connection.h"
 #include "preload.h"
 
+#define SYS_CACHESTAT 451        /* Linux 6.5; older headers lack it */
+#define ANSWER_MAX (4 << 20)     /* what is copied in QEMU's main loop in one go */
+#define FLAG_DONE 1              /* of a chunk: the last of its reply */
+#define TYPE_OFFSET_DATA 1
+
 static int agent_files = -1; /* /proc/PID/fd of the agent */
 
 void reads_start(int agent) {
@@ -34,12 +44,42 @@ int files_are_shared(void) { return agent_files >= 0; }
 static void close_file(struct connection *connection) {
     if (connection->file >= 0) close(connection->file);
     connection->file = -1;
+    connection->lent = 0;
 }
 
 void reads_begin(struct connection *connection) {
     connection->have = connection->file_have = 0;
     connection->unreceived = connection->file_left = 0;
+    connection->lent = connection->waiting = 0;
+    connection->own_left = 0;
     close_file(connection);
+}
+
+/* As src/linux/cached-send.ts; false where the kernel can't tell. */
+static int is_cached(int file, uint64_t offset, uint32_t length) {
+    uint64_t range[2] = {offset, length}, result[5];
+    if (syscall(SYS_CACHESTAT, file, range, result, 0)) return 0;
+    return result[0] == (offset + length - 1) / PAGE_BYTES - offset / PAGE_BYTES + 1;
+}
+
+int reads_answer(struct connection *connection, const unsigned char *request) {
+    uint64_t offset = get_u64(request + OFFSET_AT);
+    uint32_t length = get_u32(request + LENGTH_AT);
+    int between = connection->have == 0 && connection->unreceived == 0 &&
+                  connection->file_left == 0 && connection->own_left == 0;
+    int plain = request[MAGIC_BYTES] == 0 && request[MAGIC_BYTES + 1] == 0;
+    if (!connection->lent || connection->waiting || !between || !plain) return 0;
+    if (length > ANSWER_MAX || !is_cached(connection->file, offset, length)) return 0;
+    uint32_t magic = htobe32(CHUNK_MAGIC), size = htobe32(OFFSET_BYTES + length);
+    uint16_t kind[2] = {htobe16(REFERENCE | FLAG_DONE), htobe16(TYPE_OFFSET_DATA)};
+    unsigned char *own = connection->own;
+    memcpy(own, &magic, sizeof magic);
+    memcpy(own + MAGIC_BYTES, kind, sizeof kind);
+    memcpy(own + MAGIC_BYTES + sizeof kind, request + COOKIE_AT, COOKIE_BYTES);
+    memcpy(own + CHUNK_BYTES - sizeof size, &size, sizeof size);
+    memcpy(own + CHUNK_BYTES, request + OFFSET_AT, OFFSET_BYTES);
+    connection->own_left = sizeof connection->own;
+    return 1;
 }
 
 static size_t room(const struct msghdr *message) {
@@ -96,6 +136,7 @@ static ssize_t read_file(struct connection *connection, struct msghdr *message) 
         connection->file = openat(agent_files, name, O_RDONLY | O_CLOEXEC);
         if (connection->file < 0) return -1;
         connection->file_serial = serial;
+        connection->lent = connection->lends;
     }
     struct iovec parts[IOV_MAX];
     size_t part_count = first_parts(message, connection->file_left, parts);
@@ -120,21 +161,30 @@ static size_t header_length(const struct connection *connection) {
 static void take_flag(struct connection *connection) {
     unsigned char *flags = connection->header + MAGIC_BYTES;
     connection->refers = get_u32(connection->header) == CHUNK_MAGIC && (*flags & REFERENCE >> 8);
-    if (connection->refers) *flags &= (unsigned char)~(REFERENCE >> 8);
+    if (!connection->refers) return;
+    connection->lends = (*flags & WHOLE >> 8) != 0;
+    *flags &= (unsigned char)~((REFERENCE | WHOLE) >> 8);
 }
 
-static void header_ends(struct connection *connection) {
+static void header_ends(struct connection *connection, int is_own) {
     uint32_t length = get_u32(connection->header + CHUNK_BYTES - sizeof length);
     if (get_u32(connection->header) == SIMPLE_MAGIC) length = 0;
     if (connection->refers && length > OFFSET_BYTES) {
         connection->file_offset = get_u64(connection->header + CHUNK_BYTES);
         connection->file_left = length - OFFSET_BYTES;
-        connection->file_have = 0;
+        connection->file_have = is_own ? FILE_BYTES : 0;
     } else if (!connection->refers) {
         connection->unreceived = length;
     }
     connection->have = 0;
     connection->refers = 0;
+}
+
+static ssize_t header_bytes(struct connection *connection, void *at, size_t limit, int flags) {
+    if (connection->own_left == 0) return syscall(SYS_recvfrom, connection->fd, at, limit, flags, NULL, NULL);
+    memcpy(at, connection->own + sizeof connection->own - connection->own_left, limit);
+    connection->own_left -= limit;
+    return (ssize_t)limit;
 }
 
 static ssize_t receive_header(struct connection *connection, struct msghdr *message, int flags) {
@@ -143,7 +193,8 @@ static ssize_t receive_header(struct connection *connection, struct msghdr *mess
     size_t part_count = first_parts(message, limit, parts);
     if (room(message) < limit) limit = room(message);
     unsigned char *at = connection->header + have;
-    ssize_t count = syscall(SYS_recvfrom, connection->fd, at, limit, flags, NULL, NULL);
+    int is_own = connection->own_left > 0;
+    ssize_t count = header_bytes(connection, at, limit, flags);
     nothing_beside(message);
     if (count <= 0) return count;
     connection->have += (size_t)count;
@@ -155,8 +206,15 @@ static ssize_t receive_header(struct connection *connection, struct msghdr *mess
         at += size;
         left -= size;
     }
-    if (connection->have == header_length(connection)) header_ends(connection);
+    if (connection->have == header_length(connection)) header_ends(connection, is_own);
     return count;
+}
+
+static ssize_t receive(struct connection *connection, struct msghdr *message, int flags) {
+    if (connection->unreceived > 0) return receive_data(connection, message, flags);
+    if (connection->file_left == 0) return receive_header(connection, message, flags);
+    ssize_t result = receive_file_place(connection, flags);
+    return result <= 0 ? result : read_file(connection, message);
 }
 
 ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
@@ -164,8 +222,7 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
     if (!connection || !connection->requests || (flags & MSG_PEEK) || room(message) == 0 ||
         header_length(connection) == 0)
         return syscall(SYS_recvmsg, fd, message, flags);
-    if (connection->unreceived > 0) return receive_data(connection, message, flags);
-    if (connection->file_left == 0) return receive_header(connection, message, flags);
-    ssize_t result = receive_file_place(connection, flags);
-    return result <= 0 ? result : read_file(connection, message);
+    ssize_t result = receive(connection, message, flags);
+    connection->waiting = result < 0 && errno == EAGAIN;
+    return result;
 }

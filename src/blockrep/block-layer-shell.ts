@@ -52,6 +52,8 @@ export interface CachedFile {
    * unsigned. Undefined: no other process is to open it.
    */
   readonly serial: number | undefined;
+  /** What is said of the range is true of the whole disk, until the layer is closed. */
+  readonly isWhole: boolean;
 }
 
 export interface RangeQuery extends ByteRange {

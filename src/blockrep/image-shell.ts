@@ -57,7 +57,7 @@ export class ImageFile implements StorageImage {
 
   private constructor(opened: OpenedImage, options: ImageOptions) {
     this.#fd = opened.fd;
-    this.#file = { fd: opened.fd, serial: nextSerial(options) };
+    this.#file = { fd: opened.fd, serial: nextSerial(options), isWhole: true };
     this.#opened = opened;
     this.#log = options.log;
     this.path = options.path;

@@ -51,7 +51,10 @@ type WriteRequest = Extract<NbdRequest, { kind: 'write' }>;
 type Done = (failure?: { readonly error: unknown }) => void;
 type ChangeRequest = Exclude<NbdRequest, { kind: 'read' | 'blockStatus' | 'flush' }>;
 
-/** Counters since the start, except for those named `inFlight`. */
+/**
+ * Counters since the start, except for those named `inFlight`. Reads that the client need not ask
+ * for (nbd-references.ts) are not among them.
+ */
 export interface NbdExportStats {
   requests: number;
   bytesRead: number;
@@ -319,9 +322,9 @@ export class NbdConnection {
     if (this.#socket.destroyed) return false;
     const file = served.layer.cachedFile?.(offset, length);
     if (file === undefined) return false;
-    const { fd, serial } = file;
+    const { fd, serial, isWhole } = file;
     if (request.mayRefer && serial !== undefined) {
-      this.#send(encodeFileReference(request, { fd, serial }));
+      this.#send(encodeFileReference(request, { fd, serial, isWhole }));
     } else {
       if (this.#socket.writableLength > 0) return false;
       this.#sendFile(request, fd);

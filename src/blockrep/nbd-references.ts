@@ -6,7 +6,8 @@
  * its offset in guest RAM, 64 bits, and its length, 32 bits. A read with this flag may be answered
  * by a chunk of the usual header that has the flag, too, and, in place of the data, a descriptor of
  * this process and the file's serial number, 32 bits each: the client reads the data itself, at the
- * offset that was asked for.
+ * offset that was asked for. With the flag `whole` the file is the disk for as long as the
+ * connection lasts: the client need not ask for what the page cache has of it.
  *
  * Where anybody but the image sees the data of a write they are copied before anything else is
  * done: a guest that writes to its buffer meanwhile must not bring different bytes to the image and
@@ -38,12 +39,13 @@ export interface MemoryPiece {
 /** The whole reply to a read. */
 export function encodeFileReference(
   read: { readonly cookie: bigint; readonly offset: number; readonly length: number },
-  file: { readonly fd: number; readonly serial: number },
+  file: { readonly fd: number; readonly serial: number; readonly isWhole: boolean },
 ): Buffer {
   const head = encodeReadChunk(read.cookie, read);
   const bytes = Buffer.allocUnsafe(head.length + FILE_BYTES);
   head.copy(bytes);
-  const flags = head.readUInt16BE(NBD_CHUNK_FLAGS_OFFSET) | NBD_COMMAND_FLAG.reference;
+  const { reference, whole } = NBD_COMMAND_FLAG;
+  const flags = head.readUInt16BE(NBD_CHUNK_FLAGS_OFFSET) | reference | (file.isWhole ? whole : 0);
   bytes.writeUInt16BE(flags, NBD_CHUNK_FLAGS_OFFSET);
   bytes.writeUInt32BE(file.fd, head.length);
   bytes.writeUInt32BE(file.serial, head.length + 4);

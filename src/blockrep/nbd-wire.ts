@@ -87,13 +87,14 @@ export const NBD_COMMAND = {
   blockStatus: 7,
 } as const;
 
-/** `reference` is not of the protocol: nbd-references.ts. */
+/** `reference` and `whole` are not of the protocol: nbd-references.ts. */
 export const NBD_COMMAND_FLAG = {
   fua: 1,
   noHole: 2,
   dontFragment: 4,
   requestOne: 8,
   reference: 0x8000,
+  whole: 0x4000,
 } as const;
 
 export const NBD_CHUNK = { none: 0, offsetData: 1, blockStatus: 5, error: 0x8001 } as const;

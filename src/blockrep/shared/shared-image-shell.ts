@@ -107,7 +107,9 @@ export class SharedImage implements StorageImage {
   }
 
   cachedFile(offset: number, length: number): CachedFile | undefined {
-    return this.#image?.cachedFile(offset, length);
+    const file = this.#image?.cachedFile(offset, length);
+    // Opened anew when the guest comes back; the old descriptor may show what was before.
+    return file && { ...file, isWhole: false };
   }
 
   async write(offset: number, data: Buffer, fua: boolean): Promise<void> {

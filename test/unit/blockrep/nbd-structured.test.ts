@@ -135,12 +135,16 @@ test('a reply may refer to a file if the client can open it, wants it and takes 
   t.deepEqual(answer(session, bytes), [{ kind: 'request', request: { ...read, mayRefer: true } }]);
   const other = request('trim', { length: 512, flags: 0x8000 });
   t.deepEqual(sent(answer(session, other)), encodeSimpleReply(7n, 22));
-  t.is(
-    encodeFileReference({ cookie: 7n, offset: 512, length: 16 }, { fd: 20, serial: 3 }).toString(
-      'hex',
-    ),
-    `668e33ef80010001${'0000000000000007'}00000018${'0000000000000200'}0000001400000003`,
-  );
+  const place = { cookie: 7n, offset: 512, length: 16 };
+  for (const [isWhole, flags] of [
+    [false, '8001'],
+    [true, 'c001'],
+  ] as const) {
+    t.is(
+      encodeFileReference(place, { fd: 20, serial: 3, isWhole }).toString('hex'),
+      `668e33ef${flags}0001${'0000000000000007'}00000018${'0000000000000200'}0000001400000003`,
+    );
+  }
 });
 
 const EINVAL_CHUNK = `668e33ef00018001000000000000000700000006${'00000016'}${'0000'}`;

@@ -92,6 +92,11 @@ export class DiskClient {
     }
   }
 
+  /** Whether there is something to receive; if so, a byte of it is gone. */
+  hasSome(): boolean {
+    return this.#call([partOf(Buffer.alloc(1))], recvmsg) !== undefined;
+  }
+
   #all(parts: readonly Part[], call: typeof sendmsg, events: number): void {
     let rest = [...parts];
     while (rest.length > 0) {

@@ -5,8 +5,13 @@ import { request } from '../blockrep/support.js';
 
 export const RAM_BYTES = 4 << 20;
 export const DISK_BYTES = 8 << 20;
+/** What the page cache has of the disk that is lent. */
+export const LENT_BYTES = 6 << 20;
+/** From here on it has nothing; in between it may have read ahead. */
+const HOLE_AT = 7 << 20;
 const WRITES = 60;
 const READS = 80;
+const BATCHES = 60;
 const FORGED = request('write', { offset: 0, length: 1 << 20 });
 
 export interface PlannedPiece {
@@ -74,4 +79,25 @@ export function planReads(seed: number): PlannedRead[] {
     const length = prng.nextInt(1, prng.chance(0.5) ? 200_000 : 2 << 20);
     return { offset: prng.nextInt(0, DISK_BYTES - length), length };
   });
+}
+
+/** Reads that are under way at the same time; `looks`: the client looks for a reply before. */
+export interface LentBatch {
+  readonly looks: boolean;
+  readonly reads: readonly PlannedRead[];
+}
+
+/** The first one is large, so that the file is lent by its answer. A few are of the hole. */
+export function planLent(seed: number): LentBatch[] {
+  const prng = new Prng(seed);
+  const read = (): PlannedRead => {
+    const length = prng.nextInt(1, prng.chance(0.5) ? 8192 : 400_000);
+    const [first, end] = prng.chance(0.1) ? [HOLE_AT, DISK_BYTES] : [0, LENT_BYTES];
+    return { offset: prng.nextInt(first, end - length), length };
+  };
+  const others = Array.from({ length: BATCHES }, () => {
+    const reads = Array.from({ length: prng.nextInt(1, 4) }, read);
+    return { looks: prng.chance(0.3), reads };
+  });
+  return [{ looks: false, reads: [{ offset: 0, length: 1 << 20 }] }, ...others];
 }

@@ -21,7 +21,7 @@ class CachedDisk extends MemoryDisk {
   readonly digests: string[] = [];
   readonly #directory: string;
   readonly #mayLend: boolean;
-  #file: { readonly fd: number; readonly serial: number };
+  #file: CachedFile;
   #asked = 0;
 
   constructor(directory: string, options: { mayLend: boolean }) {
@@ -35,7 +35,7 @@ class CachedDisk extends MemoryDisk {
     this.#asked += 1;
     if (this.#asked % 2 === 0) return undefined;
     this.#tell(offset, length);
-    if (!this.#mayLend) return { fd: this.#file.fd, serial: undefined };
+    if (!this.#mayLend) return { fd: this.#file.fd, serial: undefined, isWhole: false };
     this.lentBytes += length;
     return this.#file;
   }
@@ -58,11 +58,11 @@ class CachedDisk extends MemoryDisk {
     this.digests.push(createHash('sha256').update(bytes).digest('hex'));
   }
 
-  #open(serial: number): { readonly fd: number; readonly serial: number } {
+  #open(serial: number): CachedFile {
     const file = path.join(this.#directory, `image-${serial}`);
     fill(this.bytes, serial);
     writeFileSync(file, this.bytes);
-    return { fd: openSync(file, 'r'), serial };
+    return { fd: openSync(file, 'r'), serial, isWhole: false };
   }
 }
 
