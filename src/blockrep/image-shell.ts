@@ -10,6 +10,7 @@ import fs from 'node:fs';
 import type { Logger } from '../lib/index.js';
 import {
   isCached,
+  knownSize,
   punchHole,
   readCached,
   SystemCallError,
@@ -199,41 +200,37 @@ export class ImageFile implements StorageImage {
     }
   }
 
-  async #sync(): Promise<void> {
-    const synced = new Promise<void>((resolve, reject) => {
-      fs.fdatasync(this.#fd, (error) => (error ? reject(this.#failed('flush', error)) : resolve()));
+  #sync(): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      fs.fdatasync(this.#fd, (error) => {
+        try {
+          if (error) throw error;
+          this.#checkUnderneath();
+          resolve();
+        } catch (failure) {
+          reject(this.#failed('flush', failure as Error));
+        }
+      });
     });
-    await Promise.all([synced, this.#checkUnderneath()]);
   }
 
   /**
    * A flush is also when somebody else's change of the image's size is noticed. A smaller image has
    * lost data: no flush succeeds any more. A larger one, or one without a name, is only reported.
    */
-  async #checkUnderneath(): Promise<void> {
-    const { sizeBytes, links } = await this.#statNow();
+  #checkUnderneath(): void {
+    const { sizeBytes, links } = this.#opened.isBlockDevice
+      ? { sizeBytes: seekSize(this.#fd), links: 1 }
+      : knownSize(this.#fd);
     if (sizeBytes < this.sizeBytes) {
       const sizes = `${sizeBytes} bytes now, where it had ${this.sizeBytes}`;
-      const cause = new Error(`It has ${sizes}; an image must not be resized while it is in use`);
-      throw this.#failed('flush', cause);
+      throw new Error(`It has ${sizes}; an image must not be resized while it is in use`);
     }
     if (this.#changeTold || (sizeBytes === this.sizeBytes && links > 0)) return;
     this.#changeTold = true;
     const fields = { path: this.path, sizeBytes, guestSizeBytes: this.sizeBytes };
     if (links === 0) this.#log?.error('An image in use was deleted; what it holds is lost', fields);
     else this.#log?.warn('An image in use was enlarged; the guest does not see that', fields);
-  }
-
-  #statNow(): Promise<{ sizeBytes: number; links: number }> {
-    if (this.#opened.isBlockDevice) {
-      return Promise.resolve({ sizeBytes: seekSize(this.#fd), links: 1 });
-    }
-    return new Promise((resolve, reject) => {
-      fs.fstat(this.#fd, (error, stat) => {
-        if (error !== null) reject(this.#failed('examine', error));
-        else resolve({ sizeBytes: stat.size, links: stat.nlink });
-      });
-    });
   }
 
   /** An error is told by the read that follows. */

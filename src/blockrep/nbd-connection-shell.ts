@@ -99,6 +99,7 @@ export class NbdConnection {
   #ending = false;
   #socketClosed = false;
   #deadline: NodeJS.Timeout;
+  #corked = false;
   #uncork: NodeJS.Immediate | undefined;
 
   constructor(options: NbdConnectionOptions) {
@@ -439,21 +440,31 @@ export class NbdConnection {
     return nbdError(error);
   }
 
-  /** Replies of one turn of the event loop leave in one system call. */
+  /**
+   * Replies of one turn of the event loop leave in one system call. That of the last request under
+   * way does not wait for the end of the turn.
+   */
   #send(bytes: Buffer, data?: Buffer): void {
     if (this.#socketClosed || this.#socket.destroyed) return;
-    if (this.#uncork === undefined) {
+    if (!this.#corked) {
+      this.#corked = true;
       this.#socket.cork();
-      this.#uncork = setImmediate(() => {
-        this.#uncork = undefined;
-        this.#socket.uncork();
-      });
     }
+    if (this.#requestsInFlight <= 1) process.nextTick(() => this.#sendCorked());
+    else this.#uncork ??= setImmediate(() => this.#sendCorked());
     this.#socket.write(bytes);
     if (data === undefined) return;
     this.#socket.write(data, (error) => {
       if (!error) this.#buffers.giveWhole(data);
     });
+  }
+
+  #sendCorked(): void {
+    if (!this.#corked) return;
+    this.#corked = false;
+    clearImmediate(this.#uncork);
+    this.#uncork = undefined;
+    this.#socket.uncork();
   }
 
   /** One log line, then the socket is gone. */

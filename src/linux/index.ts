@@ -14,7 +14,7 @@ export {
   seekSize,
   zeroRange,
 } from './fallocate.js';
-export { fileState } from './file-state.js';
+export { fileState, knownSize } from './file-state.js';
 export { GuestPort, type GuestPortFds } from './guest-port.js';
 export { openIcmpSocket } from './icmp-socket.js';
 export { SystemCallError } from './libc.js';
