@@ -385,6 +385,11 @@ export class NbdConnection {
         },
       );
     };
+    if (ticket.blockers === 0 && this.#writtenNow(served, request)) {
+      leave();
+      done();
+      return;
+    }
     if (ticket.blockers === 0) {
       run(request);
       return;
@@ -394,16 +399,20 @@ export class NbdConnection {
     ticket.resume = () => run(kept);
   }
 
+  /** Whether it has been done, without a copy and without waiting. */
+  #writtenNow({ layer, stats }: ServedExport, request: ChangeRequest): boolean {
+    if (request.kind !== 'lentWrite' || request.fua) return false;
+    if (layer.writeLent?.(request.offset, request.data) !== true) return false;
+    stats.bytesWritten += request.length;
+    return true;
+  }
+
   async #change({ layer, stats }: ServedExport, request: ChangeRequest): Promise<void> {
     const { offset, length, fua } = request;
     stats.bytesWritten += length;
     switch (request.kind) {
       case 'lentWrite':
-        if (layer.writeLent?.(offset, request.data) !== true) {
-          return this.#write(layer, this.#copied(request));
-        }
-        if (fua) await layer.flush();
-        return;
+        return this.#write(layer, this.#copied(request));
       case 'write':
         return this.#write(layer, request);
       case 'writeZeroes':

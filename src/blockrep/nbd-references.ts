@@ -79,7 +79,7 @@ export class LentData {
     const pieces: MemoryPiece[] = [];
     let total = 0;
     for (let at = COUNT_BYTES; at < references.length; at += PIECE_BYTES) {
-      const offset = Number(references.readBigUInt64BE(at));
+      const offset = references.readUInt32BE(at) * 2 ** 32 + references.readUInt32BE(at + 4);
       const piece = references.readUInt32BE(at + 8);
       if (offset + piece > memory.sizeBytes) {
         const known = `${memory.sizeBytes} bytes`;

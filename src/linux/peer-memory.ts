@@ -27,8 +27,8 @@ const pwritev = libc.func(
   'long pwritev(int fd, uintptr_t vector, int count, int64_t position)',
 ) as (fd: number, vector: number, count: number, position: number) => number | bigint;
 
-/** Of struct iovec: base and length, u64 each. */
-const vector = new BigUint64Array(2 * IOV_MAX);
+/** Of struct iovec: base and length, u64 each, the lower half first. */
+const vector = new Uint32Array(4 * IOV_MAX);
 const vectorAddress = Number(koffi.address(vector));
 
 /** The process that connected, or listened, at the other end. Throws SystemCallError. */
@@ -94,8 +94,11 @@ export class PeerMemory {
         offset >= 0 && length >= 0 && offset + length <= this.sizeBytes,
         `Range ${offset}+${length} exceeds memory of ${this.sizeBytes} bytes`,
       );
-      vector[2 * index] = BigInt(this.#address + offset);
-      vector[2 * index + 1] = BigInt(length);
+      const address = this.#address + offset;
+      vector[4 * index] = address % 2 ** 32;
+      vector[4 * index + 1] = Math.floor(address / 2 ** 32);
+      vector[4 * index + 2] = length % 2 ** 32;
+      vector[4 * index + 3] = Math.floor(length / 2 ** 32);
     }
     return Math.max(0, Number(pwritev(file, vectorAddress, pieces.length, position)));
   }
