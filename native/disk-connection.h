@@ -56,6 +56,7 @@ struct connection {
     int waiting; /* QEMU has found nothing to receive, so it looks again when the socket has something */
     size_t own_left; /* of `own`, a reply that was made here; 0: none */
     unsigned char own[CHUNK_BYTES + OFFSET_BYTES];
+    size_t burst; /* bytes of reads that were answered here since the last one that was sent for that */
 };
 
 /* The connection that a descriptor is; NULL: something else. */

@@ -1,5 +1,5 @@
 /*
- * Disk reads by reference. A read of READ_MIN bytes or more is sent with the flag REFERENCE
+ * Disk reads by reference. A read of REFERENCE_MIN bytes or more is sent with the flag REFERENCE
  * (disk-preload.c). If the page cache of the host has all of it, the chunk that answers has this flag,
  * too, and behind its offset, in place of the data, the number of the agent's descriptor of the image,
  * 32 bits, and a serial number, 32 bits, which no other file of the agent's ever has: its sender is
@@ -9,7 +9,8 @@
  * A chunk that has the flag WHOLE, too, lends the file: it is the disk, all of it, for as long as the
  * connection lasts. Then reads of what the page cache has are answered here, and the agent never hears
  * of them: two threads less have to wake up. QEMU looks for its reply by itself after it has sent a
- * request, unless it has looked before and waits for the socket: then requests are sent.
+ * request, unless it has looked before and waits for the socket: then requests are sent. Now and then
+ * one is sent all the same, so that a guest with many reads under way does not hold QEMU's main loop.
  *
  * All that QEMU receives is followed from reply to reply, so that what a disk holds is never taken for
  * a header. It depends on structured replies: data of a simple reply could not be told from what follows.
@@ -28,6 +29,7 @@
 
 #define SYS_CACHESTAT 451        /* Linux 6.5; older headers lack it */
 #define ANSWER_MAX (4 << 20)     /* what is copied in QEMU's main loop in one go */
+#define BURST_MAX (32 << 20)     /* and one after the other, some ms, before it looks at anything else */
 #define FLAG_DONE 1              /* of a chunk: the last of its reply */
 #define TYPE_OFFSET_DATA 1
 
@@ -51,7 +53,7 @@ void reads_begin(struct connection *connection) {
     connection->have = connection->file_have = 0;
     connection->unreceived = connection->file_left = 0;
     connection->lent = connection->waiting = 0;
-    connection->own_left = 0;
+    connection->own_left = connection->burst = 0;
     close_file(connection);
 }
 
@@ -70,6 +72,9 @@ int reads_answer(struct connection *connection, const unsigned char *request) {
     int plain = request[MAGIC_BYTES] == 0 && request[MAGIC_BYTES + 1] == 0;
     if (!connection->lent || connection->waiting || !between || !plain) return 0;
     if (length > ANSWER_MAX || !is_cached(connection->file, offset, length)) return 0;
+    int is_enough = connection->burst + length > BURST_MAX;
+    connection->burst = is_enough ? 0 : connection->burst + length;
+    if (is_enough) return 0;
     uint32_t magic = htobe32(CHUNK_MAGIC), size = htobe32(OFFSET_BYTES + length);
     uint16_t kind[2] = {htobe16(REFERENCE | FLAG_DONE), htobe16(TYPE_OFFSET_DATA)};
     unsigned char *own = connection->own;

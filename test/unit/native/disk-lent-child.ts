@@ -1,11 +1,12 @@
 /**
  * Reads of an image that the server lends as a whole, several at a time and not always answered in
- * turn. Arguments: socket, seed. Prints one line of JSON: a digest of each read's data in turn.
+ * turn. Arguments: socket, and seed or, negative, how many to read one after the other. Prints one
+ * line of JSON: a digest of each read's data in turn.
  */
 import { createHash } from 'node:crypto';
 import { clientFlags, option, request } from '../blockrep/support.js';
 import { DiskClient, mapRam, partOf } from './disk-client.js';
-import { planLent, RAM_BYTES } from './disk-plan.js';
+import { planBurst, planLent, RAM_BYTES } from './disk-plan.js';
 
 const CHUNK_HEADER = '668e33ef00010001';
 const CHUNK_HEADER_BYTES = 20;
@@ -22,7 +23,8 @@ client.receive(20);
 client.send(option(1, Buffer.from('disk0')));
 client.receive(10);
 let first = 0;
-for (const { looks, reads } of planLent(Number(seed))) {
+const plan = Number(seed) < 0 ? planBurst(-Number(seed)) : planLent(Number(seed));
+for (const { looks, reads } of plan) {
   if (looks && client.hasSome()) throw new Error('A reply to nothing');
   for (const [index, { offset, length }] of reads.entries()) {
     client.send(request('read', { cookie: BigInt(first + index), offset, length }));

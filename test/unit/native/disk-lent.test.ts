@@ -6,7 +6,7 @@ import test, { type ExecutionContext } from 'ava';
 import type { CachedFile } from '../../../src/blockrep/block-layer-shell.js';
 import { MemoryDisk, temporaryDirectory } from '../blockrep/support.js';
 import { runClient } from './disk-client-process.js';
-import { DISK_BYTES, fill, LENT_BYTES, planLent } from './disk-plan.js';
+import { DISK_BYTES, fill, LENT_BYTES, planBurst, planLent } from './disk-plan.js';
 
 /** In the page cache as far as `LENT_BYTES`; a hole behind. */
 class LentDisk extends MemoryDisk {
@@ -44,7 +44,8 @@ async function read(t: ExecutionContext, seed: number, options: { isWhole: boole
     server: { exports: new Map([['disk0', disk]]), lendsFiles: true },
     isDisk: true,
   });
-  const expected = planLent(seed).flatMap(({ reads }) =>
+  const plan = seed < 0 ? planBurst(-seed) : planLent(seed);
+  const expected = plan.flatMap(({ reads }) =>
     reads.map(({ offset, length }) => {
       const bytes = disk.bytes.subarray(offset, offset + length);
       return createHash('sha256').update(bytes).digest('hex');
@@ -73,4 +74,9 @@ for (const seed of [1, 2, 3]) {
 test('of a file that is lent for one read at a time every read is asked for', async (t) => {
   const reads = planLent(4).reduce((sum, each) => sum + each.reads.length, 0);
   t.is(await read(t, 4, { isWhole: false }), reads);
+});
+
+test('after 32 MiB of answers one read is asked for', async (t) => {
+  // The first, the 34th and the 67th.
+  t.is(await read(t, -70, { isWhole: true }), 3);
 });

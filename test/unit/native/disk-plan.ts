@@ -87,6 +87,13 @@ export interface LentBatch {
   readonly reads: readonly PlannedRead[];
 }
 
+/** One large read after the other. */
+export function planBurst(count: number): LentBatch[] {
+  return Array.from({ length: count }, (_, index) => {
+    return { looks: false, reads: [{ offset: (index % 5) << 20, length: 1 << 20 }] };
+  });
+}
+
 /** The first one is large, so that the file is lent by its answer. A few are of the hole. */
 export function planLent(seed: number): LentBatch[] {
   const prng = new Prng(seed);
