@@ -455,17 +455,32 @@ export class NbdConnection {
    */
   #send(bytes: Buffer, data?: Buffer): void {
     if (this.#socketClosed || this.#socket.destroyed) return;
+    const isLast = this.#requestsInFlight <= 1;
+    if (isLast && data === undefined && this.#socket.writableLength === 0) {
+      this.#sendAtOnce(bytes);
+      return;
+    }
     if (!this.#corked) {
       this.#corked = true;
       this.#socket.cork();
     }
-    if (this.#requestsInFlight <= 1) process.nextTick(() => this.#sendCorked());
+    if (isLast) process.nextTick(() => this.#sendCorked());
     else this.#uncork ??= setImmediate(() => this.#sendCorked());
     this.#socket.write(bytes);
     if (data === undefined) return;
     this.#socket.write(data, (error) => {
       if (!error) this.#buffers.giveWhole(data);
     });
+  }
+
+  /** Past the stream's queue, in which there must be nothing. */
+  #sendAtOnce(bytes: Buffer): void {
+    try {
+      const sent = sendNow(descriptorOf(this.#socket), bytes);
+      if (sent < bytes.length) this.#socket.write(bytes.subarray(sent));
+    } catch (error) {
+      this.#drop('NBD connection failed', describeError(error));
+    }
   }
 
   #sendCorked(): void {
