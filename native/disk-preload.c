@@ -85,6 +85,7 @@ static int is_request(const struct msghdr *message) {
     return message->msg_iovlen == 1 && message->msg_iov[0].iov_len == REQUEST_BYTES &&
            get_u32(message->msg_iov[0].iov_base) == REQUEST_MAGIC;
 }
+
 /* Turns the held header into a message that says where the data are, if guest RAM holds all. */
 static void refer(struct connection *connection, const struct msghdr *message) {
     unsigned char *at = connection->message + REQUEST_BYTES + COUNT_BYTES;

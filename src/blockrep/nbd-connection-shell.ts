@@ -342,12 +342,10 @@ export class NbdConnection {
   #sendFile(request: Extract<NbdRequest, { kind: 'read' }>, file: number): void {
     const { offset, length } = request;
     const head = encodeReplyHead(request, 0, length);
-    const socket = descriptorOf(this.#socket);
     try {
-      const headSent = sendNow(socket, head);
-      if (headSent < head.length) this.#socket.write(head.subarray(headSent));
       const range = { offset, length };
-      const sent = headSent < head.length ? 0 : sendFileNow(socket, file, range);
+      const hasRoom = this.#passQueue(head);
+      const sent = hasRoom ? sendFileNow(descriptorOf(this.#socket), file, range) : 0;
       if (sent < length) this.#queueRest(file, offset + sent, length - sent);
     } catch (error) {
       // Part of the reply may be with the client already.
@@ -385,18 +383,16 @@ export class NbdConnection {
         },
       );
     };
-    if (ticket.blockers === 0 && this.#writtenNow(served, request)) {
+    if (ticket.blockers > 0) {
+      // The client may be gone by then, and its memory with it.
+      const kept = request.kind === 'lentWrite' ? this.#copied(request) : request;
+      ticket.resume = () => run(kept);
+    } else if (this.#writtenNow(served, request)) {
       leave();
       done();
-      return;
-    }
-    if (ticket.blockers === 0) {
+    } else {
       run(request);
-      return;
     }
-    // The client may be gone by then, and its memory with it.
-    const kept = request.kind === 'lentWrite' ? this.#copied(request) : request;
-    ticket.resume = () => run(kept);
   }
 
   /** Whether it has been done, without a copy and without waiting. */
@@ -473,14 +469,22 @@ export class NbdConnection {
     });
   }
 
-  /** Past the stream's queue, in which there must be nothing. */
   #sendAtOnce(bytes: Buffer): void {
     try {
-      const sent = sendNow(descriptorOf(this.#socket), bytes);
-      if (sent < bytes.length) this.#socket.write(bytes.subarray(sent));
+      this.#passQueue(bytes);
     } catch (error) {
       this.#drop('NBD connection failed', describeError(error));
     }
+  }
+
+  /**
+   * Sends past the stream's queue, in which there must be nothing. False: there was no room for
+   * all, and the rest is queued. Throws SystemCallError.
+   */
+  #passQueue(bytes: Buffer): boolean {
+    const sent = sendNow(descriptorOf(this.#socket), bytes);
+    if (sent < bytes.length) this.#socket.write(bytes.subarray(sent));
+    return sent === bytes.length;
   }
 
   #sendCorked(): void {

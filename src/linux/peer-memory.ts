@@ -69,13 +69,9 @@ export class PeerMemory {
 
   /** Copies `length` bytes from `offset` on to `target`, to its place `at`. */
   copyOut(offset: number, target: Buffer, at: number, length: number): void {
-    assert(!this.#closed, 'The memory of the peer is closed');
-    assert(
-      offset >= 0 && length >= 0 && offset + length <= this.sizeBytes,
-      `Range ${offset}+${length} exceeds memory of ${this.sizeBytes} bytes`,
-    );
+    const from = this.#addressOf(offset, length);
     assert(at >= 0 && at + length <= target.length, 'The target is too small');
-    memcpy(Number(koffi.address(target)) + at, this.#address + offset, length);
+    memcpy(Number(koffi.address(target)) + at, from, length);
   }
 
   /**
@@ -90,11 +86,7 @@ export class PeerMemory {
     assert(!this.#closed, 'The memory of the peer is closed');
     if (pieces.length > IOV_MAX) return 0;
     for (const [index, { offset, length }] of pieces.entries()) {
-      assert(
-        offset >= 0 && length >= 0 && offset + length <= this.sizeBytes,
-        `Range ${offset}+${length} exceeds memory of ${this.sizeBytes} bytes`,
-      );
-      const address = this.#address + offset;
+      const address = this.#addressOf(offset, length);
       vector[4 * index] = address % 2 ** 32;
       vector[4 * index + 1] = Math.floor(address / 2 ** 32);
       vector[4 * index + 2] = length % 2 ** 32;
@@ -108,5 +100,15 @@ export class PeerMemory {
     if (this.#closed) return;
     this.#closed = true;
     unmap(this.#address, this.sizeBytes);
+  }
+
+  /** Of a range that is there. */
+  #addressOf(offset: number, length: number): number {
+    assert(!this.#closed, 'The memory of the peer is closed');
+    assert(
+      offset >= 0 && length >= 0 && offset + length <= this.sizeBytes,
+      `Range ${offset}+${length} exceeds memory of ${this.sizeBytes} bytes`,
+    );
+    return this.#address + offset;
   }
 }

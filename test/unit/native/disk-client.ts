@@ -5,6 +5,7 @@
  */
 import { fileURLToPath } from 'node:url';
 import koffi from 'koffi';
+import { clientFlags, option } from '../blockrep/support.js';
 
 const PRELOAD = fileURLToPath(new URL('../../../native/ram-preload.so', import.meta.url));
 const EAGAIN = 11;
@@ -58,6 +59,18 @@ export class DiskClient {
     const room = Buffer.alloc(4);
     room.writeInt32LE(sendBufferBytes, 0);
     setsockopt(this.fd, 1, 7, room, room.length);
+  }
+
+  /** Negotiates until requests follow. */
+  attach(options: { structured: boolean }): void {
+    const go = option(1, Buffer.from('disk0'));
+    this.receive(18);
+    this.send(Buffer.concat([clientFlags(3), options.structured ? option(8) : go]));
+    if (options.structured) {
+      this.receive(20);
+      this.send(go);
+    }
+    this.receive(10);
   }
 
   close(): void {
@@ -126,6 +139,21 @@ export class DiskClient {
     entry.writeInt16LE(events, 4);
     if ((poll(entry, 1, 30_000) as number) !== 1) throw new Error('Nothing happens');
   }
+}
+
+const CHUNK_HEADER = '668e33ef00010001';
+/** Of a chunk with a read's data: the chunk's own header, and where the data are from. */
+export const CHUNK_HEAD_BYTES = 28;
+const OFFSET_BYTES = 8;
+
+/** What `CHUNK_HEAD_BYTES` bytes say. Throws if they are anything but a whole reply to a read. */
+export function decodeChunkHead(head: Buffer): { cookie: number; offset: number; length: number } {
+  if (head.toString('hex', 0, 8) !== CHUNK_HEADER) throw new Error(`Reply ${head.toString('hex')}`);
+  return {
+    cookie: Number(head.readBigUInt64BE(8)),
+    offset: Number(head.readBigUInt64BE(20)),
+    length: head.readUInt32BE(16) - OFFSET_BYTES,
+  };
 }
 
 /** What is left of the parts behind their first `count` bytes. */

@@ -6,13 +6,17 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Prng } from '../../../src/lib/index.js';
-import { clientFlags, option, request } from '../blockrep/support.js';
-import { DiskClient, mapRam, type Part, partOf } from './disk-client.js';
+import { request } from '../blockrep/support.js';
+import {
+  CHUNK_HEAD_BYTES,
+  DiskClient,
+  decodeChunkHead,
+  mapRam,
+  type Part,
+  partOf,
+} from './disk-client.js';
 import { planReads, RAM_BYTES } from './disk-plan.js';
 
-const CHUNK_HEADER = '668e33ef00010001';
-const CHUNK_HEADER_BYTES = 20;
-const OFFSET_BYTES = 8;
 const SEND_BUFFER_BYTES = 1 << 16;
 
 const [socketPath = '', seed = '', manner = ''] = process.argv.slice(2);
@@ -21,11 +25,7 @@ const prng = new Prng(Number(seed) + 1);
 const digests: string[] = [];
 
 const client = new DiskClient(socketPath, SEND_BUFFER_BYTES);
-client.receive(18);
-client.send(Buffer.concat([clientFlags(3), option(8)]));
-client.receive(20);
-client.send(option(1, Buffer.from('disk0')));
-client.receive(10);
+client.attach({ structured: true });
 const readBefore = bytesRead();
 for (const [index, { offset, length }] of planReads(Number(seed)).entries()) {
   client.send(request('read', { cookie: BigInt(index), offset, length }));
@@ -43,11 +43,7 @@ interface Asked {
 }
 
 function takeExactly(asked: Asked): void {
-  const magic = client.receive(4);
-  checkHead(Buffer.concat([magic, client.receive(CHUNK_HEADER_BYTES - 4)]), asked);
-  if (Number(client.receive(OFFSET_BYTES).readBigUInt64BE()) !== asked.offset) {
-    throw new Error(`Reply ${asked.index} is of another place`);
-  }
+  checkHead(Buffer.concat([4, 16, 8].map((length) => client.receive(length))), asked);
   const parts = scattered(asked.length);
   client.receiveParts(parts);
   const hash = createHash('sha256');
@@ -70,21 +66,22 @@ function scattered(total: number): Part[] {
 }
 
 function takeGreedily(asked: Asked): void {
-  const whole = Buffer.alloc(CHUNK_HEADER_BYTES + OFFSET_BYTES + asked.length);
+  const whole = Buffer.alloc(CHUNK_HEAD_BYTES + asked.length);
   const target = partOf(whole);
   for (let at = 0; at < whole.length; ) {
     const length = prng.nextInt(1, whole.length - at);
     at += client.receiveSome({ address: target.address + BigInt(at), length });
   }
-  checkHead(whole.subarray(0, CHUNK_HEADER_BYTES), asked);
-  const data = whole.subarray(CHUNK_HEADER_BYTES + OFFSET_BYTES);
+  checkHead(whole.subarray(0, CHUNK_HEAD_BYTES), asked);
+  const data = whole.subarray(CHUNK_HEAD_BYTES);
   digests.push(createHash('sha256').update(data).digest('hex'));
 }
 
-function checkHead(head: Buffer, { index, length }: Asked): void {
-  if (head.toString('hex', 0, 8) !== CHUNK_HEADER) throw new Error(`Reply ${head.toString('hex')}`);
-  if (Number(head.readBigUInt64BE(8)) !== index) throw new Error('Reply to another read');
-  if (head.readUInt32BE(16) !== OFFSET_BYTES + length) throw new Error('Reply of another length');
+function checkHead(head: Buffer, asked: Asked): void {
+  const { cookie, offset, length } = decodeChunkHead(head);
+  if (cookie !== asked.index) throw new Error('Reply to another read');
+  if (length !== asked.length) throw new Error('Reply of another length');
+  if (offset !== asked.offset) throw new Error('Reply of another place');
 }
 
 /** Bytes of files so far; those of sockets are not among them. */

@@ -3,7 +3,7 @@
  * Descriptor 3 is guest RAM, 4 the control socket. Prints one line of JSON: how often there was no
  * room.
  */
-import { clientFlags, option, request } from '../blockrep/support.js';
+import { request } from '../blockrep/support.js';
 import { DiskClient, mapRam, partOf } from './disk-client.js';
 import { fillRam, planWrites, RAM_BYTES } from './disk-plan.js';
 
@@ -17,9 +17,7 @@ const own = Buffer.allocUnsafeSlow(RAM_BYTES);
 fillRam(own, Number(seed) + 1);
 
 const client = new DiskClient(socketPath, SEND_BUFFER_BYTES);
-client.receive(18);
-client.send(Buffer.concat([clientFlags(3), option(1, Buffer.from('disk0'))]));
-client.receive(10);
+client.attach({ structured: false });
 for (const [index, { offset, pieces }] of planWrites(Number(seed)).entries()) {
   const length = pieces.reduce((sum, each) => sum + each.length, 0);
   client.send(request('write', { cookie: BigInt(index), offset, length }));
